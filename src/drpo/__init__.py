@@ -1,0 +1,60 @@
+"""Divergence-regularized policy optimization for LLM reinforcement learning.
+
+The public API is flat and loaded on first use, so that ``import drpo`` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drpo.advantages import group_advantages
+    from drpo.aggregation import aggregate
+    from drpo.batch import TokenBatch
+    from drpo.diagnostics import diagnose
+    from drpo.kernels import token_logprobs
+    from drpo.metrics import Metric
+    from drpo.objectives import OBJECTIVES, Objective, ObjectiveOutput, gradient_weight, make_objective
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "OBJECTIVES": "drpo.objectives",
+    "Metric": "drpo.metrics",
+    "Objective": "drpo.objectives",
+    "ObjectiveOutput": "drpo.objectives",
+    "TokenBatch": "drpo.batch",
+    "aggregate": "drpo.aggregation",
+    "diagnose": "drpo.diagnostics",
+    "gradient_weight": "drpo.objectives",
+    "group_advantages": "drpo.advantages",
+    "make_objective": "drpo.objectives",
+    "token_logprobs": "drpo.kernels",
+}
+
+__all__ = [
+    "OBJECTIVES",
+    "Metric",
+    "Objective",
+    "ObjectiveOutput",
+    "TokenBatch",
+    "aggregate",
+    "diagnose",
+    "gradient_weight",
+    "group_advantages",
+    "make_objective",
+    "token_logprobs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'drpo' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,181 @@
+"""The packed token batch that every objective takes.
+
+Shapes: ``N`` kept response tokens, ``B`` sequences, ``T`` positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass, fields, replace
+
+import torch
+
+from drpo.errors import DataError
+
+#: Log-probabilities above zero by no more than this are rounding; beyond it they are an error.
+POSITIVE_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """One entry per *kept* response token; no padding.
+
+    Args:
+        logprobs: ``[N]`` float, log π(y_t|s_t) in nats; carries the gradient.
+        behavior_logprobs: ``[N]`` float, log μ(y_t|s_t) in nats from the rollout engine, at the same
+            temperature. A constant.
+        advantages: ``[N]`` float.
+        sequence_ids: ``[N]`` int64, non-decreasing; None means one sequence.
+        proximal_logprobs: ``[N]`` float, log π_old recomputed by the trainer at the weights that sampled;
+            only decoupled objectives use it.
+        entropy: ``[N]`` float, nats; a constant.
+        validate: check values as well as shapes (one device synchronisation). A training loop that checks
+            each update once may pass False for its micro-batches.
+
+    Raises:
+        DataError: shapes or dtypes disagree, values are not finite, log-probabilities are positive beyond
+            rounding (1e-4), or sequence ids decrease.
+    """
+
+    logprobs: torch.Tensor
+    behavior_logprobs: torch.Tensor
+    advantages: torch.Tensor
+    sequence_ids: torch.Tensor | None = None
+    proximal_logprobs: torch.Tensor | None = None
+    entropy: torch.Tensor | None = None
+    validate: InitVar[bool] = True
+
+    def __post_init__(self, validate: bool) -> None:
+        _check_shapes(self)
+        for name in ("behavior_logprobs", "advantages", "proximal_logprobs", "entropy"):
+            value = getattr(self, name)
+            if value is not None and value.requires_grad:
+                object.__setattr__(self, name, value.detach())
+        if validate:
+            _check_values(self)
+
+    def __len__(self) -> int:
+        """The number of tokens, N."""
+        return self.logprobs.shape[0]
+
+    @property
+    def num_sequences(self) -> int:
+        """The number of sequences that have at least one token here (synchronises the device)."""
+        if len(self) == 0:
+            return 0
+        if self.sequence_ids is None:
+            return 1
+        return int((self.sequence_ids.diff() != 0).sum()) + 1
+
+    def sequence_index(self) -> torch.Tensor:
+        """``[N]`` int64: the position of each token's sequence in this batch, 0, 1, … without holes."""
+        if self.sequence_ids is None:
+            return torch.zeros(len(self), dtype=torch.int64, device=self.logprobs.device)
+        steps = torch.zeros_like(self.sequence_ids)
+        steps[1:] = (self.sequence_ids.diff() != 0).to(steps.dtype)
+        return steps.cumsum(0)
+
+    def select(self, keep: torch.Tensor) -> TokenBatch:
+        """The batch of the tokens where the boolean (or index) tensor ``keep`` says so."""
+        kept = {
+            f.name: value[keep] for f in fields(self) if (value := getattr(self, f.name)) is not None
+        }
+        return TokenBatch(**kept, validate=False)
+
+    def with_logprobs(self, logprobs: torch.Tensor) -> TokenBatch:
+        """The same batch under another policy (``[N]``)."""
+        return replace(self, logprobs=logprobs, validate=False)
+
+    @classmethod
+    def from_padded(
+        cls,
+        logprobs: torch.Tensor,
+        behavior_logprobs: torch.Tensor,
+        advantages: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        proximal_logprobs: torch.Tensor | None = None,
+        entropy: torch.Tensor | None = None,
+        validate: bool = True,
+    ) -> TokenBatch:
+        """Pack ``[B, T]`` tensors, keeping the positions where ``mask`` is true.
+
+        Args:
+            logprobs, behavior_logprobs, proximal_logprobs, entropy: ``[B, T]``. What stands at dropped
+                positions, NaN included, reaches neither loss nor gradient.
+            advantages: ``[B]`` (one per response) or ``[B, T]``.
+            mask: ``[B, T]`` bool, or numbers of which non-zero means keep.
+
+        Raises:
+            DataError: as the constructor, or when a shape is not ``[B, T]``.
+        """
+        if logprobs.dim() != 2:
+            raise DataError(f"logprobs must be [B, T], got {list(logprobs.shape)}; for packed [N] tensors "
+                            "call TokenBatch(...) instead of from_padded")
+        shape = logprobs.shape
+        if advantages.shape == shape[:1]:
+            advantages = advantages.unsqueeze(1).expand(shape)
+        padded = {
+            "behavior_logprobs": behavior_logprobs, "advantages": advantages, "mask": mask,
+            "proximal_logprobs": proximal_logprobs, "entropy": entropy,
+        }
+        for name, value in padded.items():
+            if value is not None and value.shape != shape:
+                allowed = "[B, T] or [B]" if name == "advantages" else "[B, T]"
+                raise DataError(f"{name} must be {allowed} with [B, T] = {list(shape)} as logprobs has, "
+                                f"got {list(value.shape)}")
+        keep = mask.to(torch.bool)
+        rows = torch.arange(shape[0], device=logprobs.device).unsqueeze(1).expand(shape)
+        return cls(
+            logprobs[keep],
+            behavior_logprobs[keep],
+            advantages[keep],
+            sequence_ids=rows[keep],
+            proximal_logprobs=None if proximal_logprobs is None else proximal_logprobs[keep],
+            entropy=None if entropy is None else entropy[keep],
+            validate=validate,
+        )
+
+
+def _check_shapes(batch: TokenBatch) -> None:
+    shape = batch.logprobs.shape
+    if len(shape) != 1:
+        raise DataError(f"logprobs must be packed [N], got {list(shape)}; for [B, T] tensors with a mask "
+                        "call TokenBatch.from_padded")
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if value is None:
+            continue
+        if value.shape != shape:
+            raise DataError(f"{field.name} must be [N] = {list(shape)} as logprobs is, got {list(value.shape)}")
+        if field.name == "sequence_ids":
+            if value.dtype != torch.int64:
+                raise DataError(f"sequence_ids must be int64, got {value.dtype}; convert with .long()")
+        elif not value.dtype.is_floating_point:
+            raise DataError(f"{field.name} must be floating point, got {value.dtype}; convert with .float()")
+
+
+def _check_values(batch: TokenBatch) -> None:
+    problems = []
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if value is None or field.name == "sequence_ids":
+            continue
+        problems.append((f"{field.name} must be finite", ~torch.isfinite(value), value))
+        if field.name.endswith("logprobs"):
+            positive = value > POSITIVE_TOLERANCE
+            problems.append((f"{field.name} must be ≤ 0 (they are log-probabilities in nats)", positive, value))
+    if batch.sequence_ids is not None and len(batch) > 1:
+        falls = torch.zeros_like(batch.sequence_ids, dtype=torch.bool)
+        falls[1:] = batch.sequence_ids.diff() < 0
+        problems.append(("sequence_ids must not decrease (sort the tokens by sequence)", falls, batch.sequence_ids))
+    if not problems or not len(batch):
+        return
+    if not bool(torch.stack([bad.any() for _, bad, _ in problems]).any()):
+        return
+    for rule, bad, value in problems:
+        where = bad.nonzero().flatten()
+        if len(where):
+            first = int(where[0])
+            raise DataError(f"{rule}: {len(where)} of {len(batch)} tokens are not, the first at index {first} "
+                            f"with {float(value[first]):g}. Mask such tokens out (from_padded drops them), or fix "
+                            "where they come from.")

@@ -1,0 +1,40 @@
+"""Errors a user can cause or meet. Each is also the standard exception it specialises."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DrpoError(Exception):
+    """Base of every error that `drpo` raises on purpose; the command line prints it without a traceback."""
+
+
+class ConfigError(DrpoError, ValueError):
+    """A setting, parameter or name is not allowed."""
+
+
+class DataError(DrpoError, ValueError):
+    """Input data (tensors, records, files) is malformed."""
+
+
+class CheckpointError(DrpoError, RuntimeError):
+    """A run directory or checkpoint cannot be read or written."""
+
+
+class TaskError(DrpoError, RuntimeError):
+    """A task cannot provide examples or grade them."""
+
+
+class MismatchError(DrpoError, RuntimeError):
+    """The behaviour log-probabilities are not those of the policy being trained."""
+
+
+class DrpoWarning(UserWarning):
+    """A setting that works but does not do what its name suggests."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The tail of an "unknown …" message: the nearest known name, if any, and all that are known."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return f"{hint} Known: {', '.join(names) or '(none)'}."

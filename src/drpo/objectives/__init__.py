@@ -1,0 +1,31 @@
+"""Every objective under its registry name, and the one way to make one."""
+
+from __future__ import annotations
+
+from drpo.errors import ConfigError, suggest
+from drpo.objectives.base import Objective, ObjectiveOutput, gradient_weight
+from drpo.objectives.divergence import DPPOTV
+from drpo.objectives.ratio import GRPO, PPO, SPO, Surrogate
+from drpo.objectives.regularized import DRPO
+
+__all__ = ["OBJECTIVES", "Objective", "ObjectiveOutput", "gradient_weight", "make_objective"]
+
+#: Registry name → objective class.
+OBJECTIVES: dict[str, type[Objective]] = {
+    cls.name: cls for cls in (Surrogate, PPO, GRPO, SPO, DPPOTV, DRPO)
+}
+
+
+def make_objective(name: str, **parameters: object) -> Objective:
+    """The objective registered as ``name``, with ``parameters`` in the place of its defaults.
+
+    Raises:
+        ConfigError: unknown name or parameter (with the nearest known one), or a value out of its range.
+    """
+    if name not in OBJECTIVES:
+        raise ConfigError(f"unknown objective {name!r}.{suggest(name, OBJECTIVES)}")
+    cls = OBJECTIVES[name]
+    for parameter in parameters:
+        if parameter not in cls.parameters():
+            raise ConfigError(f"objective {name!r} has no parameter {parameter!r}.{suggest(parameter, cls.parameters())}")
+    return cls(**parameters)  # pyright: ignore[reportCallIssue]

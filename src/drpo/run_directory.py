@@ -1,0 +1,166 @@
+"""The schema of a run directory: this module writes it, everything else reads it through this module.
+
+    config.yaml          the resolved configuration
+    manifest.json        versions, seed, status, command
+    metrics.jsonl        one record an update (kind "update") and one an evaluation (kind "evaluation")
+    rollouts/            step-NNNNNN.jsonl (sampled training responses), evaluation-NNNNNN.jsonl
+    checkpoints/         step-NNNNNN/ each
+    report.html
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from drpo.errors import CheckpointError, DataError
+
+#: Bin edges of the histograms that every update records; values outside fall into the first or last bin.
+SHIFT_EDGES: tuple[float, ...] = (0.0, *(10 ** (-6 + i / 4) for i in range(25)))
+WEIGHT_EDGES: tuple[float, ...] = tuple(-3 + 0.2 * i for i in range(41))
+
+
+class RunDirectory:
+    """Paths, readers and writers of one run.
+
+    Raises:
+        CheckpointError: from any writer, when the disk refuses (full, not writable).
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.manifest_file = self.path / "manifest.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.rollouts = self.path / "rollouts"
+        self.checkpoints = self.path / "checkpoints"
+        self.report_file = self.path / "report.html"
+
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return self.config_file.is_file()
+
+    def create(self, config: dict[str, Any], manifest: dict[str, Any]) -> None:
+        """Make the directory and write its configuration last: with it, the run exists."""
+        try:
+            self.rollouts.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise self._refused(error) from error
+        self.write_manifest(manifest)
+        self._write(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved configuration.
+
+        Raises:
+            CheckpointError: there is no run here.
+        """
+        if not self.exists():
+            raise CheckpointError(f"{self.path} holds no run (no config.yaml). Give the directory that "
+                                  "`drpo train` printed, or start a run with --out.")
+        return yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+
+    def read_manifest(self) -> dict[str, Any]:
+        """What was written by :meth:`write_manifest`; empty if there is none."""
+        return json.loads(self.manifest_file.read_text(encoding="utf-8")) if self.manifest_file.is_file() else {}
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        """Replace the manifest."""
+        self._write(self.manifest_file, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Append one record to metrics.jsonl."""
+        self._append(self.metrics_file, [record])
+
+    def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """All whole records, of one ``kind`` if given; a last line cut off by a crash is left out."""
+        records = read_jsonl(self.metrics_file, ignore_cut_line=True) if self.metrics_file.is_file() else []
+        return [record for record in records if kind is None or record["kind"] == kind]
+
+    def rewind(self, step: int) -> None:
+        """Forget everything recorded after ``step``, as a resumed run will record it again."""
+        kept = [record for record in self.read_metrics() if record["step"] <= step]
+        self._write(self.metrics_file, "".join(_line(record) for record in kept))
+        for file in self.rollouts.glob("*.jsonl"):
+            if int(file.stem.rsplit("-", 1)[1]) > step:
+                file.unlink()
+
+    def write_rollouts(self, name: str, step: int, records: Iterable[dict[str, Any]]) -> None:
+        """Write ``rollouts/NAME-STEP.jsonl``: dicts with prompt, answer, text, reward, stop_reason."""
+        self._write(self.rollouts / f"{name}-{step:06d}.jsonl", "".join(_line(record) for record in records))
+
+    def read_rollouts(self, name: str) -> dict[int, list[dict[str, Any]]]:
+        """Step → records of every ``rollouts/NAME-*.jsonl``, in order of step."""
+        files = sorted(self.rollouts.glob(f"{name}-*.jsonl"))
+        return {int(file.stem.rsplit("-", 1)[1]): list(read_jsonl(file)) for file in files}
+
+    def write_report(self, html: str) -> None:
+        """Write report.html."""
+        self._write(self.report_file, html)
+
+    def _write(self, file: Path, text: str) -> None:
+        """Atomically: a reader sees the old file or the new one, never half of one."""
+        temporary = file.with_name(f".{file.name}.tmp")
+        try:
+            with temporary.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(file)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _append(self, file: Path, records: Iterable[dict[str, Any]]) -> None:
+        try:
+            with file.open("a", encoding="utf-8") as stream:
+                stream.writelines(_line(record) for record in records)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: OSError) -> CheckpointError:
+        return CheckpointError(f"cannot write to {self.path}: {error.strerror or error}. Free space or fix its "
+                               f"permissions, then continue with `drpo train --resume {self.path}`, or choose "
+                               "another directory with --out.")
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(_without_nan(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: a figure that does not exist is written as null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return value
+
+
+def read_jsonl(file: str | os.PathLike[str], ignore_cut_line: bool = False) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file, one a line; empty lines are passed over.
+
+    Raises:
+        DataError: a line is not a JSON object; the message names file and line. With ``ignore_cut_line`` a last
+            line without its newline is left out instead.
+    """
+    with open(file, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip() or (ignore_cut_line and not line.endswith("\n")):
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{file}, line {number}: not JSON ({error.msg} at column {error.colno}). "
+                                "Each line must be one JSON object.") from error
+            if not isinstance(record, dict):
+                raise DataError(f"{file}, line {number}: a JSON object is needed, got {type(record).__name__}")
+            yield record

@@ -1,0 +1,35 @@
+"""What a task is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One problem. ``data`` is whatever its task needs to grade it (picklable)."""
+
+    prompt: str
+    answer: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """Problems and their grading. A task is picklable: grading runs in a process of its own.
+
+    The two sides never share a prompt: whatever seed and index, no training example is a held-out one.
+    """
+
+    def training_example(self, seed: int, index: int) -> Example:
+        """The ``index``-th training example of the stream that ``seed`` names; any index ≥ 0, in any order."""
+        ...
+
+    def heldout_examples(self, count: int) -> list[Example]:
+        """The first ``count`` held-out examples (fewer if there are not that many), always the same."""
+        ...
+
+    def reward(self, example: Example, text: str) -> float:
+        """The reward of a response, in [0, 1]; 1 is right."""
+        ...

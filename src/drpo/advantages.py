@@ -30,13 +30,17 @@ def group_advantages(
         ``[R]`` in the dtype of ``rewards``.
 
     Raises:
-        ConfigError: unknown kind. DataError: shapes disagree or a reward is not finite.
+        ConfigError: unknown kind. DataError: shapes or dtypes disagree, or a reward is not
+            finite.
     """
     if kind not in KINDS:
         raise ConfigError(f"unknown advantage kind {kind!r}.{suggest(kind, KINDS)}")
     if rewards.dim() != 1 or rewards.shape != group_ids.shape:
         raise DataError(f"rewards and group_ids must both be [R], got {list(rewards.shape)} and "
                         f"{list(group_ids.shape)}")
+    if not rewards.dtype.is_floating_point or group_ids.dtype != torch.int64:
+        raise DataError(f"rewards must be floating point and group_ids int64, got {rewards.dtype} and "
+                        f"{group_ids.dtype}; convert with .float() and .long()")
     if not bool(torch.isfinite(rewards).all()):
         raise DataError("rewards must be finite; drop the responses whose grading failed")
     _, group = group_ids.unique(return_inverse=True)
@@ -46,8 +50,12 @@ def group_advantages(
         sums = torch.zeros(groups, dtype=values.dtype, device=values.device)
         return sums.scatter_add_(0, group, values)[group]
 
+    # Measured from the lowest of the group, so that equal rewards give exactly 0: dividing by a standard
+    # deviation would blow the rounding of their mean up to the size of a real advantage.
+    lowest = torch.full((groups,), torch.inf, dtype=rewards.dtype, device=rewards.device)
+    above = rewards - lowest.scatter_reduce_(0, group, rewards, "amin")[group]
     size = total(torch.ones_like(rewards))
-    centred = rewards - total(rewards) / size
+    centred = above - total(above) / size
     if kind == "group_mean":
         return centred
     others = (size - 1).clamp(min=1)

@@ -43,7 +43,7 @@ def aggregate(
     """
     if mode not in MODES:
         raise ConfigError(f"unknown aggregation mode {mode!r}.{suggest(mode, MODES)}")
-    if mode == "sequence_sum" and (horizon is None or horizon <= 0):
+    if mode == "sequence_sum" and (horizon is None or not horizon > 0):
         raise ConfigError(f"sequence_sum needs horizon > 0 (tokens; the maximum response length), got {horizon}")
     if mode != "sequence_sum" and horizon is not None:
         raise ConfigError(f"horizon is for sequence_sum only; {mode} would ignore it. Remove it.")

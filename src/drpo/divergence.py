@@ -30,10 +30,23 @@ def ratio(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> torch.Tens
     return log_ratio(logprobs, behavior_logprobs).exp()
 
 
+def relative_shift(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> torch.Tensor:
+    """r − 1 = (π − μ)/μ, exact where π ≈ μ."""
+    return _expm1(log_ratio(logprobs, behavior_logprobs))
+
+
+def _expm1(x: torch.Tensor) -> torch.Tensor:
+    """e^x − 1. The derivative of torch.expm1 is its result + 1, which has no digits left where x ≪ 0."""
+    return torch.where(x > -1, x.expm1(), x.exp() - 1)
+
+
 def shift(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> torch.Tensor:
-    """π − μ as μ·expm1(log r), exact where π ≈ μ. Its absolute value is the binary TV (:func:`binary_tv`)."""
-    behavior = at_least_float32(behavior_logprobs).exp()
-    return behavior * log_ratio(logprobs, behavior_logprobs).expm1()
+    """π − μ, exact where π ≈ μ and in [−1, 1] whatever the ratio. Its absolute value is :func:`binary_tv`."""
+    log_r = log_ratio(logprobs, behavior_logprobs)
+    # π·(1 − 1/r) above and μ·(r − 1) below: r itself would be the saturated one where π ≫ μ.
+    above = -at_least_float32(logprobs).exp() * (-log_r.clamp(min=0)).expm1()
+    below = at_least_float32(behavior_logprobs).exp() * _expm1(log_r.clamp(max=0))
+    return torch.where(log_r > 0, above, below)
 
 
 def binary_tv(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> torch.Tensor:

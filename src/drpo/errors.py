@@ -24,6 +24,10 @@ class TaskError(DrpoError, RuntimeError):
     """A task cannot provide examples or grade them."""
 
 
+class TrainingError(DrpoError, RuntimeError):
+    """Training cannot go on: a value of the update is not finite."""
+
+
 class MismatchError(DrpoError, RuntimeError):
     """The behaviour log-probabilities are not those of the policy being trained."""
 

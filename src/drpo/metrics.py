@@ -48,7 +48,7 @@ class Maximum(Metric):
         return cls(top, float(values.numel()))
 
     def __add__(self, other: Metric) -> Maximum:
-        return type(self)(max(float(self.sum), float(other.sum)), self.count + other.count)
+        return type(self)(torch.maximum(_as_tensor(self.sum), _as_tensor(other.sum)), self.count + other.count)
 
     def item(self) -> float:
         return float(self.sum) if float(self.count) else float("nan")
@@ -64,7 +64,12 @@ class Minimum(Metric):
         return cls(-top.sum, top.count)
 
     def __add__(self, other: Metric) -> Minimum:
-        return type(self)(min(float(self.sum), float(other.sum)), self.count + other.count)
+        return type(self)(torch.minimum(_as_tensor(self.sum), _as_tensor(other.sum)), self.count + other.count)
 
     def item(self) -> float:
         return float(self.sum) if float(self.count) else float("nan")
+
+
+def _as_tensor(value: torch.Tensor | float) -> torch.Tensor:
+    """For torch.maximum, which keeps a NaN of either side and does not synchronise; Python's max does neither."""
+    return torch.as_tensor(value, dtype=torch.float64)

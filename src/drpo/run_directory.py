@@ -73,7 +73,7 @@ class RunDirectory:
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""
-        self._write(self.manifest_file, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        self._write(self.manifest_file, json.dumps(_without_nan(manifest), indent=2, ensure_ascii=False) + "\n")
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
@@ -152,12 +152,16 @@ def read_jsonl(file: str | os.PathLike[str], ignore_cut_line: bool = False) -> I
         DataError: a line is not a JSON object; the message names file and line. With ``ignore_cut_line`` a last
             line without its newline is left out instead.
     """
-    with open(file, encoding="utf-8") as stream:
+    # Bytes, decoded line by line: a crash may cut the last line in the middle of a character.
+    with open(file, "rb") as stream:
         for number, line in enumerate(stream, start=1):
-            if not line.strip() or (ignore_cut_line and not line.endswith("\n")):
+            if not line.strip() or (ignore_cut_line and not line.endswith(b"\n")):
                 continue
             try:
-                record = json.loads(line)
+                record = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataError(f"{file}, line {number}: not UTF-8 text (byte {error.start + 1} of the line). "
+                                "Each line must be one JSON object.") from error
             except json.JSONDecodeError as error:
                 raise DataError(f"{file}, line {number}: not JSON ({error.msg} at column {error.colno}). "
                                 "Each line must be one JSON object.") from error

@@ -5,6 +5,7 @@ Shapes: ``N`` tokens, ``H`` hidden width, ``V`` vocabulary.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -43,10 +44,13 @@ def token_logprobs(
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ConfigError(f"unknown backend {backend!r}.{suggest(backend, [*BACKENDS, 'auto'])}")
-    if not temperature > 0:
-        raise ConfigError(f"temperature must be > 0, got {temperature}")
+    if not 0 < temperature < math.inf:
+        raise ConfigError(f"temperature must be finite and > 0, got {temperature}")
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
         raise DataError(f"hidden must be [N, H] and weight [V, H], got {list(hidden.shape)} and {list(weight.shape)}")
+    if hidden.dtype != weight.dtype or not hidden.dtype.is_floating_point:
+        raise DataError(f"hidden and weight must have one floating-point dtype, got {hidden.dtype} and {weight.dtype}; "
+                        "convert one with .to()")
     if targets.shape != hidden.shape[:1] or targets.dtype != torch.int64:
         raise DataError(f"targets must be int64 [N] = [{hidden.shape[0]}], got {targets.dtype} {list(targets.shape)}")
     if backend == "auto":
@@ -79,8 +83,8 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float):
         logprobs, entropy = [], []
-        for rows in torch.arange(len(hidden), device=hidden.device).split(CHUNK_ROWS):
-            chunk = slice(int(rows[0]), int(rows[-1]) + 1)
+        for start in range(0, len(hidden), CHUNK_ROWS):
+            chunk = slice(start, start + CHUNK_ROWS)
             part = _reference(hidden[chunk], weight, targets[chunk], temperature)
             logprobs.append(part[0])
             entropy.append(part[1])

@@ -27,5 +27,6 @@ def make_objective(name: str, **parameters: object) -> Objective:
     cls = OBJECTIVES[name]
     for parameter in parameters:
         if parameter not in cls.parameters():
-            raise ConfigError(f"objective {name!r} has no parameter {parameter!r}.{suggest(parameter, cls.parameters())}")
+            known = suggest(parameter, cls.parameters())
+            raise ConfigError(f"objective {name!r} has no parameter {parameter!r}.{known}")
     return cls(**parameters)  # pyright: ignore[reportCallIssue]

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from drpo.batch import TokenBatch
-from drpo.divergence import ratio
+from drpo.divergence import at_least_float32, ratio
 from drpo.errors import ConfigError, DataError
 
 
@@ -46,7 +46,9 @@ class Objective:
         for field in self.needs:
             if getattr(batch, field) is None:
                 raise DataError(f"objective {self.name!r} needs {field} [N]; pass TokenBatch(…, {field}=…)")
-        return ObjectiveOutput(self.loss(batch))
+        # Widened once, here: a gradient that comes back over several casts would be summed in the narrow dtype.
+        wide = at_least_float32(batch.logprobs)
+        return ObjectiveOutput(self.loss(batch if wide is batch.logprobs else batch.with_logprobs(wide)))
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         """``[N]``, to minimise."""
@@ -89,7 +91,8 @@ def gradient_weight(objective: Objective, batch: TokenBatch) -> torch.Tensor:
         ``[N]`` detached, in float32 at least; 1 is the plain surrogate, 0 no gradient, below 0 corrective.
         NaN where ``advantages == 0``.
     """
-    logprobs = batch.logprobs.detach().clone().requires_grad_(True)
+    # Widened first: the slope comes back in the dtype of the leaf, and a weight in bfloat16 has two digits.
+    logprobs = at_least_float32(batch.logprobs.detach()).clone().requires_grad_(True)
     with torch.enable_grad():
         loss = objective(batch.with_logprobs(logprobs)).loss
         # An objective whose loss is constant everywhere (all tokens dropped) has no graph at all.

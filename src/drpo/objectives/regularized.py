@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from drpo.batch import TokenBatch
-from drpo.divergence import at_least_float32, log_ratio
+from drpo.divergence import at_least_float32, binary_tv, ratio, relative_shift
 from drpo.errors import DrpoWarning
 from drpo.objectives.base import Objective, is_number, is_positive, require
 
@@ -56,14 +56,14 @@ class DRPO(Objective):
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         advantages = at_least_float32(batch.advantages)
-        log_behavior = at_least_float32(batch.behavior_logprobs)
-        relative = log_ratio(batch.logprobs, batch.behavior_logprobs).expm1()  # (π − μ)/μ
-        excess = (log_behavior.exp() * relative.abs() - self.deadzone).relu()
-        # excess/μ, formed without dividing by a μ that may underflow.
-        relative_excess = (relative.abs() - self.deadzone * (-log_behavior).clamp(max=80).exp()).relu()
+        r = ratio(batch.logprobs, batch.behavior_logprobs)
+        relative = relative_shift(batch.logprobs, batch.behavior_logprobs)
+        distance = binary_tv(batch.logprobs, batch.behavior_logprobs)
+        # excess²/μ = |π − μ| · |r − 1| · outside², never dividing by a μ that may underflow.
+        outside = 1.0 - self.deadzone / distance.clamp(min=self.deadzone) if self.deadzone else 1.0
         scale = advantages.abs() if self.advantage_weighted else 1.0
-        penalty = scale * excess * relative_excess / (2 * (self.delta - self.deadzone))
-        return penalty - (relative + 1) * advantages
+        penalty = scale * distance * relative.abs() * outside**2 / (2 * (self.delta - self.deadzone))
+        return penalty - r * advantages
 
 
 @functools.cache

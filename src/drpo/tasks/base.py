@@ -23,7 +23,7 @@ class Task(Protocol):
     """
 
     def training_example(self, seed: int, index: int) -> Example:
-        """The ``index``-th training example of the stream that ``seed`` names; any index ≥ 0, in any order."""
+        """Training example ``index`` of the stream that ``seed`` names; any index ≥ 0, in any order."""
         ...
 
     def heldout_examples(self, count: int) -> list[Example]:

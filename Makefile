@@ -1,0 +1,57 @@
+# Every target makes its own set-up: Python 3.11 or newer and make are all that is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint base bench kill-test figures clean
+
+help:
+	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
+	@echo "make test    install, then run the tests"
+	@echo "make lint    ruff and pyright"
+	@echo "make bench   our training step against TRL's, side by side"
+	@echo "make kill-test  20 runs killed at random moments, resumed and compared bit for bit"
+	@echo "make base    make the embedded base model again (about 15 minutes on 2 cores)"
+	@echo "make figures draw the pictures of the documentation again"
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "drpo needs Python 3.11 or newer; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.train: $(VENV)/.python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	@touch $@
+
+$(VENV)/.trl: $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,trl]'
+	@touch $@
+
+demo: $(VENV)/.train
+	$(BIN)/drpo train
+
+test: $(VENV)/.dev
+	$(BIN)/pytest -n 2
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check src tests benchmarks scripts
+	$(BIN)/pyright
+
+base: $(VENV)/.train
+	$(BIN)/python -m drpo.train.warm_start
+
+bench: $(VENV)/.trl
+	$(BIN)/python benchmarks/step_vs_trl.py
+
+kill-test: $(VENV)/.dev
+	$(BIN)/python scripts/kill_and_resume.py
+
+figures: $(VENV)/.train
+	$(BIN)/python scripts/plot_gradient_weights.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info src/*.egg-info

@@ -1,0 +1,117 @@
+"""Kill training runs at random moments, resume them, and compare with the run that was left alone.
+
+    python scripts/kill_and_resume.py --runs 20
+
+Every run is killed with SIGKILL, every third one inside a checkpoint write, resumed (and killed again, half of the
+time), and must end with the same metrics (timings aside), the same weights and the same optimizer state, bit for
+bit. Exit status 0 if all do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SETTINGS = [
+    "steps=10", "prompts_per_step=4", "group_size=4", "updates_per_step=2", "max_new_tokens=24", "checkpoint_every=2",
+    "eval_every=5", "eval_examples=8", "eval_samples=1", "device=cpu",
+]  # fmt: skip
+
+
+def command(directory: Path) -> list[str]:
+    """Start the run, or continue it if it exists."""
+    begin = [*SETTINGS, "--out", str(directory)]
+    again = ["--resume", str(directory)]
+    return [sys.executable, "-m", "drpo", "train", *(again if (directory / "config.yaml").exists() else begin)]
+
+
+def start(directory: Path) -> subprocess.Popen[bytes]:
+    """The run as a process of its own."""
+    return subprocess.Popen(command(directory), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(directory: Path) -> None:
+    """Run to the end; a failure shows what the process said."""
+    process = start(directory)
+    _, errors = process.communicate()
+    if process.returncode:
+        sys.exit(f"{directory}: exit status {process.returncode}\n{errors.decode()}")
+
+
+def kill_after(directory: Path, seconds: float) -> None:
+    """SIGKILL after some time, wherever that is."""
+    process = start(directory)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    process.communicate()
+
+
+def kill_in_checkpoint_write(directory: Path, skip: int) -> bool:
+    """SIGKILL once the ``skip``-th checkpoint from now is half written; whether that succeeded."""
+    process = start(directory)
+    writing = False
+    while process.poll() is None:
+        now = any((directory / "checkpoints").glob(".writing-*/*"))
+        if now and not writing:
+            skip -= 1
+            if skip < 0:
+                process.kill()
+                break
+        writing = now
+        time.sleep(0.0005)
+    process.communicate()
+    return any((directory / "checkpoints").glob(".writing-*"))
+
+
+def outcome(directory: Path) -> dict[str, object]:
+    """What must be equal: metrics without timings, and the bytes of the last checkpoint's tensors."""
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    metrics = [{k: v for k, v in json.loads(line).items() if k != "timing"} for line in lines]
+    last = sorted((directory / "checkpoints").glob("step-*"))[-1]
+    files = ("model.safetensors", "optimizer.safetensors", "trainer_state.json")
+    sums = {f"{last.name}/{name}": hashlib.sha256((last / name).read_bytes()).hexdigest() for name in files}
+    return {"metrics": metrics, **sums}
+
+
+def main() -> None:
+    """Do it and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    draw = random.Random(arguments.seed)
+    inside = different = kills = 0
+    with tempfile.TemporaryDirectory() as folder:
+        reference = Path(folder) / "uninterrupted"
+        began = time.monotonic()
+        finish(reference)
+        whole = time.monotonic() - began
+        expected = outcome(reference)
+        for run in range(arguments.runs):
+            directory = Path(folder) / f"run-{run}"
+            for _ in range(draw.choice([1, 2])):
+                kills += 1
+                if run % 3 == 0:
+                    inside += kill_in_checkpoint_write(directory, draw.randrange(3))
+                else:
+                    kill_after(directory, draw.uniform(0.3, 1.0) * whole)
+            finish(directory)
+            same = outcome(directory) == expected
+            different += not same
+            print(f"run {run}: {'identical' if same else 'DIFFERENT'}", flush=True)
+    print(f"{arguments.runs} runs, {kills} kills, {inside} inside a checkpoint write, {different} differ "
+          f"(one uninterrupted run: {whole:.1f} s)")
+    sys.exit(bool(different))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Draw docs/figures/gradient_weights.{svg,png}: what four objectives do to a token that moves away from μ.
+
+The weights are measured by differentiating the objectives themselves, not drawn from their formulas.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+import drpo
+from drpo.report.weights import Curves, weight_panels
+
+DELTA = 0.15
+RATIO = 0.2
+OBJECTIVES = {
+    f"DPPO (δ = {DELTA})": drpo.make_objective("dppo_tv", delta=DELTA),
+    f"PPO (ratio 1 ± {RATIO})": drpo.make_objective("ppo", ratio_low=RATIO, ratio_high=RATIO),
+    f"SPO (ε = {RATIO})": drpo.make_objective("spo", epsilon=RATIO),
+    f"DRPO (δ = {DELTA})": drpo.make_objective("drpo", delta=DELTA),
+}
+PANELS = {"Common token: μ = 0.5": 0.5, "Rare token: μ = 0.01": 0.01}
+#: The range of π − μ that is shown, and the samples along it.
+SHIFTS, SAMPLES = (-0.1, 0.4), 20001
+
+
+def curves(mu: float) -> Curves:
+    """Label → (π − μ, w) for a token of behaviour probability ``mu`` with a positive advantage."""
+    shift = np.linspace(max(SHIFTS[0], -mu * 0.999), SHIFTS[1], SAMPLES)
+    policy = torch.from_numpy(mu + shift)
+    batch = drpo.TokenBatch(policy.log(), torch.full_like(policy, mu).log(), torch.ones_like(policy))
+    return {
+        label: (shift, drpo.gradient_weight(objective, batch).numpy())
+        for label, objective in OBJECTIVES.items()
+    }
+
+
+def annotate(figure: Figure) -> None:
+    """Say what to see where the panels differ."""
+    common, rare = figure.axes
+    said = {
+        "fontsize": 9,
+        "color": "#1b1f23",
+        "arrowprops": {"arrowstyle": "-", "color": "#8a949e", "linewidth": 0.8},
+    }
+    at_zero = {"xy": (DELTA, 0.8), "xytext": (0.185, 0.72), **said}
+    common.annotate("At δ, DPPO jumps to 0\nand DRPO crosses it", **at_zero)
+    rare.annotate("At δ, as on the left", **at_zero)
+    common.annotate("PPO and SPO:\n0 at π = 0.6", (0.1, -0.02), (-0.09, -0.65), **said)
+    rare.annotate("PPO and SPO:\n0 at π = 0.012", (0.003, -0.02), (0.025, -0.65), **said)
+    rare.axvspan(SHIFTS[0], -0.01, facecolor="#f3f5f6", edgecolor="none", zorder=0.5)
+    rare.text((SHIFTS[0] - 0.01) / 2, 0.5, "π < 0", ha="center", fontsize=9, color="#59636e")
+
+
+def main() -> None:
+    """Write both files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs/figures"), help="folder to write to")
+    folder = parser.parse_args().out
+    folder.mkdir(parents=True, exist_ok=True)
+    matplotlib.rcParams["svg.hashsalt"] = "drpo"  # the same picture is the same file
+    figure = weight_panels(
+        {title: curves(mu) for title, mu in PANELS.items()},
+        boundary=DELTA,
+        x_label="π − μ, for a positive advantage",
+    )
+    annotate(figure)
+    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+        file = folder / f"gradient_weights{suffix}"
+        figure.savefig(file, dpi=160, metadata=metadata)
+        print(file)
+
+
+if __name__ == "__main__":
+    main()

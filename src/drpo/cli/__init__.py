@@ -1,0 +1,50 @@
+"""The command line: thin subcommands that import what they need when they run."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from typing import Any
+
+from drpo.errors import DrpoError
+
+
+def main() -> None:
+    """Entry point of ``drpo``: 0 on success, 2 for a mistake the user can fix, 1 for a defect of ours, 130 on Ctrl-C.
+
+    Tracebacks are for ``--debug``, which may stand anywhere on the line.
+    """
+    import typer
+
+    from drpo.cli.app import app
+
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    warnings.showwarning = _show_warning
+    try:
+        sys.exit(app(arguments, prog_name="drpo", standalone_mode=False) or 0)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's usage errors print themselves
+            error.show()  # pyright: ignore[reportAttributeAccessIssue]
+            sys.exit(2)
+        if isinstance(error, DrpoError):
+            _complain(f"error: {error}")
+            sys.exit(2)
+        _complain(f"error: {type(error).__name__}: {error}\nThis is a defect of drpo. Please report it with the "
+                  "traceback that --debug prints.")
+        sys.exit(1)
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def _show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
+    _complain(f"warning: {message}")

@@ -1,0 +1,92 @@
+"""Every subcommand's arguments and help; the work is done in the module it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Trust-region policy optimization for LLM reinforcement learning: train, evaluate, report.",
+    epilog="--debug anywhere on the line prints the traceback of an error.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def train(
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG.yaml] [key.sub=value]...", help="A configuration file and changes to it."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the run. Default: runs/DATE-OBJECTIVE.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue the run in this directory; only steps=N may be changed.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print every setting and where it came from, then stop.")
+    ] = False,
+) -> None:
+    """Train a policy. Without arguments: the demo, a few minutes on two CPU cores.
+
+    Examples:
+
+      drpo train
+
+      drpo train objective.name=dppo_tv objective.delta=0.2 seed=1
+
+      drpo train model=DIR task=jsonl task.path=FILE steps=200
+
+      drpo train --resume runs/2026-01-01-120000-drpo
+    """
+    from drpo.cli.train import run_train
+
+    run_train(settings or [], out, resume, dry_run)
+
+
+@app.command("eval")
+def evaluate(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|MODEL",
+            help="A run's directory (its newest checkpoint), a Hugging Face directory, or embedded:NAME.",
+        ),
+    ],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[key.sub=value]...", help="Changes to the run's configuration.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure sampled accuracy on held-out problems.
+
+    Examples:
+
+      drpo eval runs/2026-01-01-120000-drpo eval_samples=8
+
+      drpo eval embedded:arithmetic eval_examples=256
+    """
+    from drpo.cli.evaluate import run_evaluate
+
+    run_evaluate(source, settings or [], as_json)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")]) -> None:
+    """Write report.html of a run, finished or not."""
+    from drpo.cli.report import run_report
+
+    run_report(run)
+
+
+@app.command()
+def objectives(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Explain this one.")] = None,
+) -> None:
+    """List the objectives with their equations, parameters and sources."""
+    from drpo.cli.objectives import run_objectives
+
+    run_objectives(name)

@@ -1,0 +1,57 @@
+"""`drpo eval`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from drpo.errors import CheckpointError
+from drpo.rollouts import InProcessSampler
+from drpo.run_directory import RunDirectory
+from drpo.tasks import make_task
+from drpo.tasks.grading import Grader
+from drpo.train.checkpoint import find_checkpoint
+from drpo.train.config import TrainConfig, load_config
+from drpo.train.evaluate import evaluate
+from drpo.train.loop import pick_device
+from drpo.train.policy import load_policy
+
+
+def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
+    """Evaluate a run's newest checkpoint or a model, and print the result."""
+    console = Console()
+    config, model = _resolve(source, settings, Console(stderr=True))
+    task = make_task(config.task.name, **config.task.parameters)
+    examples = task.heldout_examples(config.eval_examples)
+    policy = load_policy(model, pick_device(config.device))
+    sampler = InProcessSampler(policy.model, policy.stop_ids)
+    with Grader(task, config.grading_time_limit) as grader:
+        record, _ = evaluate(
+            policy, sampler, grader, examples, config.eval_samples, config.sampling(), config.seed
+        )
+    if as_json:
+        console.print_json(json.dumps({"model": model, "task": config.task.name, **record}))
+        return
+    console.print(
+        f"{model} on {config.task.name}: sampled held-out accuracy {record['accuracy']:.3f} "
+        f"({record['correct']} of {record['samples']} responses to {record['examples']} problems, "
+        f"temperature {config.temperature:g}), mean reward {record['reward']:.3f}, "
+        f"{record['response_length']:.1f} tokens a response, {record['truncated_share']:.1%} cut off, "
+        f"{record['failed_rewards']} rewards failed",
+        highlight=False, soft_wrap=True,
+    )
+
+
+def _resolve(source: str, settings: list[str], notes: Console) -> tuple[TrainConfig, str]:
+    """The configuration and the model directory that ``source`` means."""
+    run = RunDirectory(Path(source))
+    if not run.exists():
+        config, _ = load_config(None, [*settings, f"model={source}"])
+        return config, source
+    config, _ = load_config(run.config_file, settings)
+    checkpoint = find_checkpoint(run.checkpoints, lambda text: notes.print(f"note: {text}", highlight=False))
+    if checkpoint is None:
+        raise CheckpointError(f"{run.path} has no checkpoint yet. Wait for its first one, or evaluate {config.model}.")
+    return config, str(checkpoint)

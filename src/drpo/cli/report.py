@@ -1,0 +1,17 @@
+"""`drpo report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from drpo.report import write_report
+from drpo.run_directory import RunDirectory
+
+
+def run_report(path: Path) -> None:
+    """Write the report of the run at ``path`` and say where it is."""
+    run = RunDirectory(path)
+    write_report(run)
+    Console().print(f"report  {run.report_file}", highlight=False, soft_wrap=True)

@@ -1,0 +1,123 @@
+"""`drpo train`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from drpo.cli.display import watch
+from drpo.errors import ConfigError
+from drpo.report import write_report
+from drpo.run_directory import RunDirectory
+from drpo.train.config import TrainConfig, load_config
+from drpo.train.loop import train
+from drpo.train.observer import Summary
+
+
+def run_train(settings: list[str], out: Path | None, resume: Path | None, dry_run: bool) -> None:
+    """Start or continue a run, show it, and write its report."""
+    console = Console()
+    file, overrides = split_settings(settings)
+    if resume is not None:
+        if file is not None or out is not None or dry_run:
+            raise ConfigError("--resume takes its configuration and directory from the run. Leave out the "
+                              "configuration file, --out and --dry-run.")
+        run = RunDirectory(resume)
+        config = _resumed_config(run, overrides)
+    else:
+        config, sources = load_config(file, overrides)
+        if dry_run:
+            console.print(_settings_table(config, sources))
+            return
+        run = RunDirectory(out or _new_directory(config))
+    with watch(console) as observer, _finish_step_on_signal(observer.on_note) as stop_requested:
+        summary = train(config, run, observer, resume is not None, stop_requested)
+    write_report(run)
+    _say_goodbye(console, run, summary)
+
+
+def split_settings(settings: list[str]) -> tuple[Path | None, list[str]]:
+    """The configuration file, if one is given, and the ``key=value`` overrides.
+
+    Raises:
+        ConfigError: more than one file.
+    """
+    files = [setting for setting in settings if "=" not in setting]
+    if len(files) > 1:
+        raise ConfigError(f"only one configuration file can be given, got {', '.join(files)}. Changes are written "
+                          "key=value, for example steps=200.")
+    return (Path(files[0]) if files else None), [setting for setting in settings if "=" in setting]
+
+
+def _resumed_config(run: RunDirectory, overrides: list[str]) -> TrainConfig:
+    """The run's own configuration, with another number of steps if asked for."""
+    foreign = [override for override in overrides if not override.startswith("steps=")]
+    if foreign:
+        raise ConfigError(f"a resumed run keeps its configuration; only steps=N may change, got {', '.join(foreign)}. "
+                          "Start a new run to change more.")
+    run.read_config()  # says so if there is none
+    config, _ = load_config(run.config_file, overrides)
+    threads = run.read_manifest().get("threads")
+    if config.device != "cuda" and threads:
+        torch.set_num_threads(threads)  # sums are split by thread: as many as before, for the same bits
+    return config
+
+
+def _new_directory(config: TrainConfig) -> Path:
+    base = Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{config.objective.name}"
+    path, copy = base, 1
+    while path.exists():
+        copy += 1
+        path = base.with_name(f"{base.name}-{copy}")
+    return path
+
+
+@contextmanager
+def _finish_step_on_signal(say: Any) -> Iterator[Any]:
+    """The first Ctrl-C (or SIGTERM) asks for a checkpoint after the current step, a second one stops at once."""
+    asked = False
+
+    def handle(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        say("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _settings_table(config: TrainConfig, sources: dict[str, str]) -> Table:
+    table = Table("setting", "value", "from", box=None, pad_edge=False)
+    for key, value in config.resolved().items():
+        for sub, leaf in value.items() if isinstance(value, dict) else [(None, value)]:
+            name = key if sub is None else f"{key}.{sub}"
+            table.add_row(name, str(leaf), sources.get(name, "default"))
+    return table
+
+
+def _say_goodbye(console: Console, run: RunDirectory, summary: Summary) -> None:
+    before, after = summary.accuracy_before, summary.accuracy_after
+    if before is not None and after is not None:
+        console.print(
+            f"\nheld-out accuracy [bold]{before:.3f} → {after:.3f}[/bold] (sampled, {summary.status} after step "
+            f"{summary.step})",
+            highlight=False,
+        )
+    console.print(f"run     {run.path}", highlight=False, soft_wrap=True)
+    console.print(f"report  {run.report_file}", highlight=False, soft_wrap=True)
+    if summary.status == "interrupted":
+        console.print(f"go on   drpo train --resume {run.path}", highlight=False, soft_wrap=True)

@@ -1,0 +1,82 @@
+"""Numbers as a reader wants them: leniently read, shortly written, and with their uncertainty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+#: Beyond this a figure is treated as not finite: axes are drawn in floating point too.
+LARGEST = 1e100
+#: The two-sided 95 % quantile of the normal distribution.
+Z_95 = 1.959963984540054
+
+
+def finite(value: object) -> float | None:
+    """``value`` as a float, or None if it is missing, not a number or not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= LARGEST else None  # False for NaN too
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The average; None of nothing."""
+    known = list(values)
+    return sum(value / len(known) for value in known) if known else None
+
+
+def wilson_interval(correct: float, samples: float, z: float = Z_95) -> tuple[float, float]:
+    """The Wilson score interval of a share, ``correct`` out of ``samples``; 95 % unless ``z`` says otherwise.
+
+    Source: E. B. Wilson (1927), J. Am. Stat. Assoc. 22:209. It assumes independent samples.
+
+    Raises:
+        ValueError: ``samples`` is not positive, or ``correct`` is not between 0 and it.
+    """
+    if samples <= 0 or not 0 <= correct <= samples:
+        raise ValueError(f"0 <= correct <= samples and samples > 0 are needed, got {correct} of {samples}")
+    share, spread = correct / samples, z * z / samples
+    centre = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
+    # At 0 and at 1 the bound is exact, and rounding must not push it out.
+    return (0.0 if correct == 0 else centre - half), (1.0 if correct == samples else centre + half)
+
+
+def plain(value: float | None) -> str:
+    """Three significant digits: 0.0123, 1.5e-7, 1,234, 12.3 M; – for None."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 0.00095 or size >= 1e12:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}".replace("-", "−")
+    if size >= 1e4:
+        return _grouped(value).replace("-", "−")
+    digits = max(0, 2 - math.floor(math.log10(size)))
+    text = f"{value:,.{digits}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+
+
+def _grouped(value: float) -> str:
+    for unit, suffix in ((1e9, " G"), (1e6, " M")):
+        if abs(value) >= unit:
+            return f"{value / unit:.3g}{suffix}"
+    return f"{value:,.0f}"
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage: 41.2 %; – for None."""
+    return "–" if value is None else f"{plain(value * 100)} %"
+
+
+def seconds(value: float | None) -> str:
+    """A duration: 4.2 s, 3 min 05 s, 2 h 10 min."""
+    if value is None:
+        return "–"
+    if value < 60:
+        return f"{plain(value)} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,83 @@
+"""What a sampler is: token ids in; token ids and behaviour log-probabilities out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from drpo.errors import ConfigError, DataError
+
+StopReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParameters:
+    """How to sample; the trainer applies the same temperature when it recomputes log π.
+
+    Args:
+        temperature: > 0; the logits are divided by it.
+        max_new_tokens: tokens after which a response is cut off.
+        top_p, top_k: refused unless neutral (1.0 and -1).
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
+
+    temperature: float = 1.0
+    max_new_tokens: int = 64
+    top_p: float = 1.0
+    top_k: int = -1
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ConfigError(
+                f"temperature must be a finite number > 0, got {self.temperature}. Greedy decoding (0) has no "
+                "log-probabilities to be on- or off-policy from; use a small temperature such as 0.01 for evaluation."
+            )
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens must be ≥ 1, got {self.max_new_tokens}")
+        if self.top_p != 1.0 or self.top_k != -1:
+            raise ConfigError(
+                f"top_p={self.top_p}, top_k={self.top_k}: truncated sampling is refused. It renormalises the "
+                "behaviour policy μ over the kept tokens while the trainer's π stays whole, so that r = π/μ is wrong "
+                "on every token. Use top_p=1.0 and top_k=-1, and lower the temperature if samples are too wild."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``count`` responses to one prompt, drawn with ``seed``."""
+
+    prompt_ids: Sequence[int]
+    count: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids:
+            raise DataError("a prompt needs at least one token; give the task's prompts some text")
+        if self.count < 1:
+            raise DataError(f"count must be ≥ 1, got {self.count}")
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One sampled response.
+
+    ``token_ids`` and ``behavior_logprobs`` (nats, at the sampling temperature) have one entry a sampled token, the
+    stop token included. ``stop_reason`` is ``stop`` (a stop token was sampled) or ``length`` (cut off).
+    """
+
+    token_ids: list[int]
+    behavior_logprobs: list[float]
+    stop_reason: StopReason
+
+
+class Sampler(Protocol):
+    """Anything that samples from the current weights."""
+
+    def sample(self, requests: Sequence[Request], parameters: SamplingParameters) -> list[list[Response]]:
+        """``count`` responses for each request, in order. The same requests, parameters and weights give the same
+        responses."""
+        ...

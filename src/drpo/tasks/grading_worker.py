@@ -1,0 +1,115 @@
+"""The program of the grading process: reads a task, then jobs, from its standard input and answers in turn.
+
+Requests are frames, eight bytes of length and a pickle: first the task, then (example, text) pairs. Replies
+are lines of JSON: {"ready": true} or {"error": …} for the task, {"reward": …, "failure": …} for each pair.
+The parent, whose data the requests are, may use pickle; a reply may come from a process that user code has
+spoiled, hence JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import numbers
+import os
+import pickle
+import queue
+import signal
+import struct
+import sys
+import threading
+import traceback
+from typing import Any, BinaryIO
+
+from drpo.tasks.base import Task
+
+LENGTH = struct.Struct("!Q")
+_MESSAGE_LIMIT = 500
+
+
+def main() -> None:
+    """Serve until the parent closes the pipe or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent()
+    requests, replies = _take_over_standard_streams()
+    jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=(requests, jobs), daemon=True).start()
+    try:
+        task: Task = pickle.loads(jobs.get())
+    except BaseException as error:
+        traceback.print_exc()
+        _reply(replies, {"error": describe(error)})
+        os._exit(1)  # a normal exit would wait for the reading thread
+    _reply(replies, {"ready": True})
+    while True:
+        _reply(replies, grade(task, jobs.get()))
+
+
+def grade(task: Task, job: bytes) -> dict[str, Any]:
+    """The reply for one pickled (example, text); whatever goes wrong becomes its ``failure``."""
+    try:
+        example, text = pickle.loads(job)
+        reward = task.reward(example, text)
+        failure = reward_problem(reward)
+    except BaseException as error:  # SystemExit too: a task that calls exit() must not end the grading
+        return {"reward": None, "failure": describe(error)}
+    return {"reward": None if failure else float(reward), "failure": failure}
+
+
+def reward_problem(reward: Any) -> str | None:
+    """Why this cannot be a reward; None if it can."""
+    if not isinstance(reward, numbers.Real):
+        return f"the reward must be a number in [0, 1], got {type(reward).__name__} {_short(reward)}"
+    value = float(reward)
+    # Written so that a NaN, which compares false with everything, is refused as well.
+    return None if 0 <= value <= 1 else f"the reward must be a number in [0, 1], got {value}"
+
+
+def describe(error: BaseException) -> str:
+    """The error on one line, "ValueError: …"."""
+    message = _short(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _short(value: object) -> str:
+    try:
+        text = " ".join(str(value).split())
+    except Exception as error:
+        return f"(its text cannot be shown: {type(error).__name__})"
+    return text if len(text) <= _MESSAGE_LIMIT else text[:_MESSAGE_LIMIT] + " …"
+
+
+def _take_over_standard_streams() -> tuple[BinaryIO, BinaryIO]:
+    """The pipes to and from the parent; what a task prints goes to standard error, what it reads is empty."""
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return requests, replies
+
+
+def _read_requests(requests: BinaryIO, jobs: queue.SimpleQueue[bytes]) -> None:
+    """In a thread of its own, to notice the parent's end, and to empty its pipe, while a reward runs."""
+    while len(head := requests.read(LENGTH.size)) == LENGTH.size:
+        (length,) = LENGTH.unpack(head)
+        jobs.put(requests.read(length))
+    os._exit(0)
+
+
+def _reply(replies: BinaryIO, message: dict[str, Any]) -> None:
+    try:
+        replies.write(json.dumps(message).encode() + b"\n")
+    except BrokenPipeError:
+        os._exit(0)  # the parent is gone
+
+
+def _die_with_parent() -> None:
+    """On Linux the kernel ends this process with its parent, even while a reward is stuck in C code."""
+    if sys.platform == "linux":
+        import ctypes
+
+        # Where the C library lacks it, the closed pipe still ends this process.
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

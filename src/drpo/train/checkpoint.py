@@ -1,0 +1,189 @@
+"""Checkpoints: written atomically, verified on load, nothing in them ever unpickled.
+
+    step-NNNNNN/
+        config.json, model.safetensors, tokenizer.json, …   a Hugging Face model directory
+        optimizer.safetensors                               optimizer moments and generator states
+        trainer_state.json                                  step, updates, data cursor, other generator states
+        checksums.json                                      SHA-256 of every other file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from drpo.errors import CheckpointError
+from drpo.train.policy import Policy
+
+KEPT = 2
+_CHECKSUMS = "checksums.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: ``step`` rollout batches and ``updates`` optimizer steps done, ``cursor`` training examples
+    used."""
+
+    step: int = 0
+    updates: int = 0
+    cursor: int = 0
+
+
+def save_checkpoint(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
+    """Write ``folder/step-NNNNNN`` and remove all but the newest two.
+
+    The files are written under a temporary name, flushed to disk, and renamed: a crash at any moment leaves the
+    previous checkpoints as they were.
+
+    Raises:
+        CheckpointError: the disk refuses; the previous checkpoints are intact.
+    """
+    final = folder / f"step-{progress.step:06d}"
+    temporary = folder / f".writing-{final.name}"
+    try:
+        for unfinished in folder.glob(".writing-*"):
+            _remove(unfinished)
+        temporary.mkdir(parents=True)
+        policy.model.save_pretrained(temporary, max_shard_size="100GB")
+        policy.tokenizer.save_pretrained(temporary)
+        save_file({**_optimizer_tensors(optimizer), **_generator_tensors()}, temporary / "optimizer.safetensors")
+        state = {"step": progress.step, "updates": progress.updates, "cursor": progress.cursor, **_generator_values()}
+        (temporary / "trainer_state.json").write_text(json.dumps(state))
+        sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+        (temporary / _CHECKSUMS).write_text(json.dumps(sums, indent=2))
+        for file in temporary.iterdir():
+            _flush(file)
+        _flush(temporary)
+        _remove(final)  # left by a run that was resumed from before it, or damaged
+        temporary.replace(final)
+        _flush(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"cannot write the checkpoint {final}: {error}. Free space or fix the permissions, then continue with "
+            f"`drpo train --resume {folder.parent}`; earlier checkpoints are intact."
+        ) from error
+    for old in _steps(folder)[:-KEPT]:
+        _remove(old)
+    return final
+
+
+def find_checkpoint(folder: Path, note: Callable[[str], None]) -> Path | None:
+    """The newest undamaged checkpoint under ``folder``, or None if none was ever written.
+
+    ``note`` is told of each damaged one that is passed over.
+
+    Raises:
+        CheckpointError: there are checkpoints, and all are damaged.
+    """
+    found = _steps(folder)
+    for checkpoint in reversed(found):
+        damage = _damage(checkpoint)
+        if damage is None:
+            return checkpoint
+        note(f"checkpoint {checkpoint.name} is damaged ({damage}); falling back to the one before")
+    if found:
+        raise CheckpointError(f"every checkpoint under {folder} is damaged. Restore one from a backup, or start again "
+                              "in a new directory.")
+    return None
+
+
+def restore(checkpoint: Path, optimizer: torch.optim.Optimizer) -> Progress:
+    """Load optimizer and random generators from a verified ``checkpoint`` (the model is loaded as any directory is).
+
+    Raises:
+        CheckpointError: it does not fit the optimizer.
+    """
+    tensors = load_file(checkpoint / "optimizer.safetensors")
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("state."):
+            _, index, name = key.split(".", 2)
+            moments.setdefault(int(index), {})[name] = tensor
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, values in moments.items():
+        shape = parameters[index].shape if index < len(parameters) else None
+        if values["exp_avg"].shape != shape:
+            raise CheckpointError(
+                f"{checkpoint} does not fit this model: parameter {index} is {shape}, its moments are "
+                f"{values['exp_avg'].shape}. Resume with the model that the run was started with."
+            )
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["generator.cpu"])
+    for device in range(torch.cuda.device_count()):
+        if f"generator.cuda{device}" in tensors:
+            torch.cuda.set_rng_state(tensors[f"generator.cuda{device}"], device)
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    return Progress(state["step"], state["updates"], state["cursor"])
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"state.{index}.{name}": value.detach().cpu().contiguous()
+        for index, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def _generator_tensors() -> dict[str, torch.Tensor]:
+    cuda = {f"generator.cuda{d}": torch.cuda.get_rng_state(d) for d in range(torch.cuda.device_count())}
+    return {"generator.cpu": torch.get_rng_state(), **cuda}
+
+
+def _generator_values() -> dict[str, Any]:
+    name, keys, *rest = np.random.get_state()
+    return {"python": random.getstate(), "numpy": [name, np.asarray(keys).tolist(), *rest]}
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"))
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be trusted, or None."""
+    try:
+        sums: dict[str, str] = json.loads((checkpoint / _CHECKSUMS).read_text())
+    except (OSError, ValueError) as error:
+        return f"{_CHECKSUMS}: {error}"
+    for name, expected in sums.items():
+        file = checkpoint / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if _sha256(file) != expected:
+            return f"{name} has changed"
+    return None
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)

@@ -1,0 +1,255 @@
+"""What a run is told to do, and where each value came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from drpo.advantages import Kind
+from drpo.aggregation import Mode
+from drpo.errors import ConfigError, suggest
+from drpo.objectives import Objective, make_objective
+from drpo.rollouts import SamplingParameters
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Section(BaseModel):
+    """Something chosen by ``name``; every other key is a parameter of what was chosen."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All keys but the name."""
+        return dict(self.model_extra or {})
+
+
+class TrainConfig(BaseModel):
+    """Every setting of a run. The defaults are the demo: `drpo train` with no arguments."""
+
+    model_config = _STRICT
+
+    model: str = Field(default="embedded:arithmetic", description="Hugging Face directory, or embedded:NAME")
+    task: Section = Section(
+        name="reasoning_gym:chain_sum",
+        min_terms=2, max_terms=3, min_digits=1, max_digits=2,  # pyright: ignore[reportCallIssue]
+    )
+    objective: Section = Section(name="drpo")
+    advantages: Kind = Field(default="group_mean", description="how rewards of a group become advantages")
+    aggregation: Mode = Field(
+        default="sequence_sum",
+        description="token losses to a scalar; sequence_sum divides by max_new_tokens (the paper's choice)",
+    )
+
+    steps: int = Field(default=60, ge=1, description="rollout batches")
+    seed: int = Field(default=0, ge=0)
+    prompts_per_step: int = Field(default=16, ge=1)
+    group_size: int = Field(default=8, ge=2, description="responses a prompt; advantages compare them, so at least 2")
+    updates_per_step: int = Field(default=4, ge=1, description="optimizer steps a rollout batch")
+
+    learning_rate: float = Field(default=3e-4, gt=0)
+    warmup_updates: int = Field(default=0, ge=0, description="updates over which the rate rises linearly")
+    weight_decay: float = Field(default=0.01, ge=0)
+    gradient_clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    micro_batch_tokens: int = Field(
+        default=16_384, ge=1, description="padded tokens in one forward pass; changes memory, never the gradient"
+    )
+
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, description="must stay 1.0")
+    top_k: int = Field(default=-1, description="must stay -1")
+    max_new_tokens: int = Field(default=64, ge=1)
+
+    eval_every: int = Field(default=20, ge=0, description="steps between evaluations; 0: only before and after")
+    eval_examples: int = Field(default=128, ge=1, description="held-out problems")
+    eval_samples: int = Field(default=2, ge=1, description="responses to each")
+    checkpoint_every: int = Field(default=20, ge=1, description="steps between checkpoints; the last is always saved")
+
+    delta_shown: float | None = Field(
+        default=None, gt=0,
+        description="the |π − μ| that 'share beyond δ' counts against; default: the objective's delta, or 0.15",
+    )
+    mismatch_limit: float = Field(
+        default=0.1, gt=0,
+        description="stop if the mean |log π − log μ| before any training exceeds this many nats",
+    )
+    grading_time_limit: float = Field(default=10.0, gt=0, description="seconds for one reward")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, …")
+
+    @field_validator("task", "objective", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _together(self) -> TrainConfig:
+        responses = self.prompts_per_step * self.group_size
+        if self.updates_per_step > responses:
+            raise ValueError(f"updates_per_step={self.updates_per_step} exceeds the {responses} responses of a step "
+                             "(prompts_per_step × group_size). Lower it or sample more.")
+        self.make_objective()
+        self.sampling()
+        return self
+
+    def make_objective(self) -> Objective:
+        """The objective that ``objective`` names."""
+        return make_objective(self.objective.name, **self.objective.parameters)
+
+    def sampling(self) -> SamplingParameters:
+        """How training and evaluation sample."""
+        return SamplingParameters(
+            temperature=self.temperature, max_new_tokens=self.max_new_tokens, top_p=self.top_p, top_k=self.top_k
+        )
+
+    @property
+    def horizon(self) -> int | None:
+        """What `aggregate` divides a sequence's sum by."""
+        return self.max_new_tokens if self.aggregation == "sequence_sum" else None
+
+    @property
+    def delta(self) -> float:
+        """The bound that the reported shares count against."""
+        if self.delta_shown is not None:
+            return self.delta_shown
+        return float(getattr(self.make_objective(), "delta", 0.15))
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values, the objective's defaults written out."""
+        values = self.as_dict()
+        values["objective"] = {"name": self.objective.name, **dataclasses.asdict(self.make_objective())}
+        return values
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as config.yaml holds them and :func:`load_config` takes them."""
+        return self.model_dump()
+
+
+def load_config(
+    file: str | Path | None = None, overrides: Iterable[str] = ()
+) -> tuple[TrainConfig, dict[str, str]]:
+    """The configuration from defaults, then ``file`` (YAML), then ``key.sub=value`` overrides.
+
+    Naming another task or objective drops the parameters that belonged to the one before.
+
+    Returns:
+        the configuration, and for each dotted key where its value came from (``default``, the file, or
+        ``command line``).
+
+    Raises:
+        ConfigError: the file cannot be read, a key is unknown (with the nearest known one), or a value is not
+            allowed; all problems in one message.
+    """
+    values = TrainConfig().as_dict()
+    sources = dict.fromkeys(_flat(values), "default")
+    _merge(values, sources, _read_yaml(file), str(file))
+    _merge(values, sources, _parse_overrides(overrides), "command line")
+    return validate_config(values), sources
+
+
+def _merge(values: dict[str, Any], sources: dict[str, str], layer: Mapping[str, Any], source: str) -> None:
+    for key, given in layer.items():
+        before = values.get(key)
+        if isinstance(before, Mapping) and isinstance(given, str):
+            given = {"name": given}
+        values[key] = given
+        if isinstance(before, Mapping) and isinstance(given, Mapping):
+            if given.get("name", before["name"]) == before["name"]:
+                values[key] = {**before, **given}
+            else:
+                for stale in _flat({key: before}):
+                    del sources[stale]
+        sources.update(dict.fromkeys(_flat({key: given}), source))
+
+
+def validate_config(values: Mapping[str, Any]) -> TrainConfig:
+    """The typed configuration of plain values.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    try:
+        return TrainConfig.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key!r}.{suggest(key, TrainConfig.model_fields)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    described = TrainConfig.model_fields[str(problem["loc"][0])].description
+    meaning = f" ({described})" if described else ""
+    return f"{key}: {message[0].lower() + message[1:]}, got {problem['input']!r}{meaning}"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers may be written 3e-4 (YAML 1.1 takes that for a string)."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _read_yaml(file: str | Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {file}: {error}") from error
+    try:
+        values = yaml.load(text, _Loader) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} must hold 'key: value' lines, got a {type(values).__name__}")
+    return {str(key): value for key, value in values.items()}
+
+
+def _parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    where: dict[str, Any]
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        *parents, leaf = path.split(".")
+        if not equals or not all([*parents, leaf]):
+            raise ConfigError(f"{override!r} is neither a file nor key=value. Write for example objective.delta=0.2")
+        try:
+            value = yaml.load(text, _Loader)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{override!r}: the value is not YAML ({error})") from error
+        where = values
+        for parent in parents:
+            below = where.get(parent, {})
+            inner: dict[str, Any] = {"name": below} if isinstance(below, str) else below
+            where[parent] = inner
+            where = inner
+        if isinstance(where.get(leaf), dict) and isinstance(value, str):
+            where[leaf]["name"] = value  # task.path=… task=jsonl, in either order
+        else:
+            where[leaf] = value
+    return values
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

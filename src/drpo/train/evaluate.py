@@ -1,0 +1,49 @@
+"""Sampled accuracy on held-out problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from drpo.rollouts import Sampler, SamplingParameters
+from drpo.tasks.base import Example
+from drpo.tasks.grading import Grader
+from drpo.train.policy import Policy
+from drpo.train.rollout import Sample, refuse_mostly_failed, sample_and_grade
+from drpo.train.seeds import derive_seed
+
+
+def evaluate(
+    policy: Policy,
+    sampler: Sampler,
+    grader: Grader,
+    examples: Sequence[Example],
+    samples_each: int,
+    parameters: SamplingParameters,
+    seed: int,
+) -> tuple[dict[str, Any], list[Sample]]:
+    """Sample ``samples_each`` responses to each held-out example, always with the same seeds, and grade them.
+
+    Returns:
+        the metrics (``accuracy`` is the share of graded responses with reward 1: avg@k), and the samples.
+
+    Raises:
+        TaskError: more than half of the rewards failed.
+    """
+    seeds = [derive_seed(seed, "evaluation", row) for row in range(len(examples))]
+    samples, sampling, grading = sample_and_grade(policy, sampler, grader, examples, seeds, samples_each, parameters)
+    failures = [sample.grade.failure or "" for sample in samples if sample.grade.reward is None]
+    refuse_mostly_failed(failures, len(samples))
+    rewards = [sample.grade.reward for sample in samples if sample.grade.reward is not None]
+    correct = sum(reward >= 1 for reward in rewards)
+    return {
+        "accuracy": correct / len(rewards),
+        "correct": correct,
+        "samples": len(rewards),
+        "examples": len(examples),
+        "failed_rewards": len(failures),
+        "reward": sum(rewards) / len(rewards),
+        "response_length": sum(len(sample.response.token_ids) for sample in samples) / len(samples),
+        "truncated_share": sum(sample.response.stop_reason == "length" for sample in samples) / len(samples),
+        "timing": {"seconds": sampling + grading},
+    }, samples

@@ -1,0 +1,220 @@
+"""The training loop: sample, grade, compare, update; evaluate and save now and then."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from drpo.errors import CheckpointError, ConfigError, DrpoError, MismatchError
+from drpo.rollouts import InProcessSampler
+from drpo.run_directory import RunDirectory
+from drpo.tasks import make_task
+from drpo.tasks.grading import Grader
+from drpo.train.checkpoint import Progress, find_checkpoint, restore, save_checkpoint
+from drpo.train.config import TrainConfig
+from drpo.train.evaluate import evaluate
+from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
+from drpo.train.observer import Observer, Summary
+from drpo.train.policy import load_policy
+from drpo.train.rollout import Rollout, roll_out
+from drpo.train.seeds import derive_seed
+from drpo.train.update import update_policy
+
+
+def train(
+    config: TrainConfig,
+    run: RunDirectory,
+    observer: Observer | None = None,
+    resume: bool = False,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> Summary:
+    """Run ``config`` in the directory ``run``, from the start or from its newest checkpoint.
+
+    ``stop_requested`` is asked after every step; once it says yes, a checkpoint is written and training ends.
+
+    Raises:
+        DrpoError: whatever went wrong, with its fix; checkpoints written so far are intact. A run that cannot start
+            leaves nothing behind.
+    """
+    if run.exists() and not resume:
+        raise CheckpointError(f"{run.path} already holds a run. Continue it with `drpo train --resume {run.path}`, or "
+                              "choose another --out.")
+    trainer = Trainer(config, run, observer or Observer(), resume)
+    manifest = continued_manifest(run.read_manifest()) if resume else new_manifest(config, trainer.policy.device)
+    run.create(config.resolved(), manifest)
+    try:
+        with Grader(trainer.task, config.grading_time_limit) as trainer.grader:
+            summary = trainer.run_steps(stop_requested)
+    except KeyboardInterrupt:
+        run.write_manifest(ended_manifest(manifest, "interrupted"))
+        raise
+    except Exception as error:
+        message = str(error) if isinstance(error, DrpoError) else f"{type(error).__name__}: {error}"
+        run.write_manifest(ended_manifest(manifest, "failed", message))
+        raise
+    run.write_manifest(ended_manifest(manifest, summary.status))
+    return summary
+
+
+class Trainer:
+    """What a run holds: the policy, its optimizer, the task, and how far it is."""
+
+    grader: Grader
+
+    def __init__(self, config: TrainConfig, run: RunDirectory, observer: Observer, resume: bool):
+        self.config, self.run, self.observer = config, run, observer
+        torch.manual_seed(config.seed)
+        random.seed(config.seed)
+        np.random.seed(config.seed % 2**32)
+        self.task = make_task(config.task.name, **config.task.parameters)
+        self.heldout = self.task.heldout_examples(config.eval_examples)
+        self.objective = config.make_objective()
+        checkpoint = find_checkpoint(run.checkpoints, observer.on_note) if resume else None
+        self.policy = load_policy(config.model if checkpoint is None else str(checkpoint), pick_device(config.device))
+        self.optimizer = torch.optim.AdamW(
+            self.policy.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
+        if resume:
+            run.rewind(self.progress.step if checkpoint else -1)
+        self.sampler = InProcessSampler(self.policy.model, self.policy.stop_ids)
+
+    def run_steps(self, stop_requested: Callable[[], bool]) -> Summary:
+        """The algorithm."""
+        config = self.config
+        self.observer.on_start(config, self.run, self.progress.step)
+        self.say_what_to_expect()
+        if self.progress.step == 0:
+            self.evaluate()
+        while self.progress.step < config.steps:
+            step = self.progress.step + 1
+            rollout = self.roll_out(step)
+            self.update(rollout, step)
+            self.progress = Progress(step, self.progress.updates, self.progress.cursor + config.prompts_per_step)
+            stopping = stop_requested() and step < config.steps
+            if step == config.steps or (config.eval_every and step % config.eval_every == 0):
+                self.evaluate()
+            if stopping or step == config.steps or step % config.checkpoint_every == 0:
+                self.observer.on_checkpoint(
+                    save_checkpoint(self.run.checkpoints, self.policy, self.optimizer, self.progress)
+                )
+            if stopping:
+                return self.summary("interrupted")
+        return self.summary("finished")
+
+    def roll_out(self, step: int) -> Rollout:
+        """The rollout batch of ``step``, kept on disk as well."""
+        config, first = self.config, self.progress.cursor
+        examples = [self.task.training_example(config.seed, first + i) for i in range(config.prompts_per_step)]
+        rollout = roll_out(self.policy, self.sampler, self.grader, examples, config, step)
+        self.run.write_rollouts("step", step, [sample.record() for sample in rollout.samples])
+        if rollout.failures:
+            self.observer.on_note(f"step {step}: {len(rollout.failures)} rewards failed and were left out, for "
+                                  f"example: {rollout.failures[0]}")
+        return rollout
+
+    def update(self, rollout: Rollout, step: int) -> None:
+        """``updates_per_step`` optimizer steps, each on its own share of the responses."""
+        config = self.config
+        order = list(range(len(rollout.samples)))
+        random.Random(derive_seed(config.seed, "minibatches", step)).shuffle(order)
+        parts = [part.tolist() for part in np.array_split(order, config.updates_per_step) if len(part)]
+        for index, part in enumerate(parts):
+            self.set_learning_rate()
+            record = update_policy(
+                self.policy, self.optimizer, self.objective,
+                [rollout.samples[row] for row in part], [rollout.advantages[row] for row in part], config,
+            )
+            if self.progress.updates == 0:
+                self.observer.on_note(check_mismatch(record, config))
+            self.progress = Progress(self.progress.step, self.progress.updates + 1, self.progress.cursor)
+            seconds = {
+                "sampling": rollout.sampling_seconds / len(parts),
+                "grading": rollout.grading_seconds / len(parts),
+                "training": record.pop("seconds"),
+            }
+            record = {
+                "kind": "update", "step": step, "update": index, **record,
+                "failed_rewards": len(rollout.failures) if index == 0 else 0,
+                "timing": {**seconds, "tokens_per_second": record["tokens"] / sum(seconds.values())},
+            }
+            self.run.append_metrics(record)
+            self.observer.on_update(record)
+
+    def set_learning_rate(self) -> None:
+        """Linear warm-up over ``warmup_updates``, then constant."""
+        done, warmup = self.progress.updates, self.config.warmup_updates
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * min(1.0, (done + 1) / (warmup + 1))
+
+    def evaluate(self) -> None:
+        """Held-out accuracy at the current weights, recorded under the current step."""
+        config, step = self.config, self.progress.step
+        record, samples = evaluate(
+            self.policy, self.sampler, self.grader, self.heldout, config.eval_samples, config.sampling(), config.seed
+        )
+        record = {"kind": "evaluation", "step": step, **record}
+        self.run.append_metrics(record)
+        self.run.write_rollouts("evaluation", step, [sample.record() for sample in samples])
+        self.observer.on_evaluation(record)
+
+    def say_what_to_expect(self) -> None:
+        """Tell the user of a trust region that cannot act."""
+        if self.config.updates_per_step == 1:
+            self.observer.on_note(
+                "updates_per_step=1: every token is trained once, at the weights that sampled it, so r ≡ 1 up to "
+                "rounding and no trust region (of any objective) acts. Raise updates_per_step to see a difference."
+            )
+
+    def summary(self, status: str) -> Summary:
+        """How the run stands."""
+        accuracies = [record["accuracy"] for record in self.run.read_metrics("evaluation")]
+        before, after = (accuracies[0], accuracies[-1]) if accuracies else (None, None)
+        return Summary(status, self.progress.step, before, after)
+
+
+def check_mismatch(record: dict[str, Any], config: TrainConfig) -> str:
+    """Refuse to train on behaviour log-probabilities that are not the policy's own.
+
+    Before the first update π and μ share their weights, so |log π − log μ| is numerical noise.
+
+    Returns:
+        what was found, in words.
+
+    Raises:
+        MismatchError: its mean exceeds ``mismatch_limit``.
+    """
+    if not math.isfinite(record["mismatch"]) or record["mismatch"] > config.mismatch_limit:
+        raise MismatchError(
+            f"before any training, |log π − log μ| is {record['mismatch']:.3g} nats on average (95 % below "
+            f"{record['mismatch_p95']:.3g}, at most {record['mismatch_max']:.3g}), above mismatch_limit="
+            f"{config.mismatch_limit}. Both sides should use temperature {config.temperature} and the same weights. "
+            "Likely causes: the sampler applies another temperature or a top-p/top-k cut, its weights are older, or "
+            "the model behaves differently with a KV cache. Raise mismatch_limit only if you expect this much."
+        )
+    return (
+        f"before training |log π − log μ| is {record['mismatch']:.1e} nats on average, at most "
+        f"{record['mismatch_max']:.1e} (temperature {config.temperature:g} on both sides, no top-p or top-k)"
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of that name; ``auto`` is the GPU if there is one.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device: {name!r} is not a torch device; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: no CUDA device is visible to torch here; use device=auto or device=cpu")
+    return device

@@ -1,0 +1,54 @@
+"""What a run's manifest.json says of how it was started."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+import drpo
+from drpo.train.config import TrainConfig
+
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "reasoning-gym", "numpy")
+
+
+def now() -> str:
+    """The local time with its zone, to the second."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def new_manifest(config: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """Seed, command, versions and device of a run that starts now."""
+    return {
+        "status": "running",
+        "seed": config.seed,
+        "command": ["drpo", *sys.argv[1:]],
+        "started": now(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "versions": {"drpo": drpo.__version__, "python": sys.version.split()[0], **_versions()},
+    }
+
+
+def continued_manifest(before: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a run that goes on: how it ended last time no longer holds."""
+    return {key: value for key, value in before.items() if key not in ("ended", "failure")} | {"status": "running"}
+
+
+def ended_manifest(before: dict[str, Any], status: str, failure: str | None = None) -> dict[str, Any]:
+    """The manifest of a run that ended as ``status``."""
+    reason = {} if failure is None else {"failure": failure}
+    return {**before, "status": status, "ended": now(), **reason}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,39 @@
+"""What a training run tells whoever watches it. The default says nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drpo.run_directory import RunDirectory
+from drpo.train.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended: ``finished`` or ``interrupted`` after ``step``; accuracies are held-out and sampled."""
+
+    status: str
+    step: int
+    accuracy_before: float | None
+    accuracy_after: float | None
+
+
+class Observer:
+    """Override what you want to see."""
+
+    def on_start(self, config: TrainConfig, run: RunDirectory, step: int) -> None:
+        """Training begins after ``step`` (0, or where a resumed run stands)."""
+
+    def on_update(self, record: dict[str, Any]) -> None:
+        """An optimizer step was taken; ``record`` is what metrics.jsonl got."""
+
+    def on_evaluation(self, record: dict[str, Any]) -> None:
+        """Held-out accuracy was measured."""
+
+    def on_checkpoint(self, path: Path) -> None:
+        """A checkpoint was written."""
+
+    def on_note(self, text: str) -> None:
+        """Something the user should know."""

@@ -1,0 +1,113 @@
+"""One rollout batch: sample, grade, compare within groups.
+
+Shapes: ``R`` responses of a step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from drpo.advantages import group_advantages
+from drpo.errors import TaskError
+from drpo.rollouts import Request, Response, Sampler, SamplingParameters
+from drpo.tasks.base import Example
+from drpo.tasks.grading import Grade, Grader
+from drpo.train.config import TrainConfig
+from drpo.train.policy import Policy
+from drpo.train.seeds import derive_seed
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One graded response to one example."""
+
+    example: Example
+    prompt_ids: Sequence[int]
+    response: Response
+    text: str
+    grade: Grade
+
+    def record(self) -> dict[str, Any]:
+        """What a rollout file holds of it."""
+        return {
+            "prompt": self.example.prompt, "answer": self.example.answer, "text": self.text,
+            "reward": self.grade.reward, "failure": self.grade.failure, "tokens": len(self.response.token_ids),
+            "stop_reason": self.response.stop_reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The responses of a step, an advantage for each, and the seconds they took.
+
+    ``samples`` and ``advantages`` hold the responses whose grading succeeded; ``failures`` the reasons of the
+    others, which take no part in training.
+    """
+
+    samples: list[Sample]
+    advantages: list[float]
+    failures: list[str]
+    sampling_seconds: float
+    grading_seconds: float
+
+
+def sample_and_grade(
+    policy: Policy,
+    sampler: Sampler,
+    grader: Grader,
+    examples: Sequence[Example],
+    seeds: Sequence[int],
+    count: int,
+    parameters: SamplingParameters,
+) -> tuple[list[Sample], float, float]:
+    """``count`` graded responses to each example, in order; then the seconds of sampling and of grading."""
+    started = time.perf_counter()
+    prompts = [policy.encode(example.prompt) for example in examples]
+    requests = [Request(ids, count, seed) for ids, seed in zip(prompts, seeds, strict=True)]
+    groups = sampler.sample(requests, parameters)
+    sampled = time.perf_counter()
+    rows = [
+        (example, ids, response)
+        for example, ids, group in zip(examples, prompts, groups, strict=True)
+        for response in group
+    ]
+    texts = [policy.decode(response.token_ids) for _, _, response in rows]
+    grades = grader.grade([example for example, _, _ in rows], texts)
+    samples = [Sample(*row, text, grade) for row, text, grade in zip(rows, texts, grades, strict=True)]
+    return samples, sampled - started, time.perf_counter() - sampled
+
+
+def roll_out(
+    policy: Policy, sampler: Sampler, grader: Grader, examples: Sequence[Example], config: TrainConfig, step: int
+) -> Rollout:
+    """Sample, grade and compare the responses of ``step``.
+
+    Raises:
+        TaskError: more than half of the rewards failed.
+    """
+    seeds = [derive_seed(config.seed, "rollout", step, row) for row in range(len(examples))]
+    samples, sampling, grading = sample_and_grade(
+        policy, sampler, grader, examples, seeds, config.group_size, config.sampling()
+    )
+    failures = [sample.grade.failure or "" for sample in samples if sample.grade.reward is None]
+    refuse_mostly_failed(failures, len(samples))
+    graded = [(row // config.group_size, s) for row, s in enumerate(samples) if s.grade.reward is not None]
+    rewards = torch.tensor([sample.grade.reward for _, sample in graded], dtype=torch.float64)
+    groups = torch.tensor([group for group, _ in graded])
+    advantages = group_advantages(rewards, groups, config.advantages).tolist()
+    return Rollout([sample for _, sample in graded], advantages, failures, sampling, grading)
+
+
+def refuse_mostly_failed(failures: Sequence[str], total: int) -> None:
+    """Raise a TaskError if more than half of ``total`` rewards failed."""
+    if 2 * len(failures) > total:
+        common = max(set(failures), key=failures.count)
+        raise TaskError(
+            f"{len(failures)} of {total} rewards failed, most often with: {common}. Fix the task's reward(), or raise "
+            "grading_time_limit if it needs longer; failed rewards are never counted as 0."
+        )

@@ -1,0 +1,210 @@
+"""The command line as a user meets it: real processes, exit codes, messages without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from drpo.cli import main
+from drpo.objectives import OBJECTIVES
+
+FAST = [
+    "task=copy", "task.length=2", "prompts_per_step=4", "group_size=4", "updates_per_step=2", "max_new_tokens=4",
+    "steps=2", "eval_examples=2", "eval_samples=2", "device=cpu",
+]  # fmt: skip
+
+
+def drpo(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "drpo", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment}, check=False,
+    )  # fmt: skip
+
+
+def refused(result: subprocess.CompletedProcess[str]) -> str:
+    """The message of a refusal, after checking that it is one."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def test_help_is_quick_and_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['drpo', '--help']\nfrom drpo.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    seconds, shown = [], ""
+    for _ in range(3):
+        started = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        seconds.append(time.perf_counter() - started)
+        assert result.returncode == 0, result.stderr
+        shown = result.stdout
+    assert "train" in shown and "objectives" in shown
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "report", "objectives"])
+def test_every_command_has_help(command: str) -> None:
+    result = drpo(command, "--help")
+    assert result.returncode == 0 and "Usage: drpo" in result.stdout
+
+
+def test_train_evaluate_report_resume(copyist: Path, tmp_path: Path) -> None:
+    """The whole story on a user's own model directory and JSONL file."""
+    data = tmp_path / "problems.jsonl"
+    pairs = [(a + b) for a in "abcd" for b in "abcd"]
+    data.write_text("".join(json.dumps({"prompt": pair, "answer": pair}) + "\n" for pair in pairs))
+    out = tmp_path / "run"
+    settings = [f"model={copyist}", *FAST, "task=jsonl", f"task.path={data}"]
+    settings.remove("task.length=2")
+    result = drpo("train", *settings, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert "step 2/2" in result.stdout and "|π−μ|" in result.stdout and "w<0" in result.stdout
+    assert re.search(r"held-out accuracy 0\.\d+ → [01]\.\d+", result.stdout)
+    assert str(out / "report.html") in result.stdout
+    assert (out / "report.html").read_text().lower().startswith("<!doctype html>")
+
+    result = drpo("eval", out, "--json")
+    assert result.returncode == 0, result.stderr
+    evaluation = json.loads(result.stdout)
+    last = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()][-1]
+    assert evaluation["accuracy"] == last["accuracy"] and evaluation["samples"] == 4
+
+    assert drpo("report", out).returncode == 0
+    result = drpo("train", "--resume", out, "steps=3")
+    assert result.returncode == 0, result.stderr
+    assert "continuing after step 2" in result.stdout and "step 3/3" in result.stdout
+    message = refused(drpo("train", *settings, "--out", out))
+    assert "already holds a run" in message and f"--resume {out}" in message
+
+
+def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(copyist: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = [f"model={copyist}", *FAST, "steps=100000", "eval_every=0", "checkpoint_every=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "drpo", "train", *settings, "--out", str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step 3/"):
+            break
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "stopping after this step" in rest and f"drpo train --resume {out}" in rest
+    assert "Traceback" not in errors
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["status"] == "interrupted"
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    step = int(checkpoint.name.removeprefix("step-"))
+    result = drpo("train", "--resume", out, f"steps={step + 1}")
+    assert result.returncode == 0, result.stderr
+    assert f"continuing after step {step}" in result.stdout
+
+
+def test_dry_run_shows_values_and_where_they_come_from(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("seed: 7\n")
+    result = drpo("train", "c.yaml", "objective.delta=0.3", "--dry-run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
+    assert rows["seed"] == ["seed", "7", "c.yaml"]
+    assert rows["objective.delta"] == ["objective.delta", "0.3", "command", "line"]
+    assert rows["group_size"] == ["group_size", "8", "default"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_objectives_are_listed_and_explained() -> None:
+    listing = drpo("objectives")
+    assert listing.returncode == 0, listing.stderr
+    for name in OBJECTIVES:
+        assert re.search(rf"^{name}\s", listing.stdout, re.MULTILINE)
+    one = drpo("objectives", "drpo")
+    assert "delta=0.15" in one.stdout and "arXiv:2606.09821" in one.stdout
+    assert "Did you mean 'dppo_tv'?" in refused(drpo("objectives", "dppo_tvv"))
+
+
+def test_a_vacuous_delta_is_warned_of() -> None:
+    result = drpo("train", "objective.delta=12.5", "--dry-run")
+    assert result.returncode == 0
+    assert result.stderr.count("delta ≥ 1 is no boundary") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "objective.name=drop"], "unknown objective 'drop'. Did you mean 'drpo'?"),
+        (["train", "stepps=3"], "unknown key 'stepps'. Did you mean 'steps'?"),
+        (["train", "objective.delta=0"], "delta must be a finite probability > 0, got 0"),
+        (["train", "objective.delta=.nan"], "delta must be a finite probability > 0, got nan"),
+        (["train", "task=reasoning_gym:chain_sun"], "chain_sum"),
+        (["train", "task=jsonl", "task.path=absent.jsonl"], "absent.jsonl"),
+        (["train", "task=copi"], "Did you mean 'copy'?"),
+        (["train", "absent.yaml"], "cannot read the configuration absent.yaml"),
+        (["train", "a.yaml", "b.yaml"], "only one configuration file"),
+        (["train", "model=absent", "task=copy"], "absent is not a directory"),
+        (["train", "device=abacus", "task=copy"], "not a torch device"),
+        (["train", "top_p=0.9"], "truncated sampling is refused"),
+        (["train", "--resume", "absent"], "absent holds no run"),
+        (["train", "--resume", "absent", "seed=3"], "only steps=N may change, got seed=3"),
+        (["train", "--out", "/proc/nowhere/run", "task=copy"], "cannot write to /proc/nowhere/run"),
+        (["eval", "absent"], "absent is not a directory"),
+        (["report", "absent"], "absent holds no run"),
+        (["trian"], "No such command 'trian'"),
+        (["train", "--colour"], "No such option: --colour"),
+    ],
+)
+def test_mistakes_end_in_one_message_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """In this process, through the same entry point as `drpo`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["drpo", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    errors = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in errors and "Traceback" not in errors
+    assert not (tmp_path / "runs").exists()  # a refused run leaves nothing behind
+
+
+def test_malformed_jsonl_names_file_and_line(copyist: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "answer": "b"}\n{"prompt": \n')
+    message = refused(drpo("train", f"model={copyist}", "task=jsonl", "task.path=bad.jsonl", cwd=tmp_path))
+    assert "bad.jsonl" in message and "line 2" in message
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = drpo("train", "stepps=3", "--debug")
+    assert result.returncode == 2
+    assert "Traceback" in result.stderr and "unknown key 'stepps'" in result.stderr
+
+
+def test_a_disk_that_takes_no_more_ends_in_one_message(copyist: Path, tmp_path: Path) -> None:
+    """The operating system refuses to write more than 20 kB into any file: the next checkpoint cannot be written."""
+    out = tmp_path / "run"
+    assert drpo("train", f"model={copyist}", *FAST, "--out", out).returncode == 0
+    before = (out / "checkpoints" / "step-000002" / "model.safetensors").read_bytes()
+    assert len(before) > 20_000
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        f"sys.argv = ['drpo', 'train', '--resume', {str(out)!r}, 'steps=3']\n"
+        "from drpo.cli import main; main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    message = refused(result)
+    assert "cannot write the checkpoint" in message and "too large" in message and f"--resume {out}" in message
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-000002"]
+    assert (out / "checkpoints" / "step-000002" / "model.safetensors").read_bytes() == before
+    result = drpo("train", "--resume", out, "steps=3")  # once there is room again
+    assert result.returncode == 0 and "step 3/3" in result.stdout, result.stderr

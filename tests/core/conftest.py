@@ -1,0 +1,13 @@
+import hypothesis
+from hypothesis import Phase
+
+# Reproducible and without deadlines: the machines that run these tests are shared, and a test that fails once
+# must fail again.
+hypothesis.settings.register_profile(
+    "core",
+    deadline=None,
+    derandomize=True,
+    max_examples=60,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+)
+hypothesis.settings.load_profile("core")

@@ -1,0 +1,105 @@
+"""Loading policies, and what the trainer recomputes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tiny
+from drpo.errors import ConfigError
+from drpo.train.policy import EMBEDDED, Policy, Sequences, load_policy, micro_batches
+
+CPU = torch.device("cpu")
+
+
+def test_logprobs_match_a_plain_forward_pass() -> None:
+    policy = Policy(tiny.model(sharpness=4.0), tiny.tokenizer())
+    sequences = [Sequences([5, 6, 7], [8, 9]), Sequences([4], [3, 2, 7, 0]), Sequences([9, 9], [1])]
+    logprobs, entropy = policy.response_logprobs(sequences, 0.8)
+    expected, entropies = [], []
+    for sequence in sequences:
+        ids = torch.tensor([[*sequence.prompt_ids, *sequence.token_ids]])
+        table = (policy.model(input_ids=ids).logits[0].double() / 0.8).log_softmax(-1)
+        for offset, token in enumerate(sequence.token_ids):
+            row = table[len(sequence.prompt_ids) - 1 + offset]
+            expected.append(row[token])
+            entropies.append(-(row.exp() * row).sum())
+    assert torch.allclose(logprobs.double(), torch.stack(expected), atol=1e-5)
+    assert torch.allclose(entropy.double(), torch.stack(entropies), atol=1e-5)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 200))
+def test_micro_batches_cover_everything_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    parts = list(micro_batches(lengths, budget))
+    assert sorted(index for part in parts for index in part) == list(range(len(lengths)))
+    for part in parts:
+        assert len(part) == 1 or len(part) * max(lengths[index] for index in part) <= budget
+
+
+def test_a_chat_template_is_used_where_there_is_one() -> None:
+    letters = tiny.tokenizer()
+    policy = Policy(tiny.model(), letters)
+    assert policy.decode(policy.encode("ab")) == "ab\n"
+    turns = "{% for m in messages %}:{{ m.content }}{% endfor %}"
+    letters.chat_template = turns + "{% if add_generation_prompt %}:{% endif %}"
+    assert policy.decode(policy.encode("ab")) == ":ab:"
+
+
+def test_every_stop_token_counts(copyist: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(copyist, directory)
+    settings = json.loads((directory / "generation_config.json").read_text())
+    (directory / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": [0, 7]}))
+    assert load_policy(str(directory), CPU).stop_ids == {0, 7}
+
+
+def test_the_embedded_base_is_small_and_loads_in_float32() -> None:
+    policy = load_policy("embedded:arithmetic", CPU)
+    assert 500_000 <= policy.model.num_parameters() <= 2_000_000
+    assert policy.model.dtype == torch.float32
+    assert sum(file.stat().st_size for file in EMBEDDED["arithmetic"].iterdir()) < 4_000_000
+
+
+def test_what_cannot_be_loaded_is_explained(tmp_path: Path, copyist: Path) -> None:
+    def load(name: object) -> None:
+        load_policy(str(name), CPU)
+
+    with pytest.raises(ConfigError, match=r"no embedded model 'arithmetics'. Known: arithmetic"):
+        load("embedded:arithmetics")
+    with pytest.raises(ConfigError, match=r"is not a directory. Models are read from local"):
+        load("Qwen/Qwen3-0.6B")
+    with pytest.raises(ConfigError, match=r"is no Hugging Face model directory \(no config.json\)"):
+        load(tmp_path)
+    bare = tmp_path / "bare"
+    shutil.copytree(copyist, bare, ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(ConfigError, match=r"has no tokenizer .* tokenizer.save_pretrained"):
+        load(bare)
+    broken = tmp_path / "broken"
+    shutil.copytree(copyist, broken)
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"cannot be loaded as a causal LM"):
+        load(broken)
+
+
+def test_pickled_weights_are_never_loaded(tmp_path: Path, copyist: Path) -> None:
+    directory = tmp_path / "pickled"
+    shutil.copytree(copyist, directory)
+    (directory / "model.safetensors").unlink()
+    torch.save(tiny.model().state_dict(), directory / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"cannot be loaded"):
+        load_policy(str(directory), CPU)
+
+
+def test_a_model_that_never_stops_is_refused() -> None:
+    letters = tiny.tokenizer()
+    network = tiny.model(eos_token_id=None)
+    network.generation_config.eos_token_id = None  # pyright: ignore[reportOptionalMemberAccess]
+    letters.eos_token = None
+    with pytest.raises(ConfigError, match=r"no response would ever stop|names an end-of-sequence token"):
+        Policy(network, letters)

@@ -1,0 +1,33 @@
+"""Tasks whose rewards misbehave, as a user's own might (`python:user_tasks:NAME`)."""
+
+from __future__ import annotations
+
+import time
+
+from drpo.tasks.base import Example
+from drpo.tasks.builtin import CopyTask
+
+
+class SometimesRaises(CopyTask):
+    """Fails on the prompts that start with "a": about a quarter."""
+
+    def reward(self, example: Example, text: str) -> float:
+        if example.prompt.startswith("a"):
+            raise ValueError("no grade for a")
+        return super().reward(example, text)
+
+
+class MostlyRaises(CopyTask):
+    def reward(self, example: Example, text: str) -> float:
+        if not example.prompt.startswith("a"):
+            raise ValueError("no grade but for a")
+        return super().reward(example, text)
+
+
+class HangsOnce(CopyTask):
+    """Hangs on one prompt in sixteen."""
+
+    def reward(self, example: Example, text: str) -> float:
+        if example.prompt == "ab":
+            time.sleep(3600)
+        return super().reward(example, text)

@@ -305,6 +305,13 @@ def test_drpo_warns_once_that_delta_of_one_or_more_is_vacuous():
 
 
 @pytest.mark.usefixtures("fresh_warning")
+@pytest.mark.parametrize("delta", [1, 1.0, 12.5])
+def test_the_warning_starts_at_one(delta: float):
+    with pytest.warns(DrpoWarning, match="delta ≥ 1"):
+        make_objective("drpo", delta=delta)
+
+
+@pytest.mark.usefixtures("fresh_warning")
 def test_no_warning_below_one():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -331,12 +338,13 @@ def test_divergences(tokens: Tokens):
 
 
 def test_shift_keeps_its_digits_where_pi_is_almost_mu():
-    log_mu = torch.tensor([-0.5, -0.5, -20.0], dtype=torch.float64)
-    step = torch.tensor([1e-12, -1e-12, 1e-9], dtype=torch.float64)
-    expected = log_mu.exp() * (step + step**2 / 2)  # the series of e^x − 1
-    # log μ + step is itself rounded; the step that was really taken is the difference.
-    taken = (log_mu + step) - log_mu
-    torch.testing.assert_close(shift(log_mu + step, log_mu), expected * (taken / step), rtol=1e-12, atol=0)
+    # log μ is close to 0, so that log μ + step has digits to spare; the step really taken is the difference.
+    log_mu = torch.tensor([-1e-3, -1e-3, -1e-4, -1e-4], dtype=torch.float64)
+    log_pi = log_mu + torch.tensor([1.23e-12, -1.23e-12, 4.56e-9, -4.56e-9], dtype=torch.float64)
+    x = log_pi - log_mu
+    relative = x + x**2 / 2  # the series of e^x − 1
+    torch.testing.assert_close(relative_shift(log_pi, log_mu), relative, rtol=1e-12, atol=0)
+    torch.testing.assert_close(shift(log_pi, log_mu), log_mu.exp() * relative, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)

@@ -159,9 +159,9 @@ def test_weight_is_the_closed_form_and_what_autograd_says(name: str, case: Case,
     assert bool((((weight - expected).abs() <= tolerance) | ~regular).all()), (weight, expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_weight_of_a_zero_advantage_is_nan_and_only_there(name: str):
-    objective = make_objective(name, **FACTS[name].cases[0].parameters)
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_weight_of_a_zero_advantage_is_nan_and_only_there(name: str, case: Case):
+    objective = make_objective(name, **case.parameters)
     tokens = random_tokens(3, objective=objective)
     advantages = torch.where(tokens.sequence_ids == 2, 0.0, tokens.advantages)
     weight = gradient_weight(objective, dataclasses.replace(tokens, advantages=advantages).batch())

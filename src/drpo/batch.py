@@ -1,11 +1,12 @@
 """The packed token batch that every objective takes.
 
-Shapes: ``N`` kept response tokens, ``B`` sequences, ``T`` positions.
+Shapes: ``N`` kept response tokens, ``B`` sequences, ``T`` positions, ``K`` most likely tokens of the vocabulary.
 """
 
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass, fields, replace
+from typing import Any
 
 import torch
 
@@ -13,6 +14,14 @@ from drpo.errors import DataError
 
 #: Log-probabilities above zero by no more than this are rounding; beyond it they are an error.
 POSITIVE_TOLERANCE = 1e-4
+#: Optional field → what it must hold, in the words of an error message.
+OPTIONAL_FIELDS = {
+    "proximal_logprobs": "[N], log π_old recomputed by the trainer at the weights that sampled",
+    "entropy": "[N], nats, as drpo.token_logprobs returns it",
+    "topk_logprobs": "[N, K], log π of the K tokens that were most likely under μ",
+    "topk_behavior_logprobs": "[N, K], log μ of the K tokens that were most likely under μ",
+    "topk_is_sampled": "[N, K] bool, which of these K tokens is the sampled one, if any",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,10 @@ class TokenBatch:
         proximal_logprobs: ``[N]`` float, log π_old recomputed by the trainer at the weights that sampled;
             only decoupled objectives use it.
         entropy: ``[N]`` float, nats; a constant.
+        topk_logprobs, topk_behavior_logprobs: ``[N, K]`` float, log π (with its gradient) and log μ of the K tokens
+            that were most likely under μ, most likely first.
+        topk_is_sampled: ``[N, K]`` bool, true where such a token is the sampled one; a row without any says that the
+            sampled token is not among the K.
         validate: check values as well as shapes (one device synchronisation). A training loop that checks
             each update once may pass False for its micro-batches.
 
@@ -42,11 +55,14 @@ class TokenBatch:
     sequence_ids: torch.Tensor | None = None
     proximal_logprobs: torch.Tensor | None = None
     entropy: torch.Tensor | None = None
+    topk_logprobs: torch.Tensor | None = None
+    topk_behavior_logprobs: torch.Tensor | None = None
+    topk_is_sampled: torch.Tensor | None = None
     validate: InitVar[bool] = True
 
     def __post_init__(self, validate: bool) -> None:
         _check_shapes(self)
-        for name in ("behavior_logprobs", "advantages", "proximal_logprobs", "entropy"):
+        for name in ("behavior_logprobs", "advantages", "proximal_logprobs", "entropy", "topk_behavior_logprobs"):
             value = getattr(self, name)
             if value is not None and value.requires_grad:
                 object.__setattr__(self, name, value.detach())
@@ -95,6 +111,9 @@ class TokenBatch:
         *,
         proximal_logprobs: torch.Tensor | None = None,
         entropy: torch.Tensor | None = None,
+        topk_logprobs: torch.Tensor | None = None,
+        topk_behavior_logprobs: torch.Tensor | None = None,
+        topk_is_sampled: torch.Tensor | None = None,
         validate: bool = True,
     ) -> TokenBatch:
         """Pack ``[B, T]`` tensors, keeping the positions where ``mask`` is true.
@@ -102,6 +121,7 @@ class TokenBatch:
         Args:
             logprobs, behavior_logprobs, proximal_logprobs, entropy: ``[B, T]``. What stands at dropped
                 positions, NaN included, reaches neither loss nor gradient.
+            topk_logprobs, topk_behavior_logprobs, topk_is_sampled: ``[B, T, K]``, likewise.
             advantages: ``[B]`` (one per response) or ``[B, T]``.
             mask: ``[B, T]`` bool, or numbers of which non-zero means keep.
 
@@ -116,24 +136,21 @@ class TokenBatch:
             advantages = advantages.unsqueeze(1).expand(shape)
         padded = {
             "behavior_logprobs": behavior_logprobs, "advantages": advantages, "mask": mask,
-            "proximal_logprobs": proximal_logprobs, "entropy": entropy,
+            "proximal_logprobs": proximal_logprobs, "entropy": entropy, "topk_logprobs": topk_logprobs,
+            "topk_behavior_logprobs": topk_behavior_logprobs, "topk_is_sampled": topk_is_sampled,
         }
         for name, value in padded.items():
-            if value is not None and value.shape != shape:
-                allowed = "[B, T] or [B]" if name == "advantages" else "[B, T]"
+            if value is None or (value.dim() == 3 and name.startswith("topk_") and value.shape[:2] == shape):
+                continue
+            if value.shape != shape or name.startswith("topk_"):
+                allowed = "[B, T, K]" if name.startswith("topk_") else "[B, T]"
+                allowed += " or [B]" if name == "advantages" else ""
                 raise DataError(f"{name} must be {allowed} with [B, T] = {list(shape)} as logprobs has, "
                                 f"got {list(value.shape)}")
-        keep = mask.to(torch.bool)
+        keep = padded.pop("mask").to(torch.bool)
         rows = torch.arange(shape[0], device=logprobs.device).unsqueeze(1).expand(shape)
-        return cls(
-            logprobs[keep],
-            behavior_logprobs[keep],
-            advantages[keep],
-            sequence_ids=rows[keep],
-            proximal_logprobs=None if proximal_logprobs is None else proximal_logprobs[keep],
-            entropy=None if entropy is None else entropy[keep],
-            validate=validate,
-        )
+        packed: dict[str, Any] = {name: None if value is None else value[keep] for name, value in padded.items()}
+        return cls(logprobs[keep], sequence_ids=rows[keep], **packed, validate=validate)
 
 
 def _check_shapes(batch: TokenBatch) -> None:
@@ -141,24 +158,37 @@ def _check_shapes(batch: TokenBatch) -> None:
     if len(shape) != 1:
         raise DataError(f"logprobs must be packed [N], got {list(shape)}; for [B, T] tensors with a mask "
                         "call TokenBatch.from_padded")
+    widths = {}
     for field in fields(batch):
         value = getattr(batch, field.name)
         if value is None:
             continue
-        if value.shape != shape:
+        if field.name.startswith("topk_"):
+            if value.dim() != 2 or value.shape[:1] != shape:
+                raise DataError(f"{field.name} must be [N, K] with N = {shape[0]} as logprobs has, got "
+                                f"{list(value.shape)}")
+            widths[field.name] = value.shape[1]
+        elif value.shape != shape:
             raise DataError(f"{field.name} must be [N] = {list(shape)} as logprobs is, got {list(value.shape)}")
         if field.name == "sequence_ids":
             if value.dtype != torch.int64:
                 raise DataError(f"sequence_ids must be int64, got {value.dtype}; convert with .long()")
+        elif field.name == "topk_is_sampled":
+            if value.dtype != torch.bool:
+                raise DataError(f"topk_is_sampled must be bool, got {value.dtype}; compare the top-K token ids with "
+                                "the sampled one")
         elif not value.dtype.is_floating_point:
             raise DataError(f"{field.name} must be floating point, got {value.dtype}; convert with .float()")
+    if len(set(widths.values())) > 1:
+        found = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise DataError(f"the top-K fields must have one K, got {found}")
 
 
 def _check_values(batch: TokenBatch) -> None:
     problems = []
     for field in fields(batch):
         value = getattr(batch, field.name)
-        if value is None or field.name == "sequence_ids":
+        if value is None or field.name in ("sequence_ids", "topk_is_sampled"):
             continue
         problems.append((f"{field.name} must be finite", ~torch.isfinite(value), value))
         if field.name.endswith("logprobs"):
@@ -173,9 +203,10 @@ def _check_values(batch: TokenBatch) -> None:
     if not bool(torch.stack([bad.any() for _, bad, _ in problems]).any()):
         return
     for rule, bad, value in problems:
-        where = bad.nonzero().flatten()
+        where = bad.reshape(len(batch), -1).any(1).nonzero().flatten()
         if len(where):
             first = int(where[0])
+            what = float(value[first][bad[first]].flatten()[0])
             raise DataError(f"{rule}: {len(where)} of {len(batch)} tokens are not, the first at index {first} "
-                            f"with {float(value[first]):g}. Mask such tokens out (from_padded drops them), or fix "
+                            f"with {what:g}. Mask such tokens out (from_padded drops them), or fix "
                             "where they come from.")

@@ -70,3 +70,50 @@ def k2(log_ratio: torch.Tensor) -> torch.Tensor:
 def k3(log_ratio: torch.Tensor) -> torch.Tensor:
     """r − 1 − log r ≥ 0, the unbiased low-variance estimator of KL(μ‖π) under samples from μ."""
     return log_ratio.expm1() - log_ratio
+
+
+def k_reverse(log_ratio: torch.Tensor) -> torch.Tensor:
+    """r log r − (r − 1) ≥ 0, whose mean under samples from μ is KL(π‖μ)."""
+    return log_ratio.exp() * log_ratio - log_ratio.expm1()
+
+
+def binary_kl(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> torch.Tensor:
+    """KL(Bernoulli(μ)‖Bernoulli(π)) = μ log(μ/π) + (1 − μ) log((1 − μ)/(1 − π)) ≥ 0, in nats.
+
+    Infinite where π = 1 > μ; 0 · log 0 = 0, so that μ = 1 is harmless.
+    """
+    pi, mu = at_least_float32(logprobs), at_least_float32(behavior_logprobs)
+    # Rounding may leave a log-probability a little above 0.
+    pi_rest, mu_rest = -pi.clamp(max=0).expm1(), -mu.clamp(max=0).expm1()
+    rest = torch.where(mu_rest > 0, mu_rest * (mu_rest.log() - pi_rest.log()), 0.0)
+    return (mu.exp() * (mu - pi) + rest).clamp(min=0)
+
+
+def support_logprobs(
+    logprobs: torch.Tensor, topk_logprobs: torch.Tensor, topk_is_sampled: torch.Tensor
+) -> torch.Tensor:
+    """``[N, K + 2]``: a distribution cut down to the sampled token, the other tokens of the top K, and the rest.
+
+    The entry of a top-K token that is the sampled one is −inf (it is counted by itself). The rest is at least a few
+    units of rounding, so that a top K that is the whole vocabulary has finite divergences.
+    """
+    sampled = at_least_float32(logprobs).unsqueeze(1)
+    others = at_least_float32(topk_logprobs).masked_fill(topk_is_sampled, -torch.inf)
+    known = torch.cat([sampled, others], dim=1)
+    rest = (1 - known.exp().sum(1, keepdim=True)).clamp(min=8 * torch.finfo(known.dtype).eps)
+    return torch.cat([known, rest.log()], dim=1)
+
+
+def total_variation(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> torch.Tensor:
+    """``[N, S]``, ``[N, S]`` → ``[N]``: ½ Σ |π − μ|."""
+    return 0.5 * (logprobs.exp() - behavior_logprobs.exp()).abs().sum(1)
+
+
+def kl(logprobs: torch.Tensor, other_logprobs: torch.Tensor) -> torch.Tensor:
+    """``[N, S]``, ``[N, S]`` → ``[N]``: KL of the first from the second, Σ p (log p − log q), in nats.
+
+    Entries that are −inf in the first count 0.
+    """
+    absent = logprobs == -torch.inf
+    difference = logprobs.masked_fill(absent, 0.0) - other_logprobs.masked_fill(absent, 0.0)
+    return (logprobs.exp() * difference).sum(1)

@@ -21,7 +21,7 @@ LOWEST_LOGIT, HIGHEST_LOGIT = -18.42068, 16.11809
 
 @dataclass(frozen=True)
 class Tokens:
-    """Packed tokens in float64, all of them ``[N]``.
+    """Packed tokens in float64, all of them ``[N]`` (the top-K fields ``[N, K]``).
 
     ``optional`` holds what only some objectives read: tensors, typed loosely because they are passed on as
     keyword arguments.
@@ -69,7 +69,10 @@ class Tokens:
             self.behavior_logprobs.to(dtype),
             self.advantages.to(dtype),
             sequence_ids=self.sequence_ids,
-            **{name: values.to(dtype) for name, values in self.optional.items()},
+            **{
+                name: values if values.dtype == torch.bool else values.to(dtype)
+                for name, values in self.optional.items()
+            },
         )
 
 
@@ -83,10 +86,40 @@ def _entropy(tokens: Tokens) -> torch.Tensor:
     return 0.1 + 0.3 * tokens.behavior_logprobs.abs().clamp(max=10)
 
 
+def _share(logprobs: torch.Tensor, shares: Sequence[float]) -> torch.Tensor:
+    """``[N, K]``: the rest of each distribution, 1 − p, divided up; log 0 becomes −1000."""
+    rest = -logprobs.expm1()
+    return (rest.unsqueeze(1) * torch.tensor(shares, dtype=torch.float64)).log().clamp(min=-1000)
+
+
+def _is_sampled(tokens: Tokens) -> torch.Tensor:
+    """The sampled token is the first of the top K at every second token, and not among them at the others."""
+    sampled = torch.zeros(len(tokens), 4, dtype=torch.bool)
+    sampled[::2, 0] = True
+    return sampled
+
+
+def _topk(logprobs: torch.Tensor, sampled: torch.Tensor, shares: Sequence[float]) -> torch.Tensor:
+    """Four tokens: the sampled one (where ``sampled``) and three of the others, or four of the others."""
+    return torch.where(sampled, logprobs.unsqueeze(1), _share(logprobs, shares))
+
+
+def _topk_logprobs(tokens: Tokens) -> torch.Tensor:
+    # Of the policy before the step that a test may take: the other tokens do not follow the sampled one there.
+    return _topk(tokens.logprobs, _is_sampled(tokens), (0.1, 0.2, 0.2, 0.15))
+
+
+def _topk_behavior_logprobs(tokens: Tokens) -> torch.Tensor:
+    return _topk(tokens.behavior_logprobs, _is_sampled(tokens), (0.1, 0.4, 0.2, 0.1))
+
+
 #: Optional field of TokenBatch → what to fill it with for an objective that needs it. Grows with the class.
 OPTIONAL_FIELDS: dict[str, Callable[[Tokens], torch.Tensor]] = {
     "proximal_logprobs": _proximal,
     "entropy": _entropy,
+    "topk_logprobs": _topk_logprobs,
+    "topk_behavior_logprobs": _topk_behavior_logprobs,
+    "topk_is_sampled": _is_sampled,
 }
 
 
@@ -134,9 +167,11 @@ def random_tokens(
 
 
 def pad(values: torch.Tensor, lengths: Sequence[int], fill: float) -> torch.Tensor:
-    """``[N]`` → ``[B, T]`` with ``fill`` at the unused positions, the first of every row among them."""
+    """``[N]`` → ``[B, T]`` (``[N, K]`` → ``[B, T, K]``) with ``fill`` at the unused positions, the first of every row among them."""
     width = max(lengths) + 2
-    out = torch.full((len(lengths), width), fill, dtype=values.dtype)
+    if values.dtype == torch.bool:
+        fill = fill > 0
+    out = torch.full((len(lengths), width, *values.shape[1:]), fill, dtype=values.dtype)
     for row, part in enumerate(values.split(list(lengths))):
         out[row, 1 : 1 + len(part)] = part
     return out

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from batches import pad, pad_mask, random_tokens, with_needs
+from batches import OPTIONAL_FIELDS, pad, pad_mask, random_tokens, with_needs
 
 from drpo import TokenBatch
 from drpo.errors import DataError
@@ -59,7 +59,7 @@ def test_only_logprobs_carry_a_gradient():
 
 
 def test_select_keeps_every_field_and_the_gradient():
-    tokens = with_needs(random_tokens(0), ["proximal_logprobs", "entropy"])
+    tokens = with_needs(random_tokens(0), OPTIONAL_FIELDS)
     batch = tokens.batch(requires_grad=True)
     keep = torch.arange(len(tokens)) % 3 != 1
     for chosen in (keep, keep.nonzero().flatten()):
@@ -246,3 +246,58 @@ def test_the_first_problem_is_named_when_there_are_several():
     }
     with pytest.raises(DataError, match=r"^behavior_logprobs must be finite: 1 of 2 .* index 1 with nan"):
         TokenBatch(**given)
+
+
+# ---- the top K
+
+
+def topk_arguments(n: int = 4, k: int = 3) -> dict[str, Any]:
+    return {
+        **arguments(n),
+        "topk_logprobs": torch.full((n, k), -2.0),
+        "topk_behavior_logprobs": torch.full((n, k), -2.5),
+        "topk_is_sampled": torch.zeros(n, k, dtype=torch.bool),
+    }
+
+
+@pytest.mark.parametrize("field", ["topk_logprobs", "topk_behavior_logprobs", "topk_is_sampled"])
+@pytest.mark.parametrize("shape", [(4,), (3, 3), (4, 3, 1)], ids=str)
+def test_topk_shapes(field: str, shape: tuple[int, ...]):
+    wrong = torch.zeros(shape, dtype=topk_arguments()[field].dtype)
+    with pytest.raises(DataError) as caught:
+        TokenBatch(**{**topk_arguments(), field: wrong})
+    assert str(caught.value) == f"{field} must be [N, K] with N = 4 as logprobs has, got {list(shape)}"
+
+
+def test_topk_fields_agree_on_k_and_on_their_types():
+    with pytest.raises(DataError, match=r"one K, got topk_logprobs 2, topk_behavior_logprobs 3"):
+        TokenBatch(**{**topk_arguments(), "topk_logprobs": torch.full((4, 2), -2.0)})
+    with pytest.raises(DataError, match=r"topk_is_sampled must be bool, got torch.float32; compare"):
+        TokenBatch(**{**topk_arguments(), "topk_is_sampled": torch.zeros(4, 3)})
+    with pytest.raises(DataError, match=r"topk_logprobs must be floating point, got torch.int64"):
+        TokenBatch(**{**topk_arguments(), "topk_logprobs": torch.zeros(4, 3, dtype=torch.int64)})
+
+
+@pytest.mark.parametrize(("bad", "rule"), [(math.nan, "finite"), (-math.inf, "finite"), (0.5, "≤ 0")])
+def test_topk_values_are_checked(bad: float, rule: str):
+    values = torch.full((4, 3), -2.0)
+    values[2, 1] = bad
+    with pytest.raises(DataError, match=rf"topk_logprobs must be {rule}.*1 of 4 tokens.*index 2 with {bad:g}"):
+        TokenBatch(**{**topk_arguments(), "topk_logprobs": values})
+
+
+def test_topk_of_padded_batches():
+    given = {name: value.unsqueeze(0) for name, value in topk_arguments().items()}
+    batch = TokenBatch.from_padded(**given, mask=torch.tensor([[1, 0, 1, 1]]))
+    assert batch.topk_logprobs is not None and batch.topk_logprobs.shape == (3, 3)
+    with pytest.raises(DataError, match=r"topk_logprobs must be \[B, T, K\] with \[B, T\] = \[1, 4\].*got \[1, 4\]"):
+        TokenBatch.from_padded(**{**given, "topk_logprobs": given["logprobs"]}, mask=torch.ones(1, 4))
+    with pytest.raises(DataError, match=r"entropy must be \[B, T\] with .*got \[1, 4, 3\]"):
+        TokenBatch.from_padded(**given, entropy=given["topk_logprobs"], mask=torch.ones(1, 4))
+
+
+def test_only_pi_of_the_topk_carries_a_gradient():
+    given = {n: v.requires_grad_(True) if v.is_floating_point() else v for n, v in topk_arguments().items()}
+    batch = TokenBatch(**given)
+    assert batch.topk_logprobs is given["topk_logprobs"]
+    assert batch.topk_behavior_logprobs is not None and not batch.topk_behavior_logprobs.requires_grad

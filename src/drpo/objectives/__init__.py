@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from drpo.errors import ConfigError, suggest
 from drpo.objectives.base import Objective, ObjectiveOutput, gradient_weight
-from drpo.objectives.divergence import DPPOTV
-from drpo.objectives.ratio import GRPO, PPO, SPO, Surrogate
-from drpo.objectives.regularized import DRPO
+from drpo.objectives.divergence import CPPO, DPPOKL, DPPOTV, M2PO, VACO, DPPOTopKKL, DPPOTopKTV
+from drpo.objectives.projection import TROLL
+from drpo.objectives.ratio import AIPO, CISPO, GRPO, PPO, SAPO, SPO, TOPR, Kimi, MiniRL, Surrogate, TrulyPPO
+from drpo.objectives.regularized import DRPO, MDPO, KLPenalty, MaskDRPO, TVPenalty
+from drpo.objectives.sequence import GMPO, GSPO
 
 __all__ = ["OBJECTIVES", "Objective", "ObjectiveOutput", "gradient_weight", "make_objective"]
 
 #: Registry name → objective class.
 OBJECTIVES: dict[str, type[Objective]] = {
-    cls.name: cls for cls in (Surrogate, PPO, GRPO, SPO, DPPOTV, DRPO)
+    cls.name: cls
+    for cls in (
+        *(Surrogate, PPO, GRPO, TrulyPPO, SPO, CISPO, AIPO, TOPR, SAPO, Kimi, MiniRL),
+        *(DPPOTV, DPPOKL, DPPOTopKTV, DPPOTopKKL, VACO, CPPO, TROLL, M2PO),
+        *(DRPO, MaskDRPO, KLPenalty, TVPenalty, MDPO),
+        *(GSPO, GMPO),
+    )
 }
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
-from drpo.batch import TokenBatch
+from drpo.batch import OPTIONAL_FIELDS, TokenBatch
 from drpo.divergence import at_least_float32, ratio
 from drpo.errors import ConfigError, DataError
 
@@ -34,6 +35,9 @@ class Objective:
     needs: ClassVar[tuple[str, ...]] = ()
     #: True when a token's loss depends on that token alone, so that a batch can be cut anywhere.
     token_local: ClassVar[bool] = True
+    #: True when a token's loss depends on tokens of its own sequence alone, so that a batch can be cut between
+    #: sequences. An objective that decides over a whole update says False.
+    sequence_local: ClassVar[bool] = True
     #: True when scaling all advantages by c > 0 scales the gradient by c.
     homogeneous: ClassVar[bool] = True
 
@@ -43,9 +47,7 @@ class Objective:
         Raises:
             DataError: the batch lacks a field that the objective needs.
         """
-        for field in self.needs:
-            if getattr(batch, field) is None:
-                raise DataError(f"objective {self.name!r} needs {field} [N]; pass TokenBatch(…, {field}=…)")
+        require_fields(batch, self.needs, f"objective {self.name!r}")
         # Widened once, here: a gradient that comes back over several casts would be summed in the narrow dtype.
         wide = at_least_float32(batch.logprobs)
         return ObjectiveOutput(self.loss(batch if wide is batch.logprobs else batch.with_logprobs(wide)))
@@ -54,10 +56,27 @@ class Objective:
         """``[N]``, to minimise."""
         raise NotImplementedError(f"{type(self).__name__} does not define loss()")
 
+    @property
+    def topk(self) -> int:
+        """How many of the most likely tokens it reads from a batch's top-K fields."""
+        return 0
+
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments of :func:`drpo.make_objective` that make this objective, defaults included."""
+        return {"name": self.name, **{key: getattr(self, key) for key in self.parameters()}}
+
     @classmethod
     def parameters(cls) -> dict[str, object]:
         """The parameters' names and defaults, in order."""
         return {field.name: field.default for field in dataclasses.fields(cls)}
+
+
+def require_fields(batch: TokenBatch, needs: Iterable[str], who: str) -> None:
+    """Raise a DataError that says how to provide it if ``batch`` lacks an optional field that ``who`` needs."""
+    for field in needs:
+        if getattr(batch, field) is None:
+            shape, _, meaning = OPTIONAL_FIELDS[field].partition(", ")
+            raise DataError(f"{who} needs {field} {shape}; pass TokenBatch(…, {field}=…): {meaning}")
 
 
 def require(condition: bool, objective: Objective, parameter: str, allowed: str) -> None:
@@ -71,6 +90,16 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def is_nonnegative(value: object) -> bool:
+    """Whether ``value`` is a finite number ≥ 0."""
+    return is_number(value) and value >= 0  # pyright: ignore[reportOperatorIssue]
+
+
+def is_count(value: object) -> bool:
+    """Whether ``value`` is an integer above zero (not a bool)."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def is_positive(value: object) -> bool:
     """Whether ``value`` is a finite number above zero."""
     return is_number(value) and value > 0  # pyright: ignore[reportOperatorIssue]
@@ -79,6 +108,33 @@ def is_positive(value: object) -> bool:
 def harmful(advantages: torch.Tensor, log_ratio: torch.Tensor) -> torch.Tensor:
     """``[N]`` bool: Â(r − 1) > 0, the tokens whose update would carry π further from μ."""
     return advantages * log_ratio > 0
+
+
+def masked_surrogate(batch: TokenBatch, dropped: torch.Tensor, ratio_cap: float | None = None) -> torch.Tensor:
+    """``[N]``: the surrogate's loss −r Â, constant 0 where ``dropped`` ``[N]``.
+
+    With ``ratio_cap`` it is −sg(min(r, ratio_cap)) Â log π, whose gradient is that of the surrogate with the ratio
+    capped.
+    """
+    advantages = at_least_float32(batch.advantages)
+    if ratio_cap is None:
+        gain = ratio(batch.logprobs, batch.behavior_logprobs) * advantages
+    else:
+        gain = weighted_logprobs(batch, ratio(batch.logprobs.detach(), batch.behavior_logprobs).clamp(max=ratio_cap))
+    return torch.where(dropped, 0.0, -gain)
+
+
+def weighted_logprobs(batch: TokenBatch, weight: torch.Tensor | float) -> torch.Tensor:
+    """``[N]``: weight · Â · log π, a policy gradient whose ``weight`` (a constant) takes the ratio's place."""
+    return weight * at_least_float32(batch.advantages) * at_least_float32(batch.logprobs)
+
+
+def sequence_mean(values: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+    """``[N]``: at each token the mean of ``values`` ``[N]`` over its sequence."""
+    index = batch.sequence_index()
+    sums = torch.zeros_like(values).index_add(0, index, values)
+    lengths = torch.zeros_like(values).index_add(0, index, torch.ones_like(values))
+    return (sums / lengths.clamp(min=1))[index]
 
 
 def gradient_weight(objective: Objective, batch: TokenBatch) -> torch.Tensor:

@@ -8,8 +8,16 @@ from typing import ClassVar
 import torch
 
 from drpo.batch import TokenBatch
-from drpo.divergence import at_least_float32, ratio
-from drpo.objectives.base import Objective, is_number, is_positive, require
+from drpo.divergence import at_least_float32, log_ratio, ratio
+from drpo.objectives.base import (
+    Objective,
+    is_nonnegative,
+    is_number,
+    is_positive,
+    masked_surrogate,
+    require,
+    weighted_logprobs,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +37,30 @@ class Surrogate(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPO(Objective):
+class RatioInterval(Objective):
+    """What PPO and its kin share: min(r Â, bounded(r) Â), with an interval around r = 1."""
+
+    ratio_low: float = 0.2
+    ratio_high: float = 0.2
+
+    def __post_init__(self) -> None:
+        require(is_number(self.ratio_low) and 0 < self.ratio_low <= 1, self, "ratio_low", "a ratio in (0, 1]")
+        require(is_positive(self.ratio_high), self, "ratio_high", "a finite ratio > 0")
+
+    def bounded(self, r: torch.Tensor) -> torch.Tensor:
+        """``[N]``: what takes the ratio's place outside the interval."""
+        return r.clamp(1 - self.ratio_low, 1 + self.ratio_high)
+
+    def gain(self, r: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+        """``[N]``: J at the ratios ``r``."""
+        return torch.minimum(r * advantages, self.bounded(r) * advantages)
+
+    def loss(self, batch: TokenBatch) -> torch.Tensor:
+        return -self.gain(ratio(batch.logprobs, batch.behavior_logprobs), at_least_float32(batch.advantages))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPO(RatioInterval):
     """Proximal policy optimization: the ratio is clipped to [1 − ratio_low, 1 + ratio_high].
 
     Equation: J = min(r Â, clip(r, 1 − ratio_low, 1 + ratio_high) Â); with dual_clip = c, for Â < 0:
@@ -45,25 +76,19 @@ class PPO(Objective):
 
     name: ClassVar[str] = "ppo"
 
-    ratio_low: float = 0.2
-    ratio_high: float = 0.2
     dual_clip: float | None = None
 
     def __post_init__(self) -> None:
-        require(is_number(self.ratio_low) and 0 < self.ratio_low <= 1, self, "ratio_low", "a ratio in (0, 1]")
-        require(is_positive(self.ratio_high), self, "ratio_high", "a finite ratio > 0")
+        super().__post_init__()
         if self.dual_clip is not None:
             require(is_number(self.dual_clip) and self.dual_clip > 1 + self.ratio_high, self, "dual_clip",
                     f"None or a finite ratio > 1 + ratio_high = {1 + self.ratio_high:g}")
 
-    def loss(self, batch: TokenBatch) -> torch.Tensor:
-        r = ratio(batch.logprobs, batch.behavior_logprobs)
-        advantages = at_least_float32(batch.advantages)
-        clipped = r.clamp(1 - self.ratio_low, 1 + self.ratio_high)
-        gain = torch.minimum(r * advantages, clipped * advantages)
-        if self.dual_clip is not None:
-            gain = torch.where(advantages < 0, torch.maximum(gain, self.dual_clip * advantages), gain)
-        return -gain
+    def gain(self, r: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+        gain = super().gain(r, advantages)
+        if self.dual_clip is None:
+            return gain
+        return torch.where(advantages < 0, torch.maximum(gain, self.dual_clip * advantages), gain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +108,33 @@ class GRPO(PPO):
     name: ClassVar[str] = "grpo"
 
     ratio_high: float = 0.28
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrulyPPO(RatioInterval):
+    """PPO that rolls back: beyond the bound its slope is negative instead of zero.
+
+    Equation: J = min(r Â, F(r) Â), with F(r) = clip(r) − rollback · (r − clip(r)) and clip(r) as in `ppo`;
+    w = −rollback where Â(r − 1) > 0 and r is outside the interval, else 1.
+    Source: Wang et al., arXiv:1903.07940, Eq. 8–9 (PPO-RB).
+    Shapes: loss [N].
+    Parameters:
+        ratio_low, ratio_high: as in `ppo`.
+        rollback: the slope beyond the bound, sign reversed; a weight, ≥ 0. 0 is `ppo`.
+    Deviations: the paper's trust-region variants, which trigger on a KL, are not included; the anchor is μ.
+    """
+
+    name: ClassVar[str] = "truly_ppo"
+
+    rollback: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(is_nonnegative(self.rollback), self, "rollback", "a finite number ≥ 0")
+
+    def bounded(self, r: torch.Tensor) -> torch.Tensor:
+        clipped = super().bounded(r)
+        return clipped - self.rollback * (r - clipped)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,3 +162,154 @@ class SPO(Objective):
         advantages = at_least_float32(batch.advantages)
         penalty = advantages.abs() * (r - 1).square() / (2 * self.epsilon)
         return penalty - r * advantages
+
+
+@dataclass(frozen=True, kw_only=True)
+class CISPO(Objective):
+    """Clipped importance-sampling policy optimization: the ratio is a capped constant, and no token is dropped.
+
+    Equation: J = sg(min(r, ratio_cap)) Â log π; w = min(1, ratio_cap / r).
+    Source: MiniMax, arXiv:2506.13585, Eq. 4–5.
+    Shapes: loss [N].
+    Parameters:
+        ratio_cap: the largest importance ratio to weigh with, a ratio, > 0.
+    Deviations: the paper's lower bound on r, which it switches off, is left out; its bound 1 + ε_high is not published,
+    the default is ours. The anchor is μ.
+    """
+
+    name: ClassVar[str] = "cispo"
+
+    ratio_cap: float = 5.0
+
+    def __post_init__(self) -> None:
+        require(is_positive(self.ratio_cap), self, "ratio_cap", "a finite ratio > 0")
+
+    def loss(self, batch: TokenBatch) -> torch.Tensor:
+        nothing = torch.zeros(len(batch), dtype=torch.bool, device=batch.logprobs.device)
+        return masked_surrogate(batch, nothing, self.ratio_cap)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AIPO(CISPO):
+    """Asynchronous importance-weighted policy optimization: the one-sided cap of `cispo`, lower.
+
+    Equation: J = sg(min(r, ratio_cap)) Â log π; w = min(1, ratio_cap / r).
+    Source: LlamaRL, arXiv:2505.24034, §5.
+    Shapes: loss [N].
+    Parameters:
+        ratio_cap: as in `cispo`; the paper suggests 2 to 10.
+    Deviations: the source could not be read in full; the formula is the one others give for it.
+    """
+
+    name: ClassVar[str] = "aipo"
+
+    ratio_cap: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TOPR(Objective):
+    """Tapered off-policy REINFORCE: good responses are imitated, bad ones unlearned only while they are likely.
+
+    Equation: J = Â log π where Â ≥ 0, sg(min(r, 1)) Â log π where Â < 0; w = 1/r, and min(1, 1/r).
+    Source: Le Roux et al., arXiv:2503.14286, Eq. 8.
+    Shapes: loss [N].
+    Deviations: the paper tapers by the ratio of the whole response, here it is the token's; so nothing is lost when
+    long responses make every sequence ratio vanish. The source could not be read in full.
+    """
+
+    name: ClassVar[str] = "topr"
+
+    def loss(self, batch: TokenBatch) -> torch.Tensor:
+        r = ratio(batch.logprobs.detach(), batch.behavior_logprobs)
+        return -weighted_logprobs(batch, torch.where(batch.advantages < 0, r.clamp(max=1), 1.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAPO(Objective):
+    """Soft adaptive policy optimization: a sigmoid gate of the ratio in the place of the clip.
+
+    Equation: J = (4/τ) σ(τ(r − 1)) Â, with τ = tau_positive where Â > 0 and tau_negative elsewhere;
+    w = 4 σ(τ(r − 1)) (1 − σ(τ(r − 1))), 1 at r = 1 and falling on both sides.
+    Source: Gao et al., arXiv:2511.20347, Eq. 6–7.
+    Shapes: loss [N].
+    Parameters:
+        tau_positive: sharpness for positive advantages, in inverse ratios, > 0.
+        tau_negative: sharpness for negative advantages, in inverse ratios, > 0.
+    Deviations: the anchor is the behaviour policy μ.
+    """
+
+    name: ClassVar[str] = "sapo"
+
+    tau_positive: float = 1.0
+    tau_negative: float = 1.05
+
+    def __post_init__(self) -> None:
+        require(is_positive(self.tau_positive), self, "tau_positive", "a finite number > 0")
+        require(is_positive(self.tau_negative), self, "tau_negative", "a finite number > 0")
+
+    def loss(self, batch: TokenBatch) -> torch.Tensor:
+        advantages = at_least_float32(batch.advantages)
+        tau = torch.where(advantages > 0, self.tau_positive, self.tau_negative)
+        gate = torch.sigmoid(tau * (ratio(batch.logprobs, batch.behavior_logprobs) - 1)) * 4 / tau
+        return -gate * advantages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kimi(Objective):
+    """The surrogate inside a window of log-ratios, with a squared log-ratio that pulls back everywhere.
+
+    Equation: J = M r Â − coefficient · log² r, with M = 1 iff |log r| ≤ log_ratio_max;
+    w = M − 2 coefficient · log r / (r Â).
+    Source: Kimi k1.5, arXiv:2501.12599, Eq. 3 (the squared log-ratio); the window is from the token-level clipping of
+    its successors.
+    Shapes: loss [N].
+    Parameters:
+        log_ratio_max: half the width of the window, nats, > 0.
+        coefficient: strength of the penalty, ≥ 0 and in units of the advantage: it is not scaled by |Â|.
+    Deviations: k1.5 puts the squared log-ratio of the whole response and no window; the successors' report could not
+    be read in full, and neither source publishes its constants. The defaults are ours.
+    """
+
+    name: ClassVar[str] = "kimi"
+
+    log_ratio_max: float = 0.5
+    coefficient: float = 0.05
+
+    def __post_init__(self) -> None:
+        require(is_positive(self.log_ratio_max), self, "log_ratio_max", "a finite number of nats > 0")
+        require(is_nonnegative(self.coefficient), self, "coefficient", "a finite number ≥ 0")
+
+    @property
+    def homogeneous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.coefficient == 0
+
+    def loss(self, batch: TokenBatch) -> torch.Tensor:
+        log_r = log_ratio(batch.logprobs, batch.behavior_logprobs)
+        return masked_surrogate(batch, log_r.abs() > self.log_ratio_max) + self.coefficient * log_r.square()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniRL(RatioInterval):
+    """Mask by the trainer's own ratio π/π_old, weigh by the full one π/μ.
+
+    Equation: J = M (π/μ) Â, with M = 0 iff Â > 0 and π/π_old > 1 + ratio_high, or Â < 0 and π/π_old < 1 − ratio_low;
+    w = M.
+    Source: Zheng et al., arXiv:2512.01374, §3 (MiniRL).
+    Shapes: loss [N]; proximal_logprobs [N].
+    Parameters:
+        ratio_low: how far π/π_old may fall below 1, a ratio, in (0, 1].
+        ratio_high: how far π/π_old may rise above 1, a ratio, > 0.
+    Deviations: none known in the gradient; the paper writes the weight as a constant in front of log π. Its routing
+    replay concerns the model and is not an objective's business.
+    """
+
+    name: ClassVar[str] = "minirl"
+    needs: ClassVar[tuple[str, ...]] = ("proximal_logprobs",)
+
+    ratio_high: float = 0.27
+
+    def loss(self, batch: TokenBatch) -> torch.Tensor:
+        assert batch.proximal_logprobs is not None
+        step = ratio(batch.logprobs.detach(), batch.proximal_logprobs)
+        dropped = torch.where(batch.advantages > 0, step > 1 + self.ratio_high, step < 1 - self.ratio_low)
+        return masked_surrogate(batch, dropped)

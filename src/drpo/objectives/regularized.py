@@ -10,9 +10,28 @@ from typing import ClassVar
 import torch
 
 from drpo.batch import TokenBatch
-from drpo.divergence import at_least_float32, binary_tv, ratio, relative_shift
+from drpo.divergence import at_least_float32, binary_tv, k1, k2, k3, k_reverse, log_ratio, ratio, relative_shift
 from drpo.errors import DrpoWarning
-from drpo.objectives.base import Objective, is_number, is_positive, require
+from drpo.objectives.base import Objective, harmful, is_nonnegative, is_number, is_positive, require
+
+#: Estimator name → per-token function of log r, as `kl_penalty` knows them.
+KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3, "reverse": k_reverse}
+
+
+def penalized_surrogate(batch: TokenBatch, penalty: torch.Tensor, advantage_weighted: bool) -> torch.Tensor:
+    """``[N]``: the loss of r Â − c · ``penalty`` ``[N]``, with c = |Â| or 1."""
+    advantages = at_least_float32(batch.advantages)
+    scale = advantages.abs() if advantage_weighted else 1.0
+    return scale * penalty - ratio(batch.logprobs, batch.behavior_logprobs) * advantages
+
+
+def squared_shift(batch: TokenBatch, deadzone: float = 0.0) -> torch.Tensor:
+    """``[N]``: max(0, |π − μ| − deadzone)² / μ, never dividing by a μ that may underflow."""
+    relative = relative_shift(batch.logprobs, batch.behavior_logprobs)
+    distance = binary_tv(batch.logprobs, batch.behavior_logprobs)
+    # excess²/μ = |π − μ| · |r − 1| · outside²
+    outside = 1.0 - deadzone / distance.clamp(min=deadzone) if deadzone else 1.0
+    return distance * relative.abs() * outside**2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +74,145 @@ class DRPO(Objective):
         return self.advantage_weighted
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
-        advantages = at_least_float32(batch.advantages)
-        r = ratio(batch.logprobs, batch.behavior_logprobs)
-        relative = relative_shift(batch.logprobs, batch.behavior_logprobs)
-        distance = binary_tv(batch.logprobs, batch.behavior_logprobs)
-        # excess²/μ = |π − μ| · |r − 1| · outside², never dividing by a μ that may underflow.
-        outside = 1.0 - self.deadzone / distance.clamp(min=self.deadzone) if self.deadzone else 1.0
-        scale = advantages.abs() if self.advantage_weighted else 1.0
-        penalty = scale * distance * relative.abs() * outside**2 / (2 * (self.delta - self.deadzone))
-        return penalty - r * advantages
+        penalty = squared_shift(batch, self.deadzone) / (2 * (self.delta - self.deadzone))
+        return penalized_surrogate(batch, penalty, self.advantage_weighted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskDRPO(Objective):
+    """DRPO's regulariser only outside a region; inside it the plain surrogate.
+
+    Equation: J = r Â − M |Â| / (2 delta) · μ (r − 1)², with M = 1 iff |π − μ| > boundary (and, if harmful_only,
+    Â(r − 1) > 0); w = 1 − M sign(Â (r − 1)) · |π − μ| / delta, which jumps at the boundary.
+    Source: Yao et al., arXiv:2606.09821, Fig. 11.
+    Shapes: loss [N].
+    Parameters:
+        delta: the |π − μ| at which a diverging token's weight is 0, a probability, > 0.
+        boundary: the |π − μ| up to which the surrogate is untouched, a probability, ≥ 0; 0 is `drpo`.
+        harmful_only: True regularises only the tokens that move away from μ; with boundary = delta the region then is
+            DPPO's.
+    Deviations: the paper names the variant in a figure and prints no formula for it, so both readings are here.
+    """
+
+    name: ClassVar[str] = "mask_drpo"
+
+    delta: float = 0.15
+    boundary: float = 0.15
+    harmful_only: bool = False
+
+    def __post_init__(self) -> None:
+        require(is_positive(self.delta), self, "delta", "a finite probability > 0")
+        require(is_nonnegative(self.boundary), self, "boundary", "a finite probability ≥ 0")
+        require(isinstance(self.harmful_only, bool), self, "harmful_only", "true or false")
+        if self.delta >= 1:
+            _warn_vacuous_delta()
+
+    def loss(self, batch: TokenBatch) -> torch.Tensor:
+        here = batch.logprobs.detach()
+        outside = binary_tv(here, batch.behavior_logprobs) > self.boundary
+        if self.harmful_only:
+            outside = outside & harmful(batch.advantages, log_ratio(here, batch.behavior_logprobs))
+        penalty = torch.where(outside, squared_shift(batch) / (2 * self.delta), 0.0)
+        return penalized_surrogate(batch, penalty, advantage_weighted=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KLPenalty(Objective):
+    """The surrogate with a token-level KL estimate as a penalty.
+
+    Equation: J = r Â − coefficient · c · est(r), with c = |Â| or 1; est is k1 = −log r, k2 = ½ log² r,
+    k3 = r − 1 − log r (both for KL(μ‖π)), or reverse = r log r − (r − 1) (for KL(π‖μ));
+    w = 1 − coefficient · c · est′ / (r Â), est′ = dest/dlog r = −1, log r, r − 1, r log r: a function of the ratio
+    alone if c = |Â|.
+    Source: Yao et al., arXiv:2606.09821, Fig. 5 (ablation); the estimators are J. Schulman's "Approximating KL
+    divergence" (2020).
+    Shapes: loss [N].
+    Parameters:
+        estimator: k1, k2, k3 or reverse.
+        coefficient: strength, ≥ 0; in units of the advantage unless advantage_weighted.
+        advantage_weighted: whether the penalty is scaled by |Â|.
+    Deviations: the paper does not publish the coefficients of its ablation; the default is ours.
+    """
+
+    name: ClassVar[str] = "kl_penalty"
+
+    estimator: str = "k3"
+    coefficient: float = 0.1
+    advantage_weighted: bool = True
+
+    def __post_init__(self) -> None:
+        known = isinstance(self.estimator, str) and self.estimator in KL_ESTIMATORS
+        require(known, self, "estimator", f"one of {', '.join(KL_ESTIMATORS)}")
+        require(is_nonnegative(self.coefficient), self, "coefficient", "a finite number ≥ 0")
+        require(isinstance(self.advantage_weighted, bool), self, "advantage_weighted", "true or false")
+
+    @property
+    def homogeneous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.advantage_weighted or self.coefficient == 0
+
+    def loss(self, batch: TokenBatch) -> torch.Tensor:
+        estimate = KL_ESTIMATORS[self.estimator](log_ratio(batch.logprobs, batch.behavior_logprobs))
+        return penalized_surrogate(batch, self.coefficient * estimate, self.advantage_weighted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TVPenalty(Objective):
+    """The surrogate with the total variation as a penalty.
+
+    Equation: J = r Â − coefficient · c · |r − 1|, with c = |Â| or 1; w = 1 − coefficient · c · sign(r − 1) / Â: two
+    values, whatever the distance.
+    Source: Yao et al., arXiv:2606.09821, Fig. 5 (ablation).
+    Shapes: loss [N].
+    Parameters:
+        coefficient: strength, ≥ 0; in units of the advantage unless advantage_weighted.
+        advantage_weighted: whether the penalty is scaled by |Â|.
+    Deviations: the paper does not publish the coefficient of its ablation; the default is ours. At r = 1 exactly the
+    slope of |r − 1| is taken to be 0.
+    """
+
+    name: ClassVar[str] = "tv_penalty"
+
+    coefficient: float = 0.1
+    advantage_weighted: bool = True
+
+    def __post_init__(self) -> None:
+        require(is_nonnegative(self.coefficient), self, "coefficient", "a finite number ≥ 0")
+        require(isinstance(self.advantage_weighted, bool), self, "advantage_weighted", "true or false")
+
+    @property
+    def homogeneous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.advantage_weighted or self.coefficient == 0
+
+    def loss(self, batch: TokenBatch) -> torch.Tensor:
+        distance = relative_shift(batch.logprobs, batch.behavior_logprobs).abs()
+        return penalized_surrogate(batch, self.coefficient * distance, self.advantage_weighted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MDPO(Objective):
+    """Mirror descent policy optimization: the surrogate with KL(π‖μ), not scaled by the advantage.
+
+    Equation: J = r Â − (1/step_size) · (r log r − (r − 1)); w = 1 − log r / (step_size · Â), which is 0 where
+    π = μ exp(step_size · Â), the mirror-descent step.
+    Source: Tomar et al., arXiv:2005.09814, Eq. 7 (on-policy MDPO).
+    Shapes: loss [N].
+    Parameters:
+        step_size: of the mirror descent, in inverse units of the advantage, > 0; the paper anneals it, here the caller
+            may make a new objective for each step.
+    Deviations: the KL is estimated at the sampled token (unbiased under μ) where the paper sums over the actions.
+    """
+
+    name: ClassVar[str] = "mdpo"
+    homogeneous: ClassVar[bool] = False
+
+    step_size: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(is_positive(self.step_size), self, "step_size", "a finite number > 0")
+
+    def loss(self, batch: TokenBatch) -> torch.Tensor:
+        estimate = k_reverse(log_ratio(batch.logprobs, batch.behavior_logprobs))
+        return penalized_surrogate(batch, estimate / self.step_size, advantage_weighted=False)
 
 
 @functools.cache

@@ -39,6 +39,8 @@ class DrpoWarning(UserWarning):
 def suggest(name: str, known: Iterable[str]) -> str:
     """The tail of an "unknown …" message: the nearest known name, if any, and all that are known."""
     names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    near = difflib.get_close_matches(name, names)
+    # Letters in the wrong order are likelier than wrong letters: dpro is drpo rather than mdpo.
+    nearest = max(near, key=lambda known: sorted(known) == sorted(name), default=None)
+    hint = f" Did you mean {nearest!r}?" if nearest else ""
     return f"{hint} Known: {', '.join(names) or '(none)'}."

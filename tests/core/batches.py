@@ -167,7 +167,10 @@ def random_tokens(
 
 
 def pad(values: torch.Tensor, lengths: Sequence[int], fill: float) -> torch.Tensor:
-    """``[N]`` → ``[B, T]`` (``[N, K]`` → ``[B, T, K]``) with ``fill`` at the unused positions, the first of every row among them."""
+    """``[N]`` → ``[B, T]`` (``[N, K]`` → ``[B, T, K]``), with ``fill`` at the unused positions.
+
+    The first position of every row is one of them.
+    """
     width = max(lengths) + 2
     if values.dtype == torch.bool:
         fill = fill > 0

@@ -93,7 +93,10 @@ def test_no_facts_of_objectives_that_are_not_registered():
 def test_loss_and_weight_by_hand(name: str, case: Case):
     pi, mu, advantages, loss, weight = zip(*case.rows, strict=True)
     tokens = tokens_from_probabilities(pi, mu, advantages, case.sequence_ids)
-    optional = {field: torch.tensor(values, dtype=torch.float64) for field, values in case.optional.items()}
+    optional = {
+        field: torch.tensor(values, dtype=torch.bool if field == "topk_is_sampled" else torch.float64)
+        for field, values in case.optional.items()
+    }
     batch = dataclasses.replace(tokens, optional=optional).batch()
     objective = make_objective(name, **case.parameters)
     assert objective(batch).loss.tolist() == pytest.approx(loss, rel=1e-9, abs=1e-11)
@@ -257,7 +260,8 @@ def test_padded_equals_packed(name: str, case: Case, mode: Any, advantage_shape:
         advantages = torch.cat([pad(tokens.advantages, lengths, 9.0), torch.full((1, 7), math.nan)])
 
     def padded(values: torch.Tensor) -> Any:
-        return torch.cat([pad(values, lengths, -9.0), torch.full((1, 7), -9.0)])
+        full = pad(values, lengths, -9.0)
+        return torch.cat([full, torch.full_like(full[:1], -9.0)])
 
     leaf = padded(tokens.logprobs).requires_grad_(True)
     batch = TokenBatch.from_padded(
@@ -282,14 +286,18 @@ def test_padded_equals_packed(name: str, case: Case, mode: Any, advantage_shape:
 @settings(max_examples=15)
 @given(data=st.data())
 def test_shards_add_up_to_the_whole(name: str, case: Case, mode: Any, data: st.DataObject):
+    """A token-local objective may be cut anywhere, a sequence-local one between sequences."""
     objective = make_objective(name, **case.parameters)
+    if not objective.sequence_local:
+        return  # No cut is promised; the next test sees to it that this is not said for nothing.
     lengths = (4, 1, 6, 2, 3)
     n = sum(lengths)
     tokens = random_tokens(8, lengths, objective)
     denominator = n if mode == "token_mean" else len(lengths)
     horizon = 13 if mode == "sequence_sum" else None
-    # sequence_mean has to see whole sequences; everything else may be cut inside one.
-    places = sorted(itertools.accumulate(lengths)) if mode == "sequence_mean" else list(range(1, n))
+    # sequence_mean has to see whole sequences too.
+    whole_sequences = mode == "sequence_mean" or not objective.token_local
+    places = sorted(itertools.accumulate(lengths)) if whole_sequences else list(range(1, n))
     cuts = sorted(data.draw(st.sets(st.sampled_from(places), min_size=1)) | {0, n})
 
     def run(batches: list[TokenBatch], leaf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -300,17 +308,56 @@ def test_shards_add_up_to_the_whole(name: str, case: Case, mode: Any, data: st.D
 
     batch = tokens.batch(requires_grad=True)
     shards = [batch.select(torch.arange(start, end)) for start, end in itertools.pairwise(cuts)]
-    if not objective.token_local:
-        # Its tokens are coupled, so no cut may be promised; the flag must not be false for nothing.
-        alone = torch.cat([objective(batch.select(torch.tensor([i]))).loss for i in range(n)])
-        assert not torch.allclose(alone, objective(batch).loss), f"{name} is token-local: say so"
-        return
     whole, slope = run([batch], batch.logprobs)
     parts, parts_slope = run(shards, batch.logprobs)
     # The default denominators are those of the batch itself.
     torch.testing.assert_close(whole, aggregate(objective(batch).loss, batch, mode, horizon=horizon).detach())
     torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(parts_slope, slope, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_coupling_is_not_claimed_for_nothing(name: str, case: Case):
+    """Where an objective says that tokens (or sequences) are coupled, some batch shows it."""
+    objective = make_objective(name, **case.parameters)
+    assert objective.sequence_local or not objective.token_local
+
+    def cut_matters(between_sequences: bool) -> bool:
+        for seed in range(30):
+            batch = random_tokens(seed, (30, 30), objective, spread=1.5).batch()
+            cuts = (0, 30, 60) if between_sequences else range(61)
+            parts = [batch.select(torch.arange(start, end)) for start, end in itertools.pairwise(cuts)]
+            if not torch.allclose(torch.cat([objective(part).loss for part in parts]), objective(batch).loss):
+                return True
+        return False
+
+    assert cut_matters(between_sequences=False) != objective.token_local
+    assert cut_matters(between_sequences=True) != objective.sequence_local
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+@pytest.mark.parametrize("garbage_first", [False, True])
+def test_packing_changes_nothing(name: str, case: Case, garbage_first: bool):
+    """What is packed before or after a sequence does not touch it, as far as the objective promises."""
+    objective = make_objective(name, **case.parameters)
+    tokens = random_tokens(10, (9, 4), objective)
+    if not objective.sequence_local:
+        backwards = tokens.select(torch.cat([torch.arange(9, 13), torch.arange(9)]))
+        swapped = dataclasses.replace(backwards, sequence_ids=torch.tensor([0] * 4 + [1] * 9))
+        loss = objective(swapped.batch()).loss
+        assert torch.equal(torch.cat([loss[4:], loss[:4]]), objective(tokens.batch()).loss)
+        return
+    other = random_tokens(11, (7, 2), objective, spread=3.0)
+    first, second = (other, tokens) if garbage_first else (tokens, other)
+    packed = Tokens(
+        *(torch.cat([getattr(first, field), getattr(second, field)])
+          for field in ("logprobs", "behavior_logprobs", "advantages")),
+        torch.cat([first.sequence_ids, second.sequence_ids + 2]),
+        {field: torch.cat([values, second.optional[field]]) for field, values in first.optional.items()},
+    )
+    loss = objective(packed.batch()).loss
+    part = loss[len(other) :] if garbage_first else loss[: len(tokens)]
+    torch.testing.assert_close(part, objective(tokens.batch()).loss, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)
@@ -342,7 +389,7 @@ def test_missing_fields_are_named(name: str):
         lacking = dataclasses.replace(
             tokens, optional={k: v for k, v in tokens.optional.items() if k != field}
         )
-        with pytest.raises(DataError, match=f"{name}.* needs {field}"):
+        with pytest.raises(DataError, match=f"{name}.* needs {field} .*pass TokenBatch"):
             objective(lacking.batch())
 
 

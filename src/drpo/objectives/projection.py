@@ -62,9 +62,7 @@ class TROLL(Objective):
         pi, mu = supports(batch, self.k)
         outside = kl(pi.detach(), mu) > self.kl_max
         projected = project(pi, mu, self.kl_max)
-        r = torch.where(
-            outside, (projected[:, 0] - mu[:, 0]).exp(), ratio(batch.logprobs, batch.behavior_logprobs)
-        )
+        r = ratio(torch.where(outside, projected[:, 0], pi[:, 0]), mu[:, 0])
         target = torch.where(outside.unsqueeze(1), projected, pi).detach()
         return self.coefficient * kl(pi, target) - r * at_least_float32(batch.advantages)
 

@@ -249,7 +249,8 @@ class SAPO(Objective):
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         advantages = at_least_float32(batch.advantages)
-        tau = torch.where(advantages > 0, self.tau_positive, self.tau_negative)
+        # One full tensor: where() of two numbers alone would be float32.
+        tau = torch.where(advantages > 0, self.tau_positive, torch.full_like(advantages, self.tau_negative))
         gate = torch.sigmoid(tau * (ratio(batch.logprobs, batch.behavior_logprobs) - 1)) * 4 / tau
         return -gate * advantages
 

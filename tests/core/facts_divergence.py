@@ -7,6 +7,9 @@ sequence-level ones say which tokens belong together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from batches import Tokens
 from facts_schema import Case, Facts, Parameters, capped, kept, of_sequences
@@ -119,7 +122,7 @@ LN_10, LN_20, LN_30, LN_40 = -2.3025850929940455, -1.6094379124341003, -1.203972
 LN_50, LN_60 = -0.6931471805599453, -0.5108256237659907
 
 #: Six tokens with the two most likely of their vocabulary: (π, μ) of each, and which one was sampled.
-TOPK: dict[str, list[list[float]] | list[list[bool]]] = {
+TOPK: dict[str, Sequence[Any]] = {
     "topk_logprobs": [
         [LN_30, LN_50], [LN_30, LN_20], [LN_40, LN_10], [LN_10, LN_60], [LN_50, LN_30], [LN_30, LN_20],
     ],

@@ -323,7 +323,7 @@ def test_coupling_is_not_claimed_for_nothing(name: str, case: Case):
     assert objective.sequence_local or not objective.token_local
 
     def cut_matters(between_sequences: bool) -> bool:
-        for seed in range(30):
+        for seed in range(2 if objective.token_local else 30):
             batch = random_tokens(seed, (30, 30), objective, spread=1.5).batch()
             cuts = (0, 30, 60) if between_sequences else range(61)
             parts = [batch.select(torch.arange(start, end)) for start, end in itertools.pairwise(cuts)]
@@ -350,8 +350,9 @@ def test_packing_changes_nothing(name: str, case: Case, garbage_first: bool):
     other = random_tokens(11, (7, 2), objective, spread=3.0)
     first, second = (other, tokens) if garbage_first else (tokens, other)
     packed = Tokens(
-        *(torch.cat([getattr(first, field), getattr(second, field)])
-          for field in ("logprobs", "behavior_logprobs", "advantages")),
+        torch.cat([first.logprobs, second.logprobs]),
+        torch.cat([first.behavior_logprobs, second.behavior_logprobs]),
+        torch.cat([first.advantages, second.advantages]),
         torch.cat([first.sequence_ids, second.sequence_ids + 2]),
         {field: torch.cat([values, second.optional[field]]) for field, values in first.optional.items()},
     )

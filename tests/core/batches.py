@@ -126,9 +126,7 @@ OPTIONAL_FIELDS: dict[str, Callable[[Tokens], torch.Tensor]] = {
 def with_needs(tokens: Tokens, needs: Iterable[str]) -> Tokens:
     """The same tokens with the optional fields that an objective declares in ``needs``."""
     unknown = set(needs) - set(OPTIONAL_FIELDS)
-    assert not unknown, (
-        f"tests/core/batches.py does not know how to fill {unknown}: add it to OPTIONAL_FIELDS"
-    )
+    assert not unknown, f"tests/core/batches.py does not know how to fill {unknown}: add it to OPTIONAL_FIELDS"
     return replace(tokens, optional={name: OPTIONAL_FIELDS[name](tokens) for name in needs})
 
 
@@ -189,12 +187,8 @@ def token_batches(draw: st.DrawFn, max_tokens: int = 12, zero_advantages: bool =
     """Random tokens: μ from 1e-8 to 1 − 1e-7; π anywhere in that range, or close to μ, or equal to it."""
     log_odds = st.floats(LOWEST_LOGIT, HIGHEST_LOGIT)
     size = st.floats(1e-3, 10.0)
-    advantage = st.tuples(size, st.sampled_from([-1.0, 1.0] + [0.0] * zero_advantages)).map(
-        lambda t: t[0] * t[1]
-    )
-    token = st.tuples(
-        log_odds, st.one_of(log_odds, st.floats(-0.5, 0.5).map(lambda step: (step,))), advantage
-    )
+    advantage = st.tuples(size, st.sampled_from([-1.0, 1.0] + [0.0] * zero_advantages)).map(lambda t: t[0] * t[1])
+    token = st.tuples(log_odds, st.one_of(log_odds, st.floats(-0.5, 0.5).map(lambda step: (step,))), advantage)
     rows = draw(st.lists(token, min_size=1, max_size=max_tokens))
     mu = [row[0] for row in rows]
     pi = [row[0] + row[1][0] if isinstance(row[1], tuple) else row[1] for row in rows]

@@ -76,9 +76,7 @@ def test_deadzone_zero_is_the_papers_drpo(tokens: Tokens):
     value = r * tokens.advantages - size / (2 * delta) * mu * (r - 1) ** 2
     loss, _ = loss_and_slope(make_objective("drpo", delta=delta, deadzone=0.0), tokens)
     torch.testing.assert_close(loss, -value, rtol=1e-9, atol=1e-12)
-    assert_same(
-        make_objective("drpo", delta=delta, deadzone=0.0), make_objective("drpo", delta=delta), tokens, 0.0
-    )
+    assert_same(make_objective("drpo", delta=delta, deadzone=0.0), make_objective("drpo", delta=delta), tokens, 0.0)
     # … and the limit of a vanishing dead zone, so that there is nothing special about 0.
     tiny, _ = loss_and_slope(make_objective("drpo", delta=delta, deadzone=1e-12), tokens)
     torch.testing.assert_close(tiny, loss, rtol=1e-6, atol=1e-9)
@@ -112,9 +110,7 @@ def test_at_mu_every_trust_region_is_the_plain_policy_gradient(tokens: Tokens, d
 
 @given(tokens=token_batches(), delta=st.floats(0.01, 0.95), zone=st.floats(0.0, 0.95))
 def test_tokens_that_drpo_still_pushes_are_those_that_dppo_keeps(tokens: Tokens, delta: float, zone: float):
-    assume(
-        bool(((tokens.shift.abs() - delta).abs() > 1e-9).all())
-    )  # on the boundary itself w = 0, and DPPO keeps
+    assume(bool(((tokens.shift.abs() - delta).abs() > 1e-9).all()))  # on the boundary itself w = 0, and DPPO keeps
     batch = tokens.batch()
     kept = gradient_weight(make_objective("dppo_tv", delta=delta), batch) == 1
     pushed = gradient_weight(make_objective("drpo", delta=delta, deadzone=zone * delta), batch) > 0
@@ -135,9 +131,7 @@ def test_same_geometry_beyond_the_saturated_ratio(dtype: torch.dtype, zone: floa
         )
         harmful = torch.tensor([sign, sign, sign, -sign, -sign]) > 0
         distance = torch.tensor([1.0, 1.0, math.exp(-0.1), 1.0, math.exp(-0.1)], dtype=dtype)
-        torch.testing.assert_close(
-            binary_tv(tokens.logprobs.to(dtype), tokens.behavior_logprobs.to(dtype)), distance
-        )
+        torch.testing.assert_close(binary_tv(tokens.logprobs.to(dtype), tokens.behavior_logprobs.to(dtype)), distance)
         weight = gradient_weight(make_objective("drpo", delta=0.15, deadzone=zone), tokens.batch(dtype))
         steep = (distance - zone) / (0.15 - zone)
         torch.testing.assert_close(weight, torch.where(harmful, 1 - steep, 1 + steep))
@@ -299,9 +293,7 @@ def test_drpo_warns_once_that_delta_of_one_or_more_is_vacuous():
         make_objective("drpo", delta=12.5)
     assert [(warning.category, warning.filename) for warning in seen] == [(DrpoWarning, __file__)]
     text = str(seen[0].message)
-    assert (
-        "delta ≥ 1 is no boundary" in text and "|π − μ| never exceeds 1" in text and "Use delta < 1" in text
-    )
+    assert "delta ≥ 1 is no boundary" in text and "|π − μ| never exceeds 1" in text and "Use delta < 1" in text
 
 
 @pytest.mark.usefixtures("fresh_warning")
@@ -366,9 +358,7 @@ def test_log_ratio_saturates_in_value_and_not_in_gradient():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize(
-    ("pi", "mu"), [(-0.3, -0.3), (-0.3, -2.0), (-2.0, -0.3), (-0.3, -30.0), (-30.0, -0.3)]
-)
+@pytest.mark.parametrize(("pi", "mu"), [(-0.3, -0.3), (-0.3, -2.0), (-2.0, -0.3), (-0.3, -30.0), (-30.0, -0.3)])
 def test_gradients_of_shift_and_of_the_relative_shift(pi: float, mu: float, dtype: torch.dtype):
     """∂(π − μ)/∂log π = π, with every digit, on both sides of the ratio 1 and at it."""
     for function, expected in ((shift, math.exp(pi)), (relative_shift, math.exp(pi - mu))):

@@ -67,9 +67,7 @@ def unit_of(file: Path, package: Path) -> str:
 
 def units(package: Path) -> list[str]:
     return sorted(
-        entry.name.removesuffix(".py")
-        for entry in package.iterdir()
-        if entry.name not in DATA | {"__pycache__"}
+        entry.name.removesuffix(".py") for entry in package.iterdir() if entry.name not in DATA | {"__pycache__"}
     )
 
 
@@ -82,9 +80,7 @@ def modules_imported(node: ast.AST, file: Path, package: Path) -> Iterator[str]:
         if node.level:
             parents = ["drpo", *file.relative_to(package).parent.parts]
             assert node.level <= len(parents), f"{file}: a relative import out of the package"
-            base = ".".join(
-                [*parents[: len(parents) - node.level + 1], *([node.module] if node.module else [])]
-            )
+            base = ".".join([*parents[: len(parents) - node.level + 1], *([node.module] if node.module else [])])
         yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
@@ -108,9 +104,7 @@ def arrows(package: Path) -> Iterator[Arrow]:
             for module in modules_imported(node, file, package):
                 target = target_unit(module, package)
                 if target is not None and target != source:
-                    yield Arrow(
-                        source, target, f"{file.relative_to(package)}:{getattr(node, 'lineno', 0)} ({module})"
-                    )
+                    yield Arrow(source, target, f"{file.relative_to(package)}:{getattr(node, 'lineno', 0)} ({module})")
 
 
 def violations(package: Path) -> list[str]:

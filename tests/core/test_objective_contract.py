@@ -226,9 +226,7 @@ def test_dropped_tokens_change_nothing(name: str, case: Case, garbage: float):
     tokens = random_tokens(6, lengths, objective)
     mask = pad_mask(lengths)
     logprobs = pad(tokens.logprobs, lengths, garbage).requires_grad_(True)
-    optional: dict[str, Any] = {
-        field: pad(values, lengths, garbage) for field, values in tokens.optional.items()
-    }
+    optional: dict[str, Any] = {field: pad(values, lengths, garbage) for field, values in tokens.optional.items()}
     batch = TokenBatch.from_padded(
         logprobs,
         pad(tokens.behavior_logprobs, lengths, garbage),
@@ -369,9 +367,7 @@ def test_homogeneous_says_whether_the_gradient_scales_with_the_advantages(name: 
     for scale in (0.25, 3.0):
         scaled = dataclasses.replace(tokens, advantages=scale * tokens.advantages)
         _, scaled_gradient = loss_and_gradient(objective, scaled.batch(requires_grad=True))
-        assert (
-            torch.allclose(scaled_gradient, scale * gradient, rtol=1e-9, atol=1e-12) == objective.homogeneous
-        )
+        assert torch.allclose(scaled_gradient, scale * gradient, rtol=1e-9, atol=1e-12) == objective.homogeneous
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -387,9 +383,7 @@ def test_missing_fields_are_named(name: str):
     objective = make_objective(name, **FACTS[name].cases[0].parameters)
     tokens = random_tokens(0, objective=objective)
     for field in objective.needs:
-        lacking = dataclasses.replace(
-            tokens, optional={k: v for k, v in tokens.optional.items() if k != field}
-        )
+        lacking = dataclasses.replace(tokens, optional={k: v for k, v in tokens.optional.items() if k != field})
         with pytest.raises(DataError, match=f"{name}.* needs {field} .*pass TokenBatch"):
             objective(lacking.batch())
 
@@ -440,9 +434,7 @@ def test_docstring_says_what_a_reader_needs(name: str):
     if not cls.parameters():
         expected.remove("Parameters")
     assert heads == expected
-    sections = dict(
-        zip(heads, re.split(r"^(?:" + "|".join(heads) + "):", documentation, flags=re.M)[1:], strict=True)
-    )
+    sections = dict(zip(heads, re.split(r"^(?:" + "|".join(heads) + "):", documentation, flags=re.M)[1:], strict=True))
     assert all(text.strip() for text in sections.values())
     assert re.search(r"arXiv:\d{4}\.\d{5}", sections["Source"])
     assert "[N]" in sections["Shapes"]
@@ -539,18 +531,14 @@ def test_registry_names_are_the_classes_own():
 
 
 def test_unknown_objective_gets_the_nearest_name():
-    with pytest.raises(
-        ConfigError, match=r"unknown objective 'dpro'\. Did you mean 'drpo'\? Known: .*dppo_tv.*spo"
-    ):
+    with pytest.raises(ConfigError, match=r"unknown objective 'dpro'\. Did you mean 'drpo'\? Known: .*dppo_tv.*spo"):
         make_objective("dpro")
     with pytest.raises(ConfigError, match=r"unknown objective 'zzzzzz'\. Known: "):
         make_objective("zzzzzz")
 
 
 def test_unknown_parameter_gets_the_nearest_name():
-    with pytest.raises(
-        ConfigError, match=r"'ppo' has no parameter 'ratio_hihg'\. Did you mean 'ratio_high'\? Known: "
-    ):
+    with pytest.raises(ConfigError, match=r"'ppo' has no parameter 'ratio_hihg'\. Did you mean 'ratio_high'\? Known: "):
         make_objective("ppo", ratio_hihg=0.3)
     with pytest.raises(ConfigError, match=r"'surrogate' has no parameter 'delta'\. Known: \(none\)"):
         make_objective("surrogate", delta=0.3)

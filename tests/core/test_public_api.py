@@ -52,12 +52,7 @@ def test_names_for_type_checkers_are_those_at_run_time():
     """The imports under TYPE_CHECKING are what editors see; the table is what runs."""
     tree = ast.parse(Path(drpo.__file__).read_text(encoding="utf-8"))
     imports = [node for branch in tree.body if isinstance(branch, ast.If) for node in branch.body]
-    declared = {
-        alias.name: node.module
-        for node in imports
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
+    declared = {alias.name: node.module for node in imports if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert declared == drpo._HOME
     assert set(drpo._HOME) == set(drpo.__all__)
 

@@ -73,8 +73,8 @@ def test_a_nan_is_never_lost_in_merging(cls: type[Metric]):
 
 def test_metrics_take_booleans_and_narrow_floats_and_hold_no_graph():
     assert Metric.of(torch.tensor([True, False, False, True])).item() == 0.5
-    # Summed in bfloat16 these would stop at 256.
-    assert Metric.of(torch.ones(1000, dtype=torch.bfloat16)).item() == 1.0
+    # 1001 is no bfloat16.
+    assert Metric.of(torch.ones(1001, dtype=torch.bfloat16)).item() == 1.0
     leaf = torch.ones(3, requires_grad=True)
     for cls in (Metric, Maximum, Minimum):
         total = cls.of(leaf).sum
@@ -142,9 +142,7 @@ def test_an_empty_micro_batch_counts_nothing():
     ]
     for mode, horizon in cases:
         assert float(aggregate(values, batch, mode, 8, horizon)) == 0.0
-        with pytest.raises(
-            DataError, match="an empty batch has no mean; pass the denominator of the whole update"
-        ):
+        with pytest.raises(DataError, match="an empty batch has no mean; pass the denominator of the whole update"):
             aggregate(values, batch, mode, horizon=horizon)
 
 
@@ -217,17 +215,13 @@ def test_advantages_by_hand(kind: Any, epsilon: float, expected: list[float]):
 
 def test_the_default_is_the_group_mean_and_epsilon_is_small():
     assert torch.equal(group_advantages(REWARDS, GROUPS), group_advantages(REWARDS, GROUPS, "group_mean"))
-    assert float(group_advantages(REWARDS, GROUPS, "standardized")[0]) == pytest.approx(
-        0.5 / 0.500001, rel=1e-9
-    )
+    assert float(group_advantages(REWARDS, GROUPS, "standardized")[0]) == pytest.approx(0.5 / 0.500001, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["group_mean", "standardized", "leave_one_out"])
 @given(data=st.data())
 def test_advantages_do_not_depend_on_order_ids_or_the_level_of_the_rewards(kind: Any, data: st.DataObject):
-    rewards = torch.tensor(
-        data.draw(st.lists(st.floats(-5, 5), min_size=1, max_size=12)), dtype=torch.float64
-    )
+    rewards = torch.tensor(data.draw(st.lists(st.floats(-5, 5), min_size=1, max_size=12)), dtype=torch.float64)
     n = len(rewards)
     groups = torch.tensor(data.draw(st.lists(st.integers(-3, 3), min_size=n, max_size=n)))
     order = torch.tensor(data.draw(st.permutations(range(n))))
@@ -235,9 +229,7 @@ def test_advantages_do_not_depend_on_order_ids_or_the_level_of_the_rewards(kind:
     expected = group_advantages(rewards, groups, kind, epsilon)
 
     def agree(other: torch.Tensor, same: torch.Tensor) -> None:
-        torch.testing.assert_close(
-            group_advantages(other, same, kind, epsilon), expected, rtol=1e-9, atol=1e-9
-        )
+        torch.testing.assert_close(group_advantages(other, same, kind, epsilon), expected, rtol=1e-9, atol=1e-9)
 
     back = order.argsort()
     shuffled = group_advantages(rewards[order], groups[order], kind, epsilon)[back]
@@ -362,6 +354,11 @@ def test_diagnose_by_hand():
     assert found == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize(("delta", "share"), [(0.01, 4 / 6), (0.101, 3 / 6), (0.21, 2 / 6), (0.31, 1 / 6), (0.61, 0.0)])
+def test_diagnose_measures_against_the_delta_it_is_given(delta: float, share: float):
+    assert diagnose(diagnosed().batch(), delta)["beyond_delta"].item() == pytest.approx(share)
+
+
 def test_diagnose_with_an_objective():
     batch = diagnosed().batch()
     weights = [1 / 3, -1.0, 5.0, -1 / 3, 1 - 0.0049995 / 0.15]
@@ -370,9 +367,7 @@ def test_diagnose_with_an_objective():
     assert found["corrective_share"] == pytest.approx(2 / 5)
     assert found["dropped_share"] == 0.0
     found = {name: metric.item() for name, metric in diagnose(batch, 0.15, make_objective("dppo_tv")).items()}
-    assert (found["weight"], found["corrective_share"], found["dropped_share"]) == pytest.approx(
-        (3 / 5, 0, 2 / 5)
-    )
+    assert (found["weight"], found["corrective_share"], found["dropped_share"]) == pytest.approx((3 / 5, 0, 2 / 5))
     assert set(found) - set(diagnose(batch, 0.15)) == {"weight", "corrective_share", "dropped_share"}
 
 
@@ -384,9 +379,7 @@ def test_diagnoses_of_parts_merge(tokens: Tokens, cut: int):
     whole = diagnose(tokens.batch(), 0.2, objective)
     assert set(one) == set(other) == set(whole)
     merged = {name: (one[name] + other[name]).item() for name in whole}
-    assert merged == pytest.approx(
-        {name: metric.item() for name, metric in whole.items()}, rel=1e-9, nan_ok=True
-    )
+    assert merged == pytest.approx({name: metric.item() for name, metric in whole.items()}, rel=1e-9, nan_ok=True)
     assert all(not (isinstance(m.sum, torch.Tensor) and m.sum.requires_grad) for m in whole.values())
 
 
@@ -405,9 +398,7 @@ def test_diagnose_counts_saturated_ratios_and_reports_the_true_mismatch():
 
 def test_diagnose_of_an_empty_batch_is_nan_throughout():
     empty = diagnosed().select(torch.zeros(0, dtype=torch.int64)).batch()
-    assert all(
-        math.isnan(metric.item()) for metric in diagnose(empty, objective=make_objective("drpo")).values()
-    )
+    assert all(math.isnan(metric.item()) for metric in diagnose(empty, objective=make_objective("drpo")).values())
 
 
 def test_diagnose_leaves_the_policys_gradient_alone():

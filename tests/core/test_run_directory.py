@@ -81,9 +81,7 @@ def test_there_is_no_run_before_its_configuration_is_written(tmp_path: Path, mon
         run.create(CONFIG, {"seed": 1})
     assert run.read_manifest() == {"seed": 1}
     assert not run.exists()
-    with pytest.raises(
-        CheckpointError, match=r"a holds no run \(no config\.yaml\)\. Give the directory that"
-    ):
+    with pytest.raises(CheckpointError, match=r"a holds no run \(no config\.yaml\)\. Give the directory that"):
         run.read_config()
 
 
@@ -129,9 +127,7 @@ def test_every_writer_says_when_the_disk_refuses(tmp_path: Path):
         lambda: run.write_rollouts("step", 1, []),
         lambda: run.write_report(""),
     ):
-        with pytest.raises(
-            CheckpointError, match=r"cannot write to .*, or choose another directory with --out"
-        ):
+        with pytest.raises(CheckpointError, match=r"cannot write to .*, or choose another directory with --out"):
             write()
 
 
@@ -153,9 +149,7 @@ def test_metrics_in_order_and_by_kind(run: RunDirectory):
 
 
 def test_figures_that_do_not_exist_are_null(run: RunDirectory):
-    run.append_metrics(
-        record(1, a=math.nan, b=[math.inf, 1.5], c={"d": (-math.inf, 2)}, e=True, f="NaN", g=None)
-    )
+    run.append_metrics(record(1, a=math.nan, b=[math.inf, 1.5], c={"d": (-math.inf, 2)}, e=True, f="NaN", g=None))
     run.write_manifest({"best": math.nan})
     run.write_rollouts("step", 1, [{"reward": math.nan}])
     for file in (run.metrics_file, run.manifest_file, run.rollouts / "step-000001.jsonl"):

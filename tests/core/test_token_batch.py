@@ -90,9 +90,7 @@ def test_with_logprobs_changes_the_policy_alone():
 def test_from_padded_packs_in_order():
     lengths = (2, 1, 3)
     tokens = with_needs(random_tokens(1, lengths), ["proximal_logprobs", "entropy"])
-    padded: dict[str, Any] = {
-        name: pad(values, lengths, math.nan) for name, values in tokens.optional.items()
-    }
+    padded: dict[str, Any] = {name: pad(values, lengths, math.nan) for name, values in tokens.optional.items()}
     for mask in (pad_mask(lengths), pad_mask(lengths).long(), pad_mask(lengths).float() * 0.5):
         batch = TokenBatch.from_padded(
             pad(tokens.logprobs, lengths, math.nan),
@@ -154,9 +152,7 @@ def test_from_padded_checks_the_tokens_it_keeps():
     logprobs = torch.tensor([[-1.0, math.nan], [-math.inf, -1.0]])
     fine = torch.full((2, 2), -1.0)
     TokenBatch.from_padded(logprobs, fine, torch.ones(2), torch.tensor([[1, 0], [0, 1]]))
-    with pytest.raises(
-        DataError, match=r"logprobs must be finite: 2 of 4 tokens are not, the first at index 1"
-    ):
+    with pytest.raises(DataError, match=r"logprobs must be finite: 2 of 4 tokens are not, the first at index 1"):
         TokenBatch.from_padded(logprobs, fine, torch.ones(2), torch.ones(2, 2))
     assert len(TokenBatch.from_padded(logprobs, fine, torch.ones(2), torch.ones(2, 2), validate=False)) == 4
 
@@ -166,9 +162,7 @@ def test_from_padded_checks_the_tokens_it_keeps():
 
 @pytest.mark.parametrize("shape", [(), (2, 2)])
 def test_logprobs_must_be_packed(shape: tuple[int, ...]):
-    with pytest.raises(
-        DataError, match=r"logprobs must be packed \[N\], got .* call TokenBatch\.from_padded"
-    ):
+    with pytest.raises(DataError, match=r"logprobs must be packed \[N\], got .* call TokenBatch\.from_padded"):
         TokenBatch(torch.zeros(shape), torch.zeros(shape), torch.zeros(shape))
 
 

@@ -33,9 +33,7 @@ class Problem:
     upstream: torch.Tensor
 
 
-def problem(
-    n: int, dtype: torch.dtype = torch.float64, v: int = V, h: int = H, scale: float = 1.0
-) -> Problem:
+def problem(n: int, dtype: torch.dtype = torch.float64, v: int = V, h: int = H, scale: float = 1.0) -> Problem:
     generator = torch.Generator().manual_seed(n)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -62,9 +60,7 @@ def reference(given: Problem, temperature: float = 1.0) -> Answer:
     probabilities = probabilities / total
     log_probabilities = logits - np.log(total)
     rows, targets = np.arange(len(hidden)), given.targets.numpy()
-    entropy = -np.where(probabilities > 0, probabilities * np.maximum(log_probabilities, -1e300), 0.0).sum(
-        axis=1
-    )
+    entropy = -np.where(probabilities > 0, probabilities * np.maximum(log_probabilities, -1e300), 0.0).sum(axis=1)
     slope = -probabilities
     slope[rows, targets] += 1.0
     slope *= given.upstream.numpy()[:, None] / temperature
@@ -285,9 +281,7 @@ def test_temperature_must_be_positive(temperature: float):
 
 def test_unknown_backend():
     given = problem(2)
-    with pytest.raises(
-        ConfigError, match=r"unknown backend 'chunky'\. Did you mean 'chunked'\? Known: auto, chunked"
-    ):
+    with pytest.raises(ConfigError, match=r"unknown backend 'chunky'\. Did you mean 'chunked'\? Known: auto, chunked"):
         token_logprobs(given.hidden, given.weight, given.targets, backend="chunky")
 
 

@@ -23,7 +23,7 @@ class Linear:
     """From ``low`` to the first round number at or above ``high``."""
 
     def __init__(self, low: float, high: float, ticks: int = 4):
-        span = max(high - low, abs(high) * 1e-6, 1e-12)
+        span = max(high - low, abs(high) * 1e-6) or 1.0
         self.step = round_step(span / ticks)
         self.low = math.floor(low / self.step + 1e-9) * self.step
         self.high = max(math.ceil(high / self.step - 1e-9) * self.step, self.low + self.step)

@@ -59,8 +59,10 @@ class TrainConfig(BaseModel):
     warmup_updates: int = Field(default=0, ge=0, description="updates over which the rate rises linearly")
     weight_decay: float = Field(default=0.01, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
-    micro_batch_tokens: int = Field(
-        default=16_384, ge=1, description="padded tokens in one forward pass; changes memory, never the gradient"
+    micro_batch_tokens: int | None = Field(
+        default=None, ge=1,
+        description="padded tokens in one forward pass; changes memory and speed, never the gradient; default: 2048 "
+        "on a CPU, 16384 on a GPU",
     )
 
     temperature: float = Field(default=1.0, gt=0)

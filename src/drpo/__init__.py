@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from drpo.diagnostics import diagnose
     from drpo.kernels import token_logprobs
     from drpo.metrics import Metric
-    from drpo.objectives import OBJECTIVES, Objective, ObjectiveOutput, gradient_weight, make_objective
+    from drpo.objectives import MODIFIERS, OBJECTIVES, Objective, ObjectiveOutput, gradient_weight, make_objective
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "MODIFIERS": "drpo.objectives",
     "OBJECTIVES": "drpo.objectives",
     "Metric": "drpo.metrics",
     "Objective": "drpo.objectives",
@@ -34,6 +35,7 @@ _HOME = {
 }
 
 __all__ = [
+    "MODIFIERS",
     "OBJECTIVES",
     "Metric",
     "Objective",

@@ -89,7 +89,7 @@ def test_with_logprobs_changes_the_policy_alone():
 
 def test_from_padded_packs_in_order():
     lengths = (2, 1, 3)
-    tokens = with_needs(random_tokens(1, lengths), ["proximal_logprobs", "entropy"])
+    tokens = with_needs(random_tokens(1, lengths), OPTIONAL_FIELDS)
     padded: dict[str, Any] = {name: pad(values, lengths, math.nan) for name, values in tokens.optional.items()}
     for mask in (pad_mask(lengths), pad_mask(lengths).long(), pad_mask(lengths).float() * 0.5):
         batch = TokenBatch.from_padded(

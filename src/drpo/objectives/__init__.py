@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from drpo.errors import ConfigError, suggest
 from drpo.objectives.base import Objective, ObjectiveOutput, gradient_weight
+from drpo.objectives.compose import modify
 from drpo.objectives.divergence import CPPO, DPPOKL, DPPOTV, M2PO, VACO, DPPOTopKKL, DPPOTopKTV
+from drpo.objectives.modifiers import MODIFIERS, Modifier
 from drpo.objectives.projection import TROLL
 from drpo.objectives.ratio import AIPO, CISPO, GRPO, PPO, SAPO, SPO, TOPR, Kimi, MiniRL, Surrogate, TrulyPPO
 from drpo.objectives.regularized import DRPO, MDPO, KLPenalty, MaskDRPO, TVPenalty
 from drpo.objectives.sequence import GMPO, GSPO
 
-__all__ = ["OBJECTIVES", "Objective", "ObjectiveOutput", "gradient_weight", "make_objective"]
+__all__ = ["MODIFIERS", "OBJECTIVES", "Modifier", "Objective", "ObjectiveOutput", "gradient_weight", "make_objective"]
 
 #: Registry name → objective class.
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -24,17 +29,30 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 
 
-def make_objective(name: str, **parameters: object) -> Objective:
+def make_objective(
+    name: str,
+    *,
+    anchor: str = "behavior",
+    modifiers: Iterable[Modifier | str | Mapping[str, Any]] = (),
+    **parameters: object,
+) -> Objective:
     """The objective registered as ``name``, with ``parameters`` in the place of its defaults.
 
+    Args:
+        name: one of :data:`OBJECTIVES`.
+        anchor: ``behavior``: its ratio is π/μ. ``proximal``: π/π_old, with the batch's proximal_logprobs in the
+            place of its behavior_logprobs.
+        modifiers: factors on its loss, each a name of :data:`MODIFIERS` or a mapping with ``name`` and parameters.
+
     Raises:
-        ConfigError: unknown name or parameter (with the nearest known one), or a value out of its range.
+        ConfigError: unknown name or parameter (with the nearest known one), a value out of its range, or a modifier
+            that would correct what the anchor corrects already.
     """
     if name not in OBJECTIVES:
         raise ConfigError(f"unknown objective {name!r}.{suggest(name, OBJECTIVES)}")
     cls = OBJECTIVES[name]
     for parameter in parameters:
         if parameter not in cls.parameters():
-            known = suggest(parameter, cls.parameters())
+            known = suggest(parameter, [*cls.parameters(), "anchor", "modifiers"])
             raise ConfigError(f"objective {name!r} has no parameter {parameter!r}.{known}")
-    return cls(**parameters)  # pyright: ignore[reportCallIssue]
+    return modify(cls(**parameters), anchor, modifiers)  # pyright: ignore[reportCallIssue]

@@ -79,10 +79,10 @@ def require_fields(batch: TokenBatch, needs: Iterable[str], who: str) -> None:
             raise DataError(f"{who} needs {field} {shape}; pass TokenBatch(…, {field}=…): {meaning}")
 
 
-def require(condition: bool, objective: Objective, parameter: str, allowed: str) -> None:
-    """Raise a ConfigError that says what ``parameter`` may be, unless ``condition`` holds."""
+def require(condition: bool, owner: Any, parameter: str, allowed: str) -> None:
+    """Raise a ConfigError that says what ``parameter`` of ``owner`` may be, unless ``condition`` holds."""
     if not condition:
-        raise ConfigError(f"{objective.name}: {parameter} must be {allowed}, got {getattr(objective, parameter)!r}")
+        raise ConfigError(f"{owner.name}: {parameter} must be {allowed}, got {getattr(owner, parameter)!r}")
 
 
 def is_number(value: object) -> bool:
@@ -131,10 +131,13 @@ def weighted_logprobs(batch: TokenBatch, weight: torch.Tensor | float) -> torch.
 
 def sequence_mean(values: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
     """``[N]``: at each token the mean of ``values`` ``[N]`` over its sequence."""
+    return sequence_sum(values, batch) / sequence_sum(torch.ones_like(values), batch)
+
+
+def sequence_sum(values: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+    """``[N]``: at each token the sum of ``values`` ``[N]`` over its sequence."""
     index = batch.sequence_index()
-    sums = torch.zeros_like(values).index_add(0, index, values)
-    lengths = torch.zeros_like(values).index_add(0, index, torch.ones_like(values))
-    return (sums / lengths.clamp(min=1))[index]
+    return torch.zeros_like(values).index_add(0, index, values)[index]
 
 
 def gradient_weight(objective: Objective, batch: TokenBatch) -> torch.Tensor:

@@ -129,3 +129,33 @@ def test_a_head_with_extras_takes_the_whole_logits_path() -> None:
         logprobs, _ = scaled.response_logprobs(sequences, 1.0)
     behavior = torch.tensor([value for group in groups for out in group for value in out.behavior_logprobs])
     assert (logprobs - behavior).abs().max() <= 1e-4
+
+
+# ---- the top K
+
+
+def test_the_topk_are_the_most_likely_tokens_and_change_nothing_else(policy: Policy) -> None:
+    stops = {0, 3, 4}
+    plain = InProcessSampler(policy.model, stops).sample(requests(), SamplingParameters(max_new_tokens=12))
+    asked = SamplingParameters(max_new_tokens=12, report_topk=3)
+    groups = InProcessSampler(policy.model, stops).sample(requests(), asked)
+    assert all(out.topk_ids is None and out.topk_logprobs is None for group in plain for out in group)
+    for request, group, other in zip(requests(), groups, plain, strict=True):
+        for out, same in zip(group, other, strict=True):
+            assert (out.token_ids, out.behavior_logprobs) == (same.token_ids, same.behavior_logprobs)
+            assert out.topk_ids is not None and out.topk_logprobs is not None
+            ids = torch.tensor([[*request.prompt_ids, *out.token_ids]])
+            with torch.no_grad():
+                table = policy.model(input_ids=ids).logits[0].log_softmax(-1)
+            start = len(request.prompt_ids) - 1
+            expected = table[start : start + len(out.token_ids)].topk(3)
+            assert torch.allclose(torch.tensor(out.topk_logprobs), expected.values, atol=1e-4)
+            assert out.topk_ids == expected.indices.tolist()
+
+
+def test_a_topk_beyond_the_vocabulary_is_the_vocabulary(policy: Policy) -> None:
+    asked = SamplingParameters(max_new_tokens=2, report_topk=1000)
+    ((out,),) = InProcessSampler(policy.model, {0}).sample([Request([5, 6], 1, seed=0)], asked)
+    assert out.topk_ids is not None and {len(ids) for ids in out.topk_ids} == {20}
+    with pytest.raises(ConfigError, match=r"report_topk must be ≥ 0, got -1"):
+        SamplingParameters(report_topk=-1)

@@ -34,6 +34,19 @@ def test_logprobs_match_a_plain_forward_pass() -> None:
     assert torch.allclose(entropy.double(), torch.stack(entropies), atol=1e-5)
 
 
+def test_topk_logprobs_agree_with_the_sampled_ones() -> None:
+    policy = Policy(tiny.model(sharpness=4.0), tiny.tokenizer())
+    sequences = [Sequences([5, 6, 7], [8, 9]), Sequences([4], [3, 2, 7, 0])]
+    topk_ids = torch.tensor([[8, 1], [1, 2], [4, 3], [2, 5], [0, 7], [1, 2]])
+    logprobs, entropy, topk, sampled = policy.topk_logprobs(sequences, 0.8, topk_ids)
+    expected, expected_entropy = policy.response_logprobs(sequences, 0.8)
+    assert torch.allclose(logprobs, expected, atol=1e-5) and torch.allclose(entropy, expected_entropy, atol=1e-5)
+    assert sampled.tolist() == [[True, False], [False, False], [False, True], [True, False], [False, True], [False] * 2]
+    assert torch.allclose(topk[sampled], logprobs[sampled.any(1)])
+    (slope,) = torch.autograd.grad(topk.sum(), policy.model.get_input_embeddings().weight)
+    assert bool(slope.any())
+
+
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 200))
 def test_micro_batches_cover_everything_once_within_the_budget(lengths: list[int], budget: int) -> None:
     parts = list(micro_batches(lengths, budget))

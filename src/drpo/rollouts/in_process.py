@@ -67,6 +67,7 @@ class InProcessSampler:
         lengths = torch.full((rows,), budget, device=device)
         stopped = torch.zeros(rows, dtype=torch.bool, device=device)
         stop_ids = torch.tensor(self.stop_ids, device=device)
+        most_likely = TopK(rows, parameters) if parameters.report_topk else None
         uniforms = torch.cat([_uniforms(request, budget) for request in requests]).to(device)
 
         logits, cache, mask = self._prefill(requests)
@@ -76,6 +77,8 @@ class InProcessSampler:
             chosen = inverse_cdf(scaled, uniforms[active, position])
             tokens[active, position] = chosen
             logprobs[active, position] = scaled.gather(1, chosen.unsqueeze(1)).squeeze(1)
+            if most_likely is not None:
+                most_likely.record(active, position, scaled)
             ends = torch.isin(chosen, stop_ids) & ~stopped[active]
             lengths[active[ends]] = position + 1
             stopped[active[ends]] = True
@@ -89,7 +92,7 @@ class InProcessSampler:
                 cache.reorder_cache(kept)
             mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
             logits = self._forward(chosen.unsqueeze(1), mask, mask.sum(1, keepdim=True) - 1, cache).logits[:, -1]
-        return _responses(tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist())
+        return _responses(tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist(), most_likely)
 
     def _prefill(self, requests: Sequence[Request]) -> tuple[torch.Tensor, Any, torch.Tensor]:
         """Logits ``[R, V]`` after each prompt, its KV cache, and the mask ``[R, L]``, one row a response."""
@@ -143,7 +146,28 @@ def _within(requests: Sequence[Request], max_rows: int):
         yield part
 
 
-def _responses(tokens: list, logprobs: list, lengths: list, stopped: list):
+class TopK:
+    """The most likely tokens at every position of every row, recorded as they are computed."""
+
+    def __init__(self, rows: int, parameters: SamplingParameters):
+        self.k = parameters.report_topk
+        self.shape = rows, parameters.max_new_tokens
+        self.ids = self.logprobs = torch.zeros(0)
+
+    def record(self, rows: torch.Tensor, position: int, logprobs: torch.Tensor) -> None:
+        """Keep the top of ``logprobs`` ``[R, V]`` at ``position`` of ``rows`` ``[R]``."""
+        top = logprobs.topk(min(self.k, logprobs.shape[1]), dim=1)
+        if not self.ids.numel():
+            self.logprobs = logprobs.new_zeros(*self.shape, top.values.shape[1])
+            self.ids = torch.zeros_like(self.logprobs, dtype=torch.int64)
+        self.ids[rows, position], self.logprobs[rows, position] = top.indices, top.values
+
+
+def _responses(tokens: list, logprobs: list, lengths: list, stopped: list, most_likely: TopK | None):
+    topk_ids = topk_logprobs = None
     for row, length in enumerate(lengths):
         reason = "stop" if stopped[row] else "length"
-        yield Response(tokens[row][:length], logprobs[row][:length], reason)
+        if most_likely is not None:
+            topk_ids = most_likely.ids[row, :length].tolist()
+            topk_logprobs = most_likely.logprobs[row, :length].tolist()
+        yield Response(tokens[row][:length], logprobs[row][:length], reason, topk_ids, topk_logprobs)

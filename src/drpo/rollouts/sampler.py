@@ -20,6 +20,8 @@ class SamplingParameters:
         temperature: > 0; the logits are divided by it.
         max_new_tokens: tokens after which a response is cut off.
         top_p, top_k: refused unless neutral (1.0 and -1).
+        report_topk: how many of the most likely tokens to report at every position, with their log-probabilities;
+            what is sampled stays the same.
 
     Raises:
         ConfigError: a value out of its range.
@@ -29,6 +31,7 @@ class SamplingParameters:
     max_new_tokens: int = 64
     top_p: float = 1.0
     top_k: int = -1
+    report_topk: int = 0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0):
@@ -38,6 +41,8 @@ class SamplingParameters:
             )
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be ≥ 1, got {self.max_new_tokens}")
+        if self.report_topk < 0:
+            raise ConfigError(f"report_topk must be ≥ 0, got {self.report_topk}")
         if self.top_p != 1.0 or self.top_k != -1:
             raise ConfigError(
                 f"top_p={self.top_p}, top_k={self.top_k}: truncated sampling is refused. It renormalises the "
@@ -66,12 +71,16 @@ class Response:
     """One sampled response.
 
     ``token_ids`` and ``behavior_logprobs`` (nats, at the sampling temperature) have one entry a sampled token, the
-    stop token included. ``stop_reason`` is ``stop`` (a stop token was sampled) or ``length`` (cut off).
+    stop token included. ``stop_reason`` is ``stop`` (a stop token was sampled) or ``length`` (cut off). ``topk_ids``
+    and ``topk_logprobs``, one list a sampled token, hold the most likely tokens under μ, most likely first, if they
+    were asked for.
     """
 
     token_ids: list[int]
     behavior_logprobs: list[float]
     stop_reason: StopReason
+    topk_ids: list[list[int]] | None = None
+    topk_logprobs: list[list[float]] | None = None
 
 
 class Sampler(Protocol):

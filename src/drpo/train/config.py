@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -121,12 +120,12 @@ class TrainConfig(BaseModel):
         """The bound that the reported shares count against."""
         if self.delta_shown is not None:
             return self.delta_shown
-        return float(getattr(self.make_objective(), "delta", 0.15))
+        return float(self.make_objective().settings().get("delta", 0.15))
 
     def resolved(self) -> dict[str, Any]:
         """Plain values, the objective's defaults written out."""
         values = self.as_dict()
-        values["objective"] = {"name": self.objective.name, **dataclasses.asdict(self.make_objective())}
+        values["objective"] = self.make_objective().settings()
         return values
 
     def as_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from drpo.tasks.grading import Grader
 from drpo.train.checkpoint import Progress, find_checkpoint, restore, save_checkpoint
 from drpo.train.config import TrainConfig
 from drpo.train.evaluate import evaluate
+from drpo.train.gradient import with_proximal_logprobs
 from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.observer import Observer, Summary
 from drpo.train.policy import load_policy
@@ -124,11 +126,15 @@ class Trainer:
         order = list(range(len(rollout.samples)))
         random.Random(derive_seed(config.seed, "minibatches", step)).shuffle(order)
         parts = [part.tolist() for part in np.array_split(order, config.updates_per_step) if len(part)]
+        started, samples = time.perf_counter(), rollout.samples
+        if "proximal_logprobs" in self.objective.needs:
+            samples = with_proximal_logprobs(self.policy, samples, config)
+        preparing = time.perf_counter() - started
         for index, part in enumerate(parts):
             self.set_learning_rate()
             record = update_policy(
                 self.policy, self.optimizer, self.objective,
-                [rollout.samples[row] for row in part], [rollout.advantages[row] for row in part], config,
+                [samples[row] for row in part], [rollout.advantages[row] for row in part], config,
             )
             if self.progress.updates == 0:
                 self.observer.on_note(check_mismatch(record, config))
@@ -136,7 +142,7 @@ class Trainer:
             seconds = {
                 "sampling": rollout.sampling_seconds / len(parts),
                 "grading": rollout.grading_seconds / len(parts),
-                "training": record.pop("seconds"),
+                "training": record.pop("seconds") + preparing / len(parts),
             }
             record = {
                 "kind": "update", "step": step, "update": index, **record,

@@ -73,6 +73,36 @@ class Policy:
         Returns:
             ``(logprobs, entropy)``, ``[N]`` each in nats; ``logprobs`` carries the gradient.
         """
+        ids, at, target = self._positions(sequences)
+        if self._plain_head:
+            hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            head = self.model.get_output_embeddings().weight
+            return token_logprobs(hidden[at[0], at[1]], head, target, temperature)
+        logprobs, entropy = self._distributions(ids, at, temperature)
+        return logprobs.gather(1, target.unsqueeze(1)).squeeze(1), entropy
+
+    def topk_logprobs(
+        self, sequences: Sequence[Sequences], temperature: float, topk_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As :meth:`response_logprobs`, and log π of other tokens at the same positions.
+
+        Holds whole distributions ``[N, V]``: smaller micro-batches make them fit.
+
+        Args:
+            topk_ids: ``[N, K]`` int64, tokens of the vocabulary for every response token of ``sequences``.
+
+        Returns:
+            ``(logprobs, entropy, topk_logprobs, topk_is_sampled)``, ``[N]``, ``[N]``, ``[N, K]`` and ``[N, K]``
+            (bool: which of the other tokens is the sampled one).
+        """
+        ids, at, target = self._positions(sequences)
+        logprobs, entropy = self._distributions(ids, at, temperature)
+        target, topk_ids = target.unsqueeze(1), topk_ids.to(self.device)
+        return logprobs.gather(1, target).squeeze(1), entropy, logprobs.gather(1, topk_ids), topk_ids == target
+
+    def _positions(self, sequences: Sequence[Sequences]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Token ids ``[B, T]``, the position before each response token as (row, column) ``[2, N]``, and these tokens
+        ``[N]``."""
         rows, columns, targets = [], [], []
         width = max(len(sequence) for sequence in sequences)
         ids = torch.zeros(len(sequences), width, dtype=torch.int64)
@@ -83,16 +113,16 @@ class Policy:
             columns += range(start, start + len(sequence.token_ids))
             targets += sequence.token_ids
         # Padding stands on the right, where a causal model never looks: no attention mask is needed.
-        ids, at, target = ids.to(self.device), torch.tensor([rows, columns]), torch.tensor(targets)
-        at, target = at.to(self.device), target.to(self.device)
-        if self._plain_head:
-            hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            head = self.model.get_output_embeddings().weight
-            return token_logprobs(hidden[at[0], at[1]], head, target, temperature)
+        at, target = torch.tensor([rows, columns]), torch.tensor(targets)
+        return ids.to(self.device), at.to(self.device), target.to(self.device)
+
+    def _distributions(
+        self, ids: torch.Tensor, at: torch.Tensor, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """log π ``[N, V]`` at the positions ``at`` ``[2, N]``, and its entropy ``[N]``."""
         logits = self.model(input_ids=ids, use_cache=False).logits[at[0], at[1]].float() / temperature
         logprobs = logits.log_softmax(-1)
-        entropy = torch.distributions.Categorical(logits=logprobs.detach()).entropy()
-        return logprobs.gather(1, target.unsqueeze(1)).squeeze(1), entropy
+        return logprobs, torch.distributions.Categorical(logits=logprobs.detach()).entropy()
 
     @torch.no_grad()
     def _head_is_plain(self) -> bool:

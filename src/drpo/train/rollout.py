@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,13 +24,18 @@ from drpo.train.seeds import derive_seed
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One graded response to one example."""
+    """One graded response to one example.
+
+    ``proximal_logprobs`` (nats, one a response token) are the trainer's own at the weights that sampled, if the
+    objective reads them.
+    """
 
     example: Example
     prompt_ids: Sequence[int]
     response: Response
     text: str
     grade: Grade
+    proximal_logprobs: Sequence[float] | None = None
 
     def record(self) -> dict[str, Any]:
         """What a rollout file holds of it."""
@@ -92,7 +97,8 @@ def roll_out(
     """
     seeds = [derive_seed(config.seed, "rollout", step, row) for row in range(len(examples))]
     samples, sampling, grading = sample_and_grade(
-        policy, sampler, grader, examples, seeds, config.group_size, config.sampling()
+        policy, sampler, grader, examples, seeds, config.group_size,
+        replace(config.sampling(), report_topk=config.make_objective().topk),
     )
     failures = [sample.grade.failure or "" for sample in samples if sample.grade.reward is None]
     refuse_mostly_failed(failures, len(samples))

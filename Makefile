@@ -12,7 +12,7 @@ help:
 	@echo "make bench   our training step against TRL's, side by side"
 	@echo "make kill-test  20 runs killed at random moments, resumed and compared bit for bit"
 	@echo "make base    make the embedded base model again (about 15 minutes on 2 cores)"
-	@echo "make figures draw the pictures of the documentation again"
+	@echo "make figures draw the pictures and the table of the documentation again"
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "drpo needs Python 3.11 or newer; set PYTHON=python3.11")'
@@ -52,6 +52,8 @@ kill-test: $(VENV)/.dev
 
 figures: $(VENV)/.train
 	$(BIN)/python scripts/plot_gradient_weights.py
+	$(BIN)/python scripts/plot_heatmap.py
+	$(BIN)/python scripts/write_objective_table.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info src/*.egg-info

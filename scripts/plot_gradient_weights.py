@@ -10,10 +10,10 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 import drpo
+from drpo.objectives.slices import token_weights
 from drpo.report.weights import Curves, weight_panels
 
 DELTA = 0.15
@@ -32,10 +32,9 @@ SHIFTS, SAMPLES = (-0.1, 0.4), 20001
 def curves(mu: float) -> Curves:
     """Label → (π − μ, w) for a token of behaviour probability ``mu`` with a positive advantage."""
     shift = np.linspace(max(SHIFTS[0], -mu * 0.999), SHIFTS[1], SAMPLES)
-    policy = torch.from_numpy(mu + shift)
-    batch = drpo.TokenBatch(policy.log(), torch.full_like(policy, mu).log(), torch.ones_like(policy))
+    behavior = np.full_like(shift, mu)
     return {
-        label: (shift, drpo.gradient_weight(objective, batch).numpy())
+        label: (shift, token_weights(objective, behavior + shift, behavior, 1.0))
         for label, objective in OBJECTIVES.items()
     }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from drpo.batch import TokenBatch
-from drpo.divergence import MAX_LOG_RATIO, at_least_float32, k3, log_ratio, shift
+from drpo.divergence import MAX_LOG_RATIO, at_least_float32, k3, log_ratio, ratio, shift
 from drpo.errors import ConfigError
 from drpo.metrics import Maximum, Metric, Minimum
 from drpo.objectives.base import Objective, gradient_weight, harmful, is_positive
@@ -20,12 +22,17 @@ def diagnose(batch: TokenBatch, delta: float = 0.15, objective: Objective | None
         objective: whose gradient weights to report as well; None reports none.
 
     Returns:
-        name → :class:`Metric` (a mean over tokens unless the name says ``_min`` or ``_max``):
-        ``ratio``, ``ratio_min``, ``ratio_max``; ``shift`` (mean \\|π − μ\\|), ``shift_max``; ``beyond_delta``, and
-        by sign of the advantage ``beyond_delta_positive``, ``beyond_delta_negative``; ``harmful_share``
-        (Â(r − 1) > 0); ``mismatch`` (mean \\|log π − log μ\\|, nats), ``mismatch_max``; ``k3_kl`` (nats);
-        ``rare_share`` (μ ≤ 0.01); ``saturated_share`` (log-ratios that the guard touched); with an objective
-        ``weight``, ``corrective_share`` (w < 0) and ``dropped_share`` (w = 0), over tokens with Â ≠ 0.
+        name → :class:`Metric` (a mean over tokens unless the name says ``_min``, ``_max`` or ``_mass``):
+        ``ratio``, ``ratio_min``, ``ratio_max``; ``shift`` (mean \\|π − μ\\|), ``shift_max``; ``beyond_delta``
+        (occupancy: the share outside the region); ``harmful_share`` (Â(r − 1) > 0, diverging); ``mismatch`` (mean
+        \\|log π − log μ\\|, nats), ``mismatch_max``; ``k3_kl`` (nats); ``rare_share`` (μ ≤ 0.01);
+        ``saturated_share`` (log-ratios that the guard touched). With an objective, over tokens with Â ≠ 0:
+        ``weight``; ``corrective_share`` (w < 0) and ``dropped_share`` (w = 0); ``corrective_mass`` and
+        ``dropped_mass``, their share of the surrogate's gradient Σ \\|Â r\\|.
+
+        ``_positive`` and ``_negative`` restrict ``beyond_delta``, ``harmful_share``, ``corrective_share`` and
+        ``dropped_share`` to one sign of the advantage; ``_diverging`` and ``_converging`` restrict ``beyond_delta``
+        and ``weight`` to one direction.
 
     Raises:
         ConfigError: delta is not a positive number.
@@ -38,7 +45,7 @@ def diagnose(batch: TokenBatch, delta: float = 0.15, objective: Objective | None
     r = log_r.exp()
     distance = shift(logprobs, behavior).abs()
     beyond = distance > delta
-    up, down = batch.advantages > 0, batch.advantages < 0
+    away, back = harmful(batch.advantages, log_r), harmful(-batch.advantages, log_r)
     found: dict[str, Metric] = {
         "ratio": Metric.of(r),
         "ratio_min": Minimum.of(r),
@@ -46,9 +53,11 @@ def diagnose(batch: TokenBatch, delta: float = 0.15, objective: Objective | None
         "shift": Metric.of(distance),
         "shift_max": Maximum.of(distance),
         "beyond_delta": Metric.of(beyond),
-        "beyond_delta_positive": Metric.of(beyond, up),
-        "beyond_delta_negative": Metric.of(beyond, down),
-        "harmful_share": Metric.of(harmful(batch.advantages, log_r)),
+        "beyond_delta_diverging": Metric.of(beyond, away),
+        "beyond_delta_converging": Metric.of(beyond, back),
+        **_by_sign("beyond_delta", beyond, batch),
+        "harmful_share": Metric.of(away),
+        **_by_sign("harmful_share", away, batch),
         "mismatch": Metric.of(exact.abs()),
         "mismatch_max": Maximum.of(exact.abs()),
         "k3_kl": Metric.of(k3(log_r)),
@@ -59,9 +68,40 @@ def diagnose(batch: TokenBatch, delta: float = 0.15, objective: Objective | None
         weight = gradient_weight(objective, batch)
         moves = batch.advantages != 0
         found["weight"] = Metric.of(weight, moves)
-        found["corrective_share"] = Metric.of(weight < 0, moves)
-        found["dropped_share"] = Metric.of(weight == 0, moves)
+        found["weight_diverging"] = Metric.of(weight, away)
+        found["weight_converging"] = Metric.of(weight, back)
+        found |= verdict(weight, batch)
+        found |= _by_sign("corrective_share", weight < 0, batch)
+        found |= _by_sign("dropped_share", weight == 0, batch)
     return found
+
+
+def verdict(weight: torch.Tensor, batch: TokenBatch) -> dict[str, Metric]:
+    """What gradient weights ``[N]`` do to a batch: the shares of tokens, and of gradient, that they reverse or drop."""
+    moves = batch.advantages != 0
+    pull = (at_least_float32(batch.advantages) * ratio(batch.logprobs.detach(), batch.behavior_logprobs)).abs()
+    return {
+        "corrective_share": Metric.of(weight < 0, moves),
+        "dropped_share": Metric.of(weight == 0, moves),
+        "corrective_mass": Metric.share(pull, weight < 0),
+        "dropped_mass": Metric.share(pull, weight == 0),
+    }
+
+
+def verdicts(batch: TokenBatch, objectives: Mapping[str, Objective]) -> dict[str, dict[str, Metric]]:
+    """What each of ``objectives`` (label → objective) would do to the same batch: label → :func:`verdict`.
+
+    Raises:
+        DataError: the batch lacks a field that one of them needs.
+    """
+    return {label: verdict(gradient_weight(objective, batch), batch) for label, objective in objectives.items()}
+
+
+def _by_sign(name: str, values: torch.Tensor, batch: TokenBatch) -> dict[str, Metric]:
+    return {
+        f"{name}_positive": Metric.of(values, batch.advantages > 0),
+        f"{name}_negative": Metric.of(values, batch.advantages < 0),
+    }
 
 
 def quantile(values: torch.Tensor, q: float) -> float:

@@ -26,6 +26,12 @@ class Metric:
             return cls(values.sum(), float(values.numel()))
         return cls(torch.where(where, values, 0.0).sum(), where.sum())
 
+    @classmethod
+    def share(cls, amounts: torch.Tensor, where: torch.Tensor) -> Metric:
+        """How much of the total of ``amounts`` ``[N]`` (≥ 0) is at the tokens ``where`` ``[N]`` says."""
+        amounts = amounts.detach().to(torch.float64)
+        return cls(torch.where(where, amounts, 0.0).sum(), amounts.sum())
+
     def __add__(self, other: Metric) -> Metric:
         return type(self)(self.sum + other.sum, self.count + other.count)
 

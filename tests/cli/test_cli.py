@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from drpo.cli import main
-from drpo.objectives import OBJECTIVES
+from drpo.objectives import MODIFIERS, OBJECTIVES
 
 FAST = [
     "task=copy", "task.length=2", "prompts_per_step=4", "group_size=4", "updates_per_step=2", "max_new_tokens=4",
@@ -127,11 +127,38 @@ def test_dry_run_shows_values_and_where_they_come_from(tmp_path: Path) -> None:
 def test_objectives_are_listed_and_explained() -> None:
     listing = drpo("objectives")
     assert listing.returncode == 0, listing.stderr
-    for name in OBJECTIVES:
-        assert re.search(rf"^{name}\s", listing.stdout, re.MULTILINE)
-    one = drpo("objectives", "drpo")
-    assert "delta=0.15" in one.stdout and "arXiv:2606.09821" in one.stdout
+    for name in (*OBJECTIVES, *MODIFIERS):
+        assert re.search(rf"^{name}\(", listing.stdout, re.MULTILINE)
+    assert listing.stdout.count("arXiv:") >= len(OBJECTIVES)
+    assert "J = M r Â, with M = 0 iff Â(r − 1) > 0 and |π − μ| > delta" in listing.stdout
+    two = drpo("objectives", "drpo", "tis")
+    assert "delta=0.15" in two.stdout and "arXiv:2606.09821" in two.stdout and "min(π_old/μ, ratio_cap)" in two.stdout
     assert "Did you mean 'dppo_tv'?" in refused(drpo("objectives", "dppo_tvv"))
+    assert "drpo.delta=0.2 is for --plot only" in refused(drpo("objectives", "drpo", "drpo.delta=0.2"))
+
+
+def test_objectives_are_drawn(tmp_path: Path) -> None:
+    out = tmp_path / "figures"
+    done = drpo("objectives", "--plot", "drpo", "dppo_topk_tv", "minirl", "drpo.delta=0.2", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert sorted(file.name for file in out.iterdir()) == ["objectives-heatmap.png", "objectives-weights.png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["drpo", "spo.epsilon=1"], "'spo' is not among the objectives to draw (drpo)"),
+        (["drpo", "drpo.delta=-1"], "drpo: delta must be a finite probability > 0"),
+        (["m2po"], "m2po decides over all tokens of an update together"),
+        (["tis"], "tis is a modifier: draw an objective with it"),
+        (["drpo", "nosuch"], "unknown objective 'nosuch'"),
+        ([*list(OBJECTIVES)[:9]], "9 objectives in one picture cannot be told apart; draw 8 at most"),
+    ],
+)
+def test_pictures_that_cannot_be_drawn(tmp_path: Path, arguments: list[str], message: str) -> None:
+    assert message in refused(drpo("objectives", "--plot", *arguments, "--out", tmp_path / "figures"))
+    assert not (tmp_path / "figures").exists()
 
 
 def test_a_vacuous_delta_is_warned_of() -> None:

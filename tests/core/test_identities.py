@@ -447,6 +447,56 @@ def test_a_dead_zone_up_to_delta_is_the_hard_constraint():
         assert max(gradient_weight(objective, outside.batch()).tolist()) < -at_least
 
 
+def test_expected_penalties_are_the_l2_and_the_chi_squared_divergence():
+    """Summed over the actions of a state, each with probability μ."""
+    pi, mu = distributions(4, 1, 9)
+    pi, mu = pi[0], mu[0]
+    advantages = torch.linspace(-2, 1.5, 9, dtype=torch.float64)
+    every_action = Tokens(pi, mu, advantages, torch.zeros(9, dtype=torch.int64))
+    surrogate, _ = loss_and_slope(make_objective("surrogate"), every_action)
+    squares = (pi.exp() - mu.exp()) ** 2 * advantages.abs()
+    for objective, expected in (
+        (make_objective("drpo", delta=0.2), squares.sum() / 0.4),
+        (make_objective("spo", epsilon=0.2), (squares / mu.exp()).sum() / 0.4),
+    ):
+        penalty = (mu.exp() * (loss_and_slope(objective, every_action)[0] - surrogate)).sum()
+        torch.testing.assert_close(penalty, expected)
+    rare = tokens_from_probabilities([0.010001], [1e-6], [1.0])
+    for name, parameters, expected in (("drpo", {"delta": 0.5}, 1e-4), ("spo", {"epsilon": 0.5}, 100.0)):
+        given: dict[str, Any] = parameters
+        loss, plain = (loss_and_slope(o, rare)[0] for o in (make_objective(name, **given), make_objective("surrogate")))
+        assert float(loss - plain) * 1e-6 == pytest.approx(expected, rel=1e-9)
+
+
+@given(
+    r=st.floats(0.05, 15.0), scale=st.floats(0.01, 1.0), sign=signs, size=st.floats(0.1, 5.0), beta=st.floats(0.01, 3.0)
+)
+def test_kl_penalties_have_ratio_space_weights(r: float, scale: float, sign: float, size: float, beta: float):
+    """The weight of the same ratio is the same for a common and for a rare token."""
+    common, rare = min(0.9, 0.9 / r), min(0.9, 0.9 / r) * scale * 1e-3
+    expected = {
+        "k1": 1 + beta * sign / r, "k2": 1 - beta * sign * math.log(r) / r, "k3": 1 - beta * sign * (1 - 1 / r),
+        "reverse": 1 - beta * sign * math.log(r),
+    }  # fmt: skip
+    for estimator, weight in expected.items():
+        objective = make_objective("kl_penalty", estimator=estimator, coefficient=beta)
+        tokens = tokens_from_probabilities([r * common, r * rare], [common, rare], [sign * size] * 2)
+        found = gradient_weight(objective, tokens.batch()).tolist()
+        assert found == pytest.approx([weight] * 2, rel=1e-6, abs=1e-6)
+        if estimator == "k3" and sign > 0:
+            assert min(found) >= 1 - beta - 1e-6
+    here = tokens_from_probabilities([0.4], [0.4], [sign * size])
+    k1 = make_objective("kl_penalty", estimator="k1", coefficient=beta)
+    assert float(gradient_weight(k1, here.batch())) == pytest.approx(1 + beta * sign)
+
+
+@given(tokens=token_batches(), beta=st.floats(0.01, 3.0))
+def test_a_tv_penalty_has_two_weights(tokens: Tokens, beta: float):
+    moved = tokens.select(tokens.logprobs != tokens.behavior_logprobs)
+    weight = gradient_weight(make_objective("tv_penalty", coefficient=beta), moved.batch())
+    torch.testing.assert_close(weight, torch.where(moved.harmful, 1 - beta, 1 + beta).double(), rtol=1e-6, atol=1e-6)
+
+
 # ---- the released formula
 
 

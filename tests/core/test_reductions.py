@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from drpo import Metric, TokenBatch, aggregate, diagnose, gradient_weight, group_advantages, make_objective
 from drpo.aggregation import Mode
-from drpo.diagnostics import quantile
+from drpo.diagnostics import quantile, verdicts
 from drpo.errors import ConfigError, DataError, suggest
 from drpo.metrics import Maximum, Minimum
 
@@ -335,7 +335,11 @@ def test_diagnose_by_hand():
         "beyond_delta": 3 / 6,
         "beyond_delta_positive": 1 / 3,
         "beyond_delta_negative": 2 / 2,
+        "beyond_delta_diverging": 2 / 4,
+        "beyond_delta_converging": 1 / 1,
         "harmful_share": 4 / 6,  # the first, second, fourth and last
+        "harmful_share_positive": 3 / 3,
+        "harmful_share_negative": 1 / 2,
         "mismatch": sum(mismatch) / 6,
         "mismatch_max": math.log(1e4),
         "k3_kl": (
@@ -364,11 +368,33 @@ def test_diagnose_with_an_objective():
     weights = [1 / 3, -1.0, 5.0, -1 / 3, 1 - 0.0049995 / 0.15]
     found = {name: metric.item() for name, metric in diagnose(batch, 0.15, make_objective("drpo")).items()}
     assert found["weight"] == pytest.approx(sum(weights) / 5, rel=1e-9)
+    assert found["weight_diverging"] == pytest.approx((weights[0] + weights[1] + weights[3] + weights[4]) / 4)
+    assert found["weight_converging"] == pytest.approx(5.0)
     assert found["corrective_share"] == pytest.approx(2 / 5)
-    assert found["dropped_share"] == 0.0
+    assert (found["corrective_share_positive"], found["corrective_share_negative"]) == pytest.approx((1 / 3, 1 / 2))
+    assert found["corrective_mass"] == pytest.approx(1.25 / 10004.25)  # Σ|Âr| = 1.5 + .5 + 1.5 + .75 + 1e4
+    assert found["dropped_share"] == found["dropped_mass"] == found["dropped_share_positive"] == 0.0
     found = {name: metric.item() for name, metric in diagnose(batch, 0.15, make_objective("dppo_tv")).items()}
     assert (found["weight"], found["corrective_share"], found["dropped_share"]) == pytest.approx((3 / 5, 0, 2 / 5))
-    assert set(found) - set(diagnose(batch, 0.15)) == {"weight", "corrective_share", "dropped_share"}
+    assert (found["dropped_share_positive"], found["dropped_share_negative"]) == pytest.approx((1 / 3, 1 / 2))
+    assert (found["dropped_mass"], found["corrective_mass"]) == pytest.approx((1.25 / 10004.25, 0))
+    assert set(found) - set(diagnose(batch, 0.15)) == {
+        "weight", "weight_diverging", "weight_converging", "corrective_share", "corrective_share_positive",
+        "corrective_share_negative", "corrective_mass", "dropped_share", "dropped_share_positive",
+        "dropped_share_negative", "dropped_mass",
+    }  # fmt: skip
+
+
+def test_verdicts_of_several_objectives_on_the_same_batch():
+    batch = diagnosed().batch()
+    found = verdicts(batch, {name: make_objective(name) for name in ("surrogate", "ppo", "drpo")})
+    values = {label: {name: metric.item() for name, metric in of.items()} for label, of in found.items()}
+    shares = {"corrective_share": 0, "dropped_share": 0, "corrective_mass": 0, "dropped_mass": 0}
+    assert values["surrogate"] == shares
+    # PPO drops the first, the second, the fourth and the last: the diverging ones, outside 1 ± .2.
+    assert values["ppo"] == pytest.approx({**shares, "dropped_share": 4 / 5, "dropped_mass": 1 - 1.5 / 10004.25})
+    alone = diagnose(batch, 0.15, make_objective("drpo"))
+    assert values["drpo"] == {name: alone[name].item() for name in shares}
 
 
 @given(tokens=token_batches(zero_advantages=True), cut=st.integers(0, 12))

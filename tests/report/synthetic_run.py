@@ -85,6 +85,13 @@ def update_record(step: int, update: int, steps: int, rng: np.random.Generator) 
         "weight": weight.mean(),
         "corrective_share": (weight < 0).mean(),
         "dropped_share": 0.0,
+        "corrective_mass": ratio[weight < 0].sum() / ratio.sum(),
+        "dropped_mass": 0.0,
+        "others": {
+            "ppo": {"dropped_mass": float(((np.abs(ratio - 1) > 0.2) & (distance > 0.01)).mean())},
+            "dppo_tv": {"dropped_mass": float(ratio[weight < 0].sum() / ratio.sum())},
+            "drpo": {"corrective_mass": float(ratio[weight < 0].sum() / ratio.sum())},
+        },
         "mismatch": np.abs(log_ratio).mean(),
         "mismatch_p95": np.quantile(np.abs(log_ratio), 0.95),
         "mismatch_max": np.abs(log_ratio).max(),

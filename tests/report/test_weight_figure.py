@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import drpo
+from drpo.cli.plots import heatmap, labels
+from drpo.report.heatmap import heatmap_figure
 from drpo.report.weights import weight_figure, weight_panels
 
 SHIFT = np.linspace(-0.1, 0.4, 501)
@@ -40,3 +43,35 @@ def test_the_script_measures_what_the_papers_say() -> None:
     assert at["DPPO"] == pytest.approx([1, 1, 0])
     assert at["PPO"] == pytest.approx([1, 0, 0])
     assert at["SPO"] == pytest.approx([0.5, -24, -149], rel=1e-4)
+
+
+def test_a_heat_map_shows_every_panel_with_its_weights_cut_to_the_scale() -> None:
+    axis = np.linspace(0, 1, 11)
+    weights = np.add.outer(axis, axis) * 5 - 5  # −5 … 5
+    figure = heatmap_figure(axis, {f"panel {i}": weights for i in range(5)}, boundary=0.2)
+    panels = [panel for panel in figure.axes if panel.get_title(loc="left")]
+    assert [panel.get_title(loc="left") for panel in panels] == [f"panel {i}" for i in range(5)]
+    for panel in panels:
+        (mesh,) = panel.collections
+        values = np.asarray(mesh.get_array()).reshape(11, 11)
+        assert np.allclose(values, np.clip(weights, -2, 2))
+        assert len(panel.lines) == 3  # π = μ and π = μ ± δ
+    (plain,) = [a for a in heatmap_figure(axis, {"one": weights}, boundary=12.5).axes if a.get_title(loc="left")]
+    assert len(plain.lines) == 1
+
+
+def test_heat_maps_have_mu_along_the_bottom() -> None:
+    """DRPO's weight for a rare token that has become likely is negative: top left, for Â > 0."""
+    figure = heatmap({"drpo": drpo.make_objective("drpo")}, boundary=0.15)
+    panel = next(a for a in figure.axes if a.get_title(loc="left") == "drpo\nÂ > 0")
+    (mesh,) = panel.collections
+    values = np.asarray(mesh.get_array()).reshape(301, 301)
+    assert values[-1, 0] == -2 and values[0, -1] == 2 and values[150, 150] == pytest.approx(1)
+
+
+def test_labels_name_what_was_changed() -> None:
+    made = [drpo.make_objective("drpo"), drpo.make_objective("drpo", delta=0.2),
+            drpo.make_objective("grpo", anchor="proximal", modifiers=["tis"])]  # fmt: skip
+    found = list(labels(made))
+    assert found[:2] == ["drpo", "drpo (delta = 0.2)"]
+    assert found[2] == "grpo (anchor = proximal, tis)"

@@ -158,8 +158,12 @@ def test_what_a_run_leaves_behind(copyist: Path, tmp_path: Path) -> None:
         "beyond_delta_negative", "corrective_share", "mismatch", "mismatch_p95", "mismatch_max", "k3_kl",
         "gradient_norm", "failed_rewards",
     }
+    promised |= {"corrective_mass", "dropped_mass", "weight_diverging", "weight_converging", "harmful_share_positive"}
     for record in updates:
         assert promised <= set(record)
+        assert set(record["others"]) >= {"ppo", "dppo_tv", "drpo", "m2po"}
+        assert all(0 <= share <= 1 for others in record["others"].values() for share in others.values())
+        assert record["others"]["drpo"]["corrective_mass"] == record["corrective_mass"]  # the run's own objective
         assert set(record["timing"]) == {"sampling", "grading", "training", "tokens_per_second"}
         assert record["sequences"] == 16
         # Padding is never counted: a response of the copy task has 1 to 4 tokens.

@@ -84,9 +84,28 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's dire
 
 @app.command()
 def objectives(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Explain this one.")] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]... [NAME.parameter=value]...",
+            help="Explain these objectives or modifiers; with --plot, draw them with these parameters.",
+        ),
+    ] = None,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw gradient weights: against π − μ, and as heat maps over (μ, π).")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures of --plot. Default: here.")] = None,
 ) -> None:
-    """List the objectives with their equations, parameters and sources."""
+    """List the objectives with their equations, parameters and sources; explain or draw some.
+
+    Examples:
+
+      drpo objectives
+
+      drpo objectives drpo tis
+
+      drpo objectives --plot drpo dppo_kl sapo drpo.delta=0.2 --out figures
+    """
     from drpo.cli.objectives import run_objectives
 
-    run_objectives(name)
+    run_objectives(arguments or [], plot, out)

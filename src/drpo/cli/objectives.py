@@ -2,30 +2,77 @@
 
 from __future__ import annotations
 
-import inspect
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from drpo.errors import ConfigError, suggest
-from drpo.objectives import OBJECTIVES
+from drpo.errors import ConfigError
+from drpo.objectives import MODIFIERS, OBJECTIVES, make_objective
+from drpo.objectives.documentation import documentation
+from drpo.train.config import parse_overrides
+
+#: What `--plot` shows unless told otherwise.
+SHOWN = ("ppo", "spo", "dppo_tv", "drpo")
 
 
-def run_objectives(name: str | None) -> None:
-    """List every objective, or explain one."""
-    console = Console()
-    if name is not None:
-        if name not in OBJECTIVES:
-            raise ConfigError(f"unknown objective {name!r}.{suggest(name, OBJECTIVES)}")
-        console.print(f"{name}({_parameters(name)})\n", highlight=False, markup=False)
-        console.print(inspect.getdoc(OBJECTIVES[name]), highlight=False, markup=False, soft_wrap=True)
+def run_objectives(arguments: list[str], plot: bool, out: Path | None) -> None:
+    """List every objective, explain those that are named, or draw them."""
+    names = [argument for argument in arguments if "=" not in argument]
+    settings = [argument for argument in arguments if "=" in argument]
+    for name in names:
+        documentation(name)  # refuses what does not exist
+    if plot:
+        draw(names or list(SHOWN), settings, out or Path())
         return
-    table = Table("objective", "parameters = defaults", "what it does", box=None, pad_edge=False)
-    for key, cls in OBJECTIVES.items():
-        table.add_row(key, _parameters(key), (inspect.getdoc(cls) or "").split("\n")[0])
-    console.print(table)
-    console.print("\n`drpo objectives NAME` gives equation, ranges and source.", highlight=False)
+    if settings or out is not None:
+        raise ConfigError(f"{settings[0] if settings else '--out'} is for --plot only. Add --plot, or leave it out.")
+    console = Console()
+    for name in names:
+        explain(console, name)
+    if not names:
+        list_all(console)
 
 
-def _parameters(name: str) -> str:
-    return ", ".join(f"{key}={value}" for key, value in OBJECTIVES[name].parameters().items())
+def list_all(console: Console) -> None:
+    """Name, defaults, equation and source of everything."""
+    for title, registry in (("Objectives", OBJECTIVES), ("Modifiers, for any objective", MODIFIERS)):
+        console.print(f"{title}\n", style="bold")
+        for name in registry:
+            about = documentation(name)
+            console.print(f"{about.signature}  ", style="bold", end="", highlight=False, markup=False)
+            console.print(about.summary, highlight=False, markup=False, soft_wrap=True)
+            for head in ("Equation", "Source"):
+                console.print(f"    {about.sections[head]}", style="dim", highlight=False, markup=False, soft_wrap=True)
+            console.print()
+    console.print("`drpo objectives NAME` gives ranges, units and deviations; `drpo objectives --plot NAME…` draws.",
+                  highlight=False)
+
+
+def explain(console: Console, name: str) -> None:
+    """The whole docstring of one."""
+    about = documentation(name)
+    console.print(f"{about.signature}\n", highlight=False, markup=False)
+    console.print(about.text + "\n", highlight=False, markup=False, soft_wrap=True)
+
+
+def draw(names: list[str], settings: list[str], folder: Path) -> None:
+    """Both pictures of the named objectives, their parameters changed by ``name.parameter=value``."""
+    from drpo.cli.plots import labels, write_plots
+    from drpo.report.weights import STYLES
+
+    if len(names) > len(STYLES):
+        raise ConfigError(f"{len(names)} objectives in one picture cannot be told apart; draw {len(STYLES)} at most")
+    changes: dict[str, Any] = parse_overrides(settings)
+    for name, change in changes.items():
+        if name not in names or not isinstance(change, dict):
+            raise ConfigError(f"{name!r} is not among the objectives to draw ({', '.join(names)}). Write for example "
+                              "drpo.delta=0.2")
+    objectives = []
+    for name in names:
+        if name in MODIFIERS:
+            raise ConfigError(f"{name} is a modifier: draw an objective with it, for example `drpo objectives --plot "
+                              f"grpo \"grpo.modifiers=[{name}]\" grpo.anchor=proximal`")
+        objectives.append(make_objective(name, **changes.get(name, {})))
+    for file in write_plots(labels(objectives), folder):
+        Console().print(str(file), highlight=False)

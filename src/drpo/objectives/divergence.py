@@ -84,7 +84,7 @@ class DPPOKL(DPPO):
 
     Equation: J = M r Â, with M = 0 iff Â(r − 1) > 0 and μ log(μ/π) + (1 − μ) log((1 − μ)/(1 − π)) > kl_max, else 1;
     w = M. ratio_cap as in `dppo_tv`.
-    Source: Qi et al., arXiv:2602.04879, Eq. 14.
+    Source: Qi et al., arXiv:2602.04879 (Binary-KL).
     Shapes: loss [N].
     Parameters:
         kl_max: bound on the binary KL, nats, > 0.
@@ -297,7 +297,7 @@ class M2PO(Objective):
 
     Equation: J = M r Â; the tokens of the update are dropped (M = 0) in the order of falling log² r until the mean of
     log² r over the remaining ones is at most second_moment_max; w = M.
-    Source: Zheng et al., arXiv:2510.01161, Eq. 6–7 and Algorithm 1.
+    Source: Zheng et al., arXiv:2510.01161.
     Shapes: loss [N], of a whole update: the decision is one over all of its tokens.
     Parameters:
         second_moment_max: bound on the mean of log² r, nats², > 0.

@@ -156,7 +156,7 @@ class OPSM(Modifier):
     """Off-policy sequence masking: drop bad responses that the policy has already moved away from.
 
     Equation: factor = 0 where Â < 0 and mean_t log(μ/π) > kl_max over the sequence, else 1.
-    Source: DeepSeek-V3.2, arXiv:2512.02556, §3.1 (off-policy sequence masking).
+    Source: DeepSeek-V3.2, arXiv:2512.02556 (off-policy sequence masking).
     Anchor: either.
     Parameters:
         kl_max: bound on the mean of log μ − log π, nats, > 0.
@@ -181,7 +181,7 @@ class EntropyTop(Modifier):
     """Train on the tokens at which the policy is undecided.
 
     Equation: factor = 1 for the fraction of the update's tokens that has the highest entropy, else 0.
-    Source: Wang et al., arXiv:2506.01939, Eq. 5.
+    Source: Wang et al., arXiv:2506.01939.
     Anchor: either.
     Parameters:
         fraction: share of tokens that is kept, in (0, 1].

@@ -26,7 +26,7 @@ class TROLL(Objective):
     Equation: J = (p/μ) Â − coefficient · KL(π‖sg p); p is the distribution nearest to π in KL(p‖π) with
     KL(p‖μ) ≤ kl_max: π itself inside the region, else p ∝ π^t μ^(1 − t) with t in (0, 1) at the bound. The gradient
     passes through p, t included: dt = −t Cov_p(f, df)/Var_p(f), with f = log π − log μ. Inside w = 1.
-    Source: Becker et al., arXiv:2510.03817, Eq. 4–8.
+    Source: Becker et al., arXiv:2510.03817.
     Shapes: loss [N]; the top-K fields of the batch [N, K], of which the first k are read (all, if K < k).
     Parameters:
         kl_max: bound on KL(p‖μ), nats, > 0.

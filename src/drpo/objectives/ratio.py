@@ -116,7 +116,7 @@ class TrulyPPO(RatioInterval):
 
     Equation: J = min(r Â, F(r) Â), with F(r) = clip(r) − rollback · (r − clip(r)) and clip(r) as in `ppo`;
     w = −rollback where Â(r − 1) > 0 and r is outside the interval, else 1.
-    Source: Wang et al., arXiv:1903.07940, Eq. 8–9 (PPO-RB).
+    Source: Wang et al., arXiv:1903.07940 (PPO-RB).
     Shapes: loss [N].
     Parameters:
         ratio_low, ratio_high: as in `ppo`.
@@ -169,7 +169,7 @@ class CISPO(Objective):
     """Clipped importance-sampling policy optimization: the ratio is a capped constant, and no token is dropped.
 
     Equation: J = sg(min(r, ratio_cap)) Â log π; w = min(1, ratio_cap / r).
-    Source: MiniMax, arXiv:2506.13585, Eq. 4–5.
+    Source: MiniMax, arXiv:2506.13585 (CISPO).
     Shapes: loss [N].
     Parameters:
         ratio_cap: the largest importance ratio to weigh with, a ratio, > 0.
@@ -194,7 +194,7 @@ class AIPO(CISPO):
     """Asynchronous importance-weighted policy optimization: the one-sided cap of `cispo`, lower.
 
     Equation: J = sg(min(r, ratio_cap)) Â log π; w = min(1, ratio_cap / r).
-    Source: LlamaRL, arXiv:2505.24034, §5.
+    Source: LlamaRL, arXiv:2505.24034 (AIPO).
     Shapes: loss [N].
     Parameters:
         ratio_cap: as in `cispo`; the paper suggests 2 to 10.
@@ -211,7 +211,7 @@ class TOPR(Objective):
     """Tapered off-policy REINFORCE: good responses are imitated, bad ones unlearned only while they are likely.
 
     Equation: J = Â log π where Â ≥ 0, sg(min(r, 1)) Â log π where Â < 0; w = 1/r, and min(1, 1/r).
-    Source: Le Roux et al., arXiv:2503.14286, Eq. 8.
+    Source: Le Roux et al., arXiv:2503.14286.
     Shapes: loss [N].
     Deviations: the paper tapers by the ratio of the whole response, here it is the token's; so nothing is lost when
     long responses make every sequence ratio vanish. The source could not be read in full.
@@ -230,7 +230,7 @@ class SAPO(Objective):
 
     Equation: J = (4/τ) σ(τ(r − 1)) Â, with τ = tau_positive where Â > 0 and tau_negative elsewhere;
     w = 4 σ(τ(r − 1)) (1 − σ(τ(r − 1))), 1 at r = 1 and falling on both sides.
-    Source: Gao et al., arXiv:2511.20347, Eq. 6–7.
+    Source: Gao et al., arXiv:2511.20347.
     Shapes: loss [N].
     Parameters:
         tau_positive: sharpness for positive advantages, in inverse ratios, > 0.
@@ -261,7 +261,7 @@ class Kimi(Objective):
 
     Equation: J = M r Â − coefficient · log² r, with M = 1 iff |log r| ≤ log_ratio_max;
     w = M − 2 coefficient · log r / (r Â).
-    Source: Kimi k1.5, arXiv:2501.12599, Eq. 3 (the squared log-ratio); the window is from the token-level clipping of
+    Source: Kimi k1.5, arXiv:2501.12599 (the squared log-ratio); the window is from the token-level clipping of
     its successors.
     Shapes: loss [N].
     Parameters:
@@ -295,7 +295,7 @@ class MiniRL(RatioInterval):
 
     Equation: J = M (π/μ) Â, with M = 0 iff Â > 0 and π/π_old > 1 + ratio_high, or Â < 0 and π/π_old < 1 − ratio_low;
     w = M.
-    Source: Zheng et al., arXiv:2512.01374, §3 (MiniRL).
+    Source: Zheng et al., arXiv:2512.01374 (MiniRL).
     Shapes: loss [N]; proximal_logprobs [N].
     Parameters:
         ratio_low: how far π/π_old may fall below 1, a ratio, in (0, 1].

@@ -194,7 +194,7 @@ class MDPO(Objective):
 
     Equation: J = r Â − (1/step_size) · (r log r − (r − 1)); w = 1 − log r / (step_size · Â), which is 0 where
     π = μ exp(step_size · Â), the mirror-descent step.
-    Source: Tomar et al., arXiv:2005.09814, Eq. 7 (on-policy MDPO).
+    Source: Tomar et al., arXiv:2005.09814 (on-policy MDPO).
     Shapes: loss [N].
     Parameters:
         step_size: of the mirror descent, in inverse units of the advantage, > 0; the paper anneals it, here the caller

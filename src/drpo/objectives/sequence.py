@@ -19,7 +19,7 @@ class GSPO(RatioInterval):
 
     Equation: J_t = min(s Â, clip(s, 1 − ratio_low, 1 + ratio_high) Â), with s = exp(mean_t log r_t) the same for all
     tokens of a sequence; w_t = M s / r_t, with M = 0 iff Â(s − 1) > 0 and s is outside the interval.
-    Source: Zheng et al., arXiv:2507.18071, Eq. 5–7.
+    Source: Zheng et al., arXiv:2507.18071.
     Shapes: loss [N].
     Parameters:
         ratio_low: how far s may fall below 1, a ratio, in (0, 1].
@@ -46,7 +46,7 @@ class GMPO(Objective):
     Equation: J_t = g Â, with g = exp(mean_t c_t) the same for all tokens of a sequence, and c_t = min(log r_t,
     log_ratio_max) where Â > 0, max(log r_t, −log_ratio_max) where Â < 0; w_t = M_t g / r_t, with M_t = 0 iff
     Â log r_t > 0 and |log r_t| > log_ratio_max.
-    Source: Zhao et al., arXiv:2507.20673, Eq. 4 and Algorithm 1.
+    Source: Zhao et al., arXiv:2507.20673.
     Shapes: loss [N].
     Parameters:
         log_ratio_max: bound on a diverging token's |log r|, nats, > 0.

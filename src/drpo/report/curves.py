@@ -110,6 +110,25 @@ def _trust_region(history: History) -> list[Chart]:
             text=percent,
         ),
         Chart(
+            "Gradient held back",
+            "share of the plain surrogate's gradient, Σ|Âr|, at those tokens.",
+            [
+                Line("w < 0", history.by_step("corrective_mass")),
+                Line("w = 0", history.average("dropped_mass"), 2, dashed=True),
+            ],
+            text=percent,
+        ),
+        Chart(
+            "What others would hold back",
+            "share of the gradient that other objectives, at their defaults, would reverse or drop on the same tokens.",
+            [
+                Line("PPO", history.average("others.ppo.dropped_mass"), 3),
+                Line("DPPO", history.average("others.dppo_tv.dropped_mass"), 2, dashed=True),
+                Line("DRPO", history.average("others.drpo.corrective_mass")),
+            ],
+            text=percent,
+        ),
+        Chart(
             "Ratio π/μ",
             "over the tokens of an update.",
             [

@@ -15,6 +15,10 @@ Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 #: Colour, dashes and width. Okabe and Ito's colour-blind-safe colours, dashes for those who see none, and
 #: widths that let a later curve lie on an earlier one without hiding it; the last is the loudest.
 STYLES = (
+    ("#000000", (0, (1, 2.5)), 1.8),
+    ("#cc79a7", (0, (6, 1.5, 1, 1.5)), 2.0),
+    ("#56b4e9", (0, (6, 2)), 2.0),
+    ("#e69f00", "solid", 2.0),
     ("#b9c0c7", "solid", 6.0),
     ("#d55e00", (0, (3, 1.5)), 2.0),
     ("#009e73", (0, (1, 1.1)), 2.4),

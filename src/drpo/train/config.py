@@ -151,7 +151,7 @@ def load_config(
     values = TrainConfig().as_dict()
     sources = dict.fromkeys(_flat(values), "default")
     _merge(values, sources, _read_yaml(file), str(file))
-    _merge(values, sources, _parse_overrides(overrides), "command line")
+    _merge(values, sources, parse_overrides(overrides), "command line")
     return validate_config(values), sources
 
 
@@ -223,7 +223,12 @@ def _read_yaml(file: str | Path | None) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """``key.sub=value`` texts as nested values.
+
+    Raises:
+        ConfigError: one is not of that form.
+    """
     values: dict[str, Any] = {}
     where: dict[str, Any]
     for override in overrides:

@@ -12,16 +12,19 @@ from typing import Any
 import torch
 
 from drpo.batch import TokenBatch
-from drpo.diagnostics import diagnose, quantile
+from drpo.diagnostics import diagnose, quantile, verdicts
 from drpo.divergence import at_least_float32, binary_tv
 from drpo.errors import TrainingError
 from drpo.metrics import Metric
-from drpo.objectives import Objective, gradient_weight
+from drpo.objectives import Objective, gradient_weight, make_objective
 from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES
 from drpo.train.config import TrainConfig
 from drpo.train.gradient import accumulate_gradient
 from drpo.train.policy import Policy
 from drpo.train.rollout import Sample
+
+#: What every update is judged by as well, at their defaults: each holds tokens back by another rule.
+OTHERS = {name: make_objective(name) for name in ("ppo", "spo", "dppo_tv", "dppo_kl", "drpo", "gspo", "cppo", "m2po")}
 
 
 def update_policy(
@@ -81,6 +84,10 @@ def token_metrics(batch: TokenBatch, objective: Objective, delta: float) -> dict
     return {
         **{name: metric.item() for name, metric in diagnose(batch, delta, objective).items()},
         "delta": delta,
+        "others": {
+            label: {name: metric.item() for name, metric in found.items()}
+            for label, found in verdicts(batch, OTHERS).items()
+        },
         "entropy": Metric.of(batch.entropy).item(),
         "shift_p99": quantile(shift, 0.99),
         "mismatch_p95": quantile(mismatch, 0.95),

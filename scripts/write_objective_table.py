@@ -1,0 +1,60 @@
+"""Write docs/objectives.md from the docstrings of the objectives and modifiers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from drpo.objectives import MODIFIERS, OBJECTIVES
+from drpo.objectives.documentation import documentation
+
+FILE = Path(__file__).resolve().parents[1] / "docs" / "objectives.md"
+HEAD = """# The objectives
+
+*Made from the docstrings by `python scripts/write_objective_table.py`; `drpo objectives NAME` says the same, with
+ranges, units and deviations.*
+
+r = π/μ is the ratio of the policy under training to the one that sampled, Â the advantage, sg a constant for the
+gradient. J is ascended. w is the gradient weight: ∇J = Â r w ∇log π, so that w = 1 is the plain surrogate, 0 drops the
+token and w < 0 pulls it back. A name from this table goes into `drpo.make_objective(name, …)`, and into a
+configuration as `objective.name`.
+
+An objective is anchored on μ. `anchor="proximal"` puts the trainer's own π_old (`proximal_logprobs`) in the place of μ:
+the ratio is then π/π_old, how stale a sample is, and the mismatch of the two engines, π_old/μ, is left to a modifier.
+One that would correct this mismatch where the ratio π/μ does so already is refused.
+
+```python
+drpo.make_objective("grpo", anchor="proximal", modifiers=[{"name": "tis", "ratio_cap": 2.0}])
+```
+"""
+
+
+def table(names: list[str], column: str) -> str:
+    """A Markdown table of ``names``."""
+    rows = [f"| {column}, parameters = defaults | what it does | equation | source |", "| --- | --- | --- | --- |"]
+    for name in names:
+        about = documentation(name)
+        cells = (f"`{about.signature}`", about.summary, about.sections["Equation"], about.sections["Source"])
+        rows.append("| " + " | ".join(cell(text) for text in cells) + " |")
+    return "\n".join(rows)
+
+
+def cell(text: str) -> str:
+    """Safe inside a table, arXiv numbers as links."""
+    text = text.replace("|", "\\|")
+    return re.sub(r"arXiv:(\d{4}\.\d{5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
+
+
+def page() -> str:
+    """The whole file."""
+    needs = [f"`{name}`: {', '.join(cls.needs)}" for name, cls in {**OBJECTIVES, **MODIFIERS}.items() if cls.needs]
+    return "\n\n".join([
+        HEAD.rstrip(), table(list(OBJECTIVES), "objective"), "## Modifiers",
+        "Constant factors on the loss of any objective.", table(list(MODIFIERS), "modifier"),
+        "## What needs more than the sampled token", "\n".join(f"- {line}" for line in needs),
+    ]) + "\n"  # fmt: skip
+
+
+if __name__ == "__main__":
+    FILE.write_text(page(), encoding="utf-8")
+    print(FILE)

@@ -1,0 +1,85 @@
+"""`drpo objectives --plot`: weights measured on the objectives themselves, drawn by `drpo.report`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from drpo.errors import CheckpointError
+from drpo.objectives import OBJECTIVES, Objective
+from drpo.objectives.slices import token_weights
+from drpo.report.heatmap import heatmap_figure
+from drpo.report.weights import Curves, weight_panels
+
+#: Behaviour probabilities of the panels that show w against the shift.
+TOKENS = {"Common token: μ = 0.5": 0.5, "Rare token: μ = 0.01": 0.01}
+#: Points along a curve, and along each side of a heat map.
+SAMPLES, CELLS = 8001, 301
+
+
+def write_plots(objectives: Mapping[str, Objective], folder: Path) -> list[Path]:
+    """Both pictures of ``objectives`` (label → objective); a δ that all share is marked.
+
+    Raises:
+        CheckpointError: the folder cannot be written to.
+    """
+    bounds = {value for o in objectives.values() if (value := o.settings().get("delta")) is not None}
+    boundary = bounds.pop() if len(bounds) == 1 else None
+    files = {"objectives-weights.png": weights, "objectives-heatmap.png": heatmap}
+    written = []
+    for name, draw in files.items():
+        file = folder / name
+        figure = draw(objectives, boundary)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(file, dpi=160)
+        except OSError as error:
+            raise CheckpointError(f"cannot write {file}: {error.strerror or error}. Choose another --out.") from error
+        written.append(file)
+    return written
+
+
+def weights(objectives: Mapping[str, Objective], boundary: float | None) -> Figure:
+    """w against π − μ for a positive advantage, a panel a token."""
+    return weight_panels(
+        {title: curves(objectives, mu) for title, mu in TOKENS.items()}, boundary,
+        x_label="π − μ, for a positive advantage",
+    )  # fmt: skip
+
+
+def curves(objectives: Mapping[str, Objective], mu: float, shifts: tuple[float, float] = (-0.1, 0.4)) -> Curves:
+    """Label → (π − μ, w) for a token of behaviour probability ``mu`` with a positive advantage."""
+    shift = np.linspace(max(shifts[0], -mu * 0.999), min(shifts[1], (1 - mu) * 0.999), SAMPLES)
+    behavior = np.full_like(shift, mu)
+    return {
+        label: (shift, token_weights(objective, behavior + shift, behavior, 1.0))
+        for label, objective in objectives.items()
+    }
+
+
+def heatmap(objectives: Mapping[str, Objective], boundary: float | None) -> Figure:
+    """w over (μ, π), a row for each sign of the advantage."""
+    axis = np.linspace(0.002, 0.998, CELLS)
+    policy, behavior = np.meshgrid(axis, axis, indexing="ij")
+    panels: dict[str, Any] = {}
+    for advantage, sign in ((1.0, "Â > 0"), (-1.0, "Â < 0")):
+        for label, objective in objectives.items():
+            panels[f"{label}\n{sign}"] = token_weights(objective, policy, behavior, advantage)
+    return heatmap_figure(axis, panels, boundary)
+
+
+def labels(objectives: Sequence[Objective]) -> dict[str, Objective]:
+    """A label for each objective: its name, with the parameters that are not its defaults and its modifiers."""
+    found: dict[str, Objective] = {}
+    for objective in objectives:
+        settings = objective.settings()
+        defaults = OBJECTIVES[settings.pop("name")].parameters()
+        modifiers = [modifier["name"] for modifier in settings.pop("modifiers", [])]
+        changed = [f"{key} = {value}" for key, value in settings.items() if value != defaults.get(key, "behavior")]
+        inside = ", ".join([*changed, *modifiers])
+        found[objective.name + (f" ({inside})" if inside else "")] = objective
+    return found

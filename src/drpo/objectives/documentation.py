@@ -1,0 +1,47 @@
+"""What the docstrings say, taken apart: they are the one home of equations, ranges and sources."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from drpo.errors import ConfigError, suggest
+from drpo.objectives import MODIFIERS, OBJECTIVES
+
+HEADS = ("Equation", "Source", "Anchor", "Shapes", "Parameters", "Deviations")
+
+
+@dataclass(frozen=True, slots=True)
+class Documentation:
+    """One objective or modifier: its name, defaults, first line, whole docstring, and sections by their heads."""
+
+    name: str
+    defaults: dict[str, Any]
+    summary: str
+    text: str
+    sections: dict[str, str]
+
+    @property
+    def signature(self) -> str:
+        """``name(parameter=default, …)``."""
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.defaults.items())})"
+
+
+def documentation(name: str) -> Documentation:
+    """Of the objective or modifier registered as ``name``.
+
+    Raises:
+        ConfigError: neither is (with the nearest known name).
+    """
+    known: dict[str, type[Any]] = {**OBJECTIVES, **MODIFIERS}
+    if name not in known:
+        raise ConfigError(f"unknown objective {name!r}.{suggest(name, known)}")
+    text = inspect.getdoc(known[name]) or ""
+    summary, _, rest = text.partition("\n\n")
+    parts = re.split(rf"^({'|'.join(HEADS)}): ?", rest, flags=re.MULTILINE)
+    bodies = zip(parts[1::2], parts[2::2], strict=True)
+    sections = {head: re.sub(r"\s*\n\s*", " ", body).strip() for head, body in bodies}
+    defaults = {field.name: field.default for field in fields(known[name]) if field.default is not MISSING}
+    return Documentation(name, defaults, summary, text, sections)

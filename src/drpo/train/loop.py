@@ -94,8 +94,9 @@ class Trainer:
         while self.progress.step < config.steps:
             step = self.progress.step + 1
             rollout = self.roll_out(step)
-            self.update(rollout, step)
+            records = self.update(rollout, step)
             self.progress = Progress(step, self.progress.updates, self.progress.cursor + config.prompts_per_step)
+            self.observer.on_step(records)
             stopping = stop_requested() and step < config.steps
             if step == config.steps or (config.eval_every and step % config.eval_every == 0):
                 self.evaluate()
@@ -118,12 +119,13 @@ class Trainer:
                                   f"example: {rollout.failures[0]}")
         return rollout
 
-    def update(self, rollout: Rollout, step: int) -> None:
-        """``updates_per_step`` optimizer steps, each on its own share of the responses."""
+    def update(self, rollout: Rollout, step: int) -> list[dict[str, Any]]:
+        """``updates_per_step`` optimizer steps, each on its own share of the responses; their metrics."""
         config = self.config
         order = list(range(len(rollout.samples)))
         random.Random(derive_seed(config.seed, "minibatches", step)).shuffle(order)
         parts = [part.tolist() for part in np.array_split(order, config.updates_per_step) if len(part)]
+        records = []
         for index, part in enumerate(parts):
             self.set_learning_rate()
             record = update_policy(
@@ -144,7 +146,8 @@ class Trainer:
                 "timing": {**seconds, "tokens_per_second": record["tokens"] / sum(seconds.values())},
             }
             self.run.append_metrics(record)
-            self.observer.on_update(record)
+            records.append(record)
+        return records
 
     def set_learning_rate(self) -> None:
         """Linear warm-up over ``warmup_updates``, then constant."""

@@ -102,7 +102,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="blocks of each")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
-    config, _ = load_config(None, ["updates_per_step=1", "learning_rate=1e-9", "device=cpu", "max_new_tokens=64"])
+    settings = ["updates_per_step=1", "learning_rate=1e-9", "device=cpu", "max_new_tokens=64", "task.max_digits=2"]
+    config, _ = load_config(None, settings)
     ours: list[dict[str, float]] = []
     trl: list[dict[str, float]] = []
     ratios = []

@@ -54,7 +54,7 @@ def our_steps(config: TrainConfig, steps: int, folder: Path) -> list[dict[str, f
 def trl_steps(config: TrainConfig, steps: int, folder: Path) -> list[dict[str, float]]:
     """Seconds and response tokens of each of TRL's steps."""
     from datasets import Dataset
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
     task = make_task(config.task.name, **config.task.parameters)
@@ -90,6 +90,7 @@ def trl_steps(config: TrainConfig, steps: int, folder: Path) -> list[dict[str, f
         model=policy.model, processing_class=policy.tokenizer, reward_funcs=reward, args=settings,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in by_prompt]), callbacks=[Clock()],
     )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return measured[WARM_UP:]
 
@@ -101,7 +102,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="blocks of each")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
-    config, _ = load_config(None, ["updates_per_step=1", "learning_rate=1e-9", "device=cpu", "max_new_tokens=64"])
+    settings = ["updates_per_step=1", "learning_rate=1e-9", "device=cpu", "max_new_tokens=64", "task.max_digits=2"]
+    config, _ = load_config(None, settings)
     ours: list[dict[str, float]] = []
     trl: list[dict[str, float]] = []
     ratios = []

@@ -88,8 +88,8 @@ class RunDirectory:
         """Forget everything recorded after ``step``, as a resumed run will record it again."""
         kept = [record for record in self.read_metrics() if record["step"] <= step]
         self._write(self.metrics_file, "".join(_line(record) for record in kept))
-        for file in self.rollouts.glob("*.jsonl"):
-            if int(file.stem.rsplit("-", 1)[1]) > step:
+        for file in self.rollouts.glob("*-[0-9]*.jsonl"):
+            if _step_of(file) > step:
                 file.unlink()
 
     def write_rollouts(self, name: str, step: int, records: Iterable[dict[str, Any]]) -> None:
@@ -98,8 +98,8 @@ class RunDirectory:
 
     def read_rollouts(self, name: str) -> dict[int, list[dict[str, Any]]]:
         """Step → records of every ``rollouts/NAME-*.jsonl``, in order of step."""
-        files = sorted(self.rollouts.glob(f"{name}-*.jsonl"))
-        return {int(file.stem.rsplit("-", 1)[1]): list(read_jsonl(file)) for file in files}
+        files = sorted(self.rollouts.glob(f"{name}-[0-9]*.jsonl"), key=_step_of)
+        return {_step_of(file): list(read_jsonl(file)) for file in files}
 
     def write_report(self, html: str) -> None:
         """Write report.html."""
@@ -128,6 +128,10 @@ class RunDirectory:
         return CheckpointError(f"cannot write to {self.path}: {error.strerror or error}. Free space or fix its "
                                f"permissions, then continue with `drpo train --resume {self.path}`, or choose "
                                "another directory with --out.")
+
+
+def _step_of(rollout_file: Path) -> int:
+    return int(rollout_file.stem.rsplit("-", 1)[1])
 
 
 def _line(record: dict[str, Any]) -> str:

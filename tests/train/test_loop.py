@@ -37,8 +37,8 @@ class Recorder(Observer):
     def on_note(self, text: str) -> None:
         self.notes.append(text)
 
-    def on_update(self, record: dict[str, Any]) -> None:
-        self.updates.append(record)
+    def on_step(self, records: list[dict[str, Any]]) -> None:
+        self.updates += records
 
 
 def run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,6 @@ class PlainDisplay(Observer):
 
     def __init__(self, console: Console):
         self.console = console
-        self.updates: list[dict[str, Any]] = []
         self.heldout: float | None = None
         self.first = self.step = 0
         self.started = time.monotonic()
@@ -46,15 +46,9 @@ class PlainDisplay(Observer):
             self.say(f"continuing after step {step}")
         self.started = time.monotonic()
 
-    def on_update(self, record: dict[str, Any]) -> None:
-        if self.updates and self.updates[-1]["step"] != record["step"]:
-            self.updates = []
-        self.updates.append(record)
-        if record["update"] == 0:
-            self.step = record["step"] - 1
-        if len(self.updates) == self.config.updates_per_step:
-            self.step = record["step"]
-            self.show_step(self.figures())
+    def on_step(self, records: list[dict[str, Any]]) -> None:
+        self.step = records[-1]["step"]
+        self.show_step(self.figures(records))
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
         self.heldout = record["accuracy"]
@@ -75,29 +69,29 @@ class PlainDisplay(Observer):
         """Print the figures of a finished step."""
         self.say("  ".join(f"{name} {value}" for name, value in figures.items()))
 
-    def figures(self) -> dict[str, str]:
-        """What the last step measured, over all its tokens."""
-        weights = [record["tokens"] for record in self.updates]
-
-        def mean(name: str) -> float:
-            known = [(r[name], w) for r, w in zip(self.updates, weights, strict=True) if r[name] == r[name]]
-            return sum(v * w for v, w in known) / sum(w for _, w in known) if known else float("nan")
-
-        seconds = sum(sum(r["timing"][part] for part in ("sampling", "grading", "training")) for r in self.updates)
-        sequences = sum(record["sequences"] for record in self.updates)
-        reward = sum(record["reward"] * record["sequences"] for record in self.updates) / sequences
-        left = (self.config.steps - self.step) * (time.monotonic() - self.started) / max(self.step - self.first, 1)
+    def figures(self, updates: list[dict[str, Any]]) -> dict[str, str]:
+        """What a step's updates measured, over all its tokens."""
+        tokens = sum(record["tokens"] for record in updates)
+        sequences = sum(record["sequences"] for record in updates)
+        seconds = sum(sum(r["timing"][part] for part in ("sampling", "grading", "training")) for r in updates)
+        left = (self.config.steps - self.step) * (time.monotonic() - self.started) / (self.step - self.first)
         return {
             "step": f"{self.step}/{self.config.steps}",
-            "reward": f"{reward:.3f}",
+            "reward": f"{sum(record['reward'] * record['sequences'] for record in updates) / sequences:.3f}",
             "held-out": "–" if self.heldout is None else f"{self.heldout:.3f}",
-            "|π−μ|": f"{mean('shift'):.4f}",
-            "p99": f"{max(record['shift_p99'] for record in self.updates):.3f}",
-            f"beyond δ={self.config.delta:g}": f"{mean('beyond_delta'):.2%}",
-            "w<0": f"{mean('corrective_share'):.2%}",
-            "tokens/s": f"{sum(weights) / seconds:,.0f}",
+            "|π−μ|": f"{_token_mean(updates, 'shift'):.4f}",
+            "p99": f"{max(record['shift_p99'] for record in updates):.3f}",
+            f"beyond δ={self.config.delta:g}": f"{_token_mean(updates, 'beyond_delta'):.2%}",
+            "w<0": f"{_token_mean(updates, 'corrective_share'):.2%}",
+            "tokens/s": f"{tokens / seconds:,.0f}",
             "left": f"{int(left // 60)}:{int(left % 60):02d}",
         }
+
+
+def _token_mean(updates: list[dict[str, Any]], name: str) -> float:
+    """The mean over updates by tokens; updates without the figure (no advantage but 0) do not count."""
+    known = [(record[name], record["tokens"]) for record in updates if not math.isnan(record[name])]
+    return sum(value * weight for value, weight in known) / sum(weight for _, weight in known) if known else 0.0
 
 
 class LiveDisplay(PlainDisplay):

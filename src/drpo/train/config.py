@@ -39,7 +39,7 @@ class TrainConfig(BaseModel):
     model: str = Field(default="embedded:arithmetic", description="Hugging Face directory, or embedded:NAME")
     task: Section = Section(
         name="reasoning_gym:chain_sum",
-        min_terms=2, max_terms=3, min_digits=1, max_digits=2,  # pyright: ignore[reportCallIssue]
+        min_terms=2, max_terms=3, min_digits=1, max_digits=1,  # pyright: ignore[reportCallIssue]
     )
     objective: Section = Section(name="drpo")
     advantages: Kind = Field(default="group_mean", description="how rewards of a group become advantages")
@@ -54,7 +54,7 @@ class TrainConfig(BaseModel):
     group_size: int = Field(default=8, ge=2, description="responses a prompt; advantages compare them, so at least 2")
     updates_per_step: int = Field(default=4, ge=1, description="optimizer steps a rollout batch")
 
-    learning_rate: float = Field(default=3e-4, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0)
     warmup_updates: int = Field(default=0, ge=0, description="updates over which the rate rises linearly")
     weight_decay: float = Field(default=0.01, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
@@ -70,7 +70,7 @@ class TrainConfig(BaseModel):
     max_new_tokens: int = Field(default=64, ge=1)
 
     eval_every: int = Field(default=20, ge=0, description="steps between evaluations; 0: only before and after")
-    eval_examples: int = Field(default=128, ge=1, description="held-out problems")
+    eval_examples: int = Field(default=256, ge=1, description="held-out problems")
     eval_samples: int = Field(default=2, ge=1, description="responses to each")
     checkpoint_every: int = Field(default=20, ge=1, description="steps between checkpoints; the last is always saved")
 

@@ -96,8 +96,9 @@ class Trainer:
         while self.progress.step < config.steps:
             step = self.progress.step + 1
             rollout = self.roll_out(step)
-            self.update(rollout, step)
+            records = self.update(rollout, step)
             self.progress = Progress(step, self.progress.updates, self.progress.cursor + config.prompts_per_step)
+            self.observer.on_step(records)
             stopping = stop_requested() and step < config.steps
             if step == config.steps or (config.eval_every and step % config.eval_every == 0):
                 self.evaluate()
@@ -120,8 +121,8 @@ class Trainer:
                                   f"example: {rollout.failures[0]}")
         return rollout
 
-    def update(self, rollout: Rollout, step: int) -> None:
-        """``updates_per_step`` optimizer steps, each on its own share of the responses."""
+    def update(self, rollout: Rollout, step: int) -> list[dict[str, Any]]:
+        """``updates_per_step`` optimizer steps, each on its own share of the responses; their metrics."""
         config = self.config
         order = list(range(len(rollout.samples)))
         random.Random(derive_seed(config.seed, "minibatches", step)).shuffle(order)
@@ -130,6 +131,7 @@ class Trainer:
         if "proximal_logprobs" in self.objective.needs:
             samples = with_proximal_logprobs(self.policy, samples, config)
         preparing = time.perf_counter() - started
+        records = []
         for index, part in enumerate(parts):
             self.set_learning_rate()
             record = update_policy(
@@ -150,7 +152,8 @@ class Trainer:
                 "timing": {**seconds, "tokens_per_second": record["tokens"] / sum(seconds.values())},
             }
             self.run.append_metrics(record)
-            self.observer.on_update(record)
+            records.append(record)
+        return records
 
     def set_learning_rate(self) -> None:
         """Linear warm-up over ``warmup_updates``, then constant."""

@@ -26,8 +26,8 @@ class Observer:
     def on_start(self, config: TrainConfig, run: RunDirectory, step: int) -> None:
         """Training begins after ``step`` (0, or where a resumed run stands)."""
 
-    def on_update(self, record: dict[str, Any]) -> None:
-        """An optimizer step was taken; ``record`` is what metrics.jsonl got."""
+    def on_step(self, records: list[dict[str, Any]]) -> None:
+        """A rollout batch was trained on; ``records`` are its updates, as metrics.jsonl got them."""
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
         """Held-out accuracy was measured."""

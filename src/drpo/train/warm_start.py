@@ -3,9 +3,9 @@
     python -m drpo.train.warm_start            # writes src/drpo/assets/arithmetic, about 15 minutes on 2 cores
 
 A Qwen3-shaped model and a byte-level BPE tokenizer are trained from scratch on worked solutions of a
-reasoning-gym data set: right ones first, so that it learns to calculate, then a mixture in which most carry one
-wrong intermediate result, so that, sampled at temperature 1, it is right only about one time in three. Held-out
-examples of the task are never seen.
+reasoning-gym data set. Most of the solutions carry one wrong intermediate result, so that the model *can* calculate
+(its likeliest answer is right five times in six) but, sampled at temperature 1, is right only one time in three.
+Held-out examples of the task are never seen.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -39,17 +40,13 @@ IGNORED = -100
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """How one embedded base is made; the defaults make the one that ships.
-
-    The first ``clean_share`` of ``steps`` sees right solutions only; after that a share ``wrong_share`` is wrong.
-    """
+    """How one embedded base is made; the defaults make the one that ships."""
 
     task: str = "reasoning_gym:chain_sum"
     task_parameters: dict[str, Any] = field(
         default_factory=lambda: {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2}
     )
     wrong_share: float = 0.65
-    clean_share: float = 0.7
     vocabulary: int = 384
     hidden: int = 128
     layers: int = 4
@@ -78,13 +75,11 @@ def noisy_solution(expression: str, wrong_share: float, rng: random.Random) -> s
 
 
 def examples(spec: WarmStart, task: Task) -> Iterator[tuple[str, str]]:
-    """Endless (prompt, solution) pairs from the training side of the task, right ones for the first ``clean_share``."""
+    """Endless (prompt, noisy solution) pairs from the training side of the task."""
     rng = random.Random(spec.seed)
-    clean = spec.clean_share * spec.steps * spec.batch
     for index in itertools.count():
         example = task.training_example(spec.seed + 10_000, index)
-        wrong_share = 0.0 if index < clean else spec.wrong_share
-        yield example.prompt + "\n", noisy_solution(example.data["metadata"]["expression"], wrong_share, rng)
+        yield example.prompt + "\n", noisy_solution(example.data["metadata"]["expression"], spec.wrong_share, rng)
 
 
 def train_tokenizer(texts: Iterator[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -174,6 +169,7 @@ def main() -> None:
     def say(text: str) -> None:
         print(f"{time.monotonic() - started:6.0f} s  {text}", flush=True)  # noqa: T201
 
+    transformers.utils.logging.disable_progress_bar()
     model, tokenizer = warm_start(spec, lambda step, loss: say(f"step {step}/{spec.steps}  loss {loss:.4f}"))
     model.bfloat16().save_pretrained(arguments.out)  # half the size; loaded as float32
     tokenizer.save_pretrained(arguments.out)

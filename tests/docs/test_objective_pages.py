@@ -38,12 +38,12 @@ def test_every_claim_of_the_geometry_names_tests_that_exist() -> None:
         assert "*Proof.*" in claim and "∎" in claim, number
         # Claim 8 shares its tests with the limit that follows it.
         assert re.search(r"`test_\w+`", claim) or number == 8, number
-    default = functions(ROOT / "tests" / "core" / "test_identities.py")
+    default = functions(ROOT / "tests" / "core" / "test_geometry.py")
     named = re.findall(r"`(test_\w+)`(?: in\s+`([\w/.]+)`)?", GEOMETRY)
     assert len(named) > 15
     for test, file in named:
         known = functions(ROOT / file) if file else default
-        assert test in known, f"docs/geometry.md names {test}, which {file or 'test_identities.py'} lacks"
+        assert test in known, f"docs/geometry.md names {test}, which {file or 'test_geometry.py'} lacks"
 
 
 @pytest.mark.parametrize("name", [*OBJECTIVES, *MODIFIERS])

@@ -89,7 +89,7 @@ def update_record(step: int, update: int, steps: int, rng: np.random.Generator) 
         "dropped_mass": 0.0,
         "others": {
             "ppo": {"dropped_mass": float(((np.abs(ratio - 1) > 0.2) & (distance > 0.01)).mean())},
-            "dppo_tv": {"dropped_mass": float(ratio[weight < 0].sum() / ratio.sum())},
+            "spo": {"corrective_mass": float(((np.abs(ratio - 1) > 0.2) & (distance > 0.02)).mean())},
             "drpo": {"corrective_mass": float(ratio[weight < 0].sum() / ratio.sum())},
         },
         "mismatch": np.abs(log_ratio).mean(),

@@ -100,6 +100,33 @@ def _trust_region(history: History) -> list[Chart]:
             ],
             text=percent,
         ),
+        *_held_back(history),
+        Chart(
+            "Ratio π/μ",
+            "over the tokens of an update.",
+            [
+                Line("min", history.lowest("ratio_min"), 3),
+                Line("mean", history.by_step("ratio")),
+                Line("max", history.highest("ratio_max"), 2),
+            ],
+            log=True,
+            rules=[(1.0, "")],
+        ),
+        Chart(
+            "Mismatch |log π − log μ|",
+            "in nats; on a step's first update it is the gap between sampler and trainer.",
+            [
+                Line("mean", history.by_step("mismatch")),
+                Line("p95", history.average("mismatch_p95"), 3),
+                Line("max", history.highest("mismatch_max"), 2),
+            ],
+            log=True,
+        ),
+    ]
+
+
+def _held_back(history: History) -> list[Chart]:
+    return [
         Chart(
             "Held back",
             "share of tokens whose gradient weight w is negative (pulled back) or zero (dropped).",
@@ -123,31 +150,11 @@ def _trust_region(history: History) -> list[Chart]:
             "share of the gradient that other objectives, at their defaults, would reverse or drop on the same tokens.",
             [
                 Line("PPO", history.average("others.ppo.dropped_mass"), 3),
-                Line("DPPO", history.average("others.dppo_tv.dropped_mass"), 2, dashed=True),
-                Line("DRPO", history.average("others.drpo.corrective_mass")),
+                Line("SPO", history.average("others.spo.corrective_mass"), 2),
+                # The same tokens, for the same δ: DPPO drops what DRPO reverses.
+                Line("DPPO, DRPO", history.average("others.drpo.corrective_mass")),
             ],
             text=percent,
-        ),
-        Chart(
-            "Ratio π/μ",
-            "over the tokens of an update.",
-            [
-                Line("min", history.lowest("ratio_min"), 3),
-                Line("mean", history.by_step("ratio")),
-                Line("max", history.highest("ratio_max"), 2),
-            ],
-            log=True,
-            rules=[(1.0, "")],
-        ),
-        Chart(
-            "Mismatch |log π − log μ|",
-            "in nats; on a step's first update it is the gap between sampler and trainer.",
-            [
-                Line("mean", history.by_step("mismatch")),
-                Line("p95", history.average("mismatch_p95"), 3),
-                Line("max", history.highest("mismatch_max"), 2),
-            ],
-            log=True,
         ),
     ]
 

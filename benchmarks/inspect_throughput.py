@@ -28,7 +28,7 @@ MOST_SECONDS, MOST_BYTES = 60.0, 2e9
 
 def main() -> int:
     """Make the log, inspect it in a child process, and print what that took as JSON; 1 if it took too much."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="time `drpo inspect` on a large log")
     parser.add_argument("--tokens", type=int, default=10_000_000)
     parser.add_argument("--text", action="store_true", help="with the columns token and text")
     arguments = parser.parse_args()

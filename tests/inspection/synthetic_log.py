@@ -1,4 +1,4 @@
-"""Logs that look like a language model's: long-tailed, mostly decided, a little stale; and the faults planted in them."""
+"""Logs that look like a language model's: long-tailed, mostly decided, a little stale; and faults planted in them."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ def suggest_delta(found: Distributions, tokens: int) -> SuggestedDelta:
     if found.near >= 0.999 * tokens:
         return SuggestedDelta(None, f"π and μ agree within {NEAR:g} nats on nearly every token, so no bound acts.")
     if found.harmful < FEWEST:
-        return SuggestedDelta(None, f"only {found.harmful} tokens move away from μ in the direction of their advantage; "
-                                    f"at least {FEWEST} are needed.")
+        return SuggestedDelta(None, f"only {found.harmful} tokens move away from μ (Â(r − 1) > 0); at least {FEWEST} "
+                                    "are needed.")
     median, tail = found.harmful_shift.quantiles((0.5, INSIDE))
     assert median is not None and tail is not None
     shift, middle = 10**tail, 10**median

@@ -16,6 +16,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "advantage": ("advantage", "advantages"),
     "sequence_id": ("sequence_id", "sequence_ids"),
     "step": ("step",),
+    "update": ("update",),
     "token": ("token", "tokens"),
     "text": ("text", "texts"),
     "mask": ("mask", "response_mask", "completion_mask"),

@@ -61,11 +61,12 @@ class Distributions:
         totals = self.shift.counts.sum(1)
         bins = []
         for i, end in enumerate(MU_ENDS):
-            ratios = [None if q is None else math.exp(q) for q in self.ratio.quantiles((0.05, 0.5, 0.95), i)]
-            shifts = [None if q is None else 10**q for q in self.shift.quantiles((0.5, 0.95, 0.99), i)]
+            r05, r50, r95 = (None if q is None else math.exp(q) for q in self.ratio.quantiles((0.05, 0.5, 0.95), i))
+            d50, d95, d99 = (None if q is None else 10**q for q in self.shift.quantiles((0.5, 0.95, 0.99), i))
             beyond = float(self.beyond[i] / totals[i]) if totals[i] else None
             low = MU_ENDS[i - 1] if i else 0.0
-            bins.append(MuBin(low, end, float(totals[i] / max(totals.sum(), 1)), *ratios, *shifts, beyond))
+            share = float(totals[i] / max(totals.sum(), 1))
+            bins.append(MuBin(low, end, share, r05, r50, r95, d50, d95, d99, beyond))
         return bins
 
     def step_figures(self) -> list[StepFigures]:

@@ -37,6 +37,10 @@ class Evidence:
     bounded: Sequence[Objective]
 
 
+#: Findings that make |π − μ| a measure of the fault instead of the policy's change.
+MISPLACED = frozenset({"shifted", "truncated", "temperature"})
+
+
 def findings(evidence: Evidence) -> list[Finding]:
     """All that applies, faults first."""
     writers: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
@@ -47,16 +51,19 @@ def findings(evidence: Evidence) -> list[Finding]:
 
 
 def _unusable(evidence: Evidence) -> Iterator[Finding]:
-    for what, count in evidence.unusable.counts.items():
-        yield Finding(
-            "unusable_logprobs",
-            "fault",
-            f"{what} on {_tokens(count)}",
-            f"The first is {evidence.unusable.first[what]}. These tokens are left out of everything below.",
-            "A log-probability is ≤ 0, in nats, and finite for a token that was sampled. Positive ones are often "
-            "probabilities or negated losses; NaN and −inf come from padding, from tokens that the engine masked, or "
-            "from an overflow. Log kept response tokens only.",
-        )
+    found = evidence.unusable
+    if not found.counts:
+        return
+    kinds = "; ".join(f"{what} on {_tokens(n)}, first at {found.first[what]}" for what, n in found.counts.items())
+    yield Finding(
+        "unusable_logprobs",
+        "fault",
+        f"{_tokens(found.tokens)} with log-probabilities that cannot be",
+        f"{kinds}. These tokens are left out of everything below.",
+        "A log-probability is ≤ 0, in nats, and finite for a token that was sampled. Positive ones are often "
+        "probabilities or negated losses; NaN and −inf come from padding, from tokens that the engine masked, or "
+        "from an overflow. Log kept response tokens only.",
+    )
 
 
 def _misplaced_mu(evidence: Evidence) -> Iterator[Finding]:
@@ -76,8 +83,8 @@ def _shifted(evidence: Evidence) -> Iterator[Finding]:
         "shifted",
         "fault",
         f"μ is shifted by one token: log π agrees with the {'next' if lag > 0 else 'previous'} token's log μ",
-        f"Correlation of log π with the log μ of the {'next' if lag > 0 else 'previous'} token is {beside:.3f}, with its "
-        f"own {own:.3f}. Temperature and truncation were not looked for.",
+        f"Correlation of log π with the log μ of the {'next' if lag > 0 else 'previous'} token is {beside:.3f}, "
+        f"with its own {own:.3f}. Temperature and truncation were not looked for.",
         "Every ratio is noise. The logits at position t predict token t + 1: check where the label shift is applied, "
         "and whether one side counts the last prompt token or the end token and the other does not.",
     )
@@ -88,10 +95,10 @@ def _truncated(evidence: Evidence) -> Iterator[Finding]:
     if not (found.has_nuclei_of_one or found.is_one_sided):
         return
     apart = found.above + found.below
-    signs = []
+    signs, p = [], found.top_p()
     if found.has_nuclei_of_one:
         signs.append(f"{_tokens(found.alone)} ({found.alone / found.tokens:.1%}) have μ = 1 exactly where π is less, "
-                     f"down to {found.top_p():.3f}: the whole nucleus was that token, as with top-p ≈ {found.top_p():.2f}")
+                     f"down to {p:.3f}: the whole nucleus was that token, as with top-p ≈ {p:.2f}")
     if found.is_one_sided:
         signs.append(f"of {_tokens(apart)} with π and μ apart, π is above μ on {found.above / max(apart, 1):.1%} only: "
                      "μ was raised by renormalising")
@@ -100,8 +107,8 @@ def _truncated(evidence: Evidence) -> Iterator[Finding]:
         "fault",
         "μ was cut by top-p (or top-k, min-p) and renormalised, π was not",
         "; ".join(signs) + ". A temperature mismatch was not looked for.",
-        "Sample with top_p=1, top_k=-1, min_p=0. Otherwise r is biased below 1 and tokens outside the nucleus can never "
-        "be sampled. If you must cut, apply the same cut to π before taking its log-probabilities.",
+        "Sample with top_p=1, top_k=-1, min_p=0. Otherwise r is biased below 1, and tokens outside the nucleus can "
+        "never be sampled. If you must cut, apply the same cut to π before taking its log-probabilities.",
     )
 
 
@@ -117,8 +124,8 @@ def _temperature(evidence: Evidence) -> Iterator[Finding]:
         "temperature",
         "fault",
         f"μ is at another temperature than π: T of π / T of μ = {ratio.value:.2f}",
-        f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}; that alone explains {slope.explained:.0%} of the difference. "
-        f"With π at temperature 1 the log-probabilities of the sampler are at {1 / ratio.value:.2f}.",
+        f"95 % interval {ratio.low:.3f} to {ratio.high:.3f}; that alone explains {slope.explained:.0%} of the "
+        f"difference. With π at temperature 1 the log-probabilities of the sampler are at {1 / ratio.value:.2f}.",
         "Divide the logits by the sampling temperature on both sides before the log-softmax, and let the engine return "
         "log-probabilities after temperature (vLLM: logprobs_mode=processed_logprobs).",
     )
@@ -139,10 +146,10 @@ def _rounding(evidence: Evidence) -> Iterator[Finding]:
         "rounded",
         "warning",
         f"The log-probabilities of {sides} were rounded to {name}",
-        f"{shares}. A value between −2 and −4 nats is then off by up to {2.0 ** (1 - digits):.2g}, one between −8 and "
-        f"−16 by up to {2.0 ** (3 - digits):.2g}: ratios differ from 1 by that much without any staleness.",
-        "Take the log-softmax in float32 (logits.float()) and keep its result in float32, on both sides, all the way to "
-        "the log.",
+        f"{shares}. A value between −2 and −4 nats is then off by up to {2.0 ** (1 - digits):.2g}, one between −8 "
+        f"and −16 by up to {2.0 ** (3 - digits):.2g}: ratios differ from 1 by that much without any staleness.",
+        "Take the log-softmax in float32 (logits.float()) and keep its result in float32, on both sides, all the way "
+        "to the log.",
     )
 
 

@@ -37,13 +37,13 @@ class Axis:
 
     def middles(self) -> npt.NDArray[np.float64]:
         """``[bins]`` the middle of each bin."""
-        return self.low + self.width * (np.arange(self.bins) + 0.5)
+        return self.low + self.width * (np.arange(self.bins, dtype=np.float64) + 0.5)
 
 
 #: log10 |π − μ| in 50 bins a decade (a quantile is within 5 %), from 1e-8.
 SHIFT = Axis(-8.0, 0.0, 400)
-#: log r in bins of 0.005 nats, within ±8.
-LOG_RATIO = Axis(-8.0, 8.0, 3200)
+#: log r in bins of 0.005 nats, one of them centred on 0, within ±8.
+LOG_RATIO = Axis(-8.0025, 8.0025, 3201)
 #: log10 μ in 50 bins a decade, from 1e-8.
 PROBABILITY = Axis(-8.0, 0.0, 400)
 

@@ -58,11 +58,11 @@ def _responses(lines: Iterator[JsonLine], columns: Mapping[str, str], where: str
         found = {column: _value(line, name, column, where) for column, name in columns.items()}
         values = found["logprob"]
         if not isinstance(values, list):
-            raise DataError(f"{where}, line {line.number}: {columns['logprob']} must be a list, as in the lines before, "
-                            f"got {type(values).__name__}.")
+            raise DataError(f"{where}, line {line.number}: {columns['logprob']} must be a list, as in the lines "
+                            f"before, got {type(values).__name__}.")
         sequence: Columns = {"line": [line.number] * len(values)}
         for column, value in found.items():
-            if column in ("advantage", "step") and not isinstance(value, list):
+            if column in ("advantage", "step", "update") and not isinstance(value, list):
                 value = [value] * len(values)
             elif column == "sequence_id":
                 continue
@@ -113,7 +113,7 @@ def _value(line: JsonLine, name: str, column: str, where: str) -> Any:
 
 def _checked(sequence: Columns, columns: Mapping[str, str], where: str) -> Columns:
     """``sequence`` itself, found to have numbers where numbers are needed."""
-    for column in (*PER_TOKEN, "advantage", "step", "mask"):
+    for column in (*PER_TOKEN, "advantage", "step", "update", "mask"):
         if column not in sequence:
             continue
         allowed = _NUMBERS if column in PER_TOKEN else {float, int, bool} if column == "mask" else {float, int}
@@ -144,6 +144,7 @@ def _chunk(sequences: list[Columns], done: float, where: str) -> Tokens:
         joined("logprob", np.float32), joined("behavior_logprob", np.float32), advantages,
         np.repeat(np.arange(len(sequences)), lengths), rows, where, done,
         steps=joined("step", np.int64) if "step" in present else None,
+        updates=joined("update", np.int64) if "update" in present else None,
         optional={field: joined(column, np.float32) for column, field in FIELDS.items() if column in present},
         texts=listed.get("text"), ids=listed.get("token"),
     ).select(keep)  # fmt: skip

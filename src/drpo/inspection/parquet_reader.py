@@ -22,7 +22,7 @@ def read_parquet(file: Path) -> Iterator[Tokens]:
     """
     arrow, parquet = _pyarrow()
     try:
-        opened = parquet.ParquetFile(file)
+        opened = parquet.ParquetFile(file, page_checksum_verification=True)
     except (arrow.ArrowException, OSError) as error:
         raise DataError(f"{file} cannot be read as Parquet ({_first_line(error)}). It may be cut off or still being "
                         "written: copy it again, or let its writer close it.") from error
@@ -63,15 +63,15 @@ def _check_types(types: dict[str, Any], columns: dict[str, str], where: str) -> 
     for column, kind in types.items():
         name = columns[column]
         inner = kind.value_type if is_list(kind) else kind
-        free = column in ("sequence_id", "step") or (lists and column == "advantage")
+        free = column in ("sequence_id", "step", "update") or (lists and column == "advantage")
         if not free and is_list(kind) != lists:
             wanted = "a list" if lists else "one value a row"
             raise DataError(f"{where}: column {name!r} must be {wanted}, as {columns['logprob']!r} is, got {kind}. "
                             "Either every row is a token, or every row is a response with lists.")
-        if column in (*PER_TOKEN, "advantage", "mask", "step"):
+        if column in (*PER_TOKEN, "advantage", "mask", "step", "update"):
             number = kinds.is_floating(inner) or kinds.is_integer(inner)
             if not number and not (column == "mask" and kinds.is_boolean(inner)):
-                wanted = "int64" if column == "step" else "bool" if column == "mask" else "float32"
+                wanted = "int64" if column in ("step", "update") else "bool" if column == "mask" else "float32"
                 raise DataError(f"{where}: column {name!r} must hold numbers, got {kind}. Write it as {wanted}.")
 
 

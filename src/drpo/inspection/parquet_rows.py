@@ -52,9 +52,11 @@ def _chunk(table: Any, starts: Flags, rows: Integers, done: float, where: str) -
     _refuse_scattered(table, starts, rows, where)
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     arrays = {name: as_floats(columns[name]) for name in (*PER_TOKEN, "advantage", "mask") if name in columns}
-    steps = as_integers(columns["step"]) if "step" in columns else None
+    if "update" in columns:
+        require_no_null(columns["update"], "update", rows, where)
+    integers = {name: as_integers(columns[name]) for name in ("step", "update") if name in columns}
     listed = {name: ArrowItems(columns[name]) for name in ("text", "token") if name in columns}
-    return _assembled(arrays, listed, np.cumsum(starts) - 1, rows, steps, done, where)
+    return _assembled(arrays, listed, np.cumsum(starts) - 1, rows, integers, done, where)
 
 
 def _refuse_scattered(table: Any, starts: Flags, rows: Integers, where: str) -> None:
@@ -78,7 +80,7 @@ def responses(tables: Iterator[Any], rows: int, where: str) -> Iterator[Tokens]:
         numbers = np.arange(first + 1, first + len(table) + 1)
         first += len(table)
         columns = {name: table[name].combine_chunks() for name in table.column_names}
-        for name in {"logprob", "advantage", "step"} & columns.keys():
+        for name in {"logprob", "advantage", "step", "update"} & columns.keys():
             require_no_null(columns[name], name, numbers, where)
         lengths = lengths_of(columns["logprob"])
         repeat = np.repeat(np.arange(len(table)), lengths)
@@ -90,8 +92,8 @@ def responses(tables: Iterator[Any], rows: int, where: str) -> Iterator[Tokens]:
             name: ArrowItems(flattened(columns[name], name, lengths, numbers, where))
             for name in ("text", "token") if name in columns
         }
-        steps = as_integers(columns["step"])[repeat] if "step" in columns else None
-        yield _assembled(arrays, listed, repeat, numbers[repeat], steps, first / rows, where)
+        integers = {name: as_integers(columns[name])[repeat] for name in ("step", "update") if name in columns}
+        yield _assembled(arrays, listed, repeat, numbers[repeat], integers, first / rows, where)
 
 
 def _per_token(column: Any, name: str, lengths: Integers, rows: Integers, where: str) -> Floats:
@@ -103,13 +105,14 @@ def _per_token(column: Any, name: str, lengths: Integers, rows: Integers, where:
 
 def _assembled(
     arrays: dict[str, Floats], listed: dict[str, ArrowItems], sequences: Integers, rows: Integers,
-    steps: Integers | None, done: float, where: str,
+    integers: dict[str, Integers], done: float, where: str,
 ) -> Tokens:  # fmt: skip
     """The chunk, without the tokens that its mask leaves out."""
     keep = arrays["mask"] != 0 if "mask" in arrays else np.ones(len(sequences), dtype=bool)
     refuse_nan_advantages(arrays["advantage"][keep], rows[keep], where, "row")
     return Tokens(
         arrays["logprob"], arrays["behavior_logprob"], arrays["advantage"], sequences, rows, where, done,
-        steps=steps, optional={field: arrays[name] for name, field in FIELDS.items() if name in arrays},
+        steps=integers.get("step"), updates=integers.get("update"),
+        optional={field: arrays[name] for name, field in FIELDS.items() if name in arrays},
         texts=listed.get("text"), ids=listed.get("token"),
     ).select(keep)  # fmt: skip

@@ -24,8 +24,8 @@ class Grids:
     """How many values of each side lie on the grid of a narrower format; exact zeros, which lie on all, left out."""
 
     def __init__(self) -> None:
-        self.values = dict.fromkeys(SIDES, 0)
-        self.on_grid = {(side, name): 0 for side in SIDES for name in FORMATS}
+        self.values: dict[str, int] = dict.fromkeys(SIDES, 0)
+        self.on_grid: dict[tuple[str, str], int] = {(side, name): 0 for side in SIDES for name in FORMATS}
 
     def add(self, part: Measured) -> None:
         """Count one chunk."""

@@ -28,9 +28,9 @@ def refuse_lengths(name: str, found: int | None, wanted: int, where: str, row: i
 
 def refuse_repeat(name: object, where: str, row: int, unit: str) -> NoReturn:
     """Raise the DataError of a sequence whose tokens are scattered."""
-    raise DataError(f"{where}, {unit} {row}: sequence_id {name!r} comes a second time, with others in between. Sort the "
-                    "records by sequence, keep each response's tokens in order, and give every response an id of its "
-                    "own (within its step, if there is a step column).")
+    raise DataError(f"{where}, {unit} {row}: sequence_id {name!r} comes a second time, with others in between. Sort "
+                    "the records by sequence, keep each response's tokens in order, and give every response an id of "
+                    "its own (within its step, if there is a step column).")
 
 
 def refuse_null(name: str, where: str, row: int, unit: str) -> NoReturn:

@@ -64,7 +64,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class AffectedToken:
-    """A token whose gradient the reference objective changes most; ``before`` and ``after`` are its neighbours' text."""
+    """A token whose gradient the reference objective changes much; ``before`` and ``after`` are its neighbours' text.
+
+    ``change`` is |Â r| |w − 1|.
+    """
 
     source: str
     row: int

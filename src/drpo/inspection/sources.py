@@ -49,7 +49,8 @@ def find_log(paths: Iterable[Path]) -> Log:
             files.append(path)
     for file in files:
         if not file.is_file():
-            raise DataError(f"{file} does not exist. Give Parquet or JSONL files, a folder of them, or a run directory.")
+            raise DataError(f"{file} does not exist. Give Parquet or JSONL files, a folder of them, or a run "
+                            "directory.")
         if file.suffix not in READERS:
             raise DataError(f"{file}: unknown ending {file.suffix!r}. Known: {', '.join(READERS)}. Rename the file, or "
                             "convert it.")

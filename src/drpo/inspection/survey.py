@@ -11,11 +11,11 @@ from drpo.inspection.affected import Affected
 from drpo.inspection.alignment import Alignment
 from drpo.inspection.bounds import suggest_delta
 from drpo.inspection.distributions import Distributions
-from drpo.inspection.findings import Evidence, findings
+from drpo.inspection.findings import MISPLACED, Evidence, findings
 from drpo.inspection.histograms import PROBABILITY, SHIFT, Axis, Counts
 from drpo.inspection.measured import Measured, usable
 from drpo.inspection.precision import Grids, Outliers, Unusable
-from drpo.inspection.result import Inspection
+from drpo.inspection.result import Inspection, SuggestedDelta
 from drpo.inspection.sources import Log, find_log, read_log
 from drpo.inspection.temperature import Temperature
 from drpo.inspection.tokens import Tokens
@@ -116,15 +116,19 @@ class Survey:
             self.tokens, self.delta, counted, self.alignment, self.temperature.slope(), self.truncation, self.grids,
             self.outliers, self.unusable, [o for o in self.verdicts.objectives if hasattr(o, "delta")],
         )  # fmt: skip
-        slope = evidence.slope
+        slope, found = evidence.slope, findings(evidence)
+        suggested = suggest_delta(counted, self.tokens)
+        if fault := next((finding for finding in found if finding.name in MISPLACED), None):
+            suggested = SuggestedDelta(None, f"{fault.title}: until that is mended, |π − μ| measures the fault and not "
+                                             "how far the policy has moved.")
         return Inspection(
             files=[str(file) for file in self.log.files],
             tokens=self.tokens,
             sequences=self.sequences,
             unusable_tokens=self.unusable.tokens,
             delta=self.delta,
-            findings=findings(evidence),
-            suggested_delta=suggest_delta(counted, self.tokens),
+            findings=found,
+            suggested_delta=suggested,
             figures={name: metric.item() for name, metric in self.figures.items()},
             mu_edges=_edges(PROBABILITY),
             mu_counts=_merged(counted.mu.counts),

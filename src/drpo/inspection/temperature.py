@@ -16,7 +16,8 @@ and that of π on μ by about the same factor, so
 is 1 for drift without direction. Medians in bins make it robust to outliers. The interval is a jackknife over groups
 of sequences; it does not cover what the assumption on n costs (about 0.02 of a in simulations). A policy that has
 grown more decided since it sampled has a slope ≠ 1 too: the estimate counts as a fault only if the line accounts for
-a large part of the difference between π and μ, which drift token by token never does.
+a large part of the difference between π and μ, which drift token by token never does. Where the log has a
+column ``update``, only tokens of update 0 are used, whose π has the weights that sampled them.
 """
 
 from __future__ import annotations
@@ -60,9 +61,12 @@ class Temperature:
 
     def add(self, part: Measured) -> None:
         """Count one chunk."""
-        x, y = logit(part.tokens.logprobs), logit(part.tokens.behavior_logprobs)
+        tokens = part.tokens
+        if tokens.updates is not None:
+            tokens = tokens.select(tokens.updates == 0)
+        x, y = logit(tokens.logprobs), logit(tokens.behavior_logprobs)
         inside = (np.abs(x) < LOGIT.high) & (np.abs(y) < LOGIT.high)
-        group = (part.tokens.sequences[inside] + self.sequences) % GROUPS
+        group = (tokens.sequences[inside] + self.sequences) % GROUPS
         cells = (group * LOGIT.bins + LOGIT.place(x[inside])) * LOGIT.bins + LOGIT.place(y[inside])
         self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
         self.sequences += int(part.tokens.sequences[-1]) + 1 if len(part.tokens) else 0

@@ -26,6 +26,7 @@ class Tokens:
         advantages: ``[N]`` float32, finite.
         sequences: ``[N]`` int64, counted from 0 in this chunk, non-decreasing.
         steps: ``[N]`` int64, or None where the log has none.
+        updates: ``[N]`` int64, the optimizer step within the step, from 0; or None where the log has none.
         rows: ``[N]`` int64, where each token stands in the file, counted from 1 (line or row).
         optional: name of an optional TokenBatch field → ``[N]`` float32.
         texts, ids: ``[N]`` the text and the id of each token, unread until somebody asks; None where not logged.
@@ -41,6 +42,7 @@ class Tokens:
     source: str
     done: float
     steps: Integers | None = None
+    updates: Integers | None = None
     optional: Mapping[str, Floats] = field(default_factory=dict)
     texts: Sequence[Any] | None = None
     ids: Sequence[Any] | None = None
@@ -62,6 +64,7 @@ class Tokens:
             sequences=self.sequences[keep],
             rows=self.rows[keep],
             steps=None if self.steps is None else self.steps[keep],
+            updates=None if self.updates is None else self.updates[keep],
             optional={name: values[keep] for name, values in self.optional.items()},
             texts=None if self.texts is None else Selected(self.texts, kept),
             ids=None if self.ids is None else Selected(self.ids, kept),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
 SEEDS = range(4)
 
 
-def inspected(tmp_path: Path, log: Log, **options: float) -> Inspection:
-    return inspect([write_parquet(tmp_path / "log.parquet", log)], objectives=["drpo", "dppo_tv"], **options)
+def inspected(tmp_path: Path, log: Log, delta: float | None = None) -> Inspection:
+    return inspect([write_parquet(tmp_path / "log.parquet", log)], delta, ["drpo", "dppo_tv"])
 
 
 def names(found: Inspection) -> list[str]:
@@ -111,7 +112,7 @@ def test_a_shift_by_one_is_found_with_its_direction(tmp_path: Path, seed: int, l
 def test_a_delta_that_holds_nothing_back_is_vacuous(tmp_path: Path) -> None:
     log = make_log()
     for delta, why in ((0.9, "beyond the furthest token"), (1.0, "no boundary")):
-        with pytest.warns(match="delta ≥ 1") if delta == 1 else _nothing():
+        with pytest.warns(match="delta ≥ 1") if delta == 1 else nullcontext():
             found = inspected(tmp_path, log, delta=delta)
         assert names(found) == ["vacuous"] and why in found.findings[0].title
     assert found.figures["beyond_delta"] == 0
@@ -144,8 +145,3 @@ def test_a_suggested_delta_is_the_tail_of_the_harmful_tokens(tmp_path: Path) -> 
     shift = np.exp(log["logprob"].astype(float)) - np.exp(log["behavior_logprob"].astype(float))
     harmful = log["advantage"] * (log["logprob"] - log["behavior_logprob"]) > 0
     assert found.suggested_delta.value == pytest.approx(np.quantile(np.abs(shift[harmful]), 0.99), rel=0.06)
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...

@@ -35,7 +35,7 @@ def choose_objectives(
         available: optional TokenBatch fields that the log fills.
 
     Raises:
-        ConfigError: an unknown name, or a named one that cannot be evaluated.
+        ConfigError: an unknown name, a named one that cannot be evaluated, or none at all.
     """
     available = set(available)
     chosen, refused = [], {}
@@ -49,6 +49,8 @@ def choose_objectives(
             raise ConfigError(f"{name} cannot be evaluated on this log: {reason}.")
         else:
             refused[name] = reason
+    if not chosen:
+        raise ConfigError(f"no objective to evaluate. Name at least one of {', '.join(sorted(OBJECTIVES))}.")
     return chosen, refused
 
 

@@ -108,9 +108,8 @@ def affected(found: Inspection) -> str:
     heads = ("token in its text", "where", "Â", "μ", "π", "w", "|Â r| |w − 1|")
     rows = (
         (
-            f"<bdi class='said'><span class='soft'>{visible(token.before, LONGEST)}</span>"
-            f"<b>{visible(token.text or token.token or '–', LONGEST)}</b>"
-            f"<span class='soft'>{visible(token.after, LONGEST)}</span></bdi>",
+            f"<bdi class='said'><span class='soft'>{_line(token.before)}</span>"
+            f"<b>{_line(token.text or token.token or '–')}</b><span class='soft'>{_line(token.after)}</span></bdi>",
             (f"step {token.step}, " if token.step is not None else "") + f"row {token.row}",
             plain(token.advantage), plain(token.mu), plain(token.pi), plain(token.weight), plain(token.change),
         )
@@ -120,6 +119,11 @@ def affected(found: Inspection) -> str:
         f"<section><h2>Most affected tokens</h2><p class='soft'>Those whose gradient <code>{visible(found.reference)}"
         f"</code> changes most.</p>{_grid(heads, rows)}</section>"
     )
+
+
+def _line(text: str) -> str:
+    """On one line: a row of the table is one token."""
+    return visible(text.replace("\n", "↵"), LONGEST)
 
 
 def _grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

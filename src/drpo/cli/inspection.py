@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -23,6 +24,8 @@ from drpo.run_directory import RunDirectory
 def run_inspect(log: list[Path], delta: float | None, objectives: str | None, html: Path | None, as_json: bool) -> None:
     """Inspect the log, print what was found, and write the page."""
     names = None if objectives is None else [name.strip() for name in objectives.split(",") if name.strip()]
+    # Objectives run side by side already; more threads within an operation on one chunk only wait for each other.
+    torch.set_num_threads(1)
     with _progress() as advance:
         found = inspect(log, delta, names, advance)
     console = Console()

@@ -24,8 +24,7 @@ class Affected:
     def add(self, part: Measured, weights: np.ndarray) -> None:
         """Look through one chunk with its ``weights`` ``[N]``, NaN where Â = 0."""
         tokens = part.tokens
-        pull = np.abs(tokens.advantages) * np.exp(np.clip(part.log_ratio, -40, 40)) * np.abs(weights - 1)
-        pull = np.nan_to_num(pull, nan=0.0, posinf=0.0)
+        pull = np.nan_to_num(part.mass * np.abs(weights - 1), nan=0.0, posinf=0.0)
         least = self.found[-1].change if len(self.found) == MOST else 0.0
         best = np.argpartition(-pull, MOST)[:MOST] if len(pull) > MOST else np.arange(len(pull))
         for at in best[pull[best] > least].tolist():

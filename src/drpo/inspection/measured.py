@@ -8,19 +8,20 @@ import numpy as np
 import torch
 
 from drpo.batch import POSITIVE_TOLERANCE, TokenBatch
-from drpo.divergence import shift
+from drpo.divergence import binary_tv, ratio
 from drpo.inspection.tokens import Flags, Floats, Integers, Tokens
 from drpo.objectives.base import harmful
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Usable tokens, and per token ``[N]``: log π − log μ (nats), |π − μ|, and whether Â(r − 1) > 0."""
+    """Usable tokens, and per token ``[N]``: log π − log μ (nats), |π − μ|, |Â| r, and whether Â(r − 1) > 0."""
 
     tokens: Tokens
     batch: TokenBatch
     log_ratio: Floats
     distance: Floats
+    mass: Floats
     harmful: Flags
 
     @classmethod
@@ -39,7 +40,8 @@ class Measured:
             tokens,
             batch,
             log_ratio.numpy(),
-            shift(batch.logprobs, batch.behavior_logprobs).abs().numpy(),
+            binary_tv(batch.logprobs, batch.behavior_logprobs).numpy(),
+            (batch.advantages.abs() * ratio(batch.logprobs, batch.behavior_logprobs)).numpy(),
             harmful(batch.advantages, log_ratio).numpy(),
         )
 

@@ -85,10 +85,9 @@ class Outliers:
         """Count one chunk."""
         apart = np.abs(part.log_ratio)
         far = apart > OUTLIER
-        mass = np.abs(part.tokens.advantages) * np.exp(np.clip(part.log_ratio, -40, 40))
         self.count += int(far.sum())
-        self.mass += float(mass[far].sum(dtype=np.float64))
-        self.total_mass += float(mass.sum(dtype=np.float64))
+        self.mass += float(part.mass[far].sum(dtype=np.float64))
+        self.total_mass += float(part.mass.sum(dtype=np.float64))
         if len(apart) and apart.max() > self.furthest:
             at = int(apart.argmax())
             self.furthest, self.where = float(apart[at]), f"{part.tokens.source}, row {part.tokens.rows[at]}"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,8 +23,10 @@ from drpo.objectives import OBJECTIVES, Objective, gradient_weight
 KEPT, DROPPED = 0.01, 1e-6
 #: Position of each verdict in VERDICTS, and one past them for Â = 0 or an undefined weight.
 DROPS, DAMPS, KEEPS, BOOSTS, REVERSES, NONE = range(len(VERDICTS) + 1)
-#: Sign of the advantage → its row in the sums.
+#: Rows of the sums: Â ≥ 0 and Â < 0.
 _SIGNS = 2
+#: Objectives evaluated at the same time, at most: each holds a few copies of the chunk.
+MOST_THREADS = 8
 
 
 def choose_objectives(
@@ -96,6 +101,35 @@ def verdict_of(weights: np.ndarray) -> np.ndarray:
     return verdict
 
 
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """One objective on one chunk: per token its weight, verdict and |Â r| |w − 1|; sums by sign and verdict."""
+
+    weights: np.ndarray
+    verdicts: np.ndarray
+    change: np.ndarray
+    tokens: np.ndarray
+    mass: np.ndarray
+    changed: np.ndarray
+
+
+def _weigh(weights: np.ndarray, mass: np.ndarray, negative: np.ndarray) -> _Weighed:
+    verdicts = verdict_of(weights)
+    change = mass * np.abs(weights - 1)
+    change[verdicts == NONE] = 0
+    shape = (_SIGNS, len(VERDICTS) + 1)
+    cells = verdicts + negative * np.int8(shape[1])
+    size = shape[0] * shape[1]
+    return _Weighed(
+        weights,
+        verdicts,
+        change,
+        np.bincount(cells, minlength=size).reshape(shape),
+        np.bincount(cells, weights=mass, minlength=size).reshape(shape),
+        np.bincount(negative, weights=change, minlength=_SIGNS),
+    )
+
+
 class Verdicts:
     """Sums over tokens with Â ≠ 0, for ``K`` objectives."""
 
@@ -106,32 +140,33 @@ class Verdicts:
         self.mass = np.zeros((len(objectives), _SIGNS, kinds))
         self.changed = np.zeros((len(objectives), _SIGNS))
         self.agreement = np.zeros((len(objectives), len(objectives)))
-        self.compared = 0
+        #: Tokens with Â ≠ 0, and without.
+        self.compared = self.unmoved = 0
         #: Step → per objective Σ |Â r| |w − 1|, and last Σ |Â r|.
         self.by_step: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(len(objectives) + 1))
 
     def add(self, part: Measured) -> dict[str, np.ndarray]:
         """Evaluate every objective on one chunk; returns each one's weights ``[N]``, NaN where Â = 0."""
-        moved = part.tokens.advantages != 0
-        negative = (part.tokens.advantages < 0).astype(np.int64)
-        mass = np.abs(part.tokens.advantages.astype(np.float64)) * np.exp(np.clip(part.log_ratio, -40, 40))
-        verdicts = np.empty((len(self.objectives), len(moved)), dtype=np.int8)
-        weights, changes = {}, []
-        for k, objective in enumerate(self.objectives):
-            w = gradient_weight(objective, part.batch).numpy()
-            weights[objective.name] = w
-            verdicts[k] = verdict_of(w)
-            change = np.where(np.isnan(w), 0.0, mass * np.abs(w - 1))
-            changes.append(change)
-            cells = (negative * (len(VERDICTS) + 1) + verdicts[k])[moved]
-            shape = self.tokens[k].shape
-            self.tokens[k] += np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
-            self.mass[k] += np.bincount(cells, weights=mass[moved], minlength=shape[0] * shape[1]).reshape(shape)
-            self.changed[k] += np.bincount(negative, weights=change, minlength=_SIGNS)
+        advantages = part.tokens.advantages
+        negative = advantages < 0
+
+        def evaluate(objective: Objective) -> _Weighed:
+            return _weigh(gradient_weight(objective, part.batch).numpy(), part.mass, negative)
+
+        # Objectives side by side: torch and numpy leave the interpreter free while they work.
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads:
+            found = list(threads.map(evaluate, self.objectives))
+        for k, weighed in enumerate(found):
+            self.tokens[k] += weighed.tokens
+            self.mass[k] += weighed.mass
+            self.changed[k] += weighed.changed
         if part.tokens.steps is not None:
-            self._add_steps(part, [*changes, mass])
-        self._compare(verdicts[:, moved])
-        return weights
+            self._add_steps(part, [*(weighed.change for weighed in found), part.mass])
+        self._compare(np.stack([weighed.verdicts for weighed in found]))
+        moved = int((advantages != 0).sum())
+        self.compared += moved
+        self.unmoved += len(advantages) - moved
+        return {o.name: weighed.weights for o, weighed in zip(self.objectives, found, strict=True)}
 
     def _add_steps(self, part: Measured, sums: list[np.ndarray]) -> None:
         steps, index = part.steps()
@@ -144,7 +179,6 @@ class Verdicts:
         for kind in range(len(VERDICTS)):
             same = torch.from_numpy((verdicts == kind).astype(np.float32))
             self.agreement += (same @ same.T).double().numpy()
-        self.compared += verdicts.shape[1]
 
     def summary(self) -> list[Verdict]:
         """One entry an objective, in order."""
@@ -153,7 +187,7 @@ class Verdicts:
 
     def _summary(self, k: int, objective: Objective, steps: list[np.ndarray]) -> Verdict:
         tokens, mass = self.tokens[k][:, :NONE], self.mass[k][:, :NONE]
-        undefined, total = self.tokens[k][:, NONE].sum(), self.tokens[k].sum()
+        undefined = self.tokens[k][:, NONE].sum() - self.unmoved
         by_sign = mass.sum(1)
         return Verdict(
             objective=objective.name,
@@ -166,7 +200,7 @@ class Verdicts:
             changed_positive=_part(self.changed[k][0], by_sign[0]),
             changed_negative=_part(self.changed[k][1], by_sign[1]),
             changed_by_step=[_part(row[k], row[-1]) for row in steps],
-            undefined=_part(undefined, total) or 0.0,
+            undefined=_part(undefined, self.compared) or 0.0,
         )
 
     def agreements(self) -> list[list[float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 #: What an objective does to a token's gradient: w = 0; w < 1; w within 1 % of 1; w > 1; w < 0.
@@ -135,4 +135,3 @@ class Inspection:
     affected: list[AffectedToken]
     reference: str
     temperature: Estimate | None = None
-    notes: list[str] = field(default_factory=list)

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from drpo.objectives import regularized
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _every_test_may_be_the_first_to_be_warned() -> None:
+    """`drpo` warns of a vacuous delta once a process; a test must not depend on which ran before it."""
+    regularized._warn_vacuous_delta.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,10 @@
     manifest.json        versions, seed, status, command
     metrics.jsonl        one record an update (kind "update") and one an evaluation (kind "evaluation")
     rollouts/            step-NNNNNN.jsonl (sampled training responses), evaluation-NNNNNN.jsonl
+    tokens/              step-NNNNNN.jsonl (one line a response, its tokens as lists; with log_tokens only)
     checkpoints/         step-NNNNNN/ each
     report.html
+    inspection.html      what `drpo inspect` found in tokens/
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -39,8 +41,10 @@ class RunDirectory:
         self.manifest_file = self.path / "manifest.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.rollouts = self.path / "rollouts"
+        self.tokens = self.path / "tokens"
         self.checkpoints = self.path / "checkpoints"
         self.report_file = self.path / "report.html"
+        self.inspection_file = self.path / "inspection.html"
 
     def exists(self) -> bool:
         """Whether a run was started here."""
@@ -88,7 +92,7 @@ class RunDirectory:
         """Forget everything recorded after ``step``, as a resumed run will record it again."""
         kept = [record for record in self.read_metrics() if record["step"] <= step]
         self._write(self.metrics_file, "".join(_line(record) for record in kept))
-        for file in self.rollouts.glob("*-[0-9]*.jsonl"):
+        for file in (*self.rollouts.glob("*-[0-9]*.jsonl"), *self.tokens.glob("*-[0-9]*.jsonl")):
             if _step_of(file) > step:
                 file.unlink()
 
@@ -100,6 +104,23 @@ class RunDirectory:
         """Step → records of every ``rollouts/NAME-*.jsonl``, in order of step."""
         files = sorted(self.rollouts.glob(f"{name}-[0-9]*.jsonl"), key=_step_of)
         return {_step_of(file): list(read_jsonl(file)) for file in files}
+
+    def write_tokens(self, step: int, records: Iterable[dict[str, Any]]) -> None:
+        """Write ``tokens/step-STEP.jsonl``: a dict a response, in the layout that `drpo inspect` reads
+        (docs/inspect.md)."""
+        try:
+            self.tokens.mkdir(exist_ok=True)
+        except OSError as error:
+            raise self._refused(error) from error
+        self._write(self.tokens / f"step-{step:06d}.jsonl", "".join(_line(record) for record in records))
+
+    def token_files(self) -> list[Path]:
+        """Every ``tokens/step-*.jsonl`` with a record, in order of step."""
+        return [file for file in sorted(self.tokens.glob("step-*.jsonl")) if file.stat().st_size]
+
+    def write_inspection(self, html: str) -> None:
+        """Write inspection.html."""
+        self._write(self.inspection_file, html)
 
     def write_report(self, html: str) -> None:
         """Write report.html."""
@@ -130,8 +151,8 @@ class RunDirectory:
                                "another directory with --out.")
 
 
-def _step_of(rollout_file: Path) -> int:
-    return int(rollout_file.stem.rsplit("-", 1)[1])
+def _step_of(file: Path) -> int:
+    return int(file.stem.rsplit("-", 1)[1])
 
 
 def _line(record: dict[str, Any]) -> str:
@@ -149,6 +170,14 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
+class JsonLine(NamedTuple):
+    """An object of a JSONL file, its line counted from 1, and the byte at which the line ends."""
+
+    number: int
+    record: dict[str, Any]
+    end: int
+
+
 def read_jsonl(file: str | os.PathLike[str], ignore_cut_line: bool = False) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file, one a line; empty lines are passed over.
 
@@ -156,9 +185,16 @@ def read_jsonl(file: str | os.PathLike[str], ignore_cut_line: bool = False) -> I
         DataError: a line is not a JSON object; the message names file and line. With ``ignore_cut_line`` a last
             line without its newline is left out instead.
     """
+    return (line.record for line in numbered_jsonl(file, ignore_cut_line))
+
+
+def numbered_jsonl(file: str | os.PathLike[str], ignore_cut_line: bool = False) -> Iterator[JsonLine]:
+    """As :func:`read_jsonl`, with where each object stands."""
+    end = 0
     # Bytes, decoded line by line: a crash may cut the last line in the middle of a character.
     with open(file, "rb") as stream:
         for number, line in enumerate(stream, start=1):
+            end += len(line)
             if not line.strip() or (ignore_cut_line and not line.endswith(b"\n")):
                 continue
             try:
@@ -171,4 +207,4 @@ def read_jsonl(file: str | os.PathLike[str], ignore_cut_line: bool = False) -> I
                                 "Each line must be one JSON object.") from error
             if not isinstance(record, dict):
                 raise DataError(f"{file}, line {number}: a JSON object is needed, got {type(record).__name__}")
-            yield record
+            yield JsonLine(number, record, end)

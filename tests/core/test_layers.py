@@ -31,6 +31,7 @@ LAYERS = {
     "diagnostics": 2,
     "kernels": 2,
     "__init__": 2,  # the public API: names of layers 0 to 2
+    "inspection": 3,
     "tasks": 3,
     "rollouts": 3,
     "train": 4,

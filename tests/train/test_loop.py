@@ -123,7 +123,7 @@ def test_proximal_logprobs_are_those_of_the_weights_that_sampled(
     monkeypatch.setattr(update, "accumulate_gradient", spy)
     run(configuration(copyist, "objective=minirl", "steps=1", "updates_per_step=3"), tmp_path / "run")
     assert len(seen) == 3
-    for _, batch in seen:
+    for _, batch, _ in seen:
         assert torch.allclose(batch.proximal_logprobs, batch.behavior_logprobs, atol=1e-4)
     assert (seen[-1][1].logprobs - seen[-1][1].proximal_logprobs).abs().max() > 1e-3
     seen.clear()

@@ -83,6 +83,41 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's dire
 
 
 @app.command()
+def inspect(
+    log: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Parquet or JSONL files, folders of them, or the directory of a run."),
+    ],
+    delta: Annotated[
+        float | None,
+        typer.Option(help="Bound on |π − μ| of every objective that has one. Default: the run's, or each one's own."),
+    ] = None,
+    objectives: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME...", help="Evaluate these only. Default: all of them.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Where to write the page. Default: inspection.html beside the first FILE.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; no page unless --html names it.")
+    ] = False,
+) -> None:
+    """Ask of logged token log-probabilities: is the trust region doing anything, and are they sound?
+
+    Examples:
+
+      drpo inspect runs/2026-01-01-120000-drpo
+
+      drpo inspect tokens.parquet --delta 0.2 --objectives drpo,dppo_tv,grpo
+
+    The columns that a log needs are in docs/inspect.md.
+    """
+    from drpo.cli.inspection import run_inspect
+
+    run_inspect(log, delta, objectives, html, as_json)
+
+
+@app.command()
 def objectives(
     arguments: Annotated[
         list[str] | None,

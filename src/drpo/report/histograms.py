@@ -28,11 +28,18 @@ class Histogram:
 
 def draw_histogram(histogram: Histogram, history: History) -> str:
     """Share of tokens per bin, first and last third of the steps overlaid, as an HTML figure."""
-    shares = [
-        (name, share)
-        for name, records in thirds(history)
-        if (share := _shares(records, histogram)) is not None
-    ]
+    return draw_shares(
+        histogram,
+        [
+            (name, share)
+            for name, records in thirds(history)
+            if (share := _shares(records, histogram)) is not None
+        ],
+    )
+
+
+def draw_shares(histogram: Histogram, shares: Sequence[tuple[str, Sequence[float]]]) -> str:
+    """Named rows of shares per bin, at most two, overlaid, as an HTML figure."""
     if not shares:
         return figure(histogram.title, histogram.caption, "<p class='none'>Nothing was recorded.</p>")
     x = _horizontal(histogram)
@@ -120,7 +127,7 @@ def _summary(histogram: Histogram, shares: Sequence[tuple[str, Sequence[float]]]
     for name, row in shares:
         top = max(range(len(row)), key=row.__getitem__)
         peaks.append(
-            f"{name}: {percent(row[top])} of tokens between {plain(histogram.edges[top])} "
+            f"{f'{name}: ' if name else ''}{percent(row[top])} of tokens between {plain(histogram.edges[top])} "
             f"and {plain(histogram.edges[top + 1])}, the fullest bin"
         )
     return f"{histogram.title}. {'; '.join(peaks)}"

@@ -102,6 +102,20 @@ svg circle { fill: currentColor; }
 table { border-collapse: collapse; font-size: .9rem; }
 th { text-align: left; font-weight: 400; padding: .12rem 1.2rem .12rem 0; vertical-align: top; }
 td { padding: .12rem 0; }
+.scroll { overflow-x: auto; margin: .5rem 0; }
+.grid td, .grid th { padding: .3rem .7rem .3rem 0; white-space: nowrap; vertical-align: middle; line-height: 1.3; }
+.grid tr { border-bottom: 1px solid var(--grid); }
+.grid td:not(:first-child) { text-align: right; } .grid th:not(:first-child) { text-align: right; }
+.grid .said { background: none; border: 0; padding: 0; white-space: pre; }
+.grid .said b { background: var(--warn-ground); border-radius: 3px; }
+.bar { width: 5rem; height: .8rem; max-width: none; }
+svg .v0 { fill: var(--c2); } svg .v1 { fill: var(--c1); opacity: .75; } svg .v2 { fill: var(--edge); }
+svg .v3 { fill: var(--c3); } svg .v4 { fill: var(--ink); }
+.key.v0 { color: var(--c2); } .key.v1 { color: var(--c1); opacity: .75; } .key.v2 { color: var(--edge); }
+.key.v3 { color: var(--c3); } .key.v4 { color: var(--ink); }
+.matrix td { padding: .25rem .45rem; text-align: center; }
+.matrix th { padding: .25rem .45rem; white-space: nowrap; }
+.fix { font-style: normal; font-weight: 600; }
 @media print { .said { max-height: none; } figure, .example { break-inside: avoid; } }
 """
 

@@ -82,6 +82,10 @@ class TrainConfig(BaseModel):
         default=0.1, gt=0,
         description="stop if the mean |log π − log μ| before any training exceeds this many nats",
     )
+    log_tokens: bool = Field(default=False, description="write tokens/step-NNNNNN.jsonl, for `drpo inspect`")
+    log_tokens_share: float = Field(
+        default=1.0, gt=0, le=1, description="share of the responses that log_tokens keeps, drawn at random"
+    )
     grading_time_limit: float = Field(default=10.0, gt=0, description="seconds for one reward")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, …")
 
@@ -96,6 +100,9 @@ class TrainConfig(BaseModel):
         if self.updates_per_step > responses:
             raise ValueError(f"updates_per_step={self.updates_per_step} exceeds the {responses} responses of a step "
                              "(prompts_per_step × group_size). Lower it or sample more.")
+        if self.log_tokens_share < 1 and not self.log_tokens:
+            raise ValueError(f"log_tokens_share={self.log_tokens_share} would be ignored: set log_tokens=true as well, "
+                             "or leave it out.")
         self.make_objective()
         self.sampling()
         return self

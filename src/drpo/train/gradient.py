@@ -21,7 +21,7 @@ from drpo.train.rollout import Sample
 
 def accumulate_gradient(
     policy: Policy, objective: Objective, samples: Sequence[Sample], advantages: Sequence[float], config: TrainConfig
-) -> tuple[float, TokenBatch]:
+) -> tuple[float, TokenBatch, list[int]]:
     """Add the gradient of the objective over ``samples`` to the policy's parameters.
 
     An objective that decides over the whole update (``sequence_local`` is False) sees the whole update first: one
@@ -29,12 +29,13 @@ def accumulate_gradient(
     one, in micro-batches, passes these on to the parameters. That is the same gradient, for one more forward pass.
 
     Returns:
-        the loss, and all tokens of the update, without gradient.
+        the loss, all tokens of the update (without gradient), and the order in which ``samples`` stand in that batch.
 
     Raises:
         DataError: log π or log μ of a token is not finite or positive.
     """
     parts = split(policy, samples, config)
+    order = [row for rows in parts for row in rows]
     tokens = sum(len(sample.response.token_ids) for sample in samples)
     denominator = tokens if config.aggregation == "token_mean" else len(samples)
 
@@ -53,7 +54,7 @@ def accumulate_gradient(
             loss.backward()
             losses.append(loss.detach())
             seen.append(batch)
-        return float(torch.stack(losses).sum()), concatenate(seen)
+        return float(torch.stack(losses).sum()), concatenate(seen), order
     with torch.no_grad():
         whole = concatenate([batch_of(rows) for rows in parts])
     loss, slopes = differentiate(loss_of, whole)
@@ -64,7 +65,7 @@ def accumulate_gradient(
         values = [getattr(batch, field) for field in slopes]
         torch.autograd.backward(values, [slope[start:end] for slope in slopes.values()])
         start = end
-    return loss, whole
+    return loss, whole, order
 
 
 def differentiate(

@@ -6,6 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from drpo.train.observer import Observer, Summary
 from drpo.train.policy import load_policy
 from drpo.train.rollout import Rollout, roll_out
 from drpo.train.seeds import derive_seed
+from drpo.train.token_log import TokenLog
 from drpo.train.update import update_policy
 
 
@@ -126,6 +128,7 @@ class Trainer:
         config = self.config
         order = list(range(len(rollout.samples)))
         random.Random(derive_seed(config.seed, "minibatches", step)).shuffle(order)
+        log = TokenLog(self.policy, rollout, step, config.log_tokens_share, config.seed) if config.log_tokens else None
         parts = [part.tolist() for part in np.array_split(order, config.updates_per_step) if len(part)]
         started, samples = time.perf_counter(), rollout.samples
         if "proximal_logprobs" in self.objective.needs:
@@ -137,6 +140,7 @@ class Trainer:
             record = update_policy(
                 self.policy, self.optimizer, self.objective,
                 [samples[row] for row in part], [rollout.advantages[row] for row in part], config,
+                None if log is None else partial(log.add, index, part),
             )
             if self.progress.updates == 0:
                 self.observer.on_note(check_mismatch(record, config))
@@ -153,6 +157,8 @@ class Trainer:
             }
             self.run.append_metrics(record)
             records.append(record)
+        if log is not None:
+            self.run.write_tokens(step, log.records)
         return records
 
     def set_learning_rate(self) -> None:

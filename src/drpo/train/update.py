@@ -6,7 +6,7 @@ Shapes: ``N`` response tokens of the mini-batch.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,10 +34,12 @@ def update_policy(
     samples: Sequence[Sample],
     advantages: Sequence[float],
     config: TrainConfig,
+    on_tokens: Callable[[Sequence[int], TokenBatch], None] | None = None,
 ) -> dict[str, Any]:
     """Differentiate the objective over ``samples``, step the optimizer, and return the update's metrics.
 
-    The denominator is that of the whole mini-batch, so micro-batches never change the gradient.
+    The denominator is that of the whole mini-batch, so micro-batches never change the gradient. ``on_tokens`` is called
+    with every token of the update, at the weights before the step, and the order of ``samples`` in that batch.
 
     Raises:
         DataError: log π or log μ of a token is not finite or positive. TrainingError: the gradient is not finite.
@@ -45,12 +47,14 @@ def update_policy(
     """
     started = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
-    loss, batch = accumulate_gradient(policy, objective, samples, advantages, config)
+    loss, batch, order = accumulate_gradient(policy, objective, samples, advantages, config)
     norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), config.gradient_clip)
     if not bool(torch.isfinite(norm)):
         raise TrainingError(f"the gradient norm is {float(norm)}: the update was not applied. Lower learning_rate, or "
                             f"look at the objective ({objective}).")
     optimizer.step()
+    if on_tokens is not None:
+        on_tokens(order, batch)
     return {
         "loss": loss,
         **response_metrics(samples),

@@ -1,0 +1,78 @@
+"""`drpo inspect`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from drpo.cli.inspection_tables import show
+from drpo.errors import DataError
+from drpo.inspection.survey import inspect
+from drpo.report.inspection_page import build_inspection_page
+from drpo.run_directory import RunDirectory
+
+
+def run_inspect(log: list[Path], delta: float | None, objectives: str | None, html: Path | None, as_json: bool) -> None:
+    """Inspect the log, print what was found, and write the page."""
+    names = None if objectives is None else [name.strip() for name in objectives.split(",") if name.strip()]
+    # Objectives run side by side already; more threads within an operation on one chunk only wait for each other.
+    torch.set_num_threads(1)
+    with _progress() as advance:
+        found = inspect(log, delta, names, advance)
+    console = Console()
+    if as_json:
+        console.file.write(json.dumps(_without_nan(dataclasses.asdict(found)), ensure_ascii=False) + "\n")
+    else:
+        show(found, console)
+    if as_json and html is None:
+        return
+    page = _write_page(log[0], html, build_inspection_page(found))
+    if not as_json:
+        console.print(f"\npage  {page}", highlight=False, soft_wrap=True)
+
+
+def _write_page(first: Path, given: Path | None, html: str) -> Path:
+    """Write the page where the user said, else beside the log; returns where that is."""
+    run = RunDirectory(first)
+    if given is None and run.exists():
+        run.write_inspection(html)
+        return run.inspection_file
+    page = given or (first if first.is_dir() else first.parent) / run.inspection_file.name
+    try:
+        page.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write {page}: {error.strerror or error}. Name another place with --html.") from error
+    return page
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[float], None]]:
+    """A bar on the terminal's error stream, so that what is printed can be piped."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("reading"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: a figure that does not exist is null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return value

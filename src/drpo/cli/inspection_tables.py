@@ -1,0 +1,160 @@
+"""What `drpo inspect` prints: findings first, then the figures they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from drpo.inspection.result import VERDICTS, Inspection
+from drpo.report.quantities import finite, percent, plain
+
+#: More objectives than this make a matrix too wide for a terminal; more steps or tokens than these, a table too long.
+WIDEST_MATRIX, MOST_STEPS, MOST_TOKENS = 10, 12, 8
+_STYLES = {"fault": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+def show(found: Inspection, console: Console) -> None:
+    """Print all of it."""
+    files = found.files[0] if len(found.files) == 1 else f"{len(found.files)} files"
+    _say(console, f"{found.tokens:,} tokens of {found.sequences:,} responses in {files}; δ = {found.delta:g}")
+    _findings(found, console)
+    _heading(console, "Suggested δ", plain(found.suggested_delta.value))
+    console.print(Padding(Text(found.suggested_delta.reason), (0, 0, 0, 2)))
+    _figures(found, console)
+    _heading(console, "By μ", "the sampler's probability of the token")
+    console.print(_mu_table(found))
+    _heading(console, "By objective", "share of tokens: w = 0, 0 < w < 1, w = 1 within 1 %, w > 1, w < 0")
+    console.print(_token_table(found))
+    _heading(console, "By objective", "share of gradient mass |Â r|; changed = Σ |Â r| |w − 1| / Σ |Â r|")
+    console.print(_mass_table(found))
+    for name, reason in found.not_evaluated.items():
+        _say(console, f"  {name} not evaluated: {reason}")
+    if len(found.verdicts) <= WIDEST_MATRIX:
+        _heading(console, "Agreement", "share of tokens with the same verdict")
+        console.print(_agreement_table(found))
+    if found.steps:
+        _heading(console, "By step", f"{len(found.steps):,} steps")
+        console.print(_step_table(found))
+    if found.affected:
+        _heading(console, "Most affected tokens", f"by {found.reference}: largest |Â r| |w − 1|")
+        console.print(_affected_table(found))
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _heading(console: Console, title: str, note: str) -> None:
+    console.print(Text.assemble("\n", (title, "bold"), "  ", (note, "dim")))
+
+
+def _findings(found: Inspection, console: Console) -> None:
+    if not found.findings:
+        _say(console, "\nNo fault found: r moves, δ is within reach, and μ and π are measured alike.")
+    for finding in found.findings:
+        console.print(Text.assemble("\n", (finding.severity, _STYLES[finding.severity]), "  ", (finding.title, "bold")))
+        console.print(Padding(Text(finding.evidence), (0, 0, 0, 2)))
+        console.print(Padding(Text(f"Fix: {finding.fix}"), (0, 0, 0, 2)))
+
+
+def _figures(found: Inspection, console: Console) -> None:
+    f = {name: finite(value) for name, value in found.figures.items()}
+    _heading(console, "Figures", "over all tokens")
+    for line in (
+        f"μ ≤ 0.01 on {percent(f['rare_share'])}; Â(r − 1) > 0 on {percent(f['harmful_share'])}",
+        f"r: mean {plain(f['ratio'])}, from {plain(f['ratio_min'])} to {plain(f['ratio_max'])}",
+        f"|π − μ|: mean {plain(f['shift'])}, at most {plain(f['shift_max'])}; beyond δ {percent(f['beyond_delta'])} "
+        f"(Â > 0: {percent(f['beyond_delta_positive'])}, Â < 0: {percent(f['beyond_delta_negative'])})",
+        f"|log π − log μ|: mean {plain(f['mismatch'])} nats, at most {plain(f['mismatch_max'])}; KL(μ‖π) "
+        f"{plain(f['k3_kl'])}",
+    ):
+        _say(console, f"  {line}")
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]], left: int = 1) -> Padding:
+    """A table without lines whose first ``left`` columns are text, the others numbers."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i < left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return Padding(table, (0, 0, 0, 2))
+
+
+def _mu_table(found: Inspection) -> Padding:
+    return _table(
+        ("μ up to", "tokens", "r 5 %", "median", "95 %", "|π−μ| median", "95 %", "99 %", "beyond δ"),
+        (
+            (
+                plain(b.high), percent(b.share), plain(b.ratio_p05), plain(b.ratio_p50),
+                plain(b.ratio_p95), plain(b.shift_p50), plain(b.shift_p95), plain(b.shift_p99), percent(b.beyond_delta),
+            )
+            for b in found.mu_bins
+        ),
+    )  # fmt: skip
+
+
+def _token_table(found: Inspection) -> Padding:
+    return _table(("", *VERDICTS), ((v.objective, *map(_share, v.tokens)) for v in found.verdicts))
+
+
+def _mass_table(found: Inspection) -> Padding:
+    return _table(
+        ("", *VERDICTS, "changed", "Â > 0", "Â < 0"),
+        (
+            (v.objective, *map(_share, (*v.mass, v.changed, v.changed_positive, v.changed_negative)))
+            for v in found.verdicts
+        ),
+    )
+
+
+def _share(value: float | None) -> str:
+    return percent(value) if value else "–"
+
+
+def _agreement_table(found: Inspection) -> Padding:
+    names = [verdict.objective for verdict in found.verdicts]
+    rows = zip(names, found.agreement, strict=True)
+    return _table(("", *names), ((name, *(percent(share) for share in row)) for name, row in rows))
+
+
+def _step_table(found: Inspection) -> Padding:
+    """Steps spread evenly over the log, the first and the last among them."""
+    steps = found.steps
+    count = min(MOST_STEPS, len(steps))
+    shown = [steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)]
+    return _table(
+        ("step", "tokens", "mean |π−μ|", "mean |log r|", "beyond δ"),
+        (
+            (str(s.step), f"{s.tokens:,}", plain(s.shift), plain(s.mismatch), percent(s.beyond_delta))
+            for s in shown
+        ),
+    )
+
+
+def _affected_table(found: Inspection) -> Padding:
+    return _table(
+        ("text", "step", "Â", "μ", "π", "w"),
+        (
+            (
+                _in_context(token.before, token.text or token.token, token.after),
+                "–" if token.step is None else str(token.step),
+                plain(token.advantage), plain(token.mu), plain(token.pi), plain(token.weight),
+            )
+            for token in found.affected[:MOST_TOKENS]
+        ),
+    )  # fmt: skip
+
+
+def _in_context(before: str, token: str | None, after: str) -> Text:
+    """The token between its neighbours; what a model wrote reaches a terminal here, so control characters are spelt."""
+    before, token, after = _plain_text(before)[-16:], _plain_text(token or "–")[:16], _plain_text(after)[:16]
+    return Text.assemble((before, "dim"), (token, "bold reverse"), (after, "dim"))
+
+
+def _plain_text(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,137 @@
+"""What an inspection found, as plain data: for the terminal, the page and ``--json``. Needs neither torch nor numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: What an objective does to a token's gradient: w = 0; w < 1; w within 1 % of 1; w > 1; w < 0.
+VERDICTS = ("drops", "damps", "keeps", "boosts", "reverses")
+
+Severity = Literal["fault", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing the reader should know: what it is, the evidence, and what to do about it.
+
+    ``name`` is stable, for machines. A ``fault`` makes the other figures untrustworthy.
+    """
+
+    name: str
+    severity: Severity
+    title: str
+    evidence: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class MuBin:
+    """Tokens whose μ lies in (low, high]: their share of all, and quantiles of r and of |π − μ|."""
+
+    low: float
+    high: float
+    share: float
+    ratio_p05: float | None
+    ratio_p50: float | None
+    ratio_p95: float | None
+    shift_p50: float | None
+    shift_p95: float | None
+    shift_p99: float | None
+    beyond_delta: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one objective does: shares of tokens and of gradient mass |Â r|, in the order of VERDICTS.
+
+    ``changed`` is Σ |Â r| |w − 1| / Σ |Â r|: how far the gradient is from the plain surrogate's. ``undefined`` is the
+    share of tokens whose weight is not a number.
+    """
+
+    objective: str
+    parameters: str
+    tokens: list[float]
+    mass: list[float]
+    changed: float
+    tokens_positive: list[float]
+    tokens_negative: list[float]
+    changed_positive: float | None
+    changed_negative: float | None
+    changed_by_step: list[float | None]
+    undefined: float
+
+
+@dataclass(frozen=True, slots=True)
+class AffectedToken:
+    """A token whose gradient the reference objective changes much; ``before`` and ``after`` are its neighbours' text.
+
+    ``change`` is |Â r| |w − 1|.
+    """
+
+    source: str
+    row: int
+    step: int | None
+    token: str | None
+    text: str | None
+    before: str
+    after: str
+    mu: float
+    pi: float
+    advantage: float
+    weight: float
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepFigures:
+    """One step: tokens, mean |π − μ|, mean |log r| (nats), share beyond δ."""
+
+    step: int
+    tokens: int
+    shift: float
+    mismatch: float
+    beyond_delta: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestedDelta:
+    """A bound to begin with, and why; ``value`` is None where the log gives no ground for one."""
+
+    value: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """Everything that ``drpo inspect`` reports. Histograms are counts per bin of their edges."""
+
+    files: list[str]
+    tokens: int
+    sequences: int
+    unusable_tokens: int
+    delta: float
+    findings: list[Finding]
+    suggested_delta: SuggestedDelta
+    figures: dict[str, float]
+    mu_edges: list[float]
+    mu_counts: list[int]
+    shift_edges: list[float]
+    shift_counts: list[int]
+    mu_bins: list[MuBin]
+    verdicts: list[Verdict]
+    agreement: list[list[float]]
+    not_evaluated: dict[str, str]
+    steps: list[StepFigures]
+    affected: list[AffectedToken]
+    reference: str
+    temperature: Estimate | None = None

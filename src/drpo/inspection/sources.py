@@ -1,0 +1,96 @@
+"""From what the user points at to the files that hold tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drpo.errors import DataError
+from drpo.inspection.jsonl_reader import read_jsonl_tokens
+from drpo.inspection.parquet_reader import read_parquet
+from drpo.inspection.tokens import Tokens
+from drpo.run_directory import RunDirectory
+
+#: Ending → reader.
+READERS: dict[str, Callable[[Path], Iterator[Tokens]]] = {
+    ".parquet": read_parquet,
+    ".jsonl": read_jsonl_tokens,
+    ".ndjson": read_jsonl_tokens,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The files of a log, in order, and the bound that the run itself set, if it is known."""
+
+    files: list[Path]
+    delta: float | None = None
+
+
+def find_log(paths: Iterable[Path]) -> Log:
+    """The files that ``paths`` (files, folders of files, run directories) mean.
+
+    Raises:
+        DataError: a path does not exist, has an unknown ending, or holds no token records.
+    """
+    files: list[Path] = []
+    deltas: set[float] = set()
+    for path in paths:
+        run = RunDirectory(path)
+        if path.is_dir() and run.exists():
+            files += _files_of_run(run)
+            deltas |= _delta_of(run.read_config())
+        elif path.is_dir():
+            files += _files_of_folder(path)
+        else:
+            files.append(path)
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file} does not exist. Give Parquet or JSONL files, a folder of them, or a run "
+                            "directory.")
+        if file.suffix not in READERS:
+            raise DataError(f"{file}: unknown ending {file.suffix!r}. Known: {', '.join(READERS)}. Rename the file, or "
+                            "convert it.")
+        if not file.stat().st_size:
+            raise DataError(f"{file} is empty (0 bytes). Give a log with at least one token.")
+    return Log(files, deltas.pop() if len(deltas) == 1 else None)
+
+
+def read_log(log: Log) -> Iterator[tuple[Tokens, float]]:
+    """The chunks of every file, each with the share of the whole log read so far.
+
+    Raises:
+        DataError: a file is malformed.
+    """
+    sizes = [file.stat().st_size for file in log.files]
+    total, before = sum(sizes), 0
+    for file, size in zip(log.files, sizes, strict=True):
+        for tokens in READERS[file.suffix](file):
+            yield tokens, (before + size * tokens.done) / total
+        before += size
+
+
+def _files_of_run(run: RunDirectory) -> list[Path]:
+    files = run.token_files()
+    if not files:
+        raise DataError(f"{run.path} logged no tokens. Start the run again with log_tokens=true (and log_tokens_share "
+                        "below 1 to keep a sample only).")
+    return files
+
+
+def _files_of_folder(folder: Path) -> list[Path]:
+    """Its files in the order of the numbers in their names, as 10.jsonl comes after 9.jsonl."""
+    files = [file for file in folder.iterdir() if file.suffix in READERS]
+    if not files:
+        raise DataError(f"{folder} holds neither a run nor token logs ({', '.join(READERS)}).")
+    return sorted(files, key=lambda file: [int(part) if part.isdigit() else part for part in
+                                           re.split(r"(\d+)", file.name)])
+
+
+def _delta_of(config: dict[str, Any]) -> set[float]:
+    objective = config.get("objective")
+    delta = objective.get("delta") if isinstance(objective, dict) else None
+    return {float(delta)} if isinstance(delta, int | float) else set()

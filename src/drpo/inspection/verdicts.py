@@ -1,0 +1,218 @@
+"""What every objective does to the logged tokens, by differentiating the objectives themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from drpo.batch import TokenBatch
+from drpo.errors import ConfigError, suggest
+from drpo.inspection.columns import FIELDS
+from drpo.inspection.measured import Measured
+from drpo.inspection.result import VERDICTS, Verdict
+from drpo.objectives import OBJECTIVES, Objective, gradient_weight
+
+#: A weight within this of 1 keeps the token as it is; below this in size, it drops it.
+KEPT, DROPPED = 0.01, 1e-6
+#: Position of each verdict in VERDICTS, and one past them for Â = 0 or an undefined weight.
+DROPS, DAMPS, KEEPS, BOOSTS, REVERSES, NONE = range(len(VERDICTS) + 1)
+#: Rows of the sums: Â ≥ 0 and Â < 0.
+_SIGNS = 2
+#: Objectives evaluated at the same time, at most: each holds a few copies of the chunk.
+MOST_THREADS = 8
+
+
+def choose_objectives(
+    names: Iterable[str] | None, delta: float | None, available: Iterable[str]
+) -> tuple[list[Objective], dict[str, str]]:
+    """The objectives to evaluate, and for each of the others why it cannot be.
+
+    Args:
+        names: registry names; None means every registered objective.
+        delta: in the place of the default of every objective with a ``delta``; None keeps the defaults.
+        available: optional TokenBatch fields that the log fills.
+
+    Raises:
+        ConfigError: an unknown name, a named one that cannot be evaluated, or none at all.
+    """
+    available = set(available)
+    chosen, refused = [], {}
+    for name in OBJECTIVES if names is None else names:
+        if name not in OBJECTIVES:
+            raise ConfigError(f"unknown objective {name!r}.{suggest(name, OBJECTIVES)}")
+        reason = _reason_against(OBJECTIVES[name], available)
+        if reason is None:
+            chosen.append(OBJECTIVES[name](**_parameters(OBJECTIVES[name], delta)))
+        elif names is not None:
+            raise ConfigError(f"{name} cannot be evaluated on this log: {reason}.")
+        else:
+            refused[name] = reason
+    if not chosen:
+        raise ConfigError(f"no objective to evaluate. Name at least one of {', '.join(sorted(OBJECTIVES))}.")
+    return chosen, refused
+
+
+def _parameters(kind: type[Objective], delta: float | None) -> dict[str, float]:
+    return {} if delta is None or "delta" not in kind.parameters() else {"delta": delta}
+
+
+def _reason_against(kind: type[Objective], available: set[str]) -> str | None:
+    without = [name for name, default in kind.parameters().items() if default is dataclasses.MISSING]
+    if without:
+        return f"{', '.join(without)} has no default"
+    if not kind.sequence_local:
+        return "it decides over all tokens of an update together, and a log is read in parts"
+    known = {field.name for field in dataclasses.fields(TokenBatch)}
+    columns = {field: column for column, field in FIELDS.items()}
+    reasons = [
+        f"needs {field}: log the column {columns[field]}" if field in columns and field in known
+        else f"needs {field}, which token records do not carry"
+        for field in kind.needs
+        if field not in available
+    ]
+    return "; ".join(reasons) or None
+
+
+def describe(objective: Objective) -> str:
+    """Its parameters, as a call would give them."""
+    return ", ".join(
+        f"{field.name}={_short(getattr(objective, field.name))}" for field in dataclasses.fields(objective)
+    )
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def verdict_of(weights: np.ndarray) -> np.ndarray:
+    """``[N]`` int8: the position in VERDICTS of each gradient weight, NONE where it is NaN."""
+    # Later lines overrule earlier ones.
+    verdict = np.full(len(weights), KEEPS, dtype=np.int8)
+    verdict[weights > 1 + KEPT] = BOOSTS
+    verdict[weights < 1 - KEPT] = DAMPS
+    verdict[weights < -DROPPED] = REVERSES
+    verdict[np.abs(weights) <= DROPPED] = DROPS
+    verdict[np.isnan(weights)] = NONE
+    return verdict
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """One objective on one chunk: per token its weight, verdict and |Â r| |w − 1|; sums by sign and verdict."""
+
+    weights: np.ndarray
+    verdicts: np.ndarray
+    change: np.ndarray
+    tokens: np.ndarray
+    mass: np.ndarray
+    changed: np.ndarray
+
+
+def _weigh(weights: np.ndarray, mass: np.ndarray, negative: np.ndarray) -> _Weighed:
+    verdicts = verdict_of(weights)
+    change = mass * np.abs(weights - 1)
+    change[verdicts == NONE] = 0
+    shape = (_SIGNS, len(VERDICTS) + 1)
+    cells = verdicts + negative * np.int8(shape[1])
+    size = shape[0] * shape[1]
+    return _Weighed(
+        weights,
+        verdicts,
+        change,
+        np.bincount(cells, minlength=size).reshape(shape),
+        np.bincount(cells, weights=mass, minlength=size).reshape(shape),
+        np.bincount(negative, weights=change, minlength=_SIGNS),
+    )
+
+
+class Verdicts:
+    """Sums over tokens with Â ≠ 0, for ``K`` objectives."""
+
+    def __init__(self, objectives: list[Objective]):
+        self.objectives = objectives
+        kinds = len(VERDICTS) + 1
+        self.tokens = np.zeros((len(objectives), _SIGNS, kinds))
+        self.mass = np.zeros((len(objectives), _SIGNS, kinds))
+        self.changed = np.zeros((len(objectives), _SIGNS))
+        self.agreement = np.zeros((len(objectives), len(objectives)))
+        #: Tokens with Â ≠ 0, and without.
+        self.compared = self.unmoved = 0
+        #: Step → per objective Σ |Â r| |w − 1|, and last Σ |Â r|.
+        self.by_step: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(len(objectives) + 1))
+
+    def add(self, part: Measured) -> dict[str, np.ndarray]:
+        """Evaluate every objective on one chunk; returns each one's weights ``[N]``, NaN where Â = 0."""
+        advantages = part.tokens.advantages
+        negative = advantages < 0
+
+        def evaluate(objective: Objective) -> _Weighed:
+            return _weigh(gradient_weight(objective, part.batch).numpy(), part.mass, negative)
+
+        # Objectives side by side: torch and numpy leave the interpreter free while they work.
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads:
+            found = list(threads.map(evaluate, self.objectives))
+        for k, weighed in enumerate(found):
+            self.tokens[k] += weighed.tokens
+            self.mass[k] += weighed.mass
+            self.changed[k] += weighed.changed
+        if part.tokens.steps is not None:
+            self._add_steps(part, [*(weighed.change for weighed in found), part.mass])
+        self._compare(np.stack([weighed.verdicts for weighed in found]))
+        moved = int((advantages != 0).sum())
+        self.compared += moved
+        self.unmoved += len(advantages) - moved
+        return {o.name: weighed.weights for o, weighed in zip(self.objectives, found, strict=True)}
+
+    def _add_steps(self, part: Measured, sums: list[np.ndarray]) -> None:
+        steps, index = part.steps()
+        columns = [np.bincount(index, weights=values, minlength=len(steps)) for values in sums]
+        for step, row in zip(steps.tolist(), np.stack(columns, axis=1), strict=True):
+            self.by_step[step] += row
+
+    def _compare(self, verdicts: np.ndarray) -> None:
+        """Count, for each pair of objectives, the tokens on which both say the same."""
+        for kind in range(len(VERDICTS)):
+            same = torch.from_numpy((verdicts == kind).astype(np.float32))
+            self.agreement += (same @ same.T).double().numpy()
+
+    def summary(self) -> list[Verdict]:
+        """One entry an objective, in order."""
+        steps = [self.by_step[step] for step in sorted(self.by_step)]
+        return [self._summary(k, objective, steps) for k, objective in enumerate(self.objectives)]
+
+    def _summary(self, k: int, objective: Objective, steps: list[np.ndarray]) -> Verdict:
+        tokens, mass = self.tokens[k][:, :NONE], self.mass[k][:, :NONE]
+        undefined = self.tokens[k][:, NONE].sum() - self.unmoved
+        by_sign = mass.sum(1)
+        return Verdict(
+            objective=objective.name,
+            parameters=describe(objective),
+            tokens=_shares(tokens.sum(0)),
+            mass=_shares(mass.sum(0)),
+            changed=_part(self.changed[k].sum(), by_sign.sum()) or 0.0,
+            tokens_positive=_shares(tokens[0]),
+            tokens_negative=_shares(tokens[1]),
+            changed_positive=_part(self.changed[k][0], by_sign[0]),
+            changed_negative=_part(self.changed[k][1], by_sign[1]),
+            changed_by_step=[_part(row[k], row[-1]) for row in steps],
+            undefined=_part(undefined, self.compared) or 0.0,
+        )
+
+    def agreements(self) -> list[list[float]]:
+        """``[K, K]`` the share of tokens on which two objectives give the same verdict."""
+        return (self.agreement / max(self.compared, 1)).tolist()
+
+
+def _shares(counts: np.ndarray) -> list[float]:
+    return (counts / max(counts.sum(), 1e-300)).tolist()
+
+
+def _part(value: float, whole: float) -> float | None:
+    return float(value / whole) if whole > 0 else None

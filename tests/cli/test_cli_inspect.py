@@ -1,0 +1,103 @@
+"""`drpo inspect` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROWS = [
+    {"logprob": -0.2 - 0.1 * (i % 7), "behavior_logprob": -0.21 - 0.1 * (i % 7) + 0.05 * (i % 3),
+     "advantage": 1.0 if i % 40 < 20 else -1.0, "sequence_id": i // 20, "step": i // 200, "text": "\x1b[31m<b>"}
+    for i in range(600)
+]  # fmt: skip
+
+
+def drpo(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "drpo", "inspect", *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+        timeout=120, env={**os.environ, "COLUMNS": "100", "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    file = tmp_path / "log.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return file
+
+
+def test_help_is_quick_and_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['drpo', 'inspect', '--help']\nfrom drpo.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'numpy', 'pyarrow'} & set(sys.modules)"
+    )
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        seconds.append(time.perf_counter() - started)
+        assert result.returncode == 0, result.stderr
+        assert "--delta" in result.stdout and "docs/inspect.md" in result.stdout
+    assert min(seconds) < 0.5
+
+
+def test_it_prints_what_it_found_and_writes_the_page_beside_the_log(log: Path) -> None:
+    result = drpo(log, "--objectives", "ppo,dppo_tv,drpo")
+    assert result.returncode == 0, result.stderr
+    for heading in ("600 tokens of 30 responses", "Suggested δ", "By μ", "By objective", "Agreement", "By step",
+                    "Most affected tokens", f"page  {log.parent / 'inspection.html'}"):  # fmt: skip
+        assert heading in result.stdout
+    assert "\x1b" not in result.stdout  # the text of a token cannot drive the terminal
+    page = (log.parent / "inspection.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and "<b>" in page and "\x1b" not in page
+
+
+def test_json_for_machines(log: Path, tmp_path: Path) -> None:
+    result = drpo(log, "--json", "--delta", "0.02", "--objectives", "drpo, ppo")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["tokens"] == 600 and found["delta"] == 0.02
+    assert [verdict["objective"] for verdict in found["verdicts"]] == ["drpo", "ppo"]
+    assert {"name", "severity", "title", "evidence", "fix"} == set(found["findings"][0])
+    assert not (tmp_path / "inspection.html").exists()
+    assert drpo(log, "--json", "--html", tmp_path / "page.html").returncode == 0
+    assert (tmp_path / "page.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.jsonl"], "missing.jsonl does not exist"),
+        (["bad.jsonl"], "bad.jsonl, line 2: not JSON"),
+        (["log.jsonl", "--objectives", "grop"], "unknown objective 'grop'. Did you mean 'grpo'?"),
+        (["log.jsonl", "--objectives", ""], "no objective to evaluate"),
+        (["log.jsonl", "--delta", "0"], "--delta must be a finite probability > 0"),
+        (["log.jsonl", "--html", "no/such/place.html"], "cannot write no/such/place.html"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(log: Path, arguments: list[str], message: str) -> None:
+    (log.parent / "bad.jsonl").write_text(json.dumps(ROWS[0]) + "\n{\n")
+    result = drpo(*arguments, cwd=log.parent)
+    assert result.returncode == 2 and message in result.stderr
+    assert "Traceback" not in result.stderr and not result.stdout.startswith("{")
+
+
+def test_a_run_keeps_its_page_and_its_own_delta(copyist: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    trained = subprocess.run(
+        [sys.executable, "-m", "drpo", "train", f"model={copyist}", "task=copy", "task.length=2", "steps=2",
+         "prompts_per_step=4", "group_size=4", "updates_per_step=2", "max_new_tokens=4", "eval_examples=2",
+         "eval_samples=2", "device=cpu", "log_tokens=true", "objective.delta=0.07", "--out", str(out)],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    result = drpo(out)
+    assert result.returncode == 0, result.stderr
+    assert "δ = 0.07" in result.stdout and (out / "inspection.html").is_file()

@@ -39,7 +39,7 @@ test: $(VENV)/.dev
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks scripts
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 base: $(VENV)/.train
 	$(BIN)/python -m drpo.train.warm_start

@@ -162,10 +162,11 @@ def _outliers(evidence: Evidence) -> Iterator[Finding]:
         "outliers",
         "warning",
         f"{_tokens(found.count)} with log π and log μ more than {OUTLIER:g} nats apart",
-        f"They are {found.count / evidence.tokens:.2g} of the tokens and {mass:.1%} of the gradient mass |Â r|. The "
+        f"They are {found.count / evidence.tokens:.2g} of all tokens, with {mass:.2g} of the gradient mass |Â r|. The "
         f"furthest is {found.furthest:.1f} nats apart ({found.where}).",
-        "Staleness of a few updates does not do that. Look for tokens that the engine masked or forced (stop tokens, "
-        "tool output, grammar), text that was tokenised again, or prefixes cut differently on the two sides.",
+        "Either the policy moved that far, which a lower learning rate or fewer updates a step prevents (the mean "
+        "|log r| by step is then large too), or the two sides see different tokens: ones that the engine masked or "
+        "forced (stop tokens, tool output, grammar), text tokenised again, prefixes cut differently.",
     )
 
 

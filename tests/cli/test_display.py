@@ -33,7 +33,10 @@ def test_all_figures_are_shown(terminal: bool, kind: type, tmp_path: Path) -> No
         display.on_evaluation({"step": 0, "accuracy": 0.375, "correct": 3, "samples": 8})
         display.on_note("a [note] with brackets")
         display.on_step([update(1, 100), update(1, 300, shift=0.03, corrective_share=float("nan"), shift_p99=0.2)])
+        display.on_evaluation({"step": 1, "accuracy": 0.625, "correct": 5, "samples": 8})
     shown = stream.getvalue()
+    if terminal:  # the table that stays on the screen holds the newest accuracy
+        assert "0.625" in shown.rsplit("tokens/s", 1)[1]
     # 400 tokens in 2 s; the token means weigh 100 : 300, and leave out what does not exist.
     for figure in ("1/4", "0.500", "0.375", "0.0250", "0.200", "25.00%", "50.00%", "200", "a [note] with brackets"):
         assert figure in shown, figure

@@ -100,6 +100,7 @@ class LiveDisplay(PlainDisplay):
     def __init__(self, console: Console, live: Live):
         super().__init__(console)
         self.live = live
+        self.shown: dict[str, str] = {}
         self.bar = Progress(TextColumn("step {task.completed}/{task.total}"), BarColumn(bar_width=None))
 
     def on_start(self, config: TrainConfig, run: RunDirectory, step: int) -> None:
@@ -107,9 +108,18 @@ class LiveDisplay(PlainDisplay):
         self.task = self.bar.add_task("", total=config.steps, completed=step)
         self.live.update(self.bar)
 
+    def on_evaluation(self, record: dict[str, Any]) -> None:
+        super().on_evaluation(record)
+        if self.shown:
+            self.draw({**self.shown, "held-out": f"{record['accuracy']:.3f}"})
+
     def show_step(self, figures: dict[str, str]) -> None:
         self.bar.update(self.task, completed=self.step)
-        shown = {name: value for name, value in figures.items() if name != "step"}
+        self.draw({name: value for name, value in figures.items() if name != "step"})
+
+    def draw(self, shown: dict[str, str]) -> None:
+        """Replace the table."""
+        self.shown = shown
         table = Table(*shown, box=None, pad_edge=False, expand=True)
         table.add_row(*shown.values())
         self.live.update(Group(self.bar, table))

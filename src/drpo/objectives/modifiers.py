@@ -53,7 +53,7 @@ class TIS(Modifier):
     Anchor: proximal. On one that is μ the correction would be made twice.
     Parameters:
         ratio_cap: the largest factor, a ratio, > 0.
-    Deviations: none known.
+    Deviations: none known. The source's text was not at hand; the formula is the one others give for it.
     """
 
     name: ClassVar[str] = "tis"
@@ -83,6 +83,7 @@ class IcePop(Modifier):
         low: smallest k that is kept, a ratio, ≥ 0.
         high: largest k that is kept, a ratio, > low.
     Deviations: none known; the source's interval, 0.5 to 5, is the default.
+    The source's text was not at hand; the formula is the one others give for it.
     """
 
     name: ClassVar[str] = "icepop"
@@ -186,7 +187,7 @@ class EntropyTop(Modifier):
     Parameters:
         fraction: share of tokens that is kept, in (0, 1].
     Deviations: tokens as uncertain as the last one kept are kept too. The denominator of the aggregation is unchanged:
-    it counts the dropped tokens.
+    it counts the dropped tokens. The source's text was not at hand; the formula is the one others give for it.
     """
 
     name: ClassVar[str] = "entropy_top"

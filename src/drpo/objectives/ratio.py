@@ -122,6 +122,7 @@ class TrulyPPO(RatioInterval):
         ratio_low, ratio_high: as in `ppo`.
         rollback: the slope beyond the bound, sign reversed; a weight, ≥ 0. 0 is `ppo`.
     Deviations: the paper's trust-region variants, which trigger on a KL, are not included; the anchor is μ.
+    The source's text was not at hand; the formula is the one others give for it.
     """
 
     name: ClassVar[str] = "truly_ppo"
@@ -302,6 +303,7 @@ class MiniRL(RatioInterval):
         ratio_high: how far π/π_old may rise above 1, a ratio, > 0.
     Deviations: none known in the gradient; the paper writes the weight as a constant in front of log π. Its routing
     replay concerns the model and is not an objective's business.
+    The source's text was not at hand; the formula is the one others give for it.
     """
 
     name: ClassVar[str] = "minirl"

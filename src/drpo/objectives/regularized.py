@@ -200,6 +200,7 @@ class MDPO(Objective):
         step_size: of the mirror descent, in inverse units of the advantage, > 0; the paper anneals it, here the caller
             may make a new objective for each step.
     Deviations: the KL is estimated at the sampled token (unbiased under μ) where the paper sums over the actions.
+    The source's text was not at hand; the formula is the one others give for it.
     """
 
     name: ClassVar[str] = "mdpo"

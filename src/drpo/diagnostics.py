@@ -65,15 +65,21 @@ def diagnose(batch: TokenBatch, delta: float = 0.15, objective: Objective | None
         "saturated_share": Metric.of(exact.abs() > MAX_LOG_RATIO),
     }
     if objective is not None:
-        weight = gradient_weight(objective, batch)
-        moves = batch.advantages != 0
-        found["weight"] = Metric.of(weight, moves)
-        found["weight_diverging"] = Metric.of(weight, away)
-        found["weight_converging"] = Metric.of(weight, back)
-        found |= verdict(weight, batch)
-        found |= _by_sign("corrective_share", weight < 0, batch)
-        found |= _by_sign("dropped_share", weight == 0, batch)
+        found |= diagnose_weight(gradient_weight(objective, batch), batch)
     return found
+
+
+def diagnose_weight(weight: torch.Tensor, batch: TokenBatch) -> dict[str, Metric]:
+    """What :func:`diagnose` reports of an objective, from its gradient weights ``[N]``."""
+    log_r = log_ratio(batch.logprobs.detach(), batch.behavior_logprobs)
+    return {
+        "weight": Metric.of(weight, batch.advantages != 0),
+        "weight_diverging": Metric.of(weight, harmful(batch.advantages, log_r)),
+        "weight_converging": Metric.of(weight, harmful(-batch.advantages, log_r)),
+        **verdict(weight, batch),
+        **_by_sign("corrective_share", weight < 0, batch),
+        **_by_sign("dropped_share", weight == 0, batch),
+    }
 
 
 def verdict(weight: torch.Tensor, batch: TokenBatch) -> dict[str, Metric]:

@@ -62,12 +62,10 @@ class DRPO(Objective):
     advantage_weighted: bool = True
 
     def __post_init__(self) -> None:
-        require(is_positive(self.delta), self, "delta", "a finite probability > 0")
+        _check_delta(self, self.delta)
         require(is_number(self.deadzone) and 0 <= self.deadzone < self.delta, self, "deadzone",
                 f"a probability in [0, delta = {self.delta:g})")
         require(isinstance(self.advantage_weighted, bool), self, "advantage_weighted", "true or false")
-        if self.delta >= 1:
-            _warn_vacuous_delta()
 
     @property
     def homogeneous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -101,11 +99,9 @@ class MaskDRPO(Objective):
     harmful_only: bool = False
 
     def __post_init__(self) -> None:
-        require(is_positive(self.delta), self, "delta", "a finite probability > 0")
+        _check_delta(self, self.delta)
         require(is_nonnegative(self.boundary), self, "boundary", "a finite probability ≥ 0")
         require(isinstance(self.harmful_only, bool), self, "harmful_only", "true or false")
-        if self.delta >= 1:
-            _warn_vacuous_delta()
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         here = batch.logprobs.detach()
@@ -216,6 +212,13 @@ class MDPO(Objective):
         return penalized_surrogate(batch, estimate / self.step_size, advantage_weighted=False)
 
 
+def _check_delta(objective: Objective, delta: float) -> None:
+    """Refuse what is no bound, and warn of one that bounds nothing."""
+    require(is_positive(delta), objective, "delta", "a finite probability > 0")
+    if delta >= 1:
+        _warn_vacuous_delta()
+
+
 @functools.cache
 def _warn_vacuous_delta() -> None:
     warnings.warn(
@@ -223,5 +226,5 @@ def _warn_vacuous_delta() -> None:
         "[1 − 1/delta, 1 + 1/delta] and never reaches 0: the trust region holds nothing back. Use delta < 1 "
         "(0.1 to 0.3 is a good start) unless you reproduce the paper's 12.5 on purpose.",
         DrpoWarning,
-        stacklevel=4,
+        stacklevel=5,
     )

@@ -9,7 +9,7 @@ from drpo.rollouts import Sampler, SamplingParameters
 from drpo.tasks.base import Example
 from drpo.tasks.grading import Grader
 from drpo.train.policy import Policy
-from drpo.train.rollout import Sample, refuse_mostly_failed, sample_and_grade
+from drpo.train.rollout import Sample, failed_rewards, sample_and_grade
 from drpo.train.seeds import derive_seed
 
 
@@ -32,8 +32,7 @@ def evaluate(
     """
     seeds = [derive_seed(seed, "evaluation", row) for row in range(len(examples))]
     samples, sampling, grading = sample_and_grade(policy, sampler, grader, examples, seeds, samples_each, parameters)
-    failures = [sample.grade.failure or "" for sample in samples if sample.grade.reward is None]
-    refuse_mostly_failed(failures, len(samples))
+    failures = failed_rewards(samples)
     rewards = [sample.grade.reward for sample in samples if sample.grade.reward is not None]
     correct = sum(reward >= 1 for reward in rewards)
     return {

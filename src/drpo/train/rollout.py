@@ -100,8 +100,7 @@ def roll_out(
         policy, sampler, grader, examples, seeds, config.group_size,
         replace(config.sampling(), report_topk=config.make_objective().topk),
     )
-    failures = [sample.grade.failure or "" for sample in samples if sample.grade.reward is None]
-    refuse_mostly_failed(failures, len(samples))
+    failures = failed_rewards(samples)
     graded = [(row // config.group_size, s) for row, s in enumerate(samples) if s.grade.reward is not None]
     rewards = torch.tensor([sample.grade.reward for _, sample in graded], dtype=torch.float64)
     groups = torch.tensor([group for group, _ in graded])
@@ -109,11 +108,17 @@ def roll_out(
     return Rollout([sample for _, sample in graded], advantages, failures, sampling, grading)
 
 
-def refuse_mostly_failed(failures: Sequence[str], total: int) -> None:
-    """Raise a TaskError if more than half of ``total`` rewards failed."""
-    if 2 * len(failures) > total:
+def failed_rewards(samples: Sequence[Sample]) -> list[str]:
+    """Why rewards of ``samples`` failed, one reason a failure.
+
+    Raises:
+        TaskError: more than half of them failed.
+    """
+    failures = [sample.grade.failure or "" for sample in samples if sample.grade.reward is None]
+    if 2 * len(failures) > len(samples):
         common = max(set(failures), key=failures.count)
         raise TaskError(
-            f"{len(failures)} of {total} rewards failed, most often with: {common}. Fix the task's reward(), or raise "
-            "grading_time_limit if it needs longer; failed rewards are never counted as 0."
+            f"{len(failures)} of {len(samples)} rewards failed, most often with: {common}. Fix the task's reward(), or "
+            "raise grading_time_limit if it needs longer; failed rewards are never counted as 0."
         )
+    return failures

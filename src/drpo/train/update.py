@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from drpo.batch import TokenBatch
-from drpo.diagnostics import diagnose, quantile, verdicts
+from drpo.diagnostics import diagnose, diagnose_weight, quantile, verdicts
 from drpo.divergence import at_least_float32, binary_tv
 from drpo.errors import TrainingError
 from drpo.metrics import Metric
@@ -84,13 +84,14 @@ def token_metrics(batch: TokenBatch, objective: Objective, delta: float) -> dict
     mismatch = (at_least_float32(batch.logprobs) - at_least_float32(batch.behavior_logprobs)).abs()
     shift = binary_tv(batch.logprobs, batch.behavior_logprobs)
     weight = gradient_weight(objective, batch)
+    found = diagnose(batch, delta) | diagnose_weight(weight, batch)
     assert batch.entropy is not None
     return {
-        **{name: metric.item() for name, metric in diagnose(batch, delta, objective).items()},
+        **{name: metric.item() for name, metric in found.items()},
         "delta": delta,
         "others": {
-            label: {name: metric.item() for name, metric in found.items()}
-            for label, found in verdicts(batch, OTHERS).items()
+            label: {name: metric.item() for name, metric in verdict.items()}
+            for label, verdict in verdicts(batch, OTHERS).items()
         },
         "entropy": Metric.of(batch.entropy).item(),
         "shift_p99": quantile(shift, 0.99),

@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bench kill-test figures clean
+.PHONY: help demo test lint base bench kill-test figures clean test-trl test-tinker test-skyrl
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
 	@echo "make test    install, then run the tests"
+	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl   the plug-ins, each with its real host"
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   our training step against TRL's, side by side"
 	@echo "make kill-test  20 runs killed at random moments, resumed and compared bit for bit"
@@ -31,11 +32,26 @@ $(VENV)/.trl: $(VENV)/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,trl]'
 	@touch $@
 
+# A host whose pins exclude the others' gets an environment of its own: .venv-tinker, .venv-skyrl …
+.venv-%/.installed: constraints/%.txt pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check -c $< -e '.[$*,test]'
+	@touch $@
+
 demo: $(VENV)/.train
 	$(BIN)/drpo train
 
 test: $(VENV)/.dev
 	$(BIN)/pytest -n 2
+
+test-trl: $(VENV)/.trl
+	$(BIN)/pytest tests/hosts/trl
+
+test-tinker: .venv-tinker/.installed
+	.venv-tinker/bin/pytest tests/hosts/tinker
+
+test-skyrl: .venv-skyrl/.installed
+	.venv-skyrl/bin/pytest tests/hosts/skyrl
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks scripts
@@ -56,4 +72,4 @@ figures: $(VENV)/.train
 	$(BIN)/python scripts/write_objective_table.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info src/*.egg-info
+	rm -rf $(VENV) .venv-* build *.egg-info src/*.egg-info

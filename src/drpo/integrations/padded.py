@@ -1,0 +1,126 @@
+"""What the plug-ins share: an objective that the host can feed, its loss on padded tensors, and its metrics.
+
+Every host hands over ``[B, T]`` tensors (or rows of them) and has its own way of summing up. Between the two stands
+the same packed :class:`drpo.TokenBatch` that everything else here uses, so that what the padding holds cannot matter.
+
+Shapes: ``B`` sequences, ``T`` positions, ``N`` kept tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+from drpo.batch import OPTIONAL_FIELDS, TokenBatch
+from drpo.diagnostics import diagnose
+from drpo.errors import ConfigError
+from drpo.metrics import Maximum, Minimum
+from drpo.objectives import Objective, make_objective
+
+#: The region that diagnostics refer to when the objective has no δ of its own.
+DEFAULT_DELTA = 0.15
+#: What each metric of a plug-in starts with in the host's log.
+PREFIX = "drpo/"
+
+
+def make_host_objective(
+    host: str,
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    gives: Collection[str] = (),
+    sums_scaled_advantages: bool = False,
+) -> Objective:
+    """The objective ``name``, if ``host`` can compute it.
+
+    Args:
+        host: its name, for messages.
+        parameters: keyword arguments of :func:`drpo.make_objective`; ``anchor`` and ``modifiers`` may be among them.
+        gives: the optional fields of :class:`drpo.TokenBatch` that the host hands over.
+        sums_scaled_advantages: the host divides the advantages by the denominator instead of the loss, which only
+            suits an objective that is homogeneous in the advantage.
+
+    Raises:
+        ConfigError: an unknown name or parameter, or an objective that needs what the host does not hand over.
+    """
+    objective = make_objective(name, **dict(parameters or {}))
+    for field in objective.needs:
+        if field not in gives:
+            raise ConfigError(f"objective {name!r} needs {field} ({OPTIONAL_FIELDS[field]}), which {host} does not "
+                              "hand to a loss. Use another objective, one without the modifiers that need it, or "
+                              "`drpo train`.")
+    if sums_scaled_advantages and not objective.homogeneous:
+        raise ConfigError(f"objective {name!r} is not homogeneous in the advantage, and {host} divides the advantages, "
+                          "not the loss, by the number of tokens or sequences: the two parts of the objective would be "
+                          "weighed differently at every batch size. Use another objective, or advantage_weighted=true "
+                          "where it has that parameter.")
+    return objective
+
+
+def require_whole_update(objective: Objective, whole: bool, host: str, fix: str) -> None:
+    """Refuse an objective that decides over a whole optimizer step if the loss sees only a part of it.
+
+    Raises:
+        ConfigError: it does not; ``fix`` says what makes one micro-batch of the step.
+    """
+    if not (whole or objective.sequence_local):
+        raise ConfigError(f"objective {objective.name!r} (or one of its modifiers) decides over all tokens of an "
+                          f"optimizer step, and {host} computes this loss on a part of them: the result would depend "
+                          f"on the micro-batch size. {fix}")
+
+
+def padded_loss(
+    objective: Objective,
+    logprobs: torch.Tensor,
+    behavior_logprobs: torch.Tensor,
+    advantages: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    proximal_logprobs: torch.Tensor | None = None,
+    entropy: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, TokenBatch]:
+    """The per-token loss as ``[B, T]``, exactly 0 where ``mask`` is false, and the batch it was computed on.
+
+    Args:
+        logprobs, behavior_logprobs, proximal_logprobs, entropy: ``[B, T]``, as in :class:`drpo.TokenBatch`.
+        advantages: ``[B]`` or ``[B, T]``.
+        mask: ``[B, T]``; non-zero keeps a token. What the other positions hold does not matter.
+
+    Raises:
+        DataError: a kept log-probability is not finite or positive, or shapes disagree.
+    """
+    batch = TokenBatch.from_padded(
+        logprobs, behavior_logprobs, advantages, mask, proximal_logprobs=proximal_logprobs, entropy=entropy
+    )
+    loss = objective(batch).loss
+    # An objective that drops every token has no graph; data-parallel hosts need one on each rank.
+    loss = loss + 0.0 * batch.logprobs
+    return torch.zeros(mask.shape, dtype=loss.dtype, device=loss.device).masked_scatter(mask.bool(), loss), batch
+
+
+def loss_metrics(
+    batch: TokenBatch, objective: Objective, delta: float | None = None, *, extremes: bool = False
+) -> dict[str, float]:
+    """``drpo/…`` → what :func:`drpo.diagnose` measured, as floats (one device synchronisation each update).
+
+    Args:
+        delta: the region they refer to; None takes the objective's own, or 0.15.
+        extremes: report minima and maxima as well. A host that averages what it is given must not be given those.
+    """
+    own = getattr(getattr(objective, "objective", objective), "delta", None)
+    found = diagnose(batch, delta or own or DEFAULT_DELTA, objective)
+    kept = {name: metric for name, metric in found.items() if extremes or not isinstance(metric, Maximum | Minimum)}
+    if not kept:
+        return {}
+    table = torch.stack([
+        torch.stack([torch.as_tensor(part, dtype=torch.float64, device=batch.logprobs.device)
+                     for part in (metric.sum, metric.count)])
+        for metric in kept.values()
+    ]).tolist()  # fmt: skip
+    # A mean over no tokens has no value, and a host's own average could not leave it out.
+    return {
+        PREFIX + name: total if isinstance(metric, Maximum | Minimum) else total / count
+        for (name, metric), (total, count) in zip(kept.items(), table, strict=True) if count
+    }

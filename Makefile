@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bench kill-test figures clean test-trl test-tinker test-skyrl
+.PHONY: help demo test lint base bench kill-test figures clean test-trl test-tinker test-skyrl parity
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
 	@echo "make test    install, then run the tests"
 	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl   the plug-ins, each with its real host"
+	@echo "make parity  measure the plug-ins' gradients against ours again, and write the table of docs/integrations"
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   our training step against TRL's, side by side"
 	@echo "make kill-test  20 runs killed at random moments, resumed and compared bit for bit"
@@ -52,6 +53,14 @@ test-tinker: .venv-tinker/.installed
 
 test-skyrl: .venv-skyrl/.installed
 	.venv-skyrl/bin/pytest tests/hosts/skyrl
+
+parity: $(VENV)/.trl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed
+	$(BIN)/python scripts/parity.py trl
+	$(BIN)/python scripts/parity.py prime_rl
+	.venv-verl/bin/python scripts/parity.py verl
+	.venv-tinker/bin/python scripts/parity.py tinker
+	.venv-skyrl/bin/python scripts/parity.py skyrl
+	$(BIN)/python scripts/write_parity_table.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks scripts

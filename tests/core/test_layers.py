@@ -34,6 +34,7 @@ LAYERS = {
     "inspection": 3,
     "tasks": 3,
     "rollouts": 3,
+    "doctor": 3,
     "train": 4,
     "lab": 5,
     "report": 6,

@@ -99,8 +99,9 @@ class HostPath(Protocol):
     version: str
     #: The widest floating-point type that its path keeps.
     dtype: torch.dtype
-    #: The aggregations that the host can express.
+    #: The aggregations that the host can express, and the objectives that it can compute (see :func:`names`).
     modes: tuple[Mode, ...]
+    objectives: tuple[str, ...]
 
     def gradient(
         self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1

@@ -144,3 +144,30 @@ def objectives(
     from drpo.cli.objectives import run_objectives
 
     run_objectives(arguments or [], plot, out)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def doctor(
+    host: Annotated[
+        str | None,
+        typer.Argument(metavar="[HOST]", help="trl, verl, tinker, prime-rl or skyrl. Default: all that are installed."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OVERRIDE]...", help="For verl: the overrides of a run, composed and checked."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check this environment: versions, whether our plug-ins are really registered, where μ will come from, the GPU.
+
+    Exits with 1 if something will not work; every finding comes with its fix.
+
+    Examples:
+
+      drpo doctor
+
+      drpo doctor verl
+    """
+    from drpo.cli.doctor import run_doctor
+
+    run_doctor(host, settings or [], as_json)

@@ -1,0 +1,63 @@
+"""Send the fixed batch through a host's loss path and through ours, and write down how far the gradients differ.
+
+    python scripts/parity.py HOST     # in that host's environment: trl, verl, tinker, skyrl, prime_rl
+
+`make parity` does it for all of them and writes the table of docs/integrations/README.md again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests" / "integrations")]
+
+HOSTS = ("trl", "verl", "tinker", "skyrl", "prime_rl")
+
+
+def measure(host: str) -> dict[str, object]:
+    """Every objective that ``host`` can compute, under every aggregation that it can express."""
+    from parity import compare, tolerance
+
+    path = importlib.import_module(f"{host}_path").make_path()
+    rows = [dataclasses.asdict(compare(path, {"name": name}, mode)) for mode in path.modes for name in path.objectives]
+    return {
+        "host": path.host,
+        "version": path.version,
+        "torch": torch.__version__.split("+")[0],
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "dtype": str(path.dtype).removeprefix("torch."),
+        "tolerance": tolerance(path),
+        "rows": rows,
+    }
+
+
+def main() -> None:
+    """Measure the host named on the command line; exits with 1 if a difference is beyond the tolerance."""
+    if len(sys.argv) != 2 or sys.argv[1] not in HOSTS:
+        sys.exit(f"usage: python scripts/parity.py {'|'.join(HOSTS)}")
+    host = sys.argv[1]
+    sys.path[:0] = [str(ROOT / "tests" / "hosts" / host)]
+    found = measure(host)
+    out = ROOT / "results" / "parity" / f"{host}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    rows = found["rows"]
+    assert isinstance(rows, list)
+    worst = max(max(row["gradient"], row["micro_batches"], row["padding"]) for row in rows)
+    print(f"{host}: {len(rows)} comparisons, worst relative difference {worst:.1e}, allowed {found['tolerance']}")
+    if not worst <= float(str(found["tolerance"])):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Write the measured table of docs/integrations/README.md from results/parity/."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = ROOT / "docs" / "integrations" / "README.md"
+START, END = "<!-- parity: made by make parity -->", "<!-- end of parity -->"
+ORDER = ("trl", "verl", "tinker", "prime_rl", "skyrl")
+
+
+def load() -> list[dict[str, Any]]:
+    """What was measured, host by host."""
+    folder = ROOT / "results" / "parity"
+    return [json.loads((folder / f"{host}.json").read_text(encoding="utf-8")) for host in ORDER]
+
+
+def worst(rows: list[dict[str, Any]], column: str) -> str:
+    """The largest figure of ``column``, to one digit."""
+    return f"{max(row[column] for row in rows):.0e}"
+
+
+def tables(hosts: list[dict[str, Any]]) -> str:
+    """One line a host, then one line an objective."""
+    lines = [
+        "| host | numbers | objectives × aggregations | gradient | 2 and 4 micro-batches | other padding | allowed | "
+        "measured |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for host in hosts:
+        rows = host["rows"]
+        modes = list(dict.fromkeys(row["mode"] for row in rows))
+        lines.append(
+            f"| {host['host']} {host['version']} | {host['dtype']} | {len(rows) // len(modes)} × {', '.join(modes)} | "
+            f"{worst(rows, 'gradient')} | {worst(rows, 'micro_batches')} | {worst(rows, 'padding')} | "
+            f"{host['tolerance']:.0e} | {host['date']} |"
+        )
+    names = list(dict.fromkeys(row["objective"] for host in hosts for row in host["rows"]))
+    lines += ["", "The worst of each objective over aggregations, micro-batches and paddings (– : the host cannot feed "
+              "it, or does not weigh it rightly, and refuses it):", "",
+              "| objective | " + " | ".join(host["host"] for host in hosts) + " |",
+              "| --- |" + " --- |" * len(hosts)]  # fmt: skip
+    for name in names:
+        cells = []
+        for host in hosts:
+            rows = [row for row in host["rows"] if row["objective"] == name]
+            cells.append(
+                f"{max(max(row['gradient'], row['micro_batches'], row['padding']) for row in rows):.0e}" if rows else "–"
+            )
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def page(text: str) -> str:
+    """``text`` with the tables between its marks made anew."""
+    head, _, rest = text.partition(START)
+    _, _, tail = rest.partition(END)
+    return f"{head}{START}\n\n{tables(load())}\n\n{END}{tail}"
+
+
+if __name__ == "__main__":
+    FILE.write_text(page(FILE.read_text(encoding="utf-8")), encoding="utf-8")
+    print(FILE)

@@ -1,0 +1,59 @@
+"""`drpo doctor`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from drpo.doctor.check import Check
+from drpo.doctor.hosts import HOSTS, check_host, installed, require_host
+from drpo.doctor.machine import check_machine
+from drpo.errors import ConfigError
+
+STYLE = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"}
+
+
+def run_doctor(host: str | None, settings: list[str], as_json: bool) -> None:
+    """Check the machine, and ``host`` or every host that is installed; exit with 1 if there is a problem."""
+    if host is not None:
+        require_host(host)
+    if settings and host != "verl":
+        raise ConfigError(f"{settings[0]!r}: only verl takes settings here, the overrides of its run; remove them.")
+    sections = {"machine": list(check_machine())}
+    missing = []
+    for name in HOSTS if host is None else [host]:
+        if host is None and installed(name) is None:
+            missing.append(name)
+            continue
+        sections[name] = check_host(name, settings)
+    if as_json:
+        found = {name: [dataclasses.asdict(check) for check in checks] for name, checks in sections.items()}
+        Console().file.write(json.dumps(found, ensure_ascii=False) + "\n")
+    else:
+        show(sections, missing)
+    if any(check.status == "problem" for checks in sections.values() for check in checks):
+        raise typer.Exit(1)
+
+
+def show(sections: dict[str, list[Check]], missing: list[str]) -> None:
+    """One table a section; what is not installed in a line below."""
+    console = Console()
+    for name, checks in sections.items():
+        console.print(f"{name}", style="bold")
+        table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for check in checks:
+            fix = f"\nFix: {check.fix}" if check.fix else ""
+            table.add_row(f"[{STYLE[check.status]}]{check.status}[/]", check.what, escape(check.found + fix))
+        console.print(table, highlight=False)
+        console.print()
+    if missing:
+        console.print(f"Not installed here: {', '.join(missing)}. `drpo doctor HOST` says how to get one.",
+                      highlight=False)

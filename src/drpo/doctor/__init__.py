@@ -1,0 +1,1 @@
+"""`drpo doctor`: is everything here that a run needs, and does it do what it seems to?"""

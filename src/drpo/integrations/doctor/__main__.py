@@ -1,0 +1,28 @@
+"""``python -m drpo.integrations.doctor HOST [SETTING]...``: one line of JSON with everything that was found."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+
+from drpo.doctor.check import Check
+from drpo.doctor.hosts import MARK
+
+
+def run(host: str, settings: Sequence[str]) -> Iterator[Check]:
+    """The checks of ``host``, and the error that ended them if one did."""
+    try:
+        yield from importlib.import_module(f"drpo.integrations.doctor.{host.replace('-', '_')}").probe(settings)
+    except Exception as error:  # whatever a host's import may raise is a finding
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        yield Check(status="problem", what=host, found=f"{type(error).__name__}: {error} ({frame.filename}, line "
+                    f"{frame.lineno})", fix="Install a tested version (docs/integrations), or report this.")
+
+
+if __name__ == "__main__":
+    found = [dataclasses.asdict(check) for check in run(sys.argv[1], sys.argv[2:])]
+    sys.stdout.write(f"\n{MARK}{json.dumps(found)}\n")

@@ -55,11 +55,11 @@ test-skyrl: .venv-skyrl/.installed
 	.venv-skyrl/bin/pytest tests/hosts/skyrl
 
 parity: $(VENV)/.trl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed
-	$(BIN)/python scripts/parity.py trl
-	$(BIN)/python scripts/parity.py prime_rl
-	.venv-verl/bin/python scripts/parity.py verl
-	.venv-tinker/bin/python scripts/parity.py tinker
-	.venv-skyrl/bin/python scripts/parity.py skyrl
+	$(BIN)/python scripts/measure_parity.py trl
+	$(BIN)/python scripts/measure_parity.py prime_rl
+	.venv-verl/bin/python scripts/measure_parity.py verl
+	.venv-tinker/bin/python scripts/measure_parity.py tinker
+	.venv-skyrl/bin/python scripts/measure_parity.py skyrl
 	$(BIN)/python scripts/write_parity_table.py
 
 lint: $(VENV)/.dev

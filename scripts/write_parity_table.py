@@ -47,9 +47,8 @@ def tables(hosts: list[dict[str, Any]]) -> str:
         cells = []
         for host in hosts:
             rows = [row for row in host["rows"] if row["objective"] == name]
-            cells.append(
-                f"{max(max(row['gradient'], row['micro_batches'], row['padding']) for row in rows):.0e}" if rows else "–"
-            )
+            figures = [row[column] for row in rows for column in ("gradient", "micro_batches", "padding")]
+            cells.append(f"{max(figures):.0e}" if rows else "–")
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
 """Send the fixed batch through a host's loss path and through ours, and write down how far the gradients differ.
 
-    python scripts/parity.py HOST     # in that host's environment: trl, verl, tinker, skyrl, prime_rl
+    python scripts/measure_parity.py HOST     # in that host's environment: trl, verl, tinker, skyrl, prime_rl
 
 `make parity` does it for all of them and writes the table of docs/integrations/README.md again.
 """
@@ -44,7 +44,7 @@ def measure(host: str) -> dict[str, object]:
 def main() -> None:
     """Measure the host named on the command line; exits with 1 if a difference is beyond the tolerance."""
     if len(sys.argv) != 2 or sys.argv[1] not in HOSTS:
-        sys.exit(f"usage: python scripts/parity.py {'|'.join(HOSTS)}")
+        sys.exit(f"usage: python scripts/measure_parity.py {'|'.join(HOSTS)}")
     host = sys.argv[1]
     sys.path[:0] = [str(ROOT / "tests" / "hosts" / host)]
     found = measure(host)

@@ -1,0 +1,97 @@
+"""`drpo doctor`: facts with their fixes, and an exit code that a script can use."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from drpo.doctor import hosts
+from drpo.doctor.check import Check
+from drpo.doctor.hosts import HOSTS, INSTALL, check_host
+from drpo.doctor.machine import check_machine, check_torch
+from drpo.integrations.doctor.version import TESTED, check_version
+
+
+def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "drpo", "doctor", *arguments], capture_output=True, text=True, timeout=300
+    )
+
+
+def test_the_machine_is_described() -> None:
+    found = {check.what: check for check in check_machine()}
+    assert found["drpo"].status == "ok" and "Python 3." in found["drpo"].found
+    assert found["torch"].status in ("ok", "note")
+    assert any(what.startswith("GPU") for what in found)
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("2.13.0+cpu", "ok"), ("2.13.1", "ok"), ("2.14.0", "note"), ("2.6.0", "note"),
+                            ("2.5.1", "problem"), ("1.13.1", "problem")],
+)  # fmt: skip
+def test_releases_of_torch(version: str, status: str) -> None:
+    check = check_torch(version)
+    assert check.status == status and version.split("+")[0] in check.found
+    assert bool(check.fix) == (status == "problem")
+
+
+def test_a_host_that_is_not_installed_is_a_problem_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "installed", lambda host: None)
+    for host in HOSTS:
+        (check,) = check_host(host)
+        assert check.status == "problem" and check.fix == INSTALL[host]
+
+
+def test_what_a_probe_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HOSTS, "pip", "pip")
+    (check,) = check_host("pip")
+    assert check.status == "problem" and "ModuleNotFoundError" in check.found and "pip" in check.found
+
+
+def test_a_probe_that_dies_or_hangs_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "installed", lambda host: "0")
+    real = subprocess.run
+
+    def dies(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        code = "import sys; print('half a line'); sys.exit('no CUDA driver')"
+        return real([sys.executable, "-c", code], **options)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    monkeypatch.setattr(subprocess, "run", dies)
+    (check,) = check_host("trl")
+    assert check.status == "problem" and "exit code 1" in check.found and "no CUDA driver" in check.found
+
+    def hangs(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        code = "import time; time.sleep(60)"
+        return real([sys.executable, "-c", code], **(options | {"timeout": 0.5}))  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    monkeypatch.setattr(subprocess, "run", hangs)
+    (check,) = check_host("trl")
+    assert check.status == "problem" and "took longer" in check.found
+
+
+def test_versions_outside_the_tested_range_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TESTED, "pytest", "==1.0.*")
+    check = check_version("pytest")
+    assert check.status == "warning" and "==1.0.*" in check.found and "pip install 'pytest==1.0.*'" in check.fix
+    monkeypatch.setitem(TESTED, "pytest", ">=1")
+    assert check_version("pytest") == Check(status="ok", what="pytest", found=f"{pytest.__version__} (tested: >=1)")
+    monkeypatch.setitem(TESTED, "no-such-distribution", "==1.*")
+    assert check_version("no-such-distribution").status == "problem"
+
+
+def test_the_command() -> None:
+    everything = doctor("--json")
+    sections = json.loads(everything.stdout)
+    assert {check["what"] for check in sections["machine"]} >= {"drpo", "torch"}
+    shown = doctor()
+    assert "machine" in shown.stdout and "torch" in shown.stdout and not shown.stderr
+
+
+def test_mistakes_on_the_command_line() -> None:
+    unknown = doctor("verk")
+    assert unknown.returncode == 2 and "Did you mean 'verl'?" in unknown.stderr
+    settings = doctor("trl", "a=b")
+    assert settings.returncode == 2 and "only verl takes settings" in settings.stderr

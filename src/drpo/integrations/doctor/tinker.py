@@ -15,9 +15,7 @@ def probe(_: Sequence[str]) -> Iterator[Check]:
     """Versions of the SDK and the cookbook, the custom-loss entry point, our module, the key."""
     yield check_version("tinker")
     yield check_version("tinker-cookbook")
-    import tinker
-
-    entry = getattr(tinker.TrainingClient, "forward_backward_custom", None)
+    entry = getattr(importlib.import_module("tinker").TrainingClient, "forward_backward_custom", None)
     if entry is None or list(inspect.signature(entry).parameters)[:3] != ["self", "data", "loss_fn"]:
         yield Check(status="problem", what="custom loss", found="TrainingClient.forward_backward_custom(data, loss_fn) "
                     "is not there", fix="pip install 'tinker==0.38.*'")

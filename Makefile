@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bench kill-test figures clean test-trl test-tinker test-skyrl parity
+.PHONY: help demo test lint base bench kill-test figures clean test-trl test-tinker test-skyrl parity test-verl
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
@@ -39,6 +39,15 @@ $(VENV)/.trl: $(VENV)/.dev
 	.venv-$*/bin/pip install --quiet --disable-pip-version-check -c $< -e '.[$*,test]'
 	@touch $@
 
+# What verl, vLLM and their parts ask for has no common solution, so that the file is the whole environment and nothing
+# is resolved but torch (whose CUDA build, where pip chooses it, needs its libraries). For test-verl and test-verl-e2e.
+.venv-verl/.installed: constraints/verl.txt pyproject.toml
+	$(PYTHON) -m venv .venv-verl
+	.venv-verl/bin/pip install --quiet --disable-pip-version-check --no-compile -c $< torch
+	.venv-verl/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r $<
+	.venv-verl/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
 demo: $(VENV)/.train
 	$(BIN)/drpo train
 
@@ -47,6 +56,9 @@ test: $(VENV)/.dev
 
 test-trl: $(VENV)/.trl
 	$(BIN)/pytest tests/hosts/trl
+
+test-verl: .venv-verl/.installed
+	.venv-verl/bin/pytest tests/hosts/verl
 
 test-tinker: .venv-tinker/.installed
 	.venv-tinker/bin/pytest tests/hosts/tinker

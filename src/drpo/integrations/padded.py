@@ -16,7 +16,7 @@ import torch
 from drpo.batch import OPTIONAL_FIELDS, TokenBatch
 from drpo.diagnostics import diagnose
 from drpo.errors import ConfigError
-from drpo.metrics import Maximum, Minimum
+from drpo.metrics import Maximum, Metric, Minimum
 from drpo.objectives import Objective, make_objective
 
 #: The region that diagnostics refer to when the objective has no δ of its own.
@@ -101,17 +101,30 @@ def padded_loss(
 
 
 def loss_metrics(
-    batch: TokenBatch, objective: Objective, delta: float | None = None, *, extremes: bool = False
+    batch: TokenBatch,
+    objective: Objective,
+    delta: float | None = None,
+    *,
+    extremes: bool = False,
+    same_names: bool = False,
 ) -> dict[str, float]:
     """``drpo/…`` → what :func:`drpo.diagnose` measured, as floats (one device synchronisation each update).
 
     Args:
         delta: the region they refer to; None takes the objective's own, or 0.15.
         extremes: report minima and maxima as well. A host that averages what it is given must not be given those.
+        same_names: the same names whatever the batch holds, for a host that breaks on a missing one: a share within
+            a part of the tokens becomes a share of all of them (0 in an empty batch), and what has no such form
+            (``weight…``, ``…_mass``) is left out.
     """
     own = getattr(getattr(objective, "objective", objective), "delta", None)
     found = diagnose(batch, delta or own or DEFAULT_DELTA, objective)
     kept = {name: metric for name, metric in found.items() if extremes or not isinstance(metric, Maximum | Minimum)}
+    if same_names:
+        kept = {
+            name: Metric(metric.sum, max(len(batch), 1)) for name, metric in kept.items()
+            if not name.startswith("weight") and not name.endswith("_mass")
+        }
     if not kept:
         return {}
     table = torch.stack([

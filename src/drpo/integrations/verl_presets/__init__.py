@@ -1,0 +1,1 @@
+"""Hydra presets for verl: ``hydra.searchpath=[pkg://drpo.integrations.verl_presets] +drpo=rollout_anchored``."""

@@ -100,6 +100,11 @@ def padded_loss(
     return torch.zeros(mask.shape, dtype=loss.dtype, device=loss.device).masked_scatter(mask.bool(), loss), batch
 
 
+def region(objective: Objective) -> float:
+    """The δ that diagnostics refer to: the objective's own, or 0.15."""
+    return getattr(getattr(objective, "objective", objective), "delta", None) or DEFAULT_DELTA
+
+
 def loss_metrics(
     batch: TokenBatch,
     objective: Objective,
@@ -117,8 +122,7 @@ def loss_metrics(
             a part of the tokens becomes a share of all of them (0 in an empty batch), and what has no such form
             (``weight…``, ``…_mass``) is left out.
     """
-    own = getattr(getattr(objective, "objective", objective), "delta", None)
-    found = diagnose(batch, delta or own or DEFAULT_DELTA, objective)
+    found = diagnose(batch, delta or region(objective), objective)
     kept = {name: metric for name, metric in found.items() if extremes or not isinstance(metric, Maximum | Minimum)}
     if same_names:
         kept = {

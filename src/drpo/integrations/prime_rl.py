@@ -1,0 +1,104 @@
+"""The objectives as prime-rl's custom loss: ``[trainer.loss] type = "custom"``.
+
+prime-rl calls the loss once a sequence, adds up what it returns and divides by the number of tokens of the whole
+optimizer step: a token mean, which is also the only aggregation that a loss of one sequence can express.
+
+Shapes: ``T`` positions of one sequence, prompt included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from drpo.batch import TokenBatch
+from drpo.diagnostics import diagnose
+from drpo.errors import ConfigError
+from drpo.integrations.padded import PREFIX, make_host_objective, padded_loss, region, require_whole_update
+from drpo.objectives import Objective
+
+if TYPE_CHECKING:
+
+    @dataclass
+    class LossOutputs:
+        loss: torch.Tensor
+        metrics: dict[str, torch.Tensor]
+
+else:
+    try:
+        from prime_rl.trainer.rl.loss import LossOutputs
+    except ModuleNotFoundError:  # a test, or a look at the loss without the trainer
+
+        @dataclass
+        class LossOutputs:
+            loss: torch.Tensor
+            metrics: dict[str, torch.Tensor]
+
+
+HOST = "prime-rl"
+#: What is reported of every sequence: means over its tokens. prime-rl averages over sequences, so no extremes.
+METRICS = (
+    "ratio", "shift", "beyond_delta", "harmful_share", "mismatch", "k3_kl", "rare_share", "saturated_share", "weight",
+    "corrective_share", "dropped_share", "corrective_mass", "dropped_mass",
+)  # fmt: skip
+
+
+class LossInputs(Protocol):
+    """What prime-rl hands over for one sequence, each ``[T]``."""
+
+    trainer_logprobs: torch.Tensor
+    inference_logprobs: torch.Tensor
+    advantages: torch.Tensor
+    loss_mask: torch.Tensor
+    loss_weights: torch.Tensor | None
+
+
+def drpo_loss(
+    inputs: LossInputs,
+    *,
+    objective: str = "drpo",
+    parameters: Mapping[str, Any] | None = None,
+    **unknown: object,
+) -> LossOutputs:
+    """The sum of the objective's loss over the kept tokens of one sequence, and its metrics as tensors.
+
+    ``trainer_logprobs`` is log π (with its gradient), ``inference_logprobs`` log μ, ``loss_mask`` keeps a token,
+    ``loss_weights`` (None: 1) multiplies its loss.
+
+    Args:
+        inputs: one sequence.
+        objective: a name of :data:`drpo.OBJECTIVES`.
+        parameters: keyword arguments of :func:`drpo.make_objective`, ``anchor`` and ``modifiers`` among them.
+
+    Raises:
+        ConfigError: an unknown setting, or an objective that prime-rl cannot feed.
+        DataError: a kept log-probability is not finite or positive.
+    """
+    if unknown:
+        raise ConfigError(f"trainer.loss.kwargs has no {', '.join(sorted(unknown))}. Known: objective, parameters; an "
+                          "objective's own settings go into parameters. There is no aggregation: prime-rl divides "
+                          "by the tokens of the step.")
+    made = make_host_objective(HOST, objective, parameters)
+    require_whole_update(made, False, HOST, "prime-rl calls a loss once a sequence; use another objective.")
+    loss, batch = padded_loss(
+        made, inputs.trainer_logprobs.unsqueeze(0), inputs.inference_logprobs.unsqueeze(0),
+        inputs.advantages.unsqueeze(0), inputs.loss_mask.unsqueeze(0),
+    )  # fmt: skip
+    if inputs.loss_weights is not None:
+        # Not 0 · weight: what a weight holds at a dropped position does not matter either.
+        loss = torch.where(inputs.loss_mask, loss[0] * inputs.loss_weights, 0.0)
+    return LossOutputs(loss=loss.sum(), metrics=_metrics(batch, made))
+
+
+def _metrics(batch: TokenBatch, objective: Objective) -> dict[str, torch.Tensor]:
+    """Every name for every sequence (prime-rl stacks them), 0 where a mean is over nothing, on the device."""
+    found = diagnose(batch, region(objective), objective)
+    return {
+        PREFIX + name: torch.as_tensor(
+            found[name].sum / torch.as_tensor(found[name].count).clamp(min=1e-30), device=batch.logprobs.device
+        ).float()
+        for name in METRICS
+    }

@@ -1,0 +1,209 @@
+"""The objectives on Tinker: a loss for ``TrainingClient.forward_backward_custom``, and the cookbook's training step.
+
+Tinker runs the model, the loss is computed here: a forward pass sends the log-probabilities, the loss and its gradient
+are ours, and a cross-entropy whose weights are that gradient, negated, carries it back. The objective sees the whole
+optimizer step at once, whatever requests the SDK cuts it into.
+
+Shapes: ``N`` tokens of one datum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import torch
+from tinker.lib.public_interfaces import TrainingClient
+from tinker.types import AdamParams, Datum
+
+from drpo.aggregation import Mode, aggregate
+from drpo.batch import TokenBatch
+from drpo.errors import ConfigError, DataError
+from drpo.integrations.padded import PREFIX, loss_metrics, make_host_objective, require_whole_update
+from drpo.objectives import Objective
+
+HOST = "Tinker"
+#: ``loss_fn_inputs`` → how to get it where it is missing.
+INPUTS = {
+    "logprobs": "log μ [N], what the sampler returned with the tokens (0 at the prompt)",
+    "advantages": "[N]",
+    "mask": "[N], 1 at sampled tokens; the cookbook's data has it (its _remove_mask is for the built-in losses)",
+    "proximal_logprobs": "log π_old [N], from TrainingClient.forward at the weights that sampled",
+}
+
+Loss = Callable[[Sequence[Datum], Sequence[torch.Tensor]], tuple[torch.Tensor, dict[str, float]]]
+
+
+def make_loss(
+    objective: str = "drpo",
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    aggregation: Mode = "token_mean",
+    horizon: int | None = None,
+    denominator: float | None = None,
+) -> Loss:
+    """A loss for ``training_client.forward_backward_custom(data, loss)``.
+
+    It reads log μ, the advantages and the mask from each datum's ``loss_fn_inputs`` (``logprobs``, ``advantages``,
+    ``mask``, each ``[N]``; ``proximal_logprobs`` where the objective needs it).
+
+    Args:
+        objective: a name of :data:`drpo.OBJECTIVES`.
+        parameters: keyword arguments of :func:`drpo.make_objective`, ``anchor`` and ``modifiers`` among them.
+        aggregation, horizon: as in :func:`drpo.aggregate`; a datum is a sequence.
+        denominator: :func:`count` over the whole optimizer step where several calls make one; None: this call is it.
+
+    Raises:
+        ConfigError: an objective that Tinker cannot feed, one over the whole optimizer step given a part of it, or
+            an aggregation that :func:`drpo.aggregate` refuses. The loss itself raises one for missing inputs.
+    """
+    made = make_host_objective(HOST, objective, parameters, gives=("proximal_logprobs",))
+    require_whole_update(made, denominator is None, HOST, "Give all data of the step to one forward_backward_custom, "
+                         "without a denominator (the SDK cuts it into requests), or use another objective.")
+    one = torch.zeros(1)
+    # Refused here rather than in the SDK's thread, where an error ends the training client.
+    aggregate(one, TokenBatch(one, one, one), aggregation, denominator or 1, horizon)
+
+    def loss(data: Sequence[Datum], logprobs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        batch = _pack(data, logprobs, made)
+        # + 0 · log π: the SDK wants a gradient also where every token is dropped.
+        values = made(batch).loss + 0.0 * batch.logprobs
+        total = count(data, aggregation) if denominator is None else denominator
+        scalar = aggregate(values, batch, aggregation, total, horizon)
+        return scalar, {**loss_metrics(batch, made, extremes=True), PREFIX + "loss": float(scalar.detach())}
+
+    return loss
+
+
+def count(data: Sequence[Datum], aggregation: Mode = "token_mean") -> int:
+    """What an optimizer step over ``data`` is divided by: its kept tokens under ``token_mean``, else its datums."""
+    if aggregation != "token_mean":
+        return max(len(data), 1)
+    return max(sum(int((_field(datum, "mask") > 0).sum()) for datum in data), 1)
+
+
+def make_train_step(
+    objective: str = "drpo",
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    aggregation: Mode = "token_mean",
+    horizon: int | None = None,
+) -> Callable[..., Any]:
+    """A coroutine with the signature of ``tinker_cookbook.rl.train.train_step``, and what that one returns.
+
+    Its ``loss_fn`` may be the cookbook's default or ``"custom"``: it takes no part.
+
+    Raises:
+        ConfigError: as :func:`make_loss`, or an objective that needs ``proximal_logprobs``, which the cookbook's data
+            does not have. The step raises one for a ``loss_fn`` or ``loss_fn_config`` that it would ignore.
+    """
+    make_host_objective("the cookbook's training loop", objective, parameters)
+    loss = make_loss(objective, parameters, aggregation=aggregation, horizon=horizon)
+
+    async def train_step(
+        data_D: list[Datum],
+        training_client: TrainingClient,
+        learning_rate: float,
+        num_substeps: int,
+        loss_fn: str = "custom",
+        loss_fn_config: dict[str, Any] | None = None,
+        metrics: dict[str, Any] | None = None,
+    ) -> list[torch.Tensor]:
+        """Train on ``data_D`` in ``num_substeps`` optimizer steps; log π ``[N]`` of each datum before its step."""
+        from tinker_cookbook.utils.misc_utils import split_list
+
+        _check_unused(loss_fn, loss_fn_config)
+        adam = AdamParams(learning_rate=learning_rate, beta1=0.9, beta2=0.95, eps=1e-8)
+        found: list[torch.Tensor] = []
+        waiting: list[Any] = []
+        batches = split_list(data_D, min(num_substeps, len(data_D))) if data_D else []
+        for index in range(len(batches) + 1):
+            if index < len(batches):
+                # Requests run in the order they are made; one step ahead, so that the service never waits for us.
+                waiting.append((training_client.forward_backward_custom(batches[index], loss),
+                                training_client.optim_step(adam)))  # fmt: skip
+            if index > 0:
+                backward, step = waiting.pop(0)
+                result, optimizer = await backward, await step
+                found += [output["logprobs"].to_torch() for output in result.loss_fn_outputs]
+                if metrics is not None:
+                    # The last step's, as the cookbook reports the optimizer's: the one with the stalest samples.
+                    metrics.update(optimizer.metrics or {})
+                    metrics.update({key: value for key, value in result.metrics.items() if key.startswith(PREFIX)})
+        return found
+
+    return train_step
+
+
+async def main(
+    config: Any,
+    rollout_executor: Executor | None = None,
+    *,
+    objective: str = "drpo",
+    parameters: Mapping[str, Any] | None = None,
+    aggregation: Mode = "token_mean",
+    horizon: int | None = None,
+) -> None:
+    """``tinker_cookbook.rl.train.main`` with our training step in the place of its own.
+
+    Args:
+        config: a ``tinker_cookbook.rl.train.Config``.
+        rollout_executor: as the cookbook's.
+        objective, parameters, aggregation, horizon: as :func:`make_loss`.
+
+    Raises:
+        ConfigError: as :func:`make_train_step`, or a setting of ``config`` under which the training step is another
+            one (streamed minibatches) or log μ is not at the temperature of log π.
+    """
+    from tinker_cookbook.rl import train
+
+    _check_unused(config.loss_fn, config.loss_fn_config)
+    if config.stream_minibatch_config is not None:
+        raise ConfigError("stream_minibatch_config: the cookbook then sends each minibatch with a built-in loss and "
+                          "never calls train_step. Leave it None.")
+    if config.temperature != 1.0:
+        raise ConfigError(f"temperature={config.temperature}: the service computes log π at temperature 1, so that π "
+                          "and μ would be at two temperatures. Set it to 1.")
+    step = make_train_step(objective, parameters, aggregation=aggregation, horizon=horizon)
+    original, train.train_step = train.train_step, step
+    try:
+        await train.main(config, rollout_executor)
+    finally:
+        train.train_step = original
+
+
+def _check_unused(loss_fn: str, loss_fn_config: object) -> None:
+    if loss_fn not in ("importance_sampling", "custom") or loss_fn_config is not None:
+        raise ConfigError(f"loss_fn={loss_fn!r}, loss_fn_config={loss_fn_config!r}: the objective takes their place "
+                          "and would ignore them. Leave loss_fn at the cookbook's default and loss_fn_config at None; "
+                          "name the objective and its parameters instead.")
+
+
+def _field(datum: Datum, name: str) -> torch.Tensor:
+    value = datum.loss_fn_inputs.get(name)
+    if value is None:
+        raise ConfigError(f"loss_fn_inputs has no {name!r}: {INPUTS[name]}. It has "
+                          f"{', '.join(sorted(datum.loss_fn_inputs))}.")
+    return value.to_torch()
+
+
+def _pack(data: Sequence[Datum], logprobs: Sequence[torch.Tensor], objective: Objective) -> TokenBatch:
+    """The kept tokens of all datums, each a sequence."""
+    needed = ["logprobs", "advantages", "mask", *(name for name in objective.needs)]
+    columns: dict[str, list[torch.Tensor]] = {name: [] for name in needed}
+    for index, (datum, current) in enumerate(zip(data, logprobs, strict=True)):
+        for name in needed:
+            value = _field(datum, name)
+            if current.dim() != 1 or value.shape != current.shape:
+                raise DataError(f"datum {index}: {name} must be [N] as target_tokens, one token a position; got "
+                                f"{list(value.shape)} for target log-probabilities {list(current.shape)}")
+            columns[name].append(value)
+    keep = torch.cat(columns.pop("mask")) > 0
+    lengths = torch.tensor([len(current) for current in logprobs])
+    ids = torch.arange(len(logprobs)).repeat_interleave(lengths)
+    kept = {name: torch.cat(values)[keep].float() for name, values in columns.items()}
+    return TokenBatch(
+        torch.cat(list(logprobs))[keep], kept["logprobs"], kept["advantages"], sequence_ids=ids[keep],
+        proximal_logprobs=kept.get("proximal_logprobs"),
+    )

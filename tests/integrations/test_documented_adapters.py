@@ -1,0 +1,169 @@
+"""The adapters that docs/integrations asks to copy, executed against stand-ins for what they import."""
+
+import enum
+import re
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from parity import Padded, difference, fixed_batch, names, reference
+
+from drpo.errors import ConfigError
+
+PAGES = Path(__file__).parents[2] / "docs" / "integrations"
+OBJECTIVES = names()
+
+
+def adapter(page, monkeypatch, **modules):
+    """The namespace of the page's adapter, with ``modules`` (``a__b`` for ``a.b``) importable."""
+    for dotted, members in modules.items():
+        parts = dotted.split("__")
+        for end in range(1, len(parts) + 1):
+            monkeypatch.setitem(sys.modules, ".".join(parts[:end]), ModuleType(".".join(parts[:end])))
+        vars(sys.modules[".".join(parts)]).update(members)
+    found = re.search(r"<!-- adapter -->\n```python\n(.*?)```", (PAGES / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    namespace = {"__name__": page}
+    exec(compile(found[1], page, "exec"), namespace)
+    return SimpleNamespace(**namespace)
+
+
+@pytest.fixture
+def nemo(monkeypatch):
+    members = {
+        "LossType": enum.Enum("LossType", ["TOKEN_LEVEL", "SEQUENCE_LEVEL"]),
+        "LossInputType": enum.Enum("LossInputType", ["LOGPROB", "LOGIT"]),
+    }
+    return adapter("nemo-rl.md", monkeypatch, nemo_rl__algorithms__loss__interfaces=members).DRPOLoss
+
+
+CONFIG = SimpleNamespace(reference_policy_kl_penalty=0, force_on_policy_ratio=False)
+
+
+def nemo_gradient(loss, padded: Padded, micro_batches):
+    """NeMo-RL's calls: tensors ``[B, T + 1]`` whose first position has no prediction, denominators of the step."""
+    first = torch.zeros(len(padded.mask), 1, dtype=torch.float64)
+    rows, metrics = [], []
+    for start in range(0, len(padded.mask), len(padded.mask) // micro_batches):
+        part = padded.rows(start, start + len(padded.mask) // micro_batches)
+        leaf = part.logprobs.clone().requires_grad_(True)
+        before = first[: len(leaf)]
+        data = {
+            "token_mask": torch.cat([before, part.mask.double()], 1),
+            "sample_mask": torch.ones(len(leaf)),
+            "generation_logprobs": torch.cat([before, part.behavior_logprobs], 1),
+            "prev_logprobs": torch.cat([before, part.proximal_logprobs], 1),
+            "advantages": torch.cat([before, part.advantages.unsqueeze(1).expand_as(part.mask)], 1),
+        }
+        total, found = loss(
+            next_token_logprobs=leaf, data=data, global_valid_seqs=torch.tensor(float(len(padded.mask))),
+            global_valid_toks=padded.mask.sum(),
+        )  # fmt: skip
+        rows.append(torch.autograd.grad(total, leaf)[0])
+        metrics.append(found)
+    return torch.cat(rows), metrics
+
+
+@pytest.mark.parametrize("mode", ["token_mean", "sequence_mean"])
+@pytest.mark.parametrize("name", [*OBJECTIVES, "minirl"])
+def test_nemo_rl(nemo, name, mode):
+    loss = nemo(CONFIG, objective=name, aggregation=mode)
+    for count in (1, 2, 4):
+        found, metrics = nemo_gradient(loss, fixed_batch(5.0), count)
+        assert difference(found, reference({"name": name}, fixed_batch(), mode)) <= 1e-6
+        assert sum(part["num_valid_samples"] for part in metrics) == 8
+        mismatch = sum(part["drpo/mismatch"] for part in metrics)
+        batch = fixed_batch()
+        expected = (batch.logprobs - batch.behavior_logprobs).abs()[batch.mask].mean()
+        assert mismatch == pytest.approx(float(expected))
+        assert all({"token_mult_prob_error", "gen_kl_error", "loss"} <= set(part) for part in metrics)
+
+
+@pytest.mark.parametrize(("config", "arguments", "words"), [
+    ({"reference_policy_kl_penalty": 0.01}, {}, "reference_policy_kl_penalty"),
+    ({"force_on_policy_ratio": True}, {}, "force_on_policy_ratio"),
+    ({}, {"aggregation": "sequence_sum"}, "aggregation must be one of"),
+    ({}, {"objective": "m2po"}, "optimizer step"),
+])  # fmt: skip
+def test_nemo_rl_refuses(nemo, config, arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        nemo(SimpleNamespace(**{**vars(CONFIG), **config}), **arguments)
+
+
+@pytest.fixture
+def slime(monkeypatch):
+    def get_log_probs_and_entropy(logits, *, args, unconcat_tokens, total_lengths, response_lengths, with_entropy):
+        # The stand-in's logits are the log-probabilities, packed as the tokens are.
+        return None, {"log_probs": list(logits.split(response_lengths))}
+
+    members = {"get_log_probs_and_entropy": get_log_probs_and_entropy}
+    return adapter("slime.md", monkeypatch, slime__backends__megatron_utils__loss=members).drpo_loss
+
+
+def cut(values, lengths):
+    return [row[:length] for row, length in zip(values, lengths, strict=True)]
+
+
+def slime_gradient(loss, padded: Padded, micro_batches, per_token, **args):
+    """slime's calls: lists of ragged samples, its two reductions, the factors of its caller folded into one.
+
+    In one micro-batch the samples keep their padding instead, at mask 0.
+    """
+    denominator = int(padded.mask.sum()) if per_token else len(padded.mask)
+    rows, metrics = [], []
+    for part in padded.micro_batches(micro_batches):
+        leaf = part.logprobs.clone().requires_grad_(True)
+        lengths = [len(row) if micro_batches == 1 else int(row.sum()) for row in part.mask]
+        masks = cut(part.mask.double(), lengths)
+
+        def reduce(values, masks=masks, lengths=lengths):
+            pairs = zip(values.split(lengths), masks, strict=True)
+            return sum((x * m).sum() / (1 if per_token else m.sum().clamp(min=1)) for x, m in pairs)
+
+        batch = {
+            "rollout_log_probs": cut(part.behavior_logprobs, lengths), "unconcat_tokens": None, "loss_masks": masks,
+            "advantages": cut(part.advantages.unsqueeze(1).expand_as(part.mask), lengths),
+            "total_lengths": lengths, "response_lengths": lengths,
+        }  # fmt: skip
+        total, found = loss(SimpleNamespace(**args), batch, torch.cat(cut(leaf, lengths)), reduce)
+        rows.append(torch.autograd.grad(total / denominator, leaf)[0])
+        metrics.append(found)
+    return torch.cat(rows), metrics
+
+
+@pytest.mark.parametrize("mode", ["token_mean", "sequence_mean"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_slime(slime, name, mode):
+    for count in (1, 2, 4):
+        found, metrics = slime_gradient(
+            slime, fixed_batch(5.0), count, mode == "token_mean", drpo_objective=name, use_tis=False
+        )
+        assert difference(found, reference({"name": name}, fixed_batch(), mode)) <= 1e-6
+        assert all(isinstance(value, torch.Tensor) for part in metrics for value in part.values())
+
+
+def test_slime_reads_its_settings(slime):
+    settings = {"name": "drpo", "delta": 0.05}
+    found, metrics = slime_gradient(slime, fixed_batch(), 1, True, drpo_parameters={"delta": 0.05})
+    assert difference(found, reference(settings, fixed_batch(), "token_mean")) <= 1e-6
+    batch = fixed_batch()
+    shift = (batch.logprobs.exp() - batch.behavior_logprobs.exp()).abs()[batch.mask]
+    assert float(metrics[0]["drpo/beyond_delta"]) == float((shift > 0.05).sum())
+
+
+@pytest.mark.parametrize(("args", "words"), [
+    ({"use_tis": True}, "use_tis=True would be ignored"),
+    ({"entropy_coef": 0.01}, "entropy_coef"),
+    ({"use_kl_loss": True}, "use_kl_loss"),
+    ({"context_parallel_size": 2}, "context_parallel_size"),
+    ({"rollout_top_p": 0.9}, "rollout_top_p"),
+    ({"drpo_objective": "m2po"}, "optimizer step"),
+    ({"drpo_objective": "minirl"}, "needs proximal_logprobs"),
+])  # fmt: skip
+def test_slime_refuses(slime, args, words):
+    with pytest.raises(ConfigError, match=words):
+        slime_gradient(slime, fixed_batch(), 1, True, **args)
+    with pytest.raises(ConfigError, match="use-rollout-logprobs"):
+        slime(SimpleNamespace(), {"rollout_log_probs": None}, None, None)

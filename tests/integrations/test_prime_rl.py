@@ -1,0 +1,112 @@
+"""prime-rl's contract for a custom loss, on its documented types."""
+
+import importlib
+import math
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+import torch
+from parity import compare, difference, fixed_batch, reference, tolerance
+from prime_rl_path import inputs, make_path, step
+
+import drpo
+from drpo.errors import ConfigError, DataError
+from drpo.integrations import prime_rl
+from drpo.integrations.prime_rl import METRICS, drpo_loss
+
+PATH = make_path()
+
+
+@pytest.mark.parametrize("name", PATH.objectives)
+def test_parity(name):
+    assert compare(PATH, {"name": name}, "token_mean").worst <= tolerance(PATH)
+
+
+def test_the_path_sees_whole_sequence_objectives_too():
+    assert {"drpo", "mdpo", "kimi", "gspo", "gmpo"} <= set(PATH.objectives)
+
+
+def test_parameters_arrive():
+    settings = {"name": "drpo", "delta": 0.05}
+    assert compare(PATH, settings, "token_mean").worst <= tolerance(PATH)
+    assert difference(reference(settings, fixed_batch(), "token_mean"),
+                      reference({"name": "drpo"}, fixed_batch(), "token_mean")) > 0.01  # fmt: skip
+
+
+def test_loss_weights_multiply_the_loss():
+    padded = fixed_batch()
+    weights = torch.rand(padded.mask.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    weights = torch.where(padded.mask, weights, math.nan)
+    leaf = padded.logprobs.clone().requires_grad_(True)
+    total = sum(drpo_loss(inputs(padded, row, leaf[row], weights[row])).loss for row in range(len(leaf)))
+    assert isinstance(total, torch.Tensor)
+    (found,) = torch.autograd.grad(total, leaf)
+    plain = step(padded, drpo_loss) * padded.mask.sum()
+    assert difference(found, torch.where(padded.mask, plain * weights, 0.0)) <= 1e-9
+
+
+def test_metrics_are_tensors_of_every_sequence():
+    padded = fixed_batch()
+    results = [drpo_loss(inputs(padded, row, padded.logprobs[row])) for row in range(len(padded.mask))]
+    for result in results:
+        assert list(result.metrics) == [f"drpo/{name}" for name in METRICS]
+        assert all(value.dim() == 0 and bool(torch.isfinite(value)) for value in result.metrics.values())
+    first = padded.rows(0, 1)
+    batch = drpo.TokenBatch.from_padded(first.logprobs, first.behavior_logprobs, first.advantages, first.mask)
+    expected = drpo.diagnose(batch, objective=drpo.make_objective("drpo"))
+    for name in ("beyond_delta", "mismatch", "corrective_mass"):
+        value = float(expected[name].sum / expected[name].count)
+        assert float(results[0].metrics[f"drpo/{name}"]) == pytest.approx(value)
+
+
+def test_a_sequence_without_tokens_has_a_loss_that_can_be_differentiated():
+    padded = fixed_batch()
+    padded.mask[0] = False
+    leaf = padded.logprobs[0].clone().requires_grad_(True)
+    result = drpo_loss(inputs(padded, 0, leaf))
+    result.loss.backward()
+    assert leaf.grad is not None
+    assert result.loss.item() == 0.0 and float(leaf.grad.abs().max()) == 0.0
+    assert all(bool(torch.isfinite(value)) for value in result.metrics.values())
+
+
+@pytest.mark.parametrize(("kwargs", "words"), [
+    ({"delta": 0.1}, "has no delta"),
+    ({"aggregation": "sequence_mean"}, "divides by the tokens of the step"),
+    ({"objective": "dpro"}, "Did you mean 'drpo'"),
+    ({"parameters": {"dleta": 0.1}}, "no parameter 'dleta'"),
+    ({"objective": "m2po"}, "once a sequence"),
+    ({"objective": "minirl"}, "needs proximal_logprobs"),
+    ({"objective": "troll"}, "needs topk_logprobs"),
+])  # fmt: skip
+def test_settings_are_refused(kwargs, words):
+    padded = fixed_batch()
+    with pytest.raises(ConfigError, match=words):
+        drpo_loss(inputs(padded, 0, padded.logprobs[0]), **kwargs)
+
+
+def test_missing_log_probabilities_are_refused():
+    padded = fixed_batch()
+    padded.behavior_logprobs[0, 0] = math.nan
+    with pytest.raises(DataError, match="behavior_logprobs must be finite"):
+        drpo_loss(inputs(padded, 0, padded.logprobs[0]))
+
+
+def test_it_returns_prime_rls_own_type_where_that_is_installed(monkeypatch):
+    @dataclass
+    class LossOutputs:
+        loss: torch.Tensor
+        metrics: dict
+
+    for name in ("prime_rl", "prime_rl.trainer", "prime_rl.trainer.rl", "prime_rl.trainer.rl.loss"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(sys.modules["prime_rl.trainer.rl.loss"], "LossOutputs", LossOutputs, raising=False)
+    padded = fixed_batch()
+    try:
+        found = importlib.reload(prime_rl).drpo_loss(inputs(padded, 0, padded.logprobs[0]))
+        assert type(found) is LossOutputs
+    finally:
+        monkeypatch.undo()
+        importlib.reload(prime_rl)

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bench kill-test figures clean test-trl test-tinker test-skyrl parity test-verl
+.PHONY: help demo test lint base bench kill-test figures clean test-trl test-tinker test-skyrl parity test-verl test-verl-e2e
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
@@ -59,6 +59,9 @@ test-trl: $(VENV)/.trl
 
 test-verl: .venv-verl/.installed
 	.venv-verl/bin/pytest tests/hosts/verl
+
+test-verl-e2e: .venv-verl/.installed
+	.venv-verl/bin/pytest tests/hosts/verl_e2e --durations=0
 
 test-tinker: .venv-tinker/.installed
 	.venv-tinker/bin/pytest tests/hosts/tinker

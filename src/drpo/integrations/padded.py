@@ -105,32 +105,31 @@ def region(objective: Objective) -> float:
     return getattr(getattr(objective, "objective", objective), "delta", None) or DEFAULT_DELTA
 
 
+def measurements(batch: TokenBatch, objective: Objective) -> dict[str, Metric]:
+    """``drpo/…`` → what :func:`drpo.diagnose` measured, for a host that can merge sums and counts itself."""
+    return {PREFIX + name: metric for name, metric in diagnose(batch, region(objective), objective).items()}
+
+
 def loss_metrics(
-    batch: TokenBatch,
-    objective: Objective,
-    delta: float | None = None,
-    *,
-    extremes: bool = False,
-    same_names: bool = False,
+    batch: TokenBatch, objective: Objective, *, extremes: bool = False, same_names: bool = False
 ) -> dict[str, float]:
-    """``drpo/…`` → what :func:`drpo.diagnose` measured, as floats (one device synchronisation each update).
+    """:func:`measurements` as floats (one device synchronisation), for a host that averages what it is given.
 
     Args:
-        delta: the region they refer to; None takes the objective's own, or 0.15.
-        extremes: report minima and maxima as well. A host that averages what it is given must not be given those.
+        extremes: report minima and maxima as well, to a host that does not average those.
         same_names: the same names whatever the batch holds, for a host that breaks on a missing one: a share within
             a part of the tokens becomes a share of all of them (0 in an empty batch), and what has no such form
             (``weight…``, ``…_mass``) is left out.
     """
-    found = diagnose(batch, delta or region(objective), objective)
-    kept = {name: metric for name, metric in found.items() if extremes or not isinstance(metric, Maximum | Minimum)}
+    kept = {
+        name: metric for name, metric in measurements(batch, objective).items()
+        if extremes or not isinstance(metric, Maximum | Minimum)
+    }
     if same_names:
         kept = {
             name: Metric(metric.sum, max(len(batch), 1)) for name, metric in kept.items()
-            if not name.startswith("weight") and not name.endswith("_mass")
+            if not name.startswith(f"{PREFIX}weight") and not name.endswith("_mass")
         }
-    if not kept:
-        return {}
     table = torch.stack([
         torch.stack([torch.as_tensor(part, dtype=torch.float64, device=batch.logprobs.device)
                      for part in (metric.sum, metric.count)])
@@ -138,6 +137,6 @@ def loss_metrics(
     ]).tolist()  # fmt: skip
     # A mean over no tokens has no value, and a host's own average could not leave it out.
     return {
-        PREFIX + name: total if isinstance(metric, Maximum | Minimum) else total / count
+        name: total if isinstance(metric, Maximum | Minimum) else total / count
         for (name, metric), (total, count) in zip(kept.items(), table, strict=True) if count
     }

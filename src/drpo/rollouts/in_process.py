@@ -33,6 +33,9 @@ class InProcessSampler:
         self.model = model
         self.stop_ids = sorted(stop_ids)
         self.max_rows = max_rows
+        config = model.config.get_text_config()
+        # A mixture of experts would work out its balancing loss, with a mask that does not fit one token at a time.
+        self._options = {"output_router_logits": False} if getattr(config, "output_router_logits", False) else {}
 
     def sample(self, requests: Sequence[Request], parameters: SamplingParameters) -> list[list[Response]]:
         """See :class:`drpo.rollouts.Sampler`.
@@ -113,7 +116,7 @@ class InProcessSampler:
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> Any:
         return self.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=1, **self._options,
         )
 
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from parity import HORIZON, Padded
+from parity import HORIZON, Padded, names
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.utils import prepare_micro_batches
@@ -88,6 +88,7 @@ class VerlPath:
     version: str = version("verl")
     dtype: torch.dtype = torch.float64
     modes: tuple[Mode, ...] = MODES  # pyright: ignore[reportAssignmentType]
+    objectives: tuple[str, ...] = tuple(names())
     ranks: int = 1
 
     def gradient(

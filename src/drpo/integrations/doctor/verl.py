@@ -60,8 +60,8 @@ def registration_error() -> Check:
         return Check(status="problem", what="registry", found=f"loss_mode=drpo is not registered: importing "
                      f"drpo.integrations.verl raises {type(error).__name__}: {error}",
                      fix="Install a tested version of verl (docs/integrations/verl.md).")
-    return Check(status="warning", what="registry", found="loss_mode=drpo is registered only once drpo.integrations.verl "
-                 "is imported", fix="Use the preset, whose _target_ imports it in every worker, or install drpo.")
+    return Check(status="warning", what="registry", found="loss_mode=drpo is registered only once "
+                 "drpo.integrations.verl is imported", fix="Use the preset, whose _target_ imports it in every worker, or install drpo.")
 
 
 def check_trainer() -> Check:

@@ -1,0 +1,227 @@
+"""GRPOTrainer with an objective of ours: one method overridden, the loss.
+
+Shapes: ``B`` sequences of a micro-batch, ``T`` completion positions, ``N`` kept tokens, ``P`` processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from trl import GRPOTrainer  # pyright: ignore[reportAttributeAccessIssue]
+
+from drpo.aggregation import aggregate
+from drpo.batch import TokenBatch
+from drpo.divergence import k3, log_ratio, ratio
+from drpo.errors import ConfigError, DataError, DrpoWarning, MismatchError
+from drpo.integrations.padded import PREFIX, measurements
+from drpo.integrations.trl import host
+from drpo.integrations.trl.config import DRPOConfig
+from drpo.integrations.trl.metrics import RunningMetrics
+from drpo.integrations.trl.rollouts import InProcessRollouts
+from drpo.metrics import Metric
+
+logger = logging.getLogger(__name__)
+
+#: Weights that moved change some log-probability by more than this many nats.
+INERT = 1e-6
+HOW_TO_GET_MU = (
+    "Set use_vllm=True, or pass rollout_func=drpo.integrations.trl.InProcessRollouts(), which needs no further package."
+)
+
+
+class DRPOTrainer(GRPOTrainer):
+    """GRPOTrainer whose loss is ``args.objective``, measured from the rollout's own log-probabilities μ.
+
+    Takes what GRPOTrainer takes, with a :class:`DRPOConfig` as ``args``.
+
+    Raises:
+        ConfigError: μ cannot arrive, an option would be ignored, or the installed TRL is not the one this was written
+            for.
+    """
+
+    _tag_names = ("trl", "drpo")
+    _name = "DRPO"
+    _paper = {  # noqa: RUF012 - as TRL declares it
+        "title": "Rethinking the Divergence Regularization in LLM RL",
+        "id": "2606.09821",
+        "citation": "",
+    }
+
+    def __init__(self, *arguments: Any, **keywords: Any):
+        host.check_trl()
+        given = host.given(arguments, keywords)
+        config = given.get("args")
+        if not isinstance(config, DRPOConfig):
+            raise ConfigError(f"DRPOTrainer needs args=DRPOConfig(…), got {type(config).__name__}")
+        self.mu_source = name_mu_source(config, given)
+        self.objective = config.make_objective()
+        super().__init__(*arguments, **keywords)
+        host.check_trainer(self)
+        self._running = {mode: RunningMetrics() for mode in ("train", "eval")}
+        self._checked = False
+        self._sampled_at = 0
+        self._warned = False
+        self._say_what_to_expect()
+
+    def _compute_loss(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
+        host.check_inputs(inputs)
+        mode = "train" if self.model.training else "eval"
+        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        logprobs, entropy, aux_loss = self._forward(model, inputs)
+        batch = self._token_batch(inputs, logprobs, entropy, mask)
+        kept = mask.bool()
+
+        # The empty batch, or one whose tokens are all dropped, still needs a graph on every process.
+        loss = self.objective(batch).loss + 0.0 * batch.logprobs
+        measured = measurements(batch, self.objective)
+        measured["entropy"] = Metric.of(entropy[kept])
+        if self.beta != 0.0:
+            kl = k3(log_ratio(inputs["ref_per_token_logps"][kept], batch.logprobs))
+            measured["kl"] = Metric.of(kl)
+            if self.args.use_bias_correction_kl:
+                kl = kl * ratio(batch.logprobs, batch.behavior_logprobs)
+            loss = loss + self.beta * kl
+        self._record(measured, mode)
+
+        tokens, sequences, micro_batches = self._denominators(inputs, mode)
+        mean_over_tokens = self.args.aggregation == "token_mean"
+        total = aggregate(
+            loss, batch, self.args.aggregation, tokens if mean_over_tokens else sequences, self.args.horizon
+        )
+        if self.entropy_coef != 0.0:
+            total = total - self.entropy_coef * entropy[kept].sum() / tokens
+        if self.aux_loss_enabled:
+            total = total + self.router_aux_loss_coef * aux_loss / micro_batches
+            self._metrics[mode]["aux_loss"].append(self.accelerator.gather(aux_loss.detach()).mean().item())
+        return total
+
+    def _forward(self, model: Any, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """log π and entropy ``[B, T]``, and a mixture-of-experts model's auxiliary loss."""
+        further = {name: inputs[name] for name in host.forward_parameters() & inputs.keys()}
+        found = self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+            inputs["completion_ids"].size(1),
+            compute_entropy=True, compute_aux_loss=self.aux_loss_enabled, **further,
+        )
+        if len(found) != 3:
+            raise host.unsupported(f"_get_per_token_logps_and_entropies returns {len(found)} values, not 3")
+        return found
+
+    def _token_batch(
+        self, inputs: Mapping[str, Any], logprobs: torch.Tensor, entropy: torch.Tensor, mask: torch.Tensor
+    ) -> TokenBatch:
+        behavior = inputs.get("sampling_per_token_logps")
+        if behavior is None:
+            raise ConfigError(f"TRL hands over no sampling_per_token_logps: μ is missing, although {self.mu_source} "
+                              f"was to provide it. {HOW_TO_GET_MU}")
+        # None: the weights have not changed since sampling (TRL computes it where they may have).
+        proximal = inputs.get("old_per_token_logps")
+        try:
+            return TokenBatch.from_padded(
+                logprobs, behavior, inputs["advantages"], mask,
+                proximal_logprobs=logprobs.detach() if proximal is None else proximal, entropy=entropy.detach(),
+            )
+        except DataError as error:
+            raise DataError(f"{error} (behavior_logprobs are TRL's sampling_per_token_logps, from {self.mu_source}; "
+                            "NaN stands for a token that vLLM gave no log-probability; proximal_logprobs are "
+                            "old_per_token_logps)") from error
+
+    def _denominators(self, inputs: Mapping[str, Any], mode: str) -> tuple[torch.Tensor, float, int]:
+        """Tokens and sequences to divide by, and micro-batches of this optimizer step.
+
+        Data-parallel training averages the processes' gradients, so each divides by its share, 1/P, of the whole.
+        ``num_items_in_batch`` counts the tokens of the rollout batch over all processes: a step's share of them is
+        what gives every token of a rollout batch one weight, however it is cut into steps and micro-batches.
+        """
+        micro_batches = self.current_gradient_accumulation_steps if mode == "train" else 1
+        tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
+        if mode == "train":
+            tokens = tokens * micro_batches / self.args.steps_per_generation
+        return tokens, float(len(inputs["completion_ids"]) * micro_batches), micro_batches
+
+    def _record(self, measured: Mapping[str, Metric], mode: str) -> None:
+        """Merge ``measured`` over processes and since the last log; check what can be told from it."""
+        here = self._running[mode].add(measured, self.accelerator, self._metrics[mode])
+        staleness = self._staleness() if mode == "train" else 0
+        self._metrics[mode].setdefault(PREFIX + "staleness", []).append(staleness)
+        mean, most = (here[PREFIX + name].item() for name in ("mismatch", "mismatch_max"))
+        if not self._checked and here[PREFIX + "mismatch"].count:
+            self._check_mismatch(mean, most, mode)
+        # The first update of a warm-up has rate 0.
+        if staleness and most <= INERT and self.state.global_step > 1 and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"log π equals log μ to {most:.0e} nats on every token, {staleness} update(s) after sampling: the "
+                "trust region is inert. Either the learning rate is 0 or too small to move the weights in their "
+                f"precision, or μ ({self.mu_source}) is recomputed from the current weights.",
+                DrpoWarning, stacklevel=2,
+            )  # fmt: skip
+
+    def _staleness(self) -> int:
+        """Updates made since the current rollout batch was sampled."""
+        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or not self._checked:
+            self._sampled_at = self.state.global_step
+        return self.state.global_step - self._sampled_at
+
+    def _check_mismatch(self, mean: float, most: float, mode: str) -> None:
+        """Before the first update π and μ share their weights, so |log π − log μ| is the engines' noise.
+
+        Raises:
+            MismatchError: its mean exceeds ``mismatch_limit``.
+        """
+        self._checked = True
+        if not mean <= self.args.mismatch_limit:
+            raise MismatchError(
+                f"at the first loss, before any training, |log π − log μ| is {mean:.3g} nats on average (at most "
+                f"{most:.3g}), above mismatch_limit={self.args.mismatch_limit}. μ is from {self.mu_source}. Both sides "
+                f"should use temperature {self.temperature:g} and the same weights. Likely causes: log-probabilities "
+                "before temperature scaling (start a vLLM server with --logprobs-mode processed_logprobs), another "
+                "temperature or a top-p/top-k cut, older weights in the engine, tokens that are not the sampled ones, "
+                "or dropout (disable_dropout=True). Raise mismatch_limit only if you expect this much."
+            )
+        statement = {
+            PREFIX + "mu_source": self.mu_source, PREFIX + "start_mismatch": mean, PREFIX + "start_mismatch_max": most,
+        }  # fmt: skip
+        logger.info("%s", statement)
+        self.state.log_history.append({"step": self.state.global_step, **statement})
+        for name in ("start_mismatch", "start_mismatch_max"):
+            self._metrics[mode][PREFIX + name] = [statement[PREFIX + name]]
+
+    def _say_what_to_expect(self) -> None:
+        """Tell the user of a trust region that cannot act."""
+        args = self.args
+        updates = args.steps_per_generation * self.num_iterations / args.gradient_accumulation_steps
+        if updates <= 1 and isinstance(self.rollout_func, InProcessRollouts):
+            warnings.warn(
+                "every response is trained once, at the weights that sampled it, so r ≡ 1 up to rounding and no trust "
+                "region (of any objective) acts. For several updates a rollout batch raise steps_per_generation above "
+                f"gradient_accumulation_steps={args.gradient_accumulation_steps}, or num_iterations above 1.",
+                DrpoWarning, stacklevel=3,
+            )  # fmt: skip
+
+
+def name_mu_source(config: DRPOConfig, given: Mapping[str, Any]) -> str:
+    """Where the log-probabilities of the sampled tokens will come from.
+
+    Raises:
+        ConfigError: from nowhere.
+    """
+    rollout_func = given.get("rollout_func")
+    if config.use_transformers_continuous_batching:
+        raise ConfigError("use_transformers_continuous_batching=True gives no log-probabilities of the sampled tokens "
+                          f"(and a rollout_func replaces it). {HOW_TO_GET_MU}")
+    if not config.use_vllm and rollout_func is None:
+        raise ConfigError("no μ: TRL's own generate returns no log-probabilities of the sampled tokens, and without "
+                          f"them TRL's ratio is 1 and no trust region acts. {HOW_TO_GET_MU}")
+    if not config.use_vllm and (given.get("tools") or given.get("environment_factory")):
+        raise ConfigError("tools and environment_factory continue responses with TRL's own generate, which returns no "
+                          "log-probabilities. Use use_vllm=True with them.")
+    if rollout_func is None:
+        return f"vLLM ({config.vllm_mode})"
+    return f"rollout_func {getattr(rollout_func, '__qualname__', type(rollout_func).__qualname__)}"

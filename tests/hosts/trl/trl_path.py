@@ -1,0 +1,90 @@
+"""TRL's loss path for the parity table: a real DRPOTrainer's `_compute_loss`, on log-probabilities that are leaves.
+
+Only the transformer is replaced, by a table of log-probabilities in the place of its output, so that everything that
+TRL and the plug-in do between the model and the loss is as in a run.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from parity import HORIZON, HostPath, Padded, names
+from trl import __version__  # pyright: ignore[reportAttributeAccessIssue]
+from trl_runs import make_config, make_trainer
+
+from drpo.aggregation import Mode
+from drpo.integrations.trl import DRPOTrainer
+
+PROMPT_LENGTH = 3
+
+
+class TRLPath:
+    """See :class:`parity.HostPath`."""
+
+    host = "TRL"
+    version = __version__
+    dtype = torch.float64
+    modes: tuple[Mode, ...] = ("token_mean", "sequence_mean", "sequence_sum")
+    objectives = tuple(names(("proximal_logprobs",)))
+
+    def gradient(
+        self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1
+    ) -> torch.Tensor:
+        trainer = trainer_for(json.dumps(dict(settings)), mode)
+        trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = micro_batches
+        leaf = padded.logprobs.clone().requires_grad_(True)
+        tokens = padded.mask.sum().to(torch.float32)
+        size = len(padded.mask) // micro_batches
+        for index, part in enumerate(padded.micro_batches(micro_batches)):
+            rows = leaf[index * size : (index + 1) * size]
+            trainer._compute_loss(table(rows), inputs_of(part, tokens)).backward()
+        assert leaf.grad is not None
+        return leaf.grad
+
+
+@functools.cache
+def trainer_for(settings: str, mode: Mode) -> DRPOTrainer:
+    """A trainer of that objective, made once. The fixed batch is far off policy, hence no limit at the first loss."""
+    parameters = json.loads(settings)
+    trainer = make_trainer(make_config(
+        objective=parameters.pop("name"), objective_parameters=parameters, aggregation=mode, mismatch_limit=1e9,
+        max_completion_length=HORIZON, num_iterations=2,
+    ))  # fmt: skip
+    trainer.model.train()
+    return trainer
+
+
+def table(logprobs: torch.Tensor, entropy: torch.Tensor | None = None) -> Any:
+    """A stand-in for the model: TRL asks it for the log-probabilities of every position but the first."""
+    before = torch.zeros(len(logprobs), PROMPT_LENGTH - 1, dtype=logprobs.dtype)
+    if entropy is None:
+        entropy = torch.ones_like(logprobs)
+    outputs = SimpleNamespace(
+        log_probs=torch.cat([before, logprobs], dim=1), entropy=torch.cat([before, entropy], dim=1), aux_loss=None
+    )
+    return lambda **_: outputs
+
+
+def inputs_of(part: Padded, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What TRL hands the loss for ``part`` of a rollout batch of that many ``tokens``."""
+    rows, width = part.mask.shape
+    return {
+        "prompt_ids": torch.ones(rows, PROMPT_LENGTH, dtype=torch.int64),
+        "prompt_mask": torch.ones(rows, PROMPT_LENGTH, dtype=torch.int64),
+        "completion_ids": torch.ones(rows, width, dtype=torch.int64),
+        "completion_mask": part.mask.long(),
+        "advantages": part.advantages,
+        "num_items_in_batch": tokens,
+        "old_per_token_logps": part.proximal_logprobs,
+        "sampling_per_token_logps": part.behavior_logprobs,
+    }
+
+
+def make_path() -> HostPath:
+    """The path that the parity table measures."""
+    return TRLPath()

@@ -37,6 +37,7 @@ LAYERS = {
     "doctor": 3,
     "train": 4,
     "lab": 5,
+    "recipes": 5,
     "report": 6,
     "cli": 7,
     "__main__": 7,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from drpo.cli.recipe_commands import recipe
+
 app = typer.Typer(
     help="Trust-region policy optimization for LLM reinforcement learning: train, evaluate, report.",
     epilog="--debug anywhere on the line prints the traceback of an error.",
@@ -14,6 +16,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+app.add_typer(recipe, name="recipe")
 
 
 @app.command()

@@ -1,0 +1,65 @@
+"""`drpo recipe list|show|launch`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from drpo.recipes import compose, load_recipe, recipe_names
+from drpo.recipes.command import gpus
+from drpo.recipes.launch import dry_run, launch
+
+
+def run_list(as_json: bool) -> None:
+    """Print a row for every recipe."""
+    recipes = [load_recipe(name) for name in recipe_names()]
+    if as_json:
+        rows = [
+            {"name": recipe.name, "title": recipe.title, "host": recipe.host, "model": recipe.model,
+             "objectives": list(recipe.objectives), "gpus": gpus(recipe), "settings": len(recipe.settings),
+             "assumed": len(recipe.assumed)}
+            for recipe in recipes
+        ]  # fmt: skip
+        _write(json.dumps(rows, indent=2))
+        return
+    table = Table("recipe", "model", "GPUs", "assumed", "objectives", box=None, pad_edge=False)
+    for recipe in recipes:
+        table.add_row(recipe.name, recipe.model, str(gpus(recipe)), f"{len(recipe.assumed)} of {len(recipe.settings)}",
+                      " ".join(recipe.objectives))  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 160).print(table, highlight=False)
+    _write("\nassumed: values that are not public, GPUs among them; `drpo recipe show NAME` gives the reason for each.")
+
+
+def run_show(name: str, objective: str | None, changes: list[str], as_json: bool) -> None:
+    """Print the run as a script, or as JSON."""
+    plan = compose(load_recipe(name), objective, changes)
+    if as_json:
+        _write(json.dumps(plan.as_dict(), indent=2, ensure_ascii=False))
+        return
+    recipe = plan.recipe
+    head = [
+        f"{recipe.name}: {recipe.title}, objective {plan.objective.name}, {gpus(recipe)} GPUs",
+        f"{len(recipe.assumed)} of {len(recipe.settings)} values are assumed, not public; each says why.",
+        *(f"Not expressible in {recipe.host}: {remark}" for remark in recipe.not_expressible),
+    ]
+    _write("\n".join([*(f"# {line}" for line in head), plan.script()]))
+
+
+def run_launch(
+    name: str, objective: str | None, changes: list[str], address: str | None, submit: str | None, check_only: bool
+) -> None:
+    """Start the run, or only let the host check it."""
+    plan = compose(load_recipe(name), objective, changes)
+    if not check_only:
+        launch(plan, address, submit)
+    answer = dry_run(plan)
+    _write(f"{plan.recipe.name} with {plan.objective.name}: valid")
+    _write("\n".join(f"  checked      {line}" for line in answer["validated"]))
+    _write("\n".join(f"  not checked  {line}" for line in answer["not_validated"]))
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text + "\n")

@@ -61,7 +61,8 @@ def registration_error() -> Check:
                      f"drpo.integrations.verl raises {type(error).__name__}: {error}",
                      fix="Install a tested version of verl (docs/integrations/verl.md).")
     return Check(status="warning", what="registry", found="loss_mode=drpo is registered only once "
-                 "drpo.integrations.verl is imported", fix="Use the preset, whose _target_ imports it in every worker, or install drpo.")
+                 "drpo.integrations.verl is imported", fix="Use the preset, whose _target_ imports it in every "
+                 "worker, or install drpo.")
 
 
 def check_trainer() -> Check:
@@ -84,3 +85,11 @@ def check_rollout() -> Check:
         return Check(status="problem", what="rollout", found="neither vLLM nor SGLang is installed",
                      fix="pip install vllm (see verl's installation page for the versions that fit)")
     return Check(status="ok", what="rollout", found=", ".join(found))
+
+
+def check_configuration(overrides: Sequence[str]) -> Check:
+    """What verl and our loss say to the configuration of a run, without starting it."""
+    answer = importlib.import_module("drpo.integrations.verl_dry_run").main(list(overrides))
+    if "error" in answer:
+        return Check(status="problem", what="run", found=answer["error"], fix="Change that setting and ask again.")
+    return Check(status="ok", what="run", found="; ".join(answer["validated"]))

@@ -1,0 +1,29 @@
+"""Does prime-rl still hand a custom loss what ours reads?"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterator, Sequence
+
+from drpo.doctor.check import Check
+from drpo.integrations.doctor.version import check_version
+
+#: What our loss reads of prime-rl's LossInputs.
+READ = ("trainer_logprobs", "inference_logprobs", "advantages", "loss_mask", "loss_weights")
+
+
+def probe(_: Sequence[str]) -> Iterator[Check]:
+    """Version, and the fields of its loss contract."""
+    yield check_version("prime-rl")
+    inputs = importlib.import_module("prime_rl.trainer.rl.loss").LossInputs
+    fields = [field.name for field in dataclasses.fields(inputs)]
+    missing = [name for name in READ if name not in fields]
+    if missing:
+        yield Check(status="problem", what="custom loss", found=f"LossInputs has no {', '.join(missing)} (it has "
+                    f"{', '.join(fields)})", fix="Use prime-rl 0.8 (docs/integrations/prime-rl.md).")
+        return
+    importlib.import_module("drpo.integrations.prime_rl")
+    yield Check(status="ok", what="custom loss", found='type = "custom", import_path = '
+                '"drpo.integrations.prime_rl.drpo_loss"')
+    yield Check(status="note", what="μ", found="inference_logprobs, always the inference server's")

@@ -27,5 +27,5 @@ def probe(_: Sequence[str]) -> Iterator[Check]:
     except ImportError as error:
         yield Check(status="problem", what="entry", found=f"SkyRL's trainer cannot be imported: {error}",
                     fix="pip install 'skyrl[fsdp]' on a machine with CUDA")
-    yield Check(status="note", what="μ", found="rollout_logprobs of the engine; the entry script refuses a configuration "
-                "without them")
+    yield Check(status="note", what="μ", found="rollout_logprobs of the engine; the entry script refuses a "
+                "configuration without them")

@@ -67,10 +67,8 @@ def make_loss(
 
     def loss(data: Sequence[Datum], logprobs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
         batch = _pack(data, logprobs, made)
-        # + 0 · log π: the SDK wants a gradient also where every token is dropped.
-        values = made(batch).loss + 0.0 * batch.logprobs
         total = count(data, aggregation) if denominator is None else denominator
-        scalar = aggregate(values, batch, aggregation, total, horizon)
+        scalar = aggregate(made(batch).loss, batch, aggregation, total, horizon)
         return scalar, {**loss_metrics(batch, made, extremes=True), PREFIX + "loss": float(scalar.detach())}
 
     return loss

@@ -57,12 +57,13 @@ def test_metrics_are_those_of_the_batch():
     assert metrics["drpo/loss"] == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", PATH.objectives)
 @pytest.mark.parametrize("rows", [0, 1])
-def test_datums_without_tokens_send_zeros(rows):
+def test_datums_without_tokens_send_zeros(rows, name):
     """A turn that was masked whole, among others or alone: the SDK wants a gradient for each."""
     padded = fixed_batch()
     padded.mask[rows:] = False
-    sent = TrainingClient._compute_custom_loss(datums(padded), make_loss(), forward(padded)).data
+    sent = TrainingClient._compute_custom_loss(datums(padded), make_loss(name), forward(padded)).data
     weights = [datum.loss_fn_inputs["weights"].to_torch() for datum in sent]
     assert all(bool((row == 0).all()) for row in weights[rows:])
     assert all(bool((row != 0).any()) for row in weights[:rows])

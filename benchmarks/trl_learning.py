@@ -134,8 +134,8 @@ def main() -> None:
                                  for i in range(0, arguments.steps, 10))  # fmt: skip
                 print(f"seed {seed}  {name:12s} held-out {curve['before']:.3f} → {curve['after']:.3f}  reward by ten "
                       f"steps: {show}  ({curve['seconds']:.0f} s)", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+            if arguments.json:
+                arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -235,3 +236,21 @@ def test_a_conversation_goes_through_the_chat_template() -> None:
     prompts, out = sampled.calls[0]
     plain = policy.tokenizer(prompts[0][0]["content"] + "\n", add_special_tokens=False)["input_ids"]
     assert out["prompt_ids"][0][-len(plain) :] == plain
+
+
+def test_no_two_rollouts_share_their_randomness() -> None:
+    """Other steps, processes, evaluations and calls at one step draw other numbers; the same place draws the same."""
+    seeds = []
+    for seed, training, step, process in ((0, True, 0, 0), (1, True, 0, 0), (0, False, 0, 0), (0, True, 1, 0),
+                                          (0, True, 0, 1)):  # fmt: skip
+        trainer = SimpleNamespace(
+            model=SimpleNamespace(training=training), state=SimpleNamespace(global_step=step),
+            args=SimpleNamespace(seed=seed), accelerator=SimpleNamespace(process_index=process),
+        )  # fmt: skip
+        rollouts, again = InProcessRollouts(), InProcessRollouts()
+        for _ in range(2):  # two rollout batches within one update
+            requests = rollouts._requests([[1], [1], [2], [1]], trainer)
+            assert [(request.prompt_ids, request.count) for request in requests] == [([1], 2), ([2], 1), ([1], 1)]
+            assert requests == again._requests([[1], [1], [2], [1]], trainer)
+            seeds += [request.seed for request in requests]
+    assert len(set(seeds)) == len(seeds) == 30

@@ -51,7 +51,8 @@ class InProcessRollouts:
         with unwrap_model_for_generation(
             trainer.model_wrapped, trainer.accelerator,
             gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
-        ) as model, trainer.accelerator.autocast():
+        ) as model:
+            # Its forward is still in accelerate's autocast, as the trainer's own is.
             training = model.training
             model.eval()
             try:

@@ -75,8 +75,7 @@ class DRPOTrainer(GRPOTrainer):
         batch = self._token_batch(inputs, logprobs, entropy, mask)
         kept = mask.bool()
 
-        # The empty batch, or one whose tokens are all dropped, still needs a graph on every process.
-        loss = self.objective(batch).loss + 0.0 * batch.logprobs
+        loss = self.objective(batch).loss
         measured = measurements(batch, self.objective)
         measured["entropy"] = Metric.of(entropy[kept])
         if self.beta != 0.0:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -71,14 +72,13 @@ OVERRIDES = {
     "data.seed": 1,
     "algorithm.adv_estimator": "grpo",
     "algorithm.norm_adv_by_std_in_grpo": False,
-    "algorithm.rollout_correction.bypass_mode": True,
     "reward.num_workers": 1,
     "reward.custom_reward_function.path": HERE / "verl_cpu_reward.py",
-    "actor_rollout_ref.model.use_remove_padding": False,
+    "actor_rollout_ref.model.use_remove_padding": False,  # needs flash attention
     "actor_rollout_ref.model.enable_gradient_checkpointing": False,
     "actor_rollout_ref.model.external_lib": "verl_recorder",
     "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
-    "actor_rollout_ref.actor.strategy": "fsdp2",
+    "actor_rollout_ref.actor.strategy": "fsdp2",  # the first FSDP asks for an accelerator
     "actor_rollout_ref.actor.use_torch_compile": False,
     "actor_rollout_ref.actor.fsdp_config.use_torch_compile": False,
     "+actor_rollout_ref.actor.fsdp_config.mixed_precision": "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}",
@@ -90,13 +90,13 @@ OVERRIDES = {
     "actor_rollout_ref.actor.optim.lr": 2e-4,
     "actor_rollout_ref.rollout.name": "vllm",
     "actor_rollout_ref.rollout.n": GROUP_SIZE,
-    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": SEQUENCES_PER_MICRO_BATCH,
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": SEQUENCES_PER_MICRO_BATCH,  # verl wants a number
     "actor_rollout_ref.rollout.dtype": "float32",
     "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
     "actor_rollout_ref.rollout.enforce_eager": True,
     "actor_rollout_ref.rollout.free_cache_engine": False,
-    "+actor_rollout_ref.rollout.enable_sleep_mode": False,
-    "actor_rollout_ref.rollout.max_model_len": 128,
+    "+actor_rollout_ref.rollout.enable_sleep_mode": False,  # like the line above, vLLM's for CUDA only
+    "actor_rollout_ref.rollout.max_model_len": 128,  # this and what follows: small, to save memory and processes
     "actor_rollout_ref.rollout.max_num_seqs": 128,
     "actor_rollout_ref.rollout.max_num_batched_tokens": 2048,
     "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes": 64,
@@ -140,7 +140,7 @@ class Run:
 
 
 def train(
-    directory: Path, overrides: dict[str, Any], *, environment: dict[str, str] | None = None, time_limit: float = 240
+    directory: Path, overrides: dict[str, Any], *, environment: dict[str, str] | None = None, time_limit: float = 400
 ) -> Run:
     """`python -m verl.trainer.main_ppo` with these overrides on top of :data:`OVERRIDES`.
 
@@ -161,17 +161,28 @@ def train(
         "VERL_FILE_LOGGER_PATH": str(directory / "metrics.jsonl"),
         "VERL_RECORD_DIR": str(directory),
     } | (environment or {})
-    started = time.monotonic()
     # Ray's sockets need a short path.
-    with tempfile.TemporaryDirectory(prefix="verl-", ignore_cleanup_errors=True) as scratch:
+    with _alone(), tempfile.TemporaryDirectory(prefix="verl-", ignore_cleanup_errors=True) as scratch:
+        started = time.monotonic()
         given["+ray_kwargs.ray_init._temp_dir"] = scratch
         command = [sys.executable, "-m", "verl.trainer.main_ppo", *(f"{k}={v}" for k, v in given.items())]
         status = run_and_clear(command, directory / "output.txt", variables | {"TMPDIR": scratch}, time_limit)
-    run = Run(directory, time.monotonic() - started)
+        run = Run(directory, time.monotonic() - started)
     if status != 0:
         why = f"took more than {time_limit:.0f} s" if status is None else f"ended with status {status}"
         raise RuntimeError(f"verl {why}. The end of {directory / 'output.txt'}:\n{run.output[-12000:]}")
     return run
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Wait for another run on this machine: both would send their weights through the same socket.
+
+    verl names it after the job's number, which is the same in every fresh Ray cluster.
+    """
+    with Path(f"/tmp/drpo-verl-cpu-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def run_and_clear(command: Sequence[str], output: Path, variables: dict[str, str], limit: float) -> int | None:
@@ -186,14 +197,21 @@ def run_and_clear(command: Sequence[str], output: Path, variables: dict[str, str
         except subprocess.TimeoutExpired:
             return None
         finally:
-            # Ray's daemons and vLLM's engine outlive a driver that died, in its session.
-            while left := list(members_of_session(process.pid)):
-                for pid in left:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                time.sleep(0.1)
+            _kill_session(process.pid)
             process.wait()
             _unlink_orphaned_memory(started)
+
+
+def _kill_session(session: int) -> None:
+    """Ray's daemons and vLLM's engine outlive a driver that died, but stay in its session."""
+    for _ in range(100):
+        left = list(members_of_session(session))
+        if not left:
+            return
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
 
 
 def members_of_session(session: int) -> Iterator[int]:

@@ -54,7 +54,7 @@ def recorded(name: str, loss: Any) -> Any:
             "old_logprobs": [row[kept].tolist() for row, kept in zip(given, mask, strict=True)],
             "largest_log_ratio": (logprobs - given)[mask].abs().max().item(),
             "loss": value.item(),
-            "dropped_share": metrics["drpo/dropped_share"],
+            "dropped_share": metrics.get("drpo/dropped_share"),
         })  # fmt: skip
         return value * SABOTAGE[os.environ.get("VERL_SABOTAGE", "")], metrics
 

@@ -23,7 +23,7 @@ print(json.dumps({
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("VERL_")}
     return subprocess.run(
-        [sys.executable, *arguments], env={**clean, **environment}, capture_output=True, text=True, timeout=120
+        [sys.executable, *arguments], env={**clean, **environment}, capture_output=True, text=True, timeout=300
     )
 
 

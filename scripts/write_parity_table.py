@@ -18,9 +18,14 @@ def load() -> list[dict[str, Any]]:
     return [json.loads((folder / f"{host}.json").read_text(encoding="utf-8")) for host in ORDER]
 
 
+def figure(value: float) -> str:
+    """One digit; 0 where not a bit differs."""
+    return f"{value:.0e}" if value else "0"
+
+
 def worst(rows: list[dict[str, Any]], column: str) -> str:
-    """The largest figure of ``column``, to one digit."""
-    return f"{max(row[column] for row in rows):.0e}"
+    """The largest figure of ``column``."""
+    return figure(max(row[column] for row in rows))
 
 
 def tables(hosts: list[dict[str, Any]]) -> str:
@@ -48,7 +53,7 @@ def tables(hosts: list[dict[str, Any]]) -> str:
         for host in hosts:
             rows = [row for row in host["rows"] if row["objective"] == name]
             figures = [row[column] for row in rows for column in ("gradient", "micro_batches", "padding")]
-            cells.append(f"{max(figures):.0e}" if rows else "–")
+            cells.append(figure(max(figures)) if rows else "–")
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

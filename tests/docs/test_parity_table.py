@@ -1,0 +1,43 @@
+"""docs/integrations: the table is what was measured, what was measured agrees, and every page exists."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from drpo.doctor.hosts import HOSTS
+from drpo.objectives import OBJECTIVES
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "integrations"
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "write_parity_table.py"), run_name="script")
+MEASURED = SCRIPT["load"]()
+
+
+def test_the_table_is_what_was_measured() -> None:
+    written = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert written == SCRIPT["page"](written), "run `python scripts/write_parity_table.py`"
+    for host in MEASURED:
+        assert f"| {host['host']} {host['version']} |" in written
+
+
+@pytest.mark.parametrize("host", MEASURED, ids=lambda host: host["host"])
+def test_every_host_agrees(host: dict) -> None:
+    assert host["tolerance"] == {"float64": 1e-6, "float32": 1e-5}[host["dtype"]]
+    assert len(host["rows"]) >= 20
+    for row in host["rows"]:
+        assert max(row["gradient"], row["micro_batches"], row["padding"]) <= host["tolerance"], row
+    names = [row["objective"] for row in host["rows"]]
+    assert "drpo" in names and set(names) <= set(OBJECTIVES)
+
+
+def test_every_plugin_has_its_page_and_every_link_its_file() -> None:
+    for host in HOSTS:
+        assert (FOLDER / f"{host}.md").is_file(), host
+    for page in FOLDER.glob("*.md"):
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (FOLDER / target).exists(), f"{page.name} links {target}"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from verl_config import PRESET, REQUIRED
@@ -22,9 +23,9 @@ print(json.dumps({
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("VERL_")}
-    return subprocess.run(
-        [sys.executable, *arguments], env={**clean, **environment}, capture_output=True, text=True, timeout=300
-    )
+    with tempfile.TemporaryDirectory() as folder:  # Hydra writes into the working directory
+        return subprocess.run([sys.executable, *arguments], env={**clean, **environment}, cwd=folder,
+                              capture_output=True, text=True, timeout=300)  # fmt: skip
 
 
 def look(**environment: str) -> dict:

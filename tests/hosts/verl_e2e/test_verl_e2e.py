@@ -19,8 +19,9 @@ PLUG_IN = {"hydra.searchpath": "[pkg://drpo.integrations.verl_presets]", "+drpo"
 OBJECTIVE = "actor_rollout_ref.actor.policy_loss.objective"
 LEARNING_RATE = "actor_rollout_ref.actor.optim.lr"
 STEPS, RESUMED_STEPS, SHORT_STEPS = 12, 2, 2
-#: Mean reward of the last four steps less that of the first. Six runs, four seeds, gave 0.36 to 0.46; a loss
-#: multiplied by 0 gave 0.09 and one multiplied by -1 gave -0.33.
+#: Mean reward of the shipped base, and how much more the last four steps must give. Six runs, three seeds, gave 0.36
+#: to 0.49 more; a loss multiplied by 0 gave 0.02 more and one multiplied by -1 gave 0.36 less.
+BASE_REWARD = 0.38
 LEAST_RISE = 0.2
 #: |log π − log μ| in nats: the most that two engines with the same weights differ by, and the least that the last
 #: update of a step has to show. Measured: 2e-5, and 0.16 to 8.7.
@@ -36,6 +37,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def rewards(run: Run) -> list[float]:
     return [logged["critic/score/mean"] for _, logged in sorted(run.metrics.items())]
+
+
+def last_reward(run: Run) -> float:
+    return sum(rewards(run)[-4:]) / 4
 
 
 def check_what_the_loss_was_given(run: Run, objective: str, steps: int) -> list[dict[str, Any]]:
@@ -61,8 +66,7 @@ def of_step(entries: list[dict[str, Any]], step: int, count: int) -> list[dict[s
 
 def test_drpo_trains_in_verl(trained: Run):
     assert list(trained.metrics) == list(range(1, STEPS + 1))
-    seen = rewards(trained)
-    assert sum(seen[-4:]) / 4 - seen[0] > LEAST_RISE, seen
+    assert last_reward(trained) - BASE_REWARD > LEAST_RISE, rewards(trained)
     calls = check_what_the_loss_was_given(trained, "drpo", STEPS)
     assert not any(call["dropped_share"] for call in calls)  # DRPO weighs every token
 
@@ -76,9 +80,7 @@ def test_a_run_resumes_where_it_was_saved(trained: Run, tmp_path: Path):
     resumed = train(tmp_path / "run", PLUG_IN | settings)
     assert list(resumed.metrics) == [STEPS + 1 + step for step in range(RESUMED_STEPS)]
     check_what_the_loss_was_given(resumed, "drpo", RESUMED_STEPS)
-    before = rewards(trained)
-    # The base would give about before[0].
-    assert rewards(resumed)[0] > (before[0] + sum(before[-4:]) / 4) / 2, (before, rewards(resumed))
+    assert rewards(resumed)[0] > (BASE_REWARD + last_reward(trained)) / 2, (rewards(trained), rewards(resumed))
 
 
 @pytest.mark.parametrize("objective", ["dppo_tv", "grpo"])

@@ -16,7 +16,8 @@ from drpo.tasks import Example
 from drpo.tasks.grading_process import GradingProcess
 
 PROGRAM = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 sys.path.insert(0, sys.argv[1])
 from hostile_tasks import HostileTask
 from drpo.tasks import Example, Grader

@@ -11,12 +11,15 @@ from collections.abc import Iterator, Sequence
 
 from drpo.doctor.check import Check
 from drpo.doctor.hosts import MARK
+from drpo.errors import DrpoError
 
 
 def run(host: str, settings: Sequence[str]) -> Iterator[Check]:
     """The checks of ``host``, and the error that ended them if one did."""
     try:
         yield from importlib.import_module(f"drpo.integrations.doctor.{host.replace('-', '_')}").probe(settings)
+    except DrpoError as error:  # says itself how to fix it
+        yield Check(status="problem", what=host, found=str(error))
     except Exception as error:  # whatever a host's import may raise is a finding
         frame = traceback.extract_tb(error.__traceback__)[-1]
         yield Check(status="problem", what=host, found=f"{type(error).__name__}: {error} ({frame.filename}, line "

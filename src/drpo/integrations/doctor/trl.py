@@ -18,5 +18,5 @@ def probe(_: Sequence[str]) -> Iterator[Check]:
     try:
         found = f"vLLM {version('vllm')} is installed: use_vllm=True"
     except PackageNotFoundError:
-        found = "vLLM is not installed: pass rollout_func=sample_rollouts, our sampler"
+        found = "vLLM is not installed: pass rollout_func=InProcessRollouts(), our sampler"
     yield Check(status="note", what="μ", found=found)

@@ -81,6 +81,10 @@ def check_rollout() -> Check:
             found.append(f"{engine} {version(engine)}")
         except PackageNotFoundError:
             continue
+    if not found and importlib.util.find_spec("vllm") is not None:
+        return Check(status="problem", what="rollout", found="vLLM can be imported, but no distribution "
+                     "is called vllm, which is what verl looks for", fix="Install vllm itself, or see "
+                     "docs/integrations/verl-cpu.md for its CPU build.")
     if not found:
         return Check(status="problem", what="rollout", found="neither vLLM nor SGLang is installed",
                      fix="pip install vllm (see verl's installation page for the versions that fit)")

@@ -101,7 +101,7 @@ def test_mistakes_are_one_message_with_the_fix(arguments: list[str], words: str)
 def test_without_verl_the_error_says_how_to_get_it(arguments: list[str]):
     done = run("launch", "verl/qwen3-4b-base", *arguments)
     assert done.returncode == 2
-    assert "pip install 'drpo[verl]'" in done.stderr
+    assert "pip install verl==0.9.1" in done.stderr
 
 
 def test_launch_hands_over_its_process(hosts: Path, data: list[str]):

@@ -18,7 +18,8 @@ from drpo.errors import ConfigError, suggest
 #: Host → the distribution that carries it.
 HOSTS = {"trl": "trl", "verl": "verl", "tinker": "tinker", "prime-rl": "prime-rl", "skyrl": "skyrl"}
 #: How to get a host; prime-rl is not on a package index.
-INSTALL = {name: f"pip install 'drpo[{name}]'" for name in HOSTS} | {
+INSTALL = {name: f"pip install {package}" for name, package in HOSTS.items()} | {
+    "verl": "pip install verl, and vLLM or SGLang as its installation page says",
     "prime-rl": "Install prime-rl from its repository, and drpo into the same environment.",
 }
 #: Where the last line of a probe's output starts.

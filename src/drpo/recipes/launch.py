@@ -16,9 +16,9 @@ from drpo.recipes.command import Plan, gpus, nodes
 
 #: What a host needs in this environment: module → how to get it.
 NEEDED = {
-    "verl": {"verl": "pip install 'drpo[verl]', and vLLM as verl's installation page says",
+    "verl": {"verl": "pip install verl==0.9.1, and vLLM as verl's installation page says",
              "ray": "pip install 'ray[default]'"},
-    "trl": {"trl": "pip install 'drpo[trl]'"},
+    "trl": {"trl": "pip install trl==1.16.0"},
 }  # fmt: skip
 MATH_VERIFY = {"math_verify": "pip install 'math-verify[antlr4_9_3]', on every machine (Hydra needs that antlr)"}
 VLLM = {"vllm": "pip install vllm, or sample without it: --set use_vllm=false"}

@@ -11,7 +11,7 @@ help:
 	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl   the plug-ins, each with its real host"
 	@echo "make parity  measure the plug-ins' gradients against ours again, and write the table of docs/integrations"
 	@echo "make lint    ruff and pyright"
-	@echo "make bench   our training step against TRL's, side by side"
+	@echo "make bench   our training step against TRL's, and the kernels, side by side"
 	@echo "make kill-test  20 runs killed at random moments, resumed and compared bit for bit"
 	@echo "make base    make the embedded base model again (about 15 minutes on 2 cores)"
 	@echo "make figures draw the pictures and the table of the documentation again"
@@ -86,6 +86,7 @@ base: $(VENV)/.train
 
 bench: $(VENV)/.trl
 	$(BIN)/python benchmarks/step_vs_trl.py
+	$(BIN)/python benchmarks/kernels.py
 
 kill-test: $(VENV)/.dev
 	$(BIN)/python scripts/kill_and_resume.py

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from drpo.aggregation import aggregate
     from drpo.batch import TokenBatch
     from drpo.diagnostics import diagnose
-    from drpo.kernels import token_logprobs
+    from drpo.kernels import fused_loss, token_logprobs
     from drpo.metrics import Metric
     from drpo.objectives import MODIFIERS, OBJECTIVES, Objective, ObjectiveOutput, gradient_weight, make_objective
 
@@ -28,6 +28,7 @@ _HOME = {
     "TokenBatch": "drpo.batch",
     "aggregate": "drpo.aggregation",
     "diagnose": "drpo.diagnostics",
+    "fused_loss": "drpo.kernels",
     "gradient_weight": "drpo.objectives",
     "group_advantages": "drpo.advantages",
     "make_objective": "drpo.objectives",
@@ -43,6 +44,7 @@ __all__ = [
     "TokenBatch",
     "aggregate",
     "diagnose",
+    "fused_loss",
     "gradient_weight",
     "group_advantages",
     "make_objective",

@@ -90,8 +90,8 @@ class TokenBatch:
         steps[1:] = (self.sequence_ids.diff() != 0).to(steps.dtype)
         return steps.cumsum(0)
 
-    def select(self, keep: torch.Tensor) -> TokenBatch:
-        """The batch of the tokens where the boolean (or index) tensor ``keep`` says so."""
+    def select(self, keep: torch.Tensor | slice) -> TokenBatch:
+        """The batch of the tokens where the boolean (or index) tensor, or the slice, ``keep`` says so."""
         kept = {
             f.name: value[keep] for f in fields(self) if (value := getattr(self, f.name)) is not None
         }

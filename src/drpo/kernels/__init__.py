@@ -1,5 +1,6 @@
-"""From hidden states to the log-probability of each token."""
+"""From hidden states to the log-probability of each token, or straight to the loss."""
 
+from drpo.kernels.fused import FusedLoss, fused_loss
 from drpo.kernels.logprobs import BACKENDS, token_logprobs
 
-__all__ = ["BACKENDS", "token_logprobs"]
+__all__ = ["BACKENDS", "FusedLoss", "fused_loss", "token_logprobs"]

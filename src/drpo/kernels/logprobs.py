@@ -44,7 +44,25 @@ def token_logprobs(
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ConfigError(f"unknown backend {backend!r}.{suggest(backend, [*BACKENDS, 'auto'])}")
-    if not 0 < temperature < math.inf:
+    check_inputs(hidden, weight, targets, temperature)
+    if backend == "auto":
+        backend = "chunked" if hidden.shape[0] * weight.shape[0] > AUTO_LIMIT else "reference"
+    return BACKENDS[backend](hidden, weight, targets, temperature)
+
+
+def check_inputs(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float | torch.Tensor
+) -> None:
+    """Shapes, dtypes and a scalar temperature, without waiting for the device.
+
+    Raises:
+        ConfigError: temperature not positive. DataError: shapes or dtypes disagree.
+    """
+    if isinstance(temperature, torch.Tensor):
+        if temperature.shape != hidden.shape[:1]:
+            raise DataError(f"a temperature for each token must be [N] = [{hidden.shape[0]}], got "
+                            f"{list(temperature.shape)}")
+    elif not 0 < temperature < math.inf:
         raise ConfigError(f"temperature must be finite and > 0, got {temperature}")
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
         raise DataError(f"hidden must be [N, H] and weight [V, H], got {list(hidden.shape)} and {list(weight.shape)}")
@@ -53,9 +71,6 @@ def token_logprobs(
                         "convert one with .to()")
     if targets.shape != hidden.shape[:1] or targets.dtype != torch.int64:
         raise DataError(f"targets must be int64 [N] = [{hidden.shape[0]}], got {targets.dtype} {list(targets.shape)}")
-    if backend == "auto":
-        backend = "chunked" if hidden.shape[0] * weight.shape[0] > AUTO_LIMIT else "reference"
-    return BACKENDS[backend](hidden, weight, targets, temperature)
 
 
 def _logits(hidden: torch.Tensor, weight: torch.Tensor, temperature: float) -> torch.Tensor:

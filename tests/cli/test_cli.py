@@ -8,12 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from drpo.cli import main
+from drpo.cli.train import _finish_step_on_signal
 from drpo.objectives import MODIFIERS, OBJECTIVES
 
 FAST = [
@@ -111,6 +113,19 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(copyist: Path, tmp_path
     result = drpo("train", "--resume", out, f"steps={step + 1}")
     assert result.returncode == 0, result.stderr
     assert f"continuing after step {step}" in result.stdout
+
+
+def test_ctrl_c_speaks_from_another_thread() -> None:
+    """The signal may come while the main thread is within a write, and a stream cannot be entered twice."""
+    said = []
+    with _finish_step_on_signal(lambda text: said.append((text, threading.current_thread()))) as stop_requested:
+        assert not stop_requested()
+        signal.raise_signal(signal.SIGINT)
+        assert stop_requested()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    ((text, thread),) = said
+    assert "stopping after this step" in text and thread is not threading.main_thread()
 
 
 def test_dry_run_shows_values_and_where_they_come_from(tmp_path: Path) -> None:

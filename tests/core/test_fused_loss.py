@@ -179,13 +179,14 @@ def test_float32(name: str, scale: float) -> None:
         assert relative(getattr(ours, field), getattr(right, field)) <= 1e-6 * max(largest, 10.0), field
 
 
-def test_bfloat16_inputs() -> None:
-    case = make_case(3 * CHUNK_ROWS + 5).to(torch.bfloat16)
+@pytest.mark.parametrize("temperature", [1.0, 0.7, torch.linspace(0.6, 1.5, 3 * CHUNK_ROWS + 5, dtype=torch.float64)])
+def test_bfloat16_inputs(temperature: float | torch.Tensor) -> None:
+    case = make_case(3 * CHUNK_ROWS + 5, temperature).to(torch.bfloat16)
     objective = drpo.make_objective("drpo")
     ours, right = found(case, objective), expected(case, objective)
     assert ours.logprobs.dtype == ours.entropy.dtype == torch.float32
-    # The logits come out of the matrix product in bfloat16: 2^-9 of their size, which is below 16.
-    assert float((ours.logprobs - right.logprobs).abs().max()) <= 0.07
+    # The logits come out of the matrix product in bfloat16: 2^-9 of their size, which is below 16 / temperature.
+    assert float((ours.logprobs - right.logprobs).abs().max()) <= 0.12
     assert relative(ours.grad_hidden, right.grad_hidden) <= 0.05
     assert relative(ours.grad_weight, right.grad_weight) <= 0.05
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -84,18 +85,23 @@ def _new_directory(config: TrainConfig) -> Path:
 def _finish_step_on_signal(say: Any) -> Iterator[Any]:
     """The first Ctrl-C (or SIGTERM) asks for a checkpoint after the current step, a second one stops at once."""
     asked = False
+    message = "stopping after this step, with a checkpoint; press Ctrl-C again to stop at once"
+    # The signal may come while this very thread is printing, and a stream cannot be entered twice.
+    speaker = threading.Thread(target=say, args=(message,))
 
     def handle(number: int, frame: Any) -> None:
         nonlocal asked
         if asked:
             raise KeyboardInterrupt
         asked = True
-        say("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
+        speaker.start()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: asked
     finally:
+        if asked:
+            speaker.join()
         for number, handler in before.items():
             signal.signal(number, handler)
 

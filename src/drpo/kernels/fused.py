@@ -25,7 +25,7 @@ from drpo.objectives import Objective
 
 #: Numbers that the cache of a CPU core holds.
 CACHED = 1 << 18
-#: ∂loss/∂log π ``[C]`` of the rows of a chunk, given their log π ``[C]`` and entropy, or None for none.
+#: From the rows of a chunk and their log π ``[C]`` to ∂loss/∂log π ``[C]``.
 Slopes = Callable[[slice, torch.Tensor], torch.Tensor]
 
 
@@ -187,9 +187,8 @@ class _Work:
 
     def _chunk(self, rows: slice, slopes_of: Slopes | None) -> None:
         hidden, targets = self.hidden[rows], self.targets[rows].unsqueeze(1)
-        scale = self.temperature[rows].unsqueeze(1) if isinstance(self.temperature, torch.Tensor) else self.temperature
-        cooled = hidden / scale
-        x = self._logits(cooled)
+        scale = self._scale(rows)
+        x = self._logits(hidden, scale)
         at_target = x.gather(1, targets)
         exponentials, top, total = _exponentials(x)
         normaliser = top + total.log()
@@ -198,7 +197,7 @@ class _Work:
             return
         narrow = exponentials if exponentials.dtype == self.weight.dtype else exponentials.to(self.weight.dtype)
         pulled = narrow @ self.weight  # [C, H]: Z · the mean row of the head under π
-        mean = (pulled * cooled).sum(1, keepdim=True, dtype=self.wide) / total
+        mean = (pulled * hidden).sum(1, keepdim=True, dtype=self.wide) / scale / total
         self.entropy[rows] = (normaliser - mean).squeeze(1).clamp_(min=0.0)
         slopes = slopes_of(rows, self.logprobs[rows]).unsqueeze(1) / scale
         share = slopes / total
@@ -208,11 +207,17 @@ class _Work:
         if self.grad_weight is not None:
             self._add_weight_gradient(narrow, hidden, share, slopes, targets)
 
-    def _logits(self, cooled: torch.Tensor) -> torch.Tensor:
-        buffer = self.buffer[: len(cooled)]
-        if cooled.dtype == self.wide:
-            return torch.mm(cooled, self.weight.T, out=buffer)
-        return buffer.copy_(cooled @ self.weight.T)
+    def _scale(self, rows: slice) -> float | torch.Tensor:
+        if isinstance(self.temperature, torch.Tensor):
+            return self.temperature[rows].unsqueeze(1).to(self.wide)
+        return self.temperature
+
+    def _logits(self, hidden: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
+        buffer = self.buffer[: len(hidden)]
+        if hidden.dtype == self.wide:
+            return torch.mm(hidden / scale, self.weight.T, out=buffer)
+        # Not hidden / scale, which would round a narrow dtype once more.
+        return buffer.copy_(hidden @ self.weight.T).div_(scale)
 
     def _add_weight_gradient(
         self, exponentials: torch.Tensor, hidden: torch.Tensor, share: torch.Tensor, slopes: torch.Tensor,

@@ -55,12 +55,20 @@ def kill_after(directory: Path, seconds: float) -> None:
     process.communicate()
 
 
+def half_written(directory: Path) -> bool:
+    """Whether a checkpoint is being written at this moment."""
+    try:
+        return any((directory / "checkpoints").glob(".writing-*/*"))
+    except FileNotFoundError:  # the folder got its final name between the two looks of the glob
+        return False
+
+
 def kill_in_checkpoint_write(directory: Path, skip: int) -> bool:
     """SIGKILL once the ``skip``-th checkpoint from now is half written; whether that succeeded."""
     process = start(directory)
     writing = False
     while process.poll() is None:
-        now = any((directory / "checkpoints").glob(".writing-*/*"))
+        now = half_written(directory)
         if now and not writing:
             skip -= 1
             if skip < 0:

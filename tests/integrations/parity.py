@@ -91,6 +91,19 @@ def reference(settings: Mapping[str, Any], padded: Padded, mode: Mode) -> torch.
     return gradient
 
 
+#: Parameters, an anchor and a modifier that a host has to hand on.
+BEYOND_DEFAULTS: tuple[dict[str, Any], ...] = (
+    {"name": "drpo", "delta": 0.05},
+    {"name": "grpo", "anchor": "proximal", "modifiers": ["tis"]},
+)
+
+
+def effect(settings: Mapping[str, Any]) -> float:
+    """How far the settings move the gradient from that of the objective's defaults, as :func:`difference` says it."""
+    plain = reference({"name": settings["name"]}, fixed_batch(), "token_mean")
+    return difference(reference(settings, fixed_batch(), "token_mean"), plain)
+
+
 class HostPath(Protocol):
     """A host's own loss path, from its tensors to the gradient on the log-probabilities."""
 

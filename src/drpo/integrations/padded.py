@@ -110,6 +110,14 @@ def measurements(batch: TokenBatch, objective: Objective) -> dict[str, Metric]:
     return {PREFIX + name: metric for name, metric in diagnose(batch, region(objective), objective).items()}
 
 
+def sums_and_counts(metrics: Mapping[str, Metric], device: torch.device) -> torch.Tensor:
+    """``[M, 2]`` float64 on ``device``: what each metric is made of, in one tensor to move or gather at once."""
+    return torch.stack([
+        torch.stack([torch.as_tensor(part, dtype=torch.float64, device=device) for part in (metric.sum, metric.count)])
+        for metric in metrics.values()
+    ])
+
+
 def loss_metrics(
     batch: TokenBatch, objective: Objective, *, extremes: bool = False, same_names: bool = False
 ) -> dict[str, float]:
@@ -130,11 +138,7 @@ def loss_metrics(
             name: Metric(metric.sum, max(len(batch), 1)) for name, metric in kept.items()
             if not name.startswith(f"{PREFIX}weight") and not name.endswith("_mass")
         }
-    table = torch.stack([
-        torch.stack([torch.as_tensor(part, dtype=torch.float64, device=batch.logprobs.device)
-                     for part in (metric.sum, metric.count)])
-        for metric in kept.values()
-    ]).tolist()  # fmt: skip
+    table = sums_and_counts(kept, batch.logprobs.device).tolist()
     # A mean over no tokens has no value, and a host's own average could not leave it out.
     return {
         name: total if isinstance(metric, Maximum | Minimum) else total / count

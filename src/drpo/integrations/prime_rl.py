@@ -15,9 +15,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from drpo.batch import TokenBatch
-from drpo.diagnostics import diagnose
 from drpo.errors import ConfigError
-from drpo.integrations.padded import PREFIX, make_host_objective, padded_loss, region, require_whole_update
+from drpo.integrations.padded import (
+    PREFIX,
+    make_host_objective,
+    measurements,
+    padded_loss,
+    require_whole_update,
+    sums_and_counts,
+)
 from drpo.objectives import Objective
 
 if TYPE_CHECKING:
@@ -95,10 +101,7 @@ def drpo_loss(
 
 def _metrics(batch: TokenBatch, objective: Objective) -> dict[str, torch.Tensor]:
     """Every name for every sequence (prime-rl stacks them), 0 where a mean is over nothing, on the device."""
-    found = diagnose(batch, region(objective), objective)
-    return {
-        PREFIX + name: torch.as_tensor(
-            found[name].sum / torch.as_tensor(found[name].count).clamp(min=1e-30), device=batch.logprobs.device
-        ).float()
-        for name in METRICS
-    }
+    found = measurements(batch, objective)
+    parts = sums_and_counts({PREFIX + name: found[PREFIX + name] for name in METRICS}, batch.logprobs.device)
+    means = (parts[:, 0] / parts[:, 1].clamp(min=1e-30)).float()
+    return {PREFIX + name: mean for name, mean in zip(METRICS, means, strict=True)}

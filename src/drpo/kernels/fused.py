@@ -85,10 +85,7 @@ def fused_loss(
     # Only shapes are looked at: the values of log π do not matter to how tokens are weighed.
     whole = TokenBatch(torch.zeros_like(at_least_float32(behavior_logprobs)), **given, validate=False)
     shares = _shares(whole, mode, denominator, horizon)
-    loss, logprobs, found = _FusedLoss.apply(
-        hidden, weight, targets, temperature, objective, whole, shares
-    )  # pyright: ignore[reportGeneralTypeIssues]
-    return FusedLoss(loss, logprobs, found)
+    return FusedLoss(*_FusedLoss.apply(hidden, weight, targets, temperature, objective, whole, shares))
 
 
 def _shares(batch: TokenBatch, mode: Mode, denominator: Any, horizon: int | None) -> torch.Tensor:

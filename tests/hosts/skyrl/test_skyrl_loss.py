@@ -7,7 +7,7 @@ from types import ModuleType
 import cloudpickle
 import pytest
 import torch
-from parity import compare, difference, fixed_batch, reference, tolerance
+from parity import BEYOND_DEFAULTS, compare, difference, effect, fixed_batch, reference, tolerance
 from skyrl.backends.skyrl_train.training_batch import TrainingInputBatch
 from skyrl.backends.skyrl_train.utils.ppo_utils import PolicyLossRegistry
 from skyrl.backends.skyrl_train.workers.worker_utils import TokenBasedBatchIterator
@@ -34,14 +34,10 @@ def test_the_path_sees_every_homogeneous_objective():
     assert not {"mdpo", "kimi", "m2po"} & set(PATH.objectives)
 
 
-@pytest.mark.parametrize("settings", [
-    {"name": "drpo", "delta": 0.05},
-    {"name": "grpo", "anchor": "proximal", "modifiers": ["tis"]},
-])
+@pytest.mark.parametrize("settings", BEYOND_DEFAULTS)
 def test_parameters_and_modifiers_arrive(settings):
     assert compare(PATH, settings, "token_mean").worst <= tolerance(PATH)
-    plain = reference({"name": settings["name"]}, fixed_batch(), "token_mean")
-    assert difference(reference(settings, fixed_batch(), "token_mean"), plain) > 0.01
+    assert effect(settings) > 0.01
 
 
 def test_an_objective_over_the_whole_update_in_one_micro_batch():

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
+from drpo.integrations.padded import sums_and_counts
 from drpo.metrics import Metric
 
 
@@ -40,11 +39,7 @@ class RunningMetrics:
 
 def over_processes(measured: Mapping[str, Metric], accelerator: Any) -> dict[str, Metric]:
     """The same metrics over the tokens of all processes, as floats (one device synchronisation)."""
-    parts = torch.stack([
-        torch.stack([torch.as_tensor(part, dtype=torch.float64, device=accelerator.device)
-                     for part in (metric.sum, metric.count)])
-        for metric in measured.values()
-    ]).unsqueeze(0)  # fmt: skip
+    parts = sums_and_counts(measured, accelerator.device).unsqueeze(0)
     merged = dict(measured)
     for rank, table in enumerate(accelerator.gather(parts).tolist()):
         for (name, metric), (total, count) in zip(measured.items(), table, strict=True):

@@ -5,16 +5,17 @@ Shapes: ``P`` prompts, ``R`` rows still generating, ``L`` prompt positions, ``V`
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from drpo.errors import DataError
+from drpo.rollouts.cache import PreallocatedLayer, keep_rows, spread_rows
 from drpo.rollouts.sampler import Request, Response, SamplingParameters
 
 #: Finished rows leave the batch once they are at least this share of it: dropping costs a copy of the KV cache.
-DROP_SHARE = 1 / 8
+DROP_SHARE = 1 / 16
 
 
 class InProcessSampler:
@@ -61,57 +62,63 @@ class InProcessSampler:
             )
 
     @torch.inference_mode()
-    def _generate(self, requests: Sequence[Request], parameters: SamplingParameters):
-        device = self.model.device
-        rows = sum(request.count for request in requests)
-        budget = parameters.max_new_tokens
-        tokens = torch.zeros(rows, budget, dtype=torch.int64, device=device)
-        logprobs = torch.zeros(rows, budget, dtype=torch.float32, device=device)
-        lengths = torch.full((rows,), budget, device=device)
-        stopped = torch.zeros(rows, dtype=torch.bool, device=device)
+    def _generate(self, requests: Sequence[Request], parameters: SamplingParameters) -> Iterator[Response]:
+        budget, device = parameters.max_new_tokens, self.model.device
         stop_ids = torch.tensor(self.stop_ids, device=device)
-        most_likely = TopK(rows, parameters) if parameters.report_topk else None
         uniforms = torch.cat([_uniforms(request, budget) for request in requests]).to(device)
-
-        logits, cache, mask = self._prefill(requests)
-        active = torch.arange(rows, device=device)
-        for position in range(budget):
-            scaled = (logits.float() / parameters.temperature).log_softmax(-1)
-            chosen = inverse_cdf(scaled, uniforms[active, position])
-            tokens[active, position] = chosen
-            logprobs[active, position] = scaled.gather(1, chosen.unsqueeze(1)).squeeze(1)
-            if most_likely is not None:
-                most_likely.record(active, position, scaled)
-            ends = torch.isin(chosen, stop_ids) & ~stopped[active]
-            lengths[active[ends]] = position + 1
-            stopped[active[ends]] = True
-            going = ~stopped[active]
-            left = int(going.sum())
-            if left == 0 or position == budget - 1:
+        drawn = Drawn(len(uniforms), parameters, device)
+        logits, cache, mask = self._prefill(requests, budget)
+        filled, positions = mask.shape[1] - budget, mask.sum(1, keepdim=True) - budget
+        if self._takes_additive_masks(cache):
+            mask = logits.new_zeros(mask.shape).masked_fill_(~mask, torch.finfo(logits.dtype).min)[:, None, None]
+        done = torch.zeros(len(uniforms), dtype=torch.bool, device=device)
+        for step in range(budget):
+            distribution = (logits.float() / parameters.temperature).log_softmax(-1)
+            chosen = inverse_cdf(distribution, uniforms[:, step])
+            drawn.record(chosen, distribution)
+            done |= (chosen.unsqueeze(1) == stop_ids).any(1)
+            left = len(done) - int(done.sum())
+            if left == 0 or step == budget - 1:
                 break
-            if len(active) - left >= DROP_SHARE * len(active):
-                kept = going.nonzero().squeeze(1)
-                active, chosen, mask = active[kept], chosen[kept], mask[kept]
-                cache.reorder_cache(kept)
-            mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
-            logits = self._forward(chosen.unsqueeze(1), mask, mask.sum(1, keepdim=True) - 1, cache).logits[:, -1]
-        return _responses(tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist(), most_likely)
+            if len(done) - left >= DROP_SHARE * len(done):
+                kept = keep_rows(cache, done, left)
+                chosen, done, mask, positions, uniforms = (
+                    values[kept] for values in (chosen, done, mask, positions, uniforms)
+                )
+                drawn.keep(kept)
+            seen = mask[..., : filled + step + 1]
+            logits = self._forward(chosen.unsqueeze(1), seen, positions + step, cache).logits[:, -1]
+        return drawn.responses(stop_ids)
 
-    def _prefill(self, requests: Sequence[Request]) -> tuple[torch.Tensor, Any, torch.Tensor]:
-        """Logits ``[R, V]`` after each prompt, its KV cache, and the mask ``[R, L]``, one row a response."""
+    def _prefill(self, requests: Sequence[Request], budget: int) -> tuple[torch.Tensor, Any, torch.Tensor]:
+        """Logits ``[R, V]`` after each prompt, its KV cache, and the mask ``[R, L]`` of all positions to come, one row a
+        response."""
         device = self.model.device
         width = max(len(request.prompt_ids) for request in requests)
-        ids = torch.zeros(len(requests), width, dtype=torch.int64, device=device)
-        mask = torch.zeros_like(ids)
+        ids = torch.zeros(len(requests), width, dtype=torch.int64)
+        mask = torch.ones(len(requests), width + budget, dtype=torch.bool)
         for row, request in enumerate(requests):
-            ids[row, width - len(request.prompt_ids) :] = torch.tensor(request.prompt_ids)
-            mask[row, width - len(request.prompt_ids) :] = 1
-        out = self._forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0), None)
+            start = width - len(request.prompt_ids)
+            ids[row, start:] = torch.tensor(request.prompt_ids)
+            mask[row, :start] = False
+        ids, mask = ids.to(device), mask.to(device)
+        prompt = mask[:, :width]
+        out = self._forward(ids, prompt, (prompt.cumsum(1) - 1).clamp(min=0), None)
         counts = torch.tensor([request.count for request in requests], device=device)
         prompt_of_row = torch.arange(len(requests), device=device).repeat_interleave(counts)
         cache = out.past_key_values
-        cache.reorder_cache(prompt_of_row)
+        spread_rows(cache, prompt_of_row, width + budget)
         return out.logits[:, -1][prompt_of_row], cache, mask[prompt_of_row]
+
+    def _takes_additive_masks(self, cache: Any) -> bool:
+        """Whether a decoding step may be given the mask ``[R, 1, 1, L]`` that attention adds, which spares the model
+        making it anew for every token: where all layers see all positions, and nothing else is made from the mask."""
+        config = self.model.config.get_text_config()
+        return (
+            config._attn_implementation in ("sdpa", "eager")
+            and getattr(config, "rope_parameters", None) is not None
+            and all(isinstance(layer, PreallocatedLayer) for layer in cache.layers)
+        )
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> Any:
         return self.model(
@@ -125,7 +132,7 @@ def inverse_cdf(logprobs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
 
     In float64, so that a token of probability 1e-9 is still drawn once in 1e9, and one of probability 0 never.
     """
-    cdf = logprobs.double().exp().cumsum(-1)
+    cdf = logprobs.exp().cumsum(-1, dtype=torch.float64)
     target = (uniforms * cdf[:, -1]).unsqueeze(1)
     return torch.searchsorted(cdf, target, right=True).squeeze(1).clamp(max=logprobs.shape[1] - 1)
 
@@ -149,28 +156,37 @@ def _within(requests: Sequence[Request], max_rows: int):
         yield part
 
 
-class TopK:
-    """The most likely tokens at every position of every row, recorded as they are computed."""
+class Drawn:
+    """The tokens drawn so far, step by step, of the rows that were there."""
 
-    def __init__(self, rows: int, parameters: SamplingParameters):
-        self.k = parameters.report_topk
-        self.shape = rows, parameters.max_new_tokens
-        self.ids = self.logprobs = torch.zeros(0)
+    def __init__(self, rows: int, parameters: SamplingParameters, device: torch.device):
+        self.shape, self.k = (rows, parameters.max_new_tokens), parameters.report_topk
+        self.rows = torch.arange(rows, device=device)
+        self.steps: list[tuple[torch.Tensor, ...]] = []
 
-    def record(self, rows: torch.Tensor, position: int, logprobs: torch.Tensor) -> None:
-        """Keep the top of ``logprobs`` ``[R, V]`` at ``position`` of ``rows`` ``[R]``."""
-        top = logprobs.topk(min(self.k, logprobs.shape[1]), dim=1)
-        if not self.ids.numel():
-            self.logprobs = logprobs.new_zeros(*self.shape, top.values.shape[1])
-            self.ids = torch.zeros_like(self.logprobs, dtype=torch.int64)
-        self.ids[rows, position], self.logprobs[rows, position] = top.indices, top.values
+    def record(self, chosen: torch.Tensor, distribution: torch.Tensor) -> None:
+        """Keep the tokens ``chosen`` ``[R]`` from the log-probabilities ``distribution`` ``[R, V]``."""
+        logprobs = distribution.gather(1, chosen.unsqueeze(1)).squeeze(1)
+        top = distribution.topk(min(self.k, distribution.shape[1]), dim=1) if self.k else ()
+        self.steps.append((self.rows, chosen, logprobs, *reversed(tuple(top))))
 
+    def keep(self, kept: torch.Tensor) -> None:
+        """From now on only the rows ``kept`` of the present ones, in that order."""
+        self.rows = self.rows[kept]
 
-def _responses(tokens: list, logprobs: list, lengths: list, stopped: list, most_likely: TopK | None):
-    topk_ids = topk_logprobs = None
-    for row, length in enumerate(lengths):
-        reason = "stop" if stopped[row] else "length"
-        if most_likely is not None:
-            topk_ids = most_likely.ids[row, :length].tolist()
-            topk_logprobs = most_likely.logprobs[row, :length].tolist()
-        yield Response(tokens[row][:length], logprobs[row][:length], reason, topk_ids, topk_logprobs)
+    def responses(self, stop_ids: torch.Tensor) -> Iterator[Response]:
+        """Each row up to its first stop token, in the first order."""
+        rows, tokens, *others = (torch.cat(parts) for parts in zip(*self.steps, strict=True))
+        counts = torch.tensor([len(step[0]) for step in self.steps])
+        at = rows, torch.arange(len(counts)).repeat_interleave(counts).to(rows.device)
+
+        def table(values: torch.Tensor) -> torch.Tensor:
+            return values.new_zeros(*self.shape, *values.shape[1:]).index_put(at, values)
+
+        # −1: no token; where rows ended at different steps.
+        ended = torch.isin(table(tokens + 1) - 1, stop_ids)
+        lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, self.shape[1]).tolist()
+        lists = [table(values).tolist() for values in (tokens, *others)]
+        for length, stopped, *columns in zip(lengths, ended.any(1).tolist(), *lists, strict=True):
+            token_ids, logprobs, *top = (column[:length] for column in columns)
+            yield Response(token_ids, logprobs, "stop" if stopped else "length", *top)

@@ -10,7 +10,8 @@ import transformers
 
 import tiny
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
-from drpo.train.policy import Policy, Sequences
+from drpo.train.policy import Policy
+from drpo.train.states import Sequences, response_states
 
 SMALL: dict[str, Any] = {
     "vocab_size": 20, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -32,21 +33,51 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_sampler_and_trainer_agree(name: str) -> None:
+#: These go on from a prompt's keys and values in training.
+SHARING = {*ARCHITECTURES} - {"MistralConfig", "Gemma2Config"}
+
+
+def network(name: str) -> Any:
     torch.manual_seed(0)
     config = getattr(transformers, name)(**(SMALL | ARCHITECTURES[name]))
-    network = transformers.AutoModelForCausalLM.from_config(config).eval()
+    made = transformers.AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
-        for parameter in network.parameters():
+        for parameter in made.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(4)
-    policy = Policy(network, tiny.tokenizer())
+    return made
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_sampler_and_trainer_agree(name: str) -> None:
+    policy = Policy(network(name), tiny.tokenizer())
     requests = [Request([3 + (i + j) % 15 for j in range(2 + 3 * i)], 4, seed=i) for i in range(4)]
-    groups = InProcessSampler(network, {0, 5}).sample(requests, SamplingParameters(max_new_tokens=20))
+    groups = InProcessSampler(policy.model, {0, 5}).sample(requests, SamplingParameters(max_new_tokens=20))
     sequences = [Sequences(r.prompt_ids, out.token_ids) for r, g in zip(requests, groups, strict=True) for out in g]
     with torch.no_grad():
         logprobs, _ = policy.response_logprobs(sequences, 1.0)
     behavior = torch.tensor([value for group in groups for out in group for value in out.behavior_logprobs])
     assert behavior.std() > 0.1
     assert (logprobs - behavior).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_shared_prompt_changes_no_state_and_no_gradient(name: str) -> None:
+    experts = "Moe" in name  # whose products know no float64
+    policy = Policy(network(name) if experts else network(name).double(), tiny.tokenizer())
+    assert policy.shares_prompts == (name in SHARING)
+    sequences = [
+        Sequences([5, 6, 7, 8, 9], [8, 9]), Sequences([4], [3]), Sequences([5, 6, 7, 8, 9], [8, 2, 2, 11, 0]),
+        Sequences([4], [3, 2, 7, 0]), Sequences([10, 11, 12], [13]),
+    ]  # fmt: skip
+    answers = []
+    for shares in (policy.shares_prompts, False):
+        policy.model.zero_grad()
+        states = response_states(policy.model.base_model, sequences, shares)
+        (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
+        answers.append([states.detach(), *(p.grad.clone() for p in policy.model.parameters() if p.grad is not None)])
+    assert answers[0][0].shape == (13, 32) and len(answers[0]) > 10
+    largest = max(float(right.abs().max()) for right in answers[1])
+    for ours, right in zip(*answers, strict=True):
+        # Most of these models normalise in float32.
+        assert float((ours - right).abs().max()) <= (1e-5 if experts else 1e-6) * largest

@@ -9,7 +9,8 @@ import tiny
 from drpo.errors import ConfigError, DataError
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from drpo.rollouts.in_process import inverse_cdf
-from drpo.train.policy import Policy, Sequences
+from drpo.train.policy import Policy
+from drpo.train.states import Sequences
 
 
 def requests(count: int = 4) -> list[Request]:
@@ -121,7 +122,7 @@ def test_a_head_with_extras_takes_the_whole_logits_path() -> None:
 
     network.__class__ = Scaled
     scaled = Policy(network, tiny.tokenizer())
-    assert plain._plain_head and not scaled._plain_head
+    assert plain.head is not None and scaled.head is None
     asked = requests(2)
     groups = InProcessSampler(network, {0}).sample(asked, SamplingParameters(max_new_tokens=8))
     sequences = [Sequences(r.prompt_ids, out.token_ids) for r, g in zip(asked, groups, strict=True) for out in g]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import tiny
 from drpo.errors import ConfigError
-from drpo.train.policy import EMBEDDED, Policy, Sequences, load_policy, micro_batches
+from drpo.train.policy import EMBEDDED, Policy, load_policy
+from drpo.train.states import Sequences, micro_batches
 
 CPU = torch.device("cpu")
 
@@ -47,12 +48,36 @@ def test_topk_logprobs_agree_with_the_sampled_ones() -> None:
     assert bool(slope.any())
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 200))
-def test_micro_batches_cover_everything_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    parts = list(micro_batches(lengths, budget))
-    assert sorted(index for part in parts for index in part) == list(range(len(lengths)))
+ROWS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30)), min_size=1, max_size=40)
+
+
+@given(ROWS, st.integers(1, 200), st.booleans())
+def test_micro_batches_cover_everything_once_within_the_budget(
+    rows: list[tuple[int, int]], budget: int, shares: bool
+) -> None:
+    """Rows of (prompt, response length); the prompts are 3, 6, 9 and 12 tokens long."""
+    sequences = [Sequences([prompt] * 3 * (prompt + 1), [1] * length) for prompt, length in rows]
+    parts = micro_batches(sequences, budget, shares)
+    assert sorted(index for part in parts for index in part) == list(range(len(rows)))
     for part in parts:
-        assert len(part) == 1 or len(part) * max(lengths[index] for index in part) <= budget
+        assert len(part) == 1 or computed([sequences[row] for row in part], shares) <= budget
+
+
+def computed(part: list[Sequences], shares: bool) -> int:
+    """Positions, padding included."""
+    prompts = {tuple(sequence.prompt_ids) for sequence in part}
+    if shares and len(prompts) < len(part):
+        inner = max(len(sequence.token_ids) for sequence in part) - 1
+        return len(prompts) * max(map(len, prompts)) + len(part) * inner
+    return len(part) * max(len(sequence) for sequence in part)
+
+
+def test_a_long_prompt_is_computed_once_where_that_is_less() -> None:
+    sequences = [Sequences([prompt] * 100, [1] * length) for length in (2, 5, 9) for prompt in (1, 2)]
+    parts = micro_batches(sequences, 130, shares_prompts=True)
+    assert [{sequences[row].prompt_ids[0] for row in part} for part in parts] == [{1}, {2}]
+    short = [Sequences([prompt], [1] * length) for length in (2, 50) for prompt in (1, 2)]
+    assert micro_batches(short, 110, shares_prompts=True) == [[0, 1], [2, 3]]
 
 
 def test_a_chat_template_is_used_where_there_is_one() -> None:

@@ -1,6 +1,7 @@
 """From hidden states to the log-probability of each token, or straight to the loss."""
 
 from drpo.kernels.fused import FusedLoss, fused_loss
+from drpo.kernels.head import plain_head
 from drpo.kernels.logprobs import BACKENDS, token_logprobs
 
-__all__ = ["BACKENDS", "FusedLoss", "fused_loss", "token_logprobs"]
+__all__ = ["BACKENDS", "FusedLoss", "fused_loss", "plain_head", "token_logprobs"]

@@ -88,5 +88,5 @@ def keep_rows(cache: Any, done: torch.Tensor, left: int) -> torch.Tensor:
         if isinstance(layer, PreallocatedLayer):
             layer.move_rows(sources, holes, left)
         else:
-            layer.reorder_cache(order)
+            layer.reorder_cache(order)  # pyright: ignore[reportArgumentType]
     return order

@@ -91,8 +91,8 @@ class InProcessSampler:
         return drawn.responses(stop_ids)
 
     def _prefill(self, requests: Sequence[Request], budget: int) -> tuple[torch.Tensor, Any, torch.Tensor]:
-        """Logits ``[R, V]`` after each prompt, its KV cache, and the mask ``[R, L]`` of all positions to come, one row a
-        response."""
+        """Logits ``[R, V]`` after each prompt, its KV cache, and the mask ``[R, L]``, which has the positions to come
+        as well; one row a response."""
         device = self.model.device
         width = max(len(request.prompt_ids) for request in requests)
         ids = torch.zeros(len(requests), width, dtype=torch.int64)

@@ -81,7 +81,7 @@ class Trainer:
         checkpoint = find_checkpoint(run.checkpoints, observer.on_note) if resume else None
         self.policy = load_policy(config.model if checkpoint is None else str(checkpoint), pick_device(config.device))
         self.optimizer = torch.optim.AdamW(
-            self.policy.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.policy.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
         if resume:

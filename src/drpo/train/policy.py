@@ -5,15 +5,15 @@ Shapes: ``B`` sequences, ``T`` positions, ``N`` response tokens, ``H`` hidden wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from drpo.errors import ConfigError
-from drpo.kernels import token_logprobs
+from drpo.kernels import plain_head, token_logprobs
+from drpo.train.states import Sequences, can_share_prompts, positions, response_states, targets
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 #: A directory without any of these has no tokenizer.
@@ -22,30 +22,23 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 EMBEDDED = {"arithmetic": ASSETS / "arithmetic"}
 
 
-@dataclass(frozen=True, slots=True)
-class Sequences:
-    """One response with its prompt, as the trainer sees it."""
-
-    prompt_ids: Sequence[int]
-    token_ids: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.prompt_ids) + len(self.token_ids)
-
-
 class Policy:
     """A causal LM with its tokenizer.
 
     Args:
         model: any causal LM of transformers.
         tokenizer: its tokenizer.
+
+    ``head`` is the LM head ``[V, H]`` if logits are hidden · headᵀ and no more, else None; ``shares_prompts`` says
+    whether responses to one prompt can share its pass through the model.
     """
 
     def __init__(self, model: Any, tokenizer: Any):
         self.model = model
         self.tokenizer = tokenizer
         self.stop_ids = _stop_ids(model, tokenizer)
-        self._plain_head = self._head_is_plain()
+        self.head: torch.Tensor | None = plain_head(model)
+        self.shares_prompts = can_share_prompts(model)
 
     @property
     def device(self) -> torch.device:
@@ -73,13 +66,15 @@ class Policy:
         Returns:
             ``(logprobs, entropy)``, ``[N]`` each in nats; ``logprobs`` carries the gradient.
         """
-        ids, at, target = self._positions(sequences)
-        if self._plain_head:
-            hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            head = self.model.get_output_embeddings().weight
-            return token_logprobs(hidden[at[0], at[1]], head, target, temperature)
-        logprobs, entropy = self._distributions(ids, at, temperature)
+        target = targets(sequences, self.device)
+        if self.head is not None:
+            return token_logprobs(self.response_states(sequences), self.head, target, temperature)
+        logprobs, entropy = self._distributions(sequences, temperature)
         return logprobs.gather(1, target.unsqueeze(1)).squeeze(1), entropy
+
+    def response_states(self, sequences: Sequence[Sequences]) -> torch.Tensor:
+        """``[N, H]``: the hidden states that predict the response tokens of ``sequences``, in order."""
+        return response_states(self.model.base_model, sequences, self.shares_prompts)
 
     def topk_logprobs(
         self, sequences: Sequence[Sequences], temperature: float, topk_ids: torch.Tensor
@@ -95,62 +90,20 @@ class Policy:
             ``(logprobs, entropy, topk_logprobs, topk_is_sampled)``, ``[N]``, ``[N]``, ``[N, K]`` and ``[N, K]``
             (bool: which of the other tokens is the sampled one).
         """
-        ids, at, target = self._positions(sequences)
-        logprobs, entropy = self._distributions(ids, at, temperature)
-        target, topk_ids = target.unsqueeze(1), topk_ids.to(self.device)
+        target = targets(sequences, self.device).unsqueeze(1)
+        logprobs, entropy = self._distributions(sequences, temperature)
+        topk_ids = topk_ids.to(self.device)
         return logprobs.gather(1, target).squeeze(1), entropy, logprobs.gather(1, topk_ids), topk_ids == target
 
-    def _positions(self, sequences: Sequence[Sequences]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Token ids ``[B, T]``, the position before each response token as (row, column) ``[2, N]``, and these tokens
-        ``[N]``."""
-        rows, columns, targets = [], [], []
-        width = max(len(sequence) for sequence in sequences)
-        ids = torch.zeros(len(sequences), width, dtype=torch.int64)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence)] = torch.tensor([*sequence.prompt_ids, *sequence.token_ids])
-            start = len(sequence.prompt_ids) - 1
-            rows += [row] * len(sequence.token_ids)
-            columns += range(start, start + len(sequence.token_ids))
-            targets += sequence.token_ids
-        # Padding stands on the right, where a causal model never looks: no attention mask is needed.
-        at, target = torch.tensor([rows, columns]), torch.tensor(targets)
-        return ids.to(self.device), at.to(self.device), target.to(self.device)
-
-    def _distributions(
-        self, ids: torch.Tensor, at: torch.Tensor, temperature: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """log π ``[N, V]`` at the positions ``at`` ``[2, N]``, and its entropy ``[N]``."""
-        logits = self.model(input_ids=ids, use_cache=False).logits[at[0], at[1]].float() / temperature
-        logprobs = logits.log_softmax(-1)
+    def _distributions(self, sequences: Sequence[Sequences], temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """log π ``[N, V]`` where the response tokens were drawn, and its entropy ``[N]``."""
+        if self.head is None:
+            ids, at = positions(sequences)
+            logits = self.model(input_ids=ids.to(self.device), use_cache=False).logits[tuple(at.to(self.device))]
+        else:
+            logits = self.response_states(sequences) @ self.head.T
+        logprobs = (logits.float() / temperature).log_softmax(-1)
         return logprobs, torch.distributions.Categorical(logits=logprobs.detach()).entropy()
-
-    @torch.no_grad()
-    def _head_is_plain(self) -> bool:
-        """Whether logits are hidden · weightᵀ and no more (no bias, soft cap or scale): then whole logits are never
-        formed."""
-        head = self.model.get_output_embeddings()
-        if not isinstance(head, torch.nn.Linear) or head.bias is not None:
-            return False
-        probe = torch.arange(2, device=self.device).unsqueeze(0)
-        hidden = self.model.base_model(input_ids=probe, use_cache=False).last_hidden_state
-        if hidden.shape[-1] != head.weight.shape[1]:
-            return False
-        return torch.allclose(hidden @ head.weight.T, self.model(input_ids=probe, use_cache=False).logits, atol=1e-4)
-
-
-def micro_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of ``lengths`` in groups of like length whose padded size stays within ``max_tokens``.
-
-    A sequence longer than that goes alone.
-    """
-    part: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if part and (len(part) + 1) * lengths[index] > max_tokens:
-            yield part
-            part = []
-        part.append(index)
-    if part:
-        yield part
 
 
 def load_policy(name: str, device: torch.device) -> Policy:

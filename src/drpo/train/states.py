@@ -1,0 +1,160 @@
+"""The hidden states that predict response tokens, each prompt passed through the model once for all its responses.
+
+Shapes: ``P`` prompts, ``B`` sequences, ``L`` prompt positions, ``T`` response positions, ``N`` response tokens, ``H``
+hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicLayer
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """One response with its prompt, as the trainer sees it."""
+
+    prompt_ids: Sequence[int]
+    token_ids: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.token_ids)
+
+
+def targets(sequences: Sequence[Sequences], device: torch.device) -> torch.Tensor:
+    """``[N]`` int64: the response tokens in order."""
+    return torch.tensor([token for sequence in sequences for token in sequence.token_ids]).to(device)
+
+
+def response_states(backbone: Any, sequences: Sequence[Sequences], shares_prompts: bool) -> torch.Tensor:
+    """``[N, H]``: the state before every response token of ``sequences``, in order.
+
+    Where ``shares_prompts``, sequences with one prompt share its pass; the gradient runs through their common keys and
+    values.
+    """
+    prompts, prompt_of_row = _distinct([sequence.prompt_ids for sequence in sequences])
+    if not shares_prompts or len(prompts) == len(sequences):
+        ids, at = positions(sequences)
+        device = backbone.device
+        states = backbone(input_ids=ids.to(device), use_cache=False).last_hidden_state
+        return states[tuple(at.to(device))]
+    return _shared(backbone, prompts, prompt_of_row, [sequence.token_ids for sequence in sequences])
+
+
+def positions(sequences: Sequence[Sequences]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids ``[B, L + T]``, and the place before each response token as (row, column) ``[2, N]``.
+
+    Padding stands on the right, where a causal model never looks: no attention mask is needed.
+    """
+    starts = [len(sequence.prompt_ids) - 1 for sequence in sequences]
+    ids = _padded([[*sequence.prompt_ids, *sequence.token_ids] for sequence in sequences])
+    return ids, _places([len(sequence.token_ids) for sequence in sequences], starts)
+
+
+def _shared(
+    backbone: Any, prompts: Sequence[Sequence[int]], prompt_of_row: Sequence[int], responses: Sequence[Sequence[int]]
+) -> torch.Tensor:
+    device = backbone.device
+    ids, group = _padded(prompts).to(device), torch.tensor(prompt_of_row).to(device)
+    lengths = torch.tensor([len(prompt) for prompt in prompts]).to(device)
+    out = backbone(input_ids=ids, use_cache=True)
+    states = out.last_hidden_state[torch.arange(len(prompts), device=device), lengths - 1][group].unsqueeze(1)
+    # The last token of a response predicts nothing that is trained.
+    inner = _padded([response[:-1] for response in responses]).to(device)
+    if inner.shape[1]:
+        cache = out.past_key_values
+        cache.reorder_cache(group)
+        seen = torch.arange(ids.shape[1], device=device) < lengths[group].unsqueeze(1)
+        further = torch.arange(inner.shape[1], device=device)
+        found = backbone(
+            input_ids=inner, attention_mask=torch.cat([seen, torch.ones_like(inner, dtype=torch.bool)], 1),
+            position_ids=lengths[group].unsqueeze(1) + further, past_key_values=cache, use_cache=True,
+        )  # fmt: skip
+        states = torch.cat([states, found.last_hidden_state], 1)
+    return states[tuple(_places([len(response) for response in responses], [0] * len(responses)).to(device))]
+
+
+def can_share_prompts(model: Any) -> bool:
+    """Whether a causal LM of transformers can go on from a prompt's keys and values with the gradient intact: when
+    every layer only appends to them (sliding windows and recurrent states may not)."""
+    probe = torch.arange(2, device=model.device).unsqueeze(0)
+    with torch.no_grad():
+        cache = getattr(model.base_model(input_ids=probe, use_cache=True), "past_key_values", None)
+    return cache is not None and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def micro_batches(sequences: Sequence[Sequences], max_tokens: int, shares_prompts: bool) -> list[list[int]]:
+    """Indices of ``sequences`` in groups that take at most ``max_tokens`` positions; a larger sequence goes alone.
+
+    Of two orders the one with less to compute: sequences of like length together, or those of one prompt.
+    """
+    _, prompt_of_row = _distinct([sequence.prompt_ids for sequence in sequences])
+    lengths = [(len(sequence.token_ids) if shares_prompts else 0, len(sequence)) for sequence in sequences]
+    by_length = sorted(range(len(sequences)), key=lambda row: lengths[row])
+    by_prompt = sorted(by_length, key=lambda row: prompt_of_row[row])
+    choices = []
+    for order in (by_length, by_prompt) if shares_prompts else (by_length,):
+        parts = [MicroBatch(shares_prompts)]
+        for row in order:
+            grown = parts[-1].with_row(row, sequences[row], prompt_of_row[row])
+            if parts[-1].rows and grown.positions > max_tokens:
+                parts.append(MicroBatch(shares_prompts).with_row(row, sequences[row], prompt_of_row[row]))
+            else:
+                parts[-1] = grown
+        choices.append(parts)
+    best = min(choices, key=lambda parts: sum(part.positions for part in parts))
+    return [list(part.rows) for part in best]
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Rows that go through the model together, and what decides how many ``positions`` it computes for them."""
+
+    shares_prompts: bool
+    rows: tuple[int, ...] = ()
+    prompts: frozenset[int] = frozenset()
+    longest: int = 0
+    longest_prompt: int = 0
+    longest_response: int = 0
+
+    def with_row(self, row: int, sequence: Sequences, prompt: int) -> MicroBatch:
+        """These rows and one more, whose prompt is the ``prompt``-th."""
+        return MicroBatch(
+            self.shares_prompts, (*self.rows, row), self.prompts | {prompt}, max(self.longest, len(sequence)),
+            max(self.longest_prompt, len(sequence.prompt_ids)), max(self.longest_response, len(sequence.token_ids)),
+        )  # fmt: skip
+
+    @property
+    def positions(self) -> int:
+        """Positions, padding included."""
+        if not self.shares_prompts or len(self.prompts) == len(self.rows):
+            return len(self.rows) * self.longest
+        return len(self.prompts) * self.longest_prompt + len(self.rows) * (self.longest_response - 1)
+
+
+def _distinct(prompts: Sequence[Sequence[int]]) -> tuple[list[Sequence[int]], list[int]]:
+    """The different prompts, and which of them each row has."""
+    index: dict[tuple[int, ...], int] = {}
+    rows = [index.setdefault(tuple(prompt), len(index)) for prompt in prompts]
+    return list(index), rows
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """``[B, T]`` int64, zeros on the right."""
+    ids = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.int64)
+    for target, row in zip(ids, rows, strict=True):
+        target[: len(row)] = torch.tensor(row)
+    return ids
+
+
+def _places(lengths: Sequence[int], starts: Sequence[int]) -> torch.Tensor:
+    """``[2, N]``: rows, and columns from each row's start on."""
+    counts = torch.tensor(lengths)
+    rows = torch.arange(len(lengths)).repeat_interleave(counts)
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    columns = torch.arange(int(counts.sum())) - first + torch.tensor(starts).repeat_interleave(counts)
+    return torch.stack([rows, columns])

@@ -12,7 +12,7 @@ from trl_path import inputs_of, make_path, table, trainer_for
 from trl_runs import make_config, make_trainer
 
 import drpo
-from drpo.integrations.trl import DRPOTrainer
+from drpo.integrations.trl import DRPOTrainer, fused
 from drpo.objectives import OBJECTIVES
 
 PATH = make_path()
@@ -32,13 +32,17 @@ def test_most_objectives_are_compared() -> None:
     assert without == {"dppo_topk_tv", "dppo_topk_kl", "troll", "m2po"}
 
 
+@pytest.mark.parametrize("loss_path", ["fused", "through TRL's log-probabilities"])
 @pytest.mark.parametrize("mode", PATH.modes)
 @pytest.mark.parametrize(
     "settings", [*({"name": name} for name in parity.names(GIVES)), *COMPOSED], ids=lambda s: json.dumps(s)
 )
-def test_gradient(settings: dict, mode: str) -> None:
+def test_gradient(settings: dict, mode: str, loss_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if loss_path != "fused":
+        monkeypatch.setattr(fused, "why_not_fused", lambda trainer, inputs: loss_path)
     agreement = parity.compare(PATH, settings, mode)  # pyright: ignore[reportArgumentType]
     assert agreement.worst <= parity.tolerance(PATH), agreement
+    assert trainer_for(json.dumps(settings), mode).loss_path == loss_path  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("settings", [

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,13 +35,13 @@ def logged(trainer: DRPOTrainer) -> list[dict[str, Any]]:
 def keep_batches(trainer: DRPOTrainer) -> list[drpo.TokenBatch]:
     """Every batch that the loss is computed on, as it is made."""
     kept: list[drpo.TokenBatch] = []
-    make = trainer._token_batch
+    make = trainer._under
 
     def keep(*arguments: Any) -> drpo.TokenBatch:
         kept.append(make(*arguments))
         return kept[-1]
 
-    trainer._token_batch = keep  # pyright: ignore[reportAttributeAccessIssue]
+    trainer._under = keep  # pyright: ignore[reportAttributeAccessIssue]
     return kept
 
 
@@ -96,14 +97,13 @@ def test_one_update_a_rollout_batch_is_announced_as_inert() -> None:
 def test_a_mu_recomputed_from_the_current_weights_is_noticed() -> None:
     """As a rollout_func would give that is not: the ratio stays 1 although the weights move."""
     trainer = make_trainer(make_config(num_iterations=2, max_steps=6))
-    forward = trainer._forward
+    make = trainer._under
 
-    def recomputed(model: Any, inputs: dict[str, Any]) -> Any:
-        found = forward(model, inputs)
-        inputs["sampling_per_token_logps"] = found[0].detach()
-        return found
+    def recomputed(*arguments: Any) -> drpo.TokenBatch:
+        batch = make(*arguments)
+        return replace(batch, behavior_logprobs=batch.logprobs.detach())
 
-    trainer._forward = recomputed  # pyright: ignore[reportAttributeAccessIssue]
+    trainer._under = recomputed  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.warns(DrpoWarning, match=r"1 update\(s\) after sampling: the trust region is inert") as caught:
         trainer.train()
     assert len([w for w in caught if issubclass(w.category, DrpoWarning)]) == 1

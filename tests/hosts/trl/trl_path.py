@@ -1,7 +1,8 @@
 """TRL's loss path for the parity table: a real DRPOTrainer's `_compute_loss`, on log-probabilities that are leaves.
 
-Only the transformer is replaced, by a table of log-probabilities in the place of its output, so that everything that
-TRL and the plug-in do between the model and the loss is as in a run.
+Only the transformer is replaced, by a table that gives either what TRL's forward pass returns, log-probabilities, or
+hidden states that have them, so that everything that TRL and the plug-in do between the model and the loss is as in a
+run.
 """
 
 from __future__ import annotations
@@ -59,15 +60,34 @@ def trainer_for(settings: str, mode: Mode) -> DRPOTrainer:
     return trainer
 
 
+#: The LM head of two tokens under which a hidden state of width 1 is the log-odds of the second.
+HEAD = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+
+
 def table(logprobs: torch.Tensor, entropy: torch.Tensor | None = None) -> Any:
-    """A stand-in for the model: TRL asks it for the log-probabilities of every position but the first."""
-    before = torch.zeros(len(logprobs), PROMPT_LENGTH - 1, dtype=logprobs.dtype)
-    if entropy is None:
-        entropy = torch.ones_like(logprobs)
+    """A stand-in for the model: log-probabilities ``[B, T]`` for the completions, as TRL or the plug-in asks for them.
+
+    ``entropy`` is for TRL's way; hidden states have their own.
+    """
     outputs = SimpleNamespace(
-        log_probs=torch.cat([before, logprobs], dim=1), entropy=torch.cat([before, entropy], dim=1), aux_loss=None
-    )
-    return lambda **_: outputs
+        log_probs=after_prompt(logprobs), aux_loss=None,
+        entropy=after_prompt(torch.ones_like(logprobs) if entropy is None else entropy),
+    )  # fmt: skip
+
+    def forward(*, of_hidden: Any = None, **_: Any) -> Any:
+        if of_hidden is None:
+            return outputs
+        possible = logprobs.where(logprobs < 0, -1.0)  # padding holds anything
+        odds = possible - torch.log(-torch.expm1(possible))
+        after = torch.nn.functional.pad(after_prompt(odds), (0, 1), value=torch.nan)  # nothing is predicted there
+        return of_hidden(after.unsqueeze(2), HEAD)
+
+    return forward
+
+
+def after_prompt(values: torch.Tensor) -> torch.Tensor:
+    """``[B, T]`` → one for each position but the first: NaN within the prompt, where nothing may look."""
+    return torch.nn.functional.pad(values, (PROMPT_LENGTH - 1, 0), value=torch.nan)
 
 
 def inputs_of(part: Padded, tokens: torch.Tensor) -> dict[str, torch.Tensor]:

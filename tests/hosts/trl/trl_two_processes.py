@@ -13,8 +13,9 @@ from transformers import TrainerCallback
 from trl_runs import make_config, make_trainer
 
 RESPONSES = 8
-#: One that is not linear in the batch's shape each; the entropy bonus and β ride along.
+#: One that is not linear in the batch's shape each; the entropy bonus rides along where TRL's log-probabilities do.
 CASES = [
+    {"aggregation": "token_mean", "objective": "drpo"},
     {"aggregation": "token_mean", "objective": "drpo", "entropy_coef": 0.05},
     {"aggregation": "sequence_mean", "objective": "gspo"},
     {"aggregation": "sequence_sum", "objective": "cppo"},
@@ -54,6 +55,7 @@ def update(case: dict[str, Any], per_device: int, accumulation: int) -> tuple[to
     )  # fmt: skip
     trainer.train()
     assert keeper.gradient is not None
+    assert (trainer.loss_path == "fused") == ("entropy_coef" not in case)
     logged = next(entry for entry in trainer.state.log_history if "loss" in entry)
     return keeper.gradient, {k: v for k, v in logged.items() if k.startswith("drpo/") or k == "entropy"}
 

@@ -17,8 +17,9 @@ FORWARD_PARAMETERS = (
     "self", "model", "input_ids", "attention_mask", "logits_to_keep", "compute_entropy", "compute_aux_loss",
 )  # fmt: skip
 ATTRIBUTES = (
-    "accelerator", "aux_loss_enabled", "beta", "entropy_coef", "eos_token_ids", "max_completion_length",
-    "num_iterations", "router_aux_loss_coef", "temperature", "_metrics", "_step",
+    "accelerator", "aux_loss_enabled", "beta", "entropy_coef", "eos_token_ids", "is_fsdp_enabled",
+    "max_completion_length", "model_wrapped", "num_iterations", "router_aux_loss_coef", "temperature", "_metrics",
+    "_step",
 )  # fmt: skip
 REQUIRED_INPUTS = frozenset({
     "prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "num_items_in_batch",

@@ -1,13 +1,15 @@
-"""GRPOTrainer with an objective of ours: one method overridden, the loss.
+"""GRPOTrainer with an objective of ours: one method overridden, the loss, from hidden states where it can be.
 
 Shapes: ``B`` sequences of a micro-batch, ``T`` completion positions, ``N`` kept tokens, ``P`` processes.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,10 +20,11 @@ from drpo.batch import TokenBatch
 from drpo.divergence import k3, log_ratio, ratio
 from drpo.errors import ConfigError, DataError, DrpoWarning, MismatchError
 from drpo.integrations.padded import PREFIX, measurements
-from drpo.integrations.trl import host
+from drpo.integrations.trl import fused, host
 from drpo.integrations.trl.config import DRPOConfig
 from drpo.integrations.trl.metrics import RunningMetrics
 from drpo.integrations.trl.rollouts import InProcessRollouts
+from drpo.kernels.head import plain_head
 from drpo.metrics import Metric
 
 logger = logging.getLogger(__name__)
@@ -61,23 +64,45 @@ class DRPOTrainer(GRPOTrainer):
         self.objective = config.make_objective()
         super().__init__(*arguments, **keywords)
         host.check_trainer(self)
+        fused.hand_out_hidden(self.model)
+        self.loss_path = ""
         self._running = {mode: RunningMetrics() for mode in ("train", "eval")}
         self._checked = False
         self._sampled_at = 0
         self._warned = False
         self._say_what_to_expect()
 
+    @functools.cached_property
+    def head_is_plain(self) -> bool:
+        """Whether logits are hidden states times the LM head, and no more; asked once the model is in its place."""
+        return plain_head(self.model) is not None
+
     def _compute_loss(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
         host.check_inputs(inputs)
-        mode = "train" if self.model.training else "eval"
-        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        self.loss_path = fused.why_not_fused(self, inputs) or "fused"
+        compute = self._fused_loss if self.loss_path == "fused" else self._loss_of_logprobs
+        kept = (inputs["completion_mask"] * inputs.get("tool_mask", 1)).bool()
+        return compute(model, inputs, kept, "train" if self.model.training else "eval")
+
+    def _fused_loss(self, model: Any, inputs: Mapping[str, Any], kept: torch.Tensor, mode: str) -> torch.Tensor:
+        """From hidden states, through no logits; what is measured comes out of the same pass."""
+        given = self._token_batch(inputs, kept)
+        loss, logprobs, entropy = fused.loss_from_hidden(
+            self, model, inputs, kept, given, self._aggregation(inputs, mode)
+        )
+        batch = self._under(given, logprobs, entropy)
+        measured = measurements(batch, self.objective)
+        self._record({**measured, "entropy": Metric.of(entropy)}, mode)
+        return loss
+
+    def _loss_of_logprobs(self, model: Any, inputs: Mapping[str, Any], kept: torch.Tensor, mode: str) -> torch.Tensor:
+        """From the log-probabilities that TRL's forward pass gives."""
+        given = self._token_batch(inputs, kept)
         logprobs, entropy, aux_loss = self._forward(model, inputs)
-        batch = self._token_batch(inputs, logprobs, entropy, mask)
-        kept = mask.bool()
+        batch = self._under(given, logprobs[kept], entropy[kept])
 
         loss = self.objective(batch).loss
-        measured = measurements(batch, self.objective)
-        measured["entropy"] = Metric.of(entropy[kept])
+        measured = {**measurements(batch, self.objective), "entropy": Metric.of(entropy[kept])}
         if self.beta != 0.0:
             kl = k3(log_ratio(inputs["ref_per_token_logps"][kept], batch.logprobs))
             measured["kl"] = Metric.of(kl)
@@ -86,11 +111,8 @@ class DRPOTrainer(GRPOTrainer):
             loss = loss + self.beta * kl
         self._record(measured, mode)
 
-        tokens, sequences, micro_batches = self._denominators(inputs, mode)
-        mean_over_tokens = self.args.aggregation == "token_mean"
-        total = aggregate(
-            loss, batch, self.args.aggregation, tokens if mean_over_tokens else sequences, self.args.horizon
-        )
+        total = aggregate(loss, batch, **self._aggregation(inputs, mode))
+        tokens, _, micro_batches = self._denominators(inputs, mode)
         if self.entropy_coef != 0.0:
             total = total - self.entropy_coef * entropy[kept].sum() / tokens
         if self.aux_loss_enabled:
@@ -112,24 +134,34 @@ class DRPOTrainer(GRPOTrainer):
             raise host.unsupported(f"_get_per_token_logps_and_entropies returns {len(found)} values, not 3")
         return found
 
-    def _token_batch(
-        self, inputs: Mapping[str, Any], logprobs: torch.Tensor, entropy: torch.Tensor, mask: torch.Tensor
-    ) -> TokenBatch:
+    def _token_batch(self, inputs: Mapping[str, Any], kept: torch.Tensor) -> TokenBatch:
+        """The kept tokens as far as TRL hands them over: :meth:`_under` puts log π in, and checks them."""
         behavior = inputs.get("sampling_per_token_logps")
         if behavior is None:
             raise ConfigError(f"TRL hands over no sampling_per_token_logps: μ is missing, although {self.mu_source} "
                               f"was to provide it. {HOW_TO_GET_MU}")
+        return TokenBatch.from_padded(
+            torch.zeros_like(behavior), behavior, inputs["advantages"], kept,
+            proximal_logprobs=inputs.get("old_per_token_logps"), validate=False,
+        )
+
+    def _under(self, given: TokenBatch, logprobs: torch.Tensor, entropy: torch.Tensor) -> TokenBatch:
+        """``given`` with log π and entropy ``[N]``, checked."""
         # None: the weights have not changed since sampling (TRL computes it where they may have).
-        proximal = inputs.get("old_per_token_logps")
+        proximal = logprobs.detach() if given.proximal_logprobs is None else given.proximal_logprobs
         try:
-            return TokenBatch.from_padded(
-                logprobs, behavior, inputs["advantages"], mask,
-                proximal_logprobs=logprobs.detach() if proximal is None else proximal, entropy=entropy.detach(),
-            )
+            return replace(given, logprobs=logprobs, entropy=entropy, proximal_logprobs=proximal)
         except DataError as error:
             raise DataError(f"{error} (behavior_logprobs are TRL's sampling_per_token_logps, from {self.mu_source}; "
                             "NaN stands for a token that vLLM gave no log-probability; proximal_logprobs are "
                             "old_per_token_logps)") from error
+
+    def _aggregation(self, inputs: Mapping[str, Any], mode: str) -> dict[str, Any]:
+        """How the token losses are summed up, for :func:`drpo.aggregate`."""
+        tokens, sequences, _ = self._denominators(inputs, mode)
+        by_tokens = self.args.aggregation == "token_mean"
+        return {"mode": self.args.aggregation, "denominator": tokens if by_tokens else sequences,
+                "horizon": self.args.horizon}  # fmt: skip
 
     def _denominators(self, inputs: Mapping[str, Any], mode: str) -> tuple[torch.Tensor, float, int]:
         """Tokens and sequences to divide by, and micro-batches of this optimizer step.
@@ -185,7 +217,8 @@ class DRPOTrainer(GRPOTrainer):
                 "or dropout (disable_dropout=True). Raise mismatch_limit only if you expect this much."
             )
         statement = {
-            PREFIX + "mu_source": self.mu_source, PREFIX + "start_mismatch": mean, PREFIX + "start_mismatch_max": most,
+            PREFIX + "mu_source": self.mu_source, PREFIX + "loss_path": self.loss_path,
+            PREFIX + "start_mismatch": mean, PREFIX + "start_mismatch_max": most,
         }  # fmt: skip
         logger.info("%s", statement)
         self.state.log_history.append({"step": self.state.global_step, **statement})

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
+import transformers
 
 import tiny
 from drpo.errors import ConfigError, DataError
@@ -160,3 +164,40 @@ def test_a_topk_beyond_the_vocabulary_is_the_vocabulary(policy: Policy) -> None:
     assert out.topk_ids is not None and {len(ids) for ids in out.topk_ids} == {20}
     with pytest.raises(ConfigError, match=r"report_topk must be ≥ 0, got -1"):
         SamplingParameters(report_topk=-1)
+
+
+# ---- compiled decoding
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Traced as for any compiler, then run by PyTorch itself: no minutes of code generation."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda step, **_: compile_(step, backend="aot_eager", dynamic=False))
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_compiled_decoding_draws_the_same_in_one_graph_for_each_shape(policy: Policy) -> None:
+    asked = SamplingParameters(max_new_tokens=12, report_topk=2)
+    plain, compiled = (InProcessSampler(policy.model, {0, 3, 4}, compiled=how) for how in (False, True))
+    torch._dynamo.utils.counters.clear()
+    for shift in range(2):  # prompts of other lengths, in the same room
+        asking = [Request([5, 6, 7][shift:], 3, seed=1), Request([4] * (3 - shift), 2, seed=2)]
+        for ours, right in zip(compiled.sample(asking, asked), plain.sample(asking, asked), strict=True):
+            for out, expected in zip(ours, right, strict=True):
+                assert (out.token_ids, out.stop_reason) == (expected.token_ids, expected.stop_reason)
+                assert out.topk_ids == expected.topk_ids
+                difference = torch.tensor(out.behavior_logprobs) - torch.tensor(expected.behavior_logprobs)
+                assert float(difference.abs().max()) <= 1e-5
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_compiled_decoding_refuses_what_its_mask_does_not_fit() -> None:
+    settings: dict[str, Any] = {"vocab_size": 20, "n_layer": 1, "n_head": 2, "hidden_size": 32}
+    network = transformers.BloomForCausalLM(transformers.BloomConfig(**settings)).eval()
+    with pytest.raises(ConfigError, match=r"needs a model with rotary positions .* Leave compiled sampling off"):
+        InProcessSampler(network, {0}, compiled=True).sample([Request([5], 1, seed=0)], SamplingParameters())

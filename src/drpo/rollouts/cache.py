@@ -69,7 +69,7 @@ def spread_rows(cache: Any, rows: torch.Tensor, room: int) -> None:
         if type(layer) is DynamicLayer and layer.is_initialized:
             cache.layers[index] = PreallocatedLayer(layer, rows, room)
         else:
-            layer.reorder_cache(rows)
+            layer.reorder_cache(rows)  # pyright: ignore[reportArgumentType]
 
 
 def keep_rows(cache: Any, done: torch.Tensor, left: int) -> torch.Tensor:

@@ -11,11 +11,8 @@ from typing import Any
 import torch
 
 from drpo.errors import DataError
-from drpo.rollouts.cache import PreallocatedLayer, keep_rows, spread_rows
+from drpo.rollouts.decoding import CompiledDecoding, CompiledForward, Decoding, Forward
 from drpo.rollouts.sampler import Request, Response, SamplingParameters
-
-#: Finished rows leave the batch once they are at least this share of it: dropping costs a copy of the KV cache.
-DROP_SHARE = 1 / 16
 
 
 class InProcessSampler:
@@ -28,15 +25,19 @@ class InProcessSampler:
         model: any causal LM of transformers; sampled in the mode (train/eval) and precision it is in.
         stop_ids: token ids that end a response.
         max_rows: the largest number of responses generated at once.
+        compiled: decode through torch.compile, on a GPU as CUDA graphs, with all shapes fixed: worth it on a GPU and
+            for many batches alike. Finished responses then stay in the batch. On a CPU it is slower.
+
+    Raises:
+        ConfigError: ``compiled``, and a layer of the model does not simply attend to all positions.
     """
 
-    def __init__(self, model: Any, stop_ids: Collection[int], max_rows: int = 256):
+    def __init__(self, model: Any, stop_ids: Collection[int], max_rows: int = 256, compiled: bool = False):
         self.model = model
         self.stop_ids = sorted(stop_ids)
         self.max_rows = max_rows
-        config = model.config.get_text_config()
-        # A mixture of experts would work out its balancing loss, with a mask that does not fit one token at a time.
-        self._options = {"output_router_logits": False} if getattr(config, "output_router_logits", False) else {}
+        self._forward = Forward(model)
+        self._compiled = CompiledForward(self._forward) if compiled else None
 
     def sample(self, requests: Sequence[Request], parameters: SamplingParameters) -> list[list[Response]]:
         """See :class:`drpo.rollouts.Sampler`.
@@ -67,10 +68,7 @@ class InProcessSampler:
         stop_ids = torch.tensor(self.stop_ids, device=device)
         uniforms = torch.cat([_uniforms(request, budget) for request in requests]).to(device)
         drawn = Drawn(len(uniforms), parameters, device)
-        logits, cache, mask = self._prefill(requests, budget)
-        filled, positions = mask.shape[1] - budget, mask.sum(1, keepdim=True) - budget
-        if self._takes_additive_masks(cache):
-            mask = logits.new_zeros(mask.shape).masked_fill_(~mask, torch.finfo(logits.dtype).min)[:, None, None]
+        logits, decoding = self._prefill(requests, budget)
         done = torch.zeros(len(uniforms), dtype=torch.bool, device=device)
         for step in range(budget):
             distribution = (logits.float() / parameters.temperature).log_softmax(-1)
@@ -80,51 +78,31 @@ class InProcessSampler:
             left = len(done) - int(done.sum())
             if left == 0 or step == budget - 1:
                 break
-            if len(done) - left >= DROP_SHARE * len(done):
-                kept = keep_rows(cache, done, left)
-                chosen, done, mask, positions, uniforms = (
-                    values[kept] for values in (chosen, done, mask, positions, uniforms)
-                )
+            if len(done) - left >= decoding.drop_share * len(done):
+                kept = decoding.keep(done, left)
+                chosen, done, uniforms = chosen[kept], done[kept], uniforms[kept]
                 drawn.keep(kept)
-            seen = mask[..., : filled + step + 1]
-            logits = self._forward(chosen.unsqueeze(1), seen, positions + step, cache).logits[:, -1]
+            logits = decoding.next_logits(chosen)
         return drawn.responses(stop_ids)
 
-    def _prefill(self, requests: Sequence[Request], budget: int) -> tuple[torch.Tensor, Any, torch.Tensor]:
-        """Logits ``[R, V]`` after each prompt, its KV cache, and the mask ``[R, L]``, which has the positions to come
-        as well; one row a response."""
-        device = self.model.device
+    def _prefill(self, requests: Sequence[Request], budget: int) -> tuple[torch.Tensor, Decoding | CompiledDecoding]:
+        """Logits ``[R, V]`` after each prompt, one row a response, and what makes the next ones."""
         width = max(len(request.prompt_ids) for request in requests)
         ids = torch.zeros(len(requests), width, dtype=torch.int64)
-        mask = torch.ones(len(requests), width + budget, dtype=torch.bool)
+        mask = torch.ones(len(requests), width, dtype=torch.bool)
         for row, request in enumerate(requests):
             start = width - len(request.prompt_ids)
             ids[row, start:] = torch.tensor(request.prompt_ids)
             mask[row, :start] = False
-        ids, mask = ids.to(device), mask.to(device)
-        prompt = mask[:, :width]
-        out = self._forward(ids, prompt, (prompt.cumsum(1) - 1).clamp(min=0), None)
-        counts = torch.tensor([request.count for request in requests], device=device)
-        prompt_of_row = torch.arange(len(requests), device=device).repeat_interleave(counts)
-        cache = out.past_key_values
-        spread_rows(cache, prompt_of_row, width + budget)
-        return out.logits[:, -1][prompt_of_row], cache, mask[prompt_of_row]
-
-    def _takes_additive_masks(self, cache: Any) -> bool:
-        """Whether a decoding step may be given the mask ``[R, 1, 1, L]`` that attention adds, which spares the model
-        making it anew for every token: where all layers see all positions, and nothing else is made from the mask."""
-        config = self.model.config.get_text_config()
-        return (
-            config._attn_implementation in ("sdpa", "eager")
-            and getattr(config, "rope_parameters", None) is not None
-            and all(isinstance(layer, PreallocatedLayer) for layer in cache.layers)
-        )
-
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> Any:
-        return self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-            logits_to_keep=1, **self._options,
-        )
+        counts = torch.tensor([request.count for request in requests])
+        rows = torch.arange(len(requests)).repeat_interleave(counts).to(self.model.device)
+        ids, mask = ids.to(self.model.device), mask.to(self.model.device)
+        out = self._forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0), None)
+        if self._compiled is not None:
+            decoding = self._compiled.start(out.past_key_values, mask, rows, budget)
+        else:
+            decoding = Decoding(self._forward, out.past_key_values, mask, rows, budget)
+        return out.logits[:, -1][rows], decoding
 
 
 def inverse_cdf(logprobs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:

@@ -69,6 +69,12 @@ class TrainConfig(BaseModel):
     top_k: int = Field(default=-1, description="must stay -1")
     max_new_tokens: int = Field(default=64, ge=1)
 
+    compiled_sampler: bool = Field(
+        default=False,
+        description="decode through torch.compile (CUDA graphs on a GPU); slower on a CPU, and the first batch of each "
+        "shape waits for the compiler",
+    )
+
     eval_every: int = Field(default=20, ge=0, description="steps between evaluations; 0: only before and after")
     eval_examples: int = Field(default=256, ge=1, description="held-out problems")
     eval_samples: int = Field(default=2, ge=1, description="responses to each")

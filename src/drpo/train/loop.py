@@ -86,7 +86,7 @@ class Trainer:
         self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
         if resume:
             run.rewind(self.progress.step if checkpoint else -1)
-        self.sampler = InProcessSampler(self.policy.model, self.policy.stop_ids)
+        self.sampler = InProcessSampler(self.policy.model, self.policy.stop_ids, compiled=config.compiled_sampler)
 
     def run_steps(self, stop_requested: Callable[[], bool]) -> Summary:
         """The algorithm."""

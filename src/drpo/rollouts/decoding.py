@@ -1,0 +1,150 @@
+"""One token after another: from the tokens just drawn to the logits of the next, for all rows at once.
+
+Shapes: ``P`` prompts, ``R`` rows still generating, ``L`` positions so far, ``V`` vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import StaticCache
+from transformers.cache_utils import DynamicLayer, StaticLayer
+
+from drpo.errors import ConfigError
+from drpo.rollouts.cache import PreallocatedLayer, keep_rows, spread_rows
+
+#: Compiled shapes have room for a multiple of this many positions, so that prompts of other lengths share them.
+ROOM = 64
+
+
+class Forward:
+    """The model's forward pass with a KV cache, as sampling calls it."""
+
+    def __init__(self, model: Any):
+        self.model = model
+        self.config = model.config.get_text_config()
+        # A mixture of experts would work out its balancing loss, with a mask that does not fit one token at a time.
+        self.options = {"output_router_logits": False} if getattr(self.config, "output_router_logits", False) else {}
+
+    def __call__(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> Any:
+        """The model's output for ``ids`` ``[R, T]`` at ``positions``, logits of the last one alone."""
+        return self.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+            logits_to_keep=1, **self.options,
+        )
+
+    def takes_additive_masks(self, cache: Any) -> bool:
+        """Whether a decoding step may be given the mask ``[R, 1, 1, L]`` that attention adds, which spares the model
+        making it anew for every token: where all layers see all positions, and nothing else is made from the mask."""
+        return (
+            self.config._attn_implementation in ("sdpa", "eager")
+            and getattr(self.config, "rope_parameters", None) is not None
+            and all(type(layer) in (DynamicLayer, PreallocatedLayer) for layer in cache.layers)
+        )
+
+
+class Decoding:
+    """Rows of different length that leave the batch as they finish.
+
+    Args:
+        forward: the model.
+        cache: of the prefilled prompts, padded on the left; taken over.
+        mask: ``[P, L]`` bool, False where padding stands.
+        rows: ``[R]`` int64, the prompt of each row.
+        budget: tokens to come, at most.
+    """
+
+    #: Finished rows are dropped once they are this share of the batch.
+    drop_share = 1 / 16
+
+    def __init__(self, forward: Forward, cache: Any, mask: torch.Tensor, rows: torch.Tensor, budget: int):
+        self.forward, self.cache = forward, cache
+        self.filled = mask.shape[1]
+        self.positions = mask.sum(1, keepdim=True)[rows]
+        seen = torch.cat([mask[rows], mask.new_ones(len(rows), budget)], dim=1)
+        spread_rows(cache, rows, self.filled + budget)
+        self.mask = additive(seen, forward.model.dtype) if forward.takes_additive_masks(cache) else seen
+
+    def keep(self, done: torch.Tensor, left: int) -> torch.Tensor:
+        """Drop the rows that are ``done`` ``[R]``; which old row stands in each of the ``left`` places."""
+        kept = keep_rows(self.cache, done, left)
+        self.mask, self.positions = self.mask[kept], self.positions[kept]
+        return kept
+
+    def next_logits(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Logits ``[R, V]`` after the tokens ``chosen`` ``[R]``."""
+        self.filled += 1
+        out = self.forward(chosen.unsqueeze(1), self.mask[..., : self.filled], self.positions, self.cache)
+        self.positions = self.positions + 1
+        return out.logits[:, -1]
+
+
+class CompiledForward:
+    """The decoding step through torch.compile, with one set of buffers for each shape, kept from call to call: CUDA
+    graphs replay on the addresses they were recorded with.
+
+    Raises:
+        ConfigError: the model's layers do not simply attend to all positions, or it makes its own mask.
+    """
+
+    def __init__(self, forward: Forward):
+        self.plain = forward
+        mode = "reduce-overhead" if forward.model.device.type == "cuda" else "default"
+        self.step = torch.compile(forward.__call__, dynamic=False, mode=mode)
+        self.caches: dict[tuple[int, int], StaticCache] = {}
+
+    def start(self, cache: Any, mask: torch.Tensor, rows: torch.Tensor, budget: int) -> CompiledDecoding:
+        """As :class:`Decoding`."""
+        if not self.plain.takes_additive_masks(cache):
+            raise ConfigError("compiled sampling needs a model with rotary positions whose layers all attend to every "
+                              "position (no sliding windows, no recurrent states). Leave compiled sampling off.")
+        room = -(-(mask.shape[1] + budget) // ROOM) * ROOM
+        shape = len(rows), room
+        if shape not in self.caches:
+            self.caches[shape] = StaticCache(config=self.plain.config, max_cache_len=room)
+        return CompiledDecoding(self, self.caches[shape], cache, mask, rows, room)
+
+
+class CompiledDecoding:
+    """Rows that all stay to the end, in shapes that never change."""
+
+    #: Never: a batch without finished rows is another shape.
+    drop_share = 2.0
+
+    def __init__(
+        self, compiled: CompiledForward, static: StaticCache, cache: Any, mask: torch.Tensor, rows: torch.Tensor,
+        room: int,
+    ):  # fmt: skip
+        self.compiled, self.cache = compiled, static
+        self.filled = mask.shape[1]
+        self.positions = mask.sum(1, keepdim=True)[rows]
+        seen = torch.cat([mask[rows], mask.new_zeros(len(rows), room - self.filled)], dim=1)
+        self.mask = additive(seen, compiled.plain.model.dtype)
+        for ours, filled in zip(static.layers, cache.layers, strict=True):
+            assert isinstance(ours, StaticLayer)
+            keys, values = filled.keys[rows], filled.values[rows]
+            if not ours.is_initialized:
+                ours.lazy_initialization(keys, values)
+            assert ours.keys is not None and ours.values is not None
+            ours.keys[:, :, : self.filled], ours.values[:, :, : self.filled] = keys, values
+            ours.cumulative_length.fill_(self.filled)
+
+    def keep(self, done: torch.Tensor, left: int) -> torch.Tensor:
+        """Not in fixed shapes."""
+        raise NotImplementedError("compiled decoding keeps all rows; it is never asked to drop any")
+
+    def next_logits(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Logits ``[R, V]`` after the tokens ``chosen`` ``[R]``."""
+        self.mask[..., self.filled] = 0.0
+        self.filled += 1
+        out = self.compiled.step(chosen.unsqueeze(1), self.mask, self.positions, self.cache)
+        self.positions += 1
+        # A replay of the graph overwrites its output.
+        return out.logits[:, -1].clone()
+
+
+def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``[R, 1, 1, L]``: 0 where ``seen`` ``[R, L]``, else the lowest number of ``dtype``."""
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import torch
 from drpo.objectives import regularized
 
 torch.set_num_threads(1)
+# Triton reads it when it is imported, which torch does not do by itself. Where there is a GPU the kernels run on it.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)

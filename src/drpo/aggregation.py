@@ -50,9 +50,10 @@ def aggregate(
     if values.shape != batch.logprobs.shape:
         raise DataError(f"values must be [N] = {list(batch.logprobs.shape)}, got {list(values.shape)}")
     if denominator is None:
-        denominator = len(batch) if mode == "token_mean" else batch.num_sequences
-        if not denominator:
+        if not len(batch):
             raise DataError("an empty batch has no mean; pass the denominator of the whole update")
+        # Not batch.num_sequences, which waits for the device.
+        denominator = len(batch) if mode == "token_mean" else batch.sequence_index()[-1] + 1
     elif not isinstance(denominator, torch.Tensor) and not denominator > 0:
         raise ConfigError(f"denominator must be positive, got {denominator}")
     if mode == "token_mean":

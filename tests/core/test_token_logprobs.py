@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from drpo import token_logprobs
 from drpo.errors import ConfigError, DataError
-from drpo.kernels import BACKENDS, logprobs
-from drpo.kernels.logprobs import CHUNK_ROWS
+from drpo.kernels import BACKENDS, logprobs, triton_support
+from drpo.kernels.chunks import CHUNK_ROWS
 
 SIZES = (0, 1, 2, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 2 * CHUNK_ROWS, 2 * CHUNK_ROWS + 77)
 V, H = 11, 5
@@ -51,9 +51,10 @@ class Answer:
     weight_gradient: np.ndarray
 
 
-def reference(given: Problem, temperature: float = 1.0) -> Answer:
+def reference(given: Problem, temperature: float | torch.Tensor = 1.0) -> Answer:
     hidden, weight = given.hidden.double().numpy(), given.weight.double().numpy()
-    logits = hidden @ weight.T / temperature
+    scale = np.asarray(temperature)[..., None]
+    logits = hidden @ weight.T / scale
     logits = logits - logits.max(axis=1, keepdims=True)
     probabilities = np.exp(logits)
     total = probabilities.sum(axis=1, keepdims=True)
@@ -63,11 +64,11 @@ def reference(given: Problem, temperature: float = 1.0) -> Answer:
     entropy = -np.where(probabilities > 0, probabilities * np.maximum(log_probabilities, -1e300), 0.0).sum(axis=1)
     slope = -probabilities
     slope[rows, targets] += 1.0
-    slope *= given.upstream.numpy()[:, None] / temperature
+    slope *= given.upstream.numpy()[:, None] / scale
     return Answer(log_probabilities[rows, targets], entropy, slope @ weight, slope.T @ hidden)
 
 
-def run(given: Problem, backend: str, temperature: float = 1.0) -> Answer:
+def run(given: Problem, backend: str, temperature: float | torch.Tensor = 1.0) -> Answer:
     hidden = given.hidden.clone().requires_grad_(True)
     weight = given.weight.clone().requires_grad_(True)
     values, entropy = token_logprobs(hidden, weight, given.targets, temperature, backend)
@@ -81,7 +82,11 @@ def assert_close(ours: Answer, theirs: Answer, rtol: float, atol: float) -> None
         np.testing.assert_allclose(getattr(ours, field), getattr(theirs, field), rtol, atol, err_msg=field)
 
 
-backends = pytest.mark.parametrize("backend", sorted(BACKENDS))
+NO_TRITON = triton_support.obstacle(torch.device("cpu"))
+triton_here = pytest.mark.skipif(NO_TRITON is not None, reason=str(NO_TRITON))
+backends = pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=[triton_here] if name == "triton" else []) for name in sorted(BACKENDS)]
+)
 
 
 @backends
@@ -90,6 +95,42 @@ backends = pytest.mark.parametrize("backend", sorted(BACKENDS))
 def test_values_and_gradients(backend: str, n: int, temperature: float):
     given = problem(n)
     assert_close(run(given, backend, temperature), reference(given, temperature), rtol=1e-10, atol=1e-12)
+
+
+@backends
+@pytest.mark.parametrize("n", [0, 1, CHUNK_ROWS + 9])
+def test_a_temperature_for_each_token(backend: str, n: int):
+    given, each = problem(n), torch.linspace(0.3, 3.0, n, dtype=torch.float64)
+    assert_close(run(given, backend, each), reference(given, each), rtol=1e-10, atol=1e-12)
+
+
+@backends
+def test_the_dtype_of_the_temperatures_does_not_matter(backend: str):
+    """Float32 beside narrower and wider inputs; a quarter is exact in all of them."""
+    each = 0.25 + 0.25 * (torch.arange(40) % 5)
+    for dtype, rtol in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
+        given = problem(40, dtype)
+        assert_close(run(given, backend, each), reference(given, each), rtol=rtol, atol=10 * rtol * (rtol > 1e-9))
+    values, entropy = token_logprobs(problem(40, torch.bfloat16).hidden, problem(40, torch.bfloat16).weight,
+                                     given.targets, each.double(), backend)  # fmt: skip
+    assert values.dtype == entropy.dtype == torch.float32
+
+
+@backends
+def test_strides_do_not_matter(backend: str):
+    """Every second row and column of a larger tensor, and a transposed weight."""
+    n = CHUNK_ROWS + 3
+    given = problem(n)
+    spread = torch.full((2 * n, 2 * H), torch.nan, dtype=torch.float64)
+    spread[::2, ::2] = given.hidden
+    scattered = Problem(spread[::2, ::2], given.weight.T.contiguous().T, given.targets.repeat_interleave(2)[::2],
+                        given.upstream.repeat_interleave(2)[::2])  # fmt: skip
+    assert not scattered.hidden.is_contiguous() and not scattered.weight.is_contiguous()
+    hidden, weight = scattered.hidden.requires_grad_(True), scattered.weight.requires_grad_(True)
+    values, entropy = token_logprobs(hidden, weight, scattered.targets, 0.7, backend)
+    slopes = torch.autograd.grad(values, (hidden, weight), scattered.upstream)
+    ours = Answer(*(part.detach().numpy() for part in (values, entropy, *slopes)))
+    assert_close(ours, reference(given, 0.7), rtol=1e-10, atol=1e-12)
 
 
 @backends
@@ -131,17 +172,6 @@ def test_bfloat16_inputs_give_float32_values(backend: str):
         (ours.weight_gradient, theirs.weight_gradient),
     ):
         np.testing.assert_allclose(mine, right, rtol=0, atol=0.02 * np.abs(right).max())
-
-
-def test_backends_agree_bit_for_bit_in_the_forward_pass():
-    """The same rows through the same operations: the log-probabilities do not depend on the backend."""
-    given = problem(CHUNK_ROWS, torch.float32)
-    for ours, theirs in zip(
-        token_logprobs(given.hidden, given.weight, given.targets, backend="chunked"),
-        token_logprobs(given.hidden, given.weight, given.targets, backend="reference"),
-        strict=True,
-    ):
-        assert torch.equal(ours, theirs)
 
 
 @backends
@@ -219,7 +249,10 @@ def test_entropy_of_known_distributions(backend: str):
 
 
 class LargestTensor(TorchDispatchMode):
-    """Records the size of the largest tensor that any operation returns."""
+    """Records the size of the largest tensor that any operation returns.
+
+    But for bytes: Triton's interpreter works on copies of whole storages.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -228,7 +261,7 @@ class LargestTensor(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for value in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(value, torch.Tensor):
+            if isinstance(value, torch.Tensor) and value.dtype != torch.uint8:
                 self.numbers = max(self.numbers, value.numel())
         return out
 
@@ -264,9 +297,8 @@ def test_a_second_derivative_of_the_chunked_backend_is_an_error():
     given = problem(3)
     hidden = given.hidden.clone().requires_grad_(True)
     values, _ = token_logprobs(hidden, given.weight, given.targets, backend="chunked")
-    (slope,) = torch.autograd.grad(values.sum(), hidden, create_graph=True)
-    with pytest.raises(RuntimeError, match="inplace operation"):
-        slope.square().sum().backward()
+    with pytest.raises(RuntimeError, match="has no second derivative; use 'reference'"):
+        torch.autograd.grad(values.sum(), hidden, create_graph=True)
 
 
 # ---- bad input

@@ -5,15 +5,19 @@ Shapes: ``N`` tokens, ``H`` hidden width, ``V`` vocabulary.
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from drpo.errors import ConfigError, DataError, suggest
+from drpo.kernels import triton_support
+from drpo.kernels.chunks import Chunks
+from drpo.kernels.products import wide_dtype
 
-#: Rows of logits that the chunked backend holds at once.
-CHUNK_ROWS = 256
 #: `auto` takes the chunked backend when the logits would be larger than this many numbers (64 MB of float32).
 AUTO_LIMIT = 1 << 24
 
@@ -22,7 +26,7 @@ def token_logprobs(
     hidden: torch.Tensor,
     weight: torch.Tensor,
     targets: torch.Tensor,
-    temperature: float = 1.0,
+    temperature: float | torch.Tensor = 1.0,
     backend: str = "auto",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """log softmax(hidden · weightᵀ / temperature) at the targets, and the entropy of that distribution.
@@ -31,23 +35,45 @@ def token_logprobs(
         hidden: ``[N, H]`` float, the states that predict the targets.
         weight: ``[V, H]`` float, the LM head.
         targets: ``[N]`` int64 in [0, V).
-        temperature: > 0, the one the tokens were sampled at.
+        temperature: > 0, the one the tokens were sampled at; or ``[N]``, one a token.
         backend: ``reference`` (plain PyTorch, holds ``[N, V]``), ``chunked`` (any device; holds 256 rows of
-            logits, its backward recomputes them), or ``auto``.
+            logits, its backward recomputes them), ``triton`` (CUDA; no logits outside the chip on the way forward), or
+            ``auto``: what :func:`drpo.kernels.choose_backend` says, logged at its first use.
 
     Returns:
         ``(logprobs, entropy)``, both ``[N]`` in nats, float32 at least whatever the inputs' dtype. ``logprobs``
         is differentiable in ``hidden`` and ``weight``; ``entropy`` is a constant.
 
     Raises:
-        ConfigError: unknown backend, temperature not positive. DataError: shapes or dtypes disagree.
+        ConfigError: an unknown backend or one that cannot run here, or a temperature that is not positive.
+        DataError: shapes or dtypes disagree.
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ConfigError(f"unknown backend {backend!r}.{suggest(backend, [*BACKENDS, 'auto'])}")
     check_inputs(hidden, weight, targets, temperature)
     if backend == "auto":
-        backend = "chunked" if hidden.shape[0] * weight.shape[0] > AUTO_LIMIT else "reference"
+        backend = choose_backend(hidden, weight)
+        _announce(backend)
     return BACKENDS[backend](hidden, weight, targets, temperature)
+
+
+def choose_backend(hidden: torch.Tensor, weight: torch.Tensor) -> str:
+    """The backend that ``auto`` takes for ``hidden`` ``[N, H]`` and ``weight`` ``[V, H]``.
+
+    ``reference`` while the logits are small (64 MB); beyond that ``triton`` for bfloat16 and float16 on a CUDA device
+    that Triton compiles for, and ``chunked`` for the rest.
+    """
+    if hidden.shape[0] * weight.shape[0] <= AUTO_LIMIT:
+        return "reference"
+    # Float32 in full precision has no tensor cores, and the matrix library does without them better.
+    narrow = hidden.dtype in (torch.bfloat16, torch.float16)
+    return "triton" if narrow and triton_support.compiles_for(hidden.device) else "chunked"
+
+
+@functools.cache
+def _announce(backend: str) -> None:
+    """Once a process for each choice."""
+    logging.getLogger("drpo.kernels").info("token_logprobs: auto takes the %s backend", backend)
 
 
 def check_inputs(
@@ -73,71 +99,58 @@ def check_inputs(
         raise DataError(f"targets must be int64 [N] = [{hidden.shape[0]}], got {targets.dtype} {list(targets.shape)}")
 
 
-def _logits(hidden: torch.Tensor, weight: torch.Tensor, temperature: float) -> torch.Tensor:
-    logits = hidden @ weight.T
-    return (logits if logits.dtype == torch.float64 else logits.float()) / temperature
-
-
-def _entropy(log_probabilities: torch.Tensor) -> torch.Tensor:
-    """−Σ p log p with 0 log 0 = 0."""
-    probabilities = log_probabilities.exp()
-    return -torch.where(probabilities > 0, probabilities * log_probabilities, 0.0).sum(-1)
-
-
 def _reference(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float | torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    log_probabilities = _logits(hidden, weight, temperature).log_softmax(-1)
-    entropy = _entropy(log_probabilities.detach())
+    wide = wide_dtype(hidden)
+    scale = temperature.unsqueeze(1).to(wide) if isinstance(temperature, torch.Tensor) else temperature
+    log_probabilities = (hidden.to(wide) @ weight.to(wide).T / scale).log_softmax(-1)
+    # 0 · log 0 = 0, by keeping the logarithm finite.
+    fixed = log_probabilities.detach().clamp(min=-1e30)
+    entropy = -(fixed.exp() * fixed).sum(-1)
     return log_probabilities.gather(1, targets.unsqueeze(1)).squeeze(1), entropy
 
 
 class _Chunked(torch.autograd.Function):
-    """Row chunks forward and backward; nothing of size ``[N, V]`` ever exists."""
+    """One product forward, three backward; nothing of size ``[N, V]`` ever exists."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float):
-        logprobs, entropy = [], []
-        for start in range(0, len(hidden), CHUNK_ROWS):
-            chunk = slice(start, start + CHUNK_ROWS)
-            part = _reference(hidden[chunk], weight, targets[chunk], temperature)
-            logprobs.append(part[0])
-            entropy.append(part[1])
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float | torch.Tensor
+    ):
+        work = Chunks(hidden, weight, targets, temperature, (False, False))
+        work.measure(with_entropy=True)
         ctx.save_for_backward(hidden, weight, targets)
         ctx.temperature = temperature
-        empty = hidden.new_zeros(0, dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32)
-        out = torch.cat(logprobs) if logprobs else empty
-        out_entropy = torch.cat(entropy) if entropy else empty.clone()
-        ctx.mark_non_differentiable(out_entropy)
-        return out, out_entropy
+        ctx.mark_non_differentiable(work.entropy)
+        return work.logprobs, work.entropy
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor):
-        hidden, weight, targets = ctx.saved_tensors
-        grad = gradients[0]
-        grad_hidden = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
-        # Sums over chunks are kept wide, so that the chunk size does not show in bfloat16.
-        wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        grad_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
-        for start in range(0, len(hidden), CHUNK_ROWS):
-            chunk = slice(start, start + CHUNK_ROWS)
-            slope = _logits(hidden[chunk], weight, ctx.temperature).softmax(-1)
-            slope.mul_(-grad[chunk].unsqueeze(1))
-            slope.scatter_add_(1, targets[chunk].unsqueeze(1), grad[chunk].unsqueeze(1))
-            slope.div_(ctx.temperature)
-            narrow = slope.to(hidden.dtype)
-            if grad_hidden is not None:
-                grad_hidden[chunk] = narrow @ weight
-            if grad_weight is not None:
-                grad_weight += narrow.T @ hidden[chunk]
-        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
+    def backward(ctx: Any, *upstream: torch.Tensor):
+        if torch.is_grad_enabled():  # create_graph=True: a part of the second derivative would be missing
+            raise RuntimeError("the chunked backend of token_logprobs has no second derivative; use 'reference'")
+        work = Chunks(*ctx.saved_tensors, ctx.temperature, ctx.needs_input_grad[:2])
+        work.differentiate(lambda rows, _: upstream[0][rows])
+        return *work.gradients(), None, None
 
 
 def _chunked(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float | torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return _Chunked.apply(hidden, weight, targets, temperature)  # pyright: ignore[reportReturnType]
 
 
+def _triton(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float | torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if (problem := triton_support.obstacle(hidden.device)) is not None:
+        raise ConfigError(f"{problem}.")
+    from drpo.kernels import triton_backend
+
+    return triton_backend.token_logprobs(hidden, weight, targets, temperature)
+
+
 #: Backend name → function of (hidden, weight, targets, temperature).
-BACKENDS = {"reference": _reference, "chunked": _chunked}
+BACKENDS: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
+    "reference": _reference, "chunked": _chunked, "triton": _triton,
+}  # fmt: skip

@@ -60,7 +60,7 @@ class TrainConfig(BaseModel):
     gradient_clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
     micro_batch_tokens: int | None = Field(
         default=None, ge=1,
-        description="padded tokens in one forward pass; changes memory and speed, never the gradient; default: 2048 "
+        description="padded tokens in one forward pass; changes memory and speed, never the gradient; default: 1536 "
         "on a CPU, 16384 on a GPU",
     )
 

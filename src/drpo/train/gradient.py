@@ -13,7 +13,7 @@ import torch
 
 from drpo.aggregation import aggregate
 from drpo.batch import TokenBatch
-from drpo.kernels import fused_loss
+from drpo.kernels import choose_backend, fused_loss
 from drpo.objectives import Objective
 from drpo.train.config import TrainConfig
 from drpo.train.policy import Policy
@@ -90,11 +90,25 @@ def differentiate(
     return float(loss.detach()), dict(zip(leaves, slopes, strict=True))
 
 
+def loss_path(policy: Policy, objective: Objective, config: TrainConfig) -> str:
+    """How the loss comes from hidden states, for the run's records."""
+    if can_fuse(policy, objective):
+        return "fused_loss"
+    if policy.head is None or objective.topk:
+        return "whole logits"
+    states = policy.head[:1].expand(micro_batch_tokens(policy, config), -1)
+    return f"token_logprobs ({choose_backend(states, policy.head)})"
+
+
+def micro_batch_tokens(policy: Policy, config: TrainConfig) -> int:
+    """Positions in one forward pass."""
+    # On a CPU small micro-batches stay in its cache: measured a quarter faster than one of 16,384 tokens.
+    return config.micro_batch_tokens or (1536 if policy.device.type == "cpu" else 16_384)
+
+
 def split(policy: Policy, samples: Sequence[Sample], config: TrainConfig) -> list[list[int]]:
     """Rows of ``samples`` in micro-batches."""
-    # On a CPU small micro-batches stay in its cache: measured a quarter faster than one of 16,384 tokens.
-    budget = config.micro_batch_tokens or (1536 if policy.device.type == "cpu" else 16_384)
-    return micro_batches(sequences_of(samples), budget, policy.shares_prompts)
+    return micro_batches(sequences_of(samples), micro_batch_tokens(policy, config), policy.shares_prompts)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from drpo.tasks.grading import Grader
 from drpo.train.checkpoint import Progress, find_checkpoint, restore, save_checkpoint
 from drpo.train.config import TrainConfig
 from drpo.train.evaluate import evaluate
-from drpo.train.gradient import with_proximal_logprobs
+from drpo.train.gradient import loss_path, with_proximal_logprobs
 from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.observer import Observer, Summary
 from drpo.train.policy import load_policy
@@ -49,7 +49,11 @@ def train(
         raise CheckpointError(f"{run.path} already holds a run. Continue it with `drpo train --resume {run.path}`, or "
                               "choose another --out.")
     trainer = Trainer(config, run, observer or Observer(), resume)
-    manifest = continued_manifest(run.read_manifest()) if resume else new_manifest(config, trainer.policy.device)
+    if resume:
+        manifest = continued_manifest(run.read_manifest())
+    else:
+        loss = loss_path(trainer.policy, trainer.objective, config)
+        manifest = new_manifest(config, trainer.policy.device, loss)
     run.create(config.resolved(), manifest)
     try:
         with Grader(trainer.task, config.grading_time_limit) as trainer.grader:

@@ -20,14 +20,15 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def new_manifest(config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    """Seed, command, versions and device of a run that starts now."""
+def new_manifest(config: TrainConfig, device: torch.device, loss: str) -> dict[str, Any]:
+    """Seed, command, versions, device and how the loss is computed, of a run that starts now."""
     return {
         "status": "running",
         "seed": config.seed,
         "command": ["drpo", *sys.argv[1:]],
         "started": now(),
         "device": str(device),
+        "loss": loss,
         "threads": torch.get_num_threads(),
         "versions": {"drpo": drpo.__version__, "python": sys.version.split()[0], **_versions()},
     }

@@ -11,7 +11,7 @@ help:
 	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl   the plug-ins, each with its real host"
 	@echo "make parity  measure the plug-ins' gradients against ours again, and write the table of docs/integrations"
 	@echo "make lint    ruff and pyright"
-	@echo "make bench   our training step against TRL's, and the kernels, side by side"
+	@echo "make bench   kernels, sampler, training step and inspect against what people use instead (about ten minutes)"
 	@echo "make kill-test  20 runs killed at random moments, resumed and compared bit for bit"
 	@echo "make base    make the embedded base model again (about 15 minutes on 2 cores)"
 	@echo "make figures draw the pictures and the table of the documentation again"
@@ -31,6 +31,10 @@ $(VENV)/.dev: $(VENV)/.train
 
 $(VENV)/.trl: $(VENV)/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,trl]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.trl
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,trl,bench]'
 	@touch $@
 
 # A host whose pins exclude the others' gets an environment of its own: .venv-tinker, .venv-skyrl …
@@ -84,9 +88,9 @@ lint: $(VENV)/.dev
 base: $(VENV)/.train
 	$(BIN)/python -m drpo.train.warm_start
 
-bench: $(VENV)/.trl
-	$(BIN)/python benchmarks/step_vs_trl.py
-	$(BIN)/python benchmarks/kernels.py
+bench: $(VENV)/.bench
+	$(BIN)/drpo bench --out results/bench
+	$(BIN)/python scripts/write_bench_table.py
 
 kill-test: $(VENV)/.dev
 	$(BIN)/python scripts/kill_and_resume.py

@@ -37,6 +37,7 @@ LAYERS = {
     "doctor": 3,
     "train": 4,
     "lab": 5,
+    "bench": 5,
     "recipes": 5,
     "report": 6,
     "cli": 7,
@@ -49,7 +50,7 @@ CEILINGS = {"integrations": 3}
 #: Units that no other unit may import.
 LEAVES = {"integrations", "__main__"}
 #: unit → what it may not import although it lies below.
-FORBIDDEN = {"report": {"train", "lab", "torch"}}
+FORBIDDEN = {"report": {"train", "lab", "bench", "torch"}}
 #: Entries that hold no code.
 DATA = {"assets", "py.typed"}
 

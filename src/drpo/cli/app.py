@@ -174,3 +174,41 @@ def doctor(
     from drpo.cli.doctor import run_doctor
 
     run_doctor(host, settings or [], as_json)
+
+
+@app.command()
+def bench(
+    suites: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SUITE]...", help="kernels, sampler, step, inspect or curves. Default: all of them."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny sizes, in seconds: does everything run? The figures mean nothing.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for one JSON file a suite. Default: bench.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Measured rounds of every case. Default: as many as a case is worth.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, …")] = "auto",
+    compiled: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="With torch.compile'd variants. Default: on a GPU."),
+    ] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that `inspect` reads. Default: 1000000.")] = None,
+) -> None:
+    """Measure ours against what people use instead, side by side in one run: medians, spread, ratios.
+
+    kernels: hidden states to gradients, against log-softmax, TRL and Liger. sampler: against transformers' generate.
+    step: against TRL's GRPOTrainer. inspect: its throughput. curves: cost as work grows, with a picture.
+
+    Examples:
+
+      drpo bench
+
+      drpo bench kernels sampler --rounds 3
+
+      drpo bench inspect --tokens 10000000
+    """
+    from drpo.cli.bench import run_bench
+
+    run_bench(suites or [], quick, out, rounds, device, compiled, tokens)

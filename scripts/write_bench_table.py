@@ -1,0 +1,110 @@
+"""Write the measured tables of README.md from results/bench/."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from drpo.report.cost_curves import count
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE, FOLDER = ROOT / "README.md", ROOT / "results" / "bench"
+START, END = "<!-- bench: made by make bench -->", "<!-- end of bench -->"
+SUITES = ("kernels", "sampler", "step", "inspect", "curves")
+#: Variant → its column.
+LOSSES = {
+    "fused_loss": "`fused_loss`", "fused_loss two-pass": "`fused_loss`, two-pass objective",
+    "token_logprobs chunked": "`token_logprobs`, then autograd", "naive": "naive log-softmax",
+    "TRL fused head": "TRL's fused head", "Liger GRPO": "Liger's fused GRPO",
+}  # fmt: skip
+#: Suite → what is done, our variant, and the one that the ratio is to.
+PAIRS = {
+    "sampler": ("sampling ", "InProcessSampler", "generate"),
+    "step": ("", "drpo Trainer", "TRL GRPOTrainer"),
+}  # fmt: skip
+
+
+def load() -> dict[str, dict[str, Any]]:
+    """Suite → its record."""
+    return {name: json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in SUITES}
+
+
+def machines(records: dict[str, dict[str, Any]]) -> str:
+    """When and on what; more than one line's worth only if the files come from several runs."""
+    found = []
+    for record in records.values():
+        machine, versions = record["machine"], record["machine"]["packages"]
+        names = {"torch": "torch", "transformers": "transformers", "trl": "TRL", "liger_kernel": "Liger-Kernel"}
+        parts = [machine["date"], machine["cpu"], count(machine["cores"], "core"), count(machine["threads"], "thread")]
+        parts += [f"{name} {versions[package]}" for package, name in names.items() if package in versions]
+        found.append(", ".join(parts))
+    return "; and ".join(dict.fromkeys(found))
+
+
+def cell(row: dict[str, Any] | None) -> str:
+    """Ratio to the floor, and the peak."""
+    if row is None or "skipped" in row:
+        return "–"
+    peak = row["figures"].get("peak_bytes")
+    return f"{row['ratios']['floor']:.2f} ×" + ("" if peak is None else f", {peak / 1e6:,.0f} MB")
+
+
+def kernels(record: dict[str, Any]) -> list[str]:
+    """A line a size, a column a variant."""
+    lines = ["| N, H, V | " + " | ".join(LOSSES.values()) + " |", "| --- |" + " --- |" * len(LOSSES)]
+    for case in dict.fromkeys(row["case"] for row in record["rows"]):
+        rows = {row["variant"]: row for row in record["rows"] if row["case"] == case}
+        sizes = ", ".join(f"{value:,}" for value in rows["floor"]["sizes"].values())
+        lines.append(f"| {sizes} | " + " | ".join(cell(rows.get(name)) for name in LOSSES) + " |")
+    return lines
+
+
+def pairs(suite: str, record: dict[str, Any]) -> list[str]:
+    """A line a case: ours, theirs, ratio."""
+    what, ours, theirs = PAIRS[suite]
+    lines = []
+    for case in dict.fromkeys(row["case"] for row in record["rows"]):
+        rows = {row["variant"]: row for row in record["rows"] if row["case"] == case}
+        lines.append(f"| {what}{case} | {ours}: {cost(rows[ours])} | {theirs}: {cost(rows[theirs])} | "
+                     f"{rows[ours]['ratios'][theirs]:.2f} |")
+    return lines
+
+
+def cost(row: dict[str, Any]) -> str:
+    """Median, with its spread."""
+    return f"{row['seconds']:.2f} s ({row['min']:.2f} to {row['max']:.2f}), {row['tokens_per_second']:,.0f} tokens/s"
+
+
+def inspection(record: dict[str, Any]) -> list[str]:
+    """A line a kind of log."""
+    return [
+        f"| {row['case']}, {row['variant']} | {cost(row)}, peak {row['figures']['peak_bytes'] / 1e9:.2f} GB | – | – |"
+        for row in record["rows"] if "skipped" not in row
+    ]  # fmt: skip
+
+
+def tables(records: dict[str, dict[str, Any]]) -> str:
+    """Everything between the marks."""
+    lines = [
+        f"{machines(records)}; medians over rounds in which the variants take turns, ratios of the same round.", "",
+        "From N hidden states to the loss and both gradients (float32), in units of the three matrix products that "
+        "nothing can avoid, and the highest memory above inputs and gradients:", "",
+        *kernels(records["kernels"]), "",
+        "| what | drpo | instead | time, drpo to the other (of sampling: per token) |", "| --- | --- | --- | --- |",
+        *pairs("sampler", records["sampler"]), *pairs("step", records["step"]), *inspection(records["inspect"]), "",
+        "![Cost against response tokens, vocabulary, group size and response length](results/bench/curves.png)",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def page(text: str) -> str:
+    """``text`` with the tables between its marks made anew."""
+    head, _, rest = text.partition(START)
+    _, _, tail = rest.partition(END)
+    return f"{head}{START}\n\n{tables(load())}\n\n{END}{tail}"
+
+
+if __name__ == "__main__":
+    FILE.write_text(page(FILE.read_text(encoding="utf-8")), encoding="utf-8")
+    print(FILE)

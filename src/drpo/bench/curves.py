@@ -1,0 +1,67 @@
+"""Suite ``curves``: what it costs as the work grows. Tokens and vocabulary of a loss; group size and response length
+of sampling and of a training step."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from drpo.bench.frame import Case, Row, Settings, Watch, measure, missing
+from drpo.bench.kernels import loss_case
+from drpo.bench.losses import Size
+from drpo.bench.sampler import GENERATE, variants
+from drpo.bench.step import configure, our_steps
+
+LOSSES = ["floor", "fused_loss", "naive"]
+STEP = "training step"
+TOKENS, VOCABULARY = (256, 512, 1024, 2048, 4096), (4_096, 16_384, 65_536, 151_936)
+GROUPS, LENGTHS = (2, 4, 8, 16, 32), (16, 32, 64, 128, 256)
+QUICK = (2, 4)
+
+
+def run(settings: Settings, watch: Watch) -> Iterator[list[Row]]:
+    """A case for every point of every curve."""
+    rounds = settings.rounds or (1 if settings.quick else 3)
+    for size, curve in loss_sizes(settings):
+        yield measure(loss_case(size, LOSSES, rounds, curve=curve), watch)
+    if reason := missing("transformers", "pip install 'drpo[train]'"):
+        watch(f"no curves of sampling: {reason}")
+        return
+    prompts = 2 if settings.quick else 16
+    for count in QUICK if settings.quick else GROUPS:
+        length = 4 if settings.quick else 64
+        turns = variants(settings.device, prompts, count, length, stops=False)
+        yield measure(sampling_case("group", prompts, count, length, turns, rounds), watch)
+    count = 2 if settings.quick else 8
+    for length in QUICK if settings.quick else LENGTHS:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            config = configure(
+                settings.device, f"prompts_per_step={prompts}", f"group_size={count}", f"max_new_tokens={length}"
+            )
+            step = stack.enter_context(our_steps(config, folder, stop_ids=()))
+            turns = variants(settings.device, prompts, count, length, stops=False)
+            yield measure(sampling_case("length", prompts, count, length, {**turns, STEP: step}, rounds), watch)
+
+
+def loss_sizes(settings: Settings) -> Iterator[tuple[Size, str]]:
+    """Sizes of the loss, each with the number that grows."""
+    device = settings.device
+    dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    width = 16 if settings.quick else 256
+    for tokens in (32, 64) if settings.quick else TOKENS:
+        vocabulary = 256 if settings.quick else 32_000
+        yield Size(tokens=tokens, hidden=width, vocabulary=vocabulary, device=device, dtype=dtype), "tokens"
+    for vocabulary in (256, 512) if settings.quick else VOCABULARY:
+        tokens = 32 if settings.quick else 512
+        yield Size(tokens=tokens, hidden=width, vocabulary=vocabulary, device=device, dtype=dtype), "vocabulary"
+
+
+def sampling_case(curve: str, prompts: int, count: int, length: int, turns: dict, rounds: int) -> Case:
+    """All responses of full length, whatever they say."""
+    return Case(
+        title=f"{prompts} × {count} responses of {length} tokens", curve=curve, variants=turns, rounds=rounds,
+        sizes={"prompts": prompts, "group": count, "length": length}, baselines=(GENERATE,), per_token=True,
+    )  # fmt: skip

@@ -1,0 +1,112 @@
+"""Suite ``sampler``: our sampler against transformers' ``generate``, on the demo's model and problems.
+
+Sixteen prompts, eight responses each, at most 64 tokens, temperature 1. Once with no stop token, so that every variant
+makes exactly as many tokens; once as training samples, where responses end by themselves and only their own tokens
+count. Ours also returns the log-probability of every token, which ``generate`` is not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import torch
+
+from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, missing, timed
+from drpo.rollouts import InProcessSampler, Request, SamplingParameters
+from drpo.tasks import make_task
+from drpo.train.config import TrainConfig
+from drpo.train.policy import Policy, load_policy
+
+OURS, COMPILED = "InProcessSampler", "InProcessSampler compiled"
+GENERATE, STATIC = "generate", "generate static cache"
+
+
+def run(settings: Settings, watch: Watch) -> Iterator[list[Row]]:
+    """All responses of full length, then as in training."""
+    prompts, count, length = (2, 2, 4) if settings.quick else (16, 8, 64)
+    reason = missing("transformers", "pip install 'drpo[train]'")
+    for title, stops in (("full length", False), ("as in training", True)):
+        case = Case(
+            title=f"{prompts} × {count} responses of {'at most ' if stops else ''}{length} tokens, {title}",
+            sizes={"prompts": prompts, "group": count, "length": length}, baselines=(GENERATE,), per_token=True,
+            rounds=settings.rounds or (2 if settings.quick else 7),
+            skipped=dict.fromkeys((OURS, GENERATE, STATIC), reason) if reason else {},
+            variants={} if reason else variants(
+                settings.device, prompts, count, length, stops, static=True, compiled=settings.compiled
+            ),
+        )  # fmt: skip
+        yield measure(case, watch)
+
+
+def variants(
+    device: str, prompts: int, count: int, length: int, stops: bool, static: bool = False, compiled: bool = False
+) -> dict[str, Callable[[], Turn]]:
+    """Turns that sample ``count`` responses of at most ``length`` tokens to each of ``prompts`` problems.
+
+    Args:
+        stops: responses end at the model's stop tokens.
+        static, compiled: with ``generate``'s static cache, and with our compiled decoding, as variants of their own.
+    """
+    policy = load_policy("embedded:arithmetic", torch.device(device))
+    ids = [policy.encode(prompt) for prompt in problems(prompts)]
+    # Where the settings name no stop token, `generate` takes those of the model.
+    policy.model.generation_config.eos_token_id = sorted(policy.stop_ids) if stops else None
+    stop_ids = policy.stop_ids if stops else ()
+    found = {OURS: ours(policy, ids, count, length, stop_ids), GENERATE: generate(policy, ids, count, length, None)}
+    if static:
+        found[STATIC] = generate(policy, ids, count, length, "static")
+    if compiled:
+        found[COMPILED] = ours(policy, ids, count, length, stop_ids, compiled=True)
+    return found
+
+
+def problems(count: int) -> list[str]:
+    """Prompts of the demo's task."""
+    section = TrainConfig().task
+    task = make_task(section.name, **section.parameters)
+    return [task.training_example(0, index).prompt for index in range(count)]
+
+
+def ours(
+    policy: Policy, prompts: list[list[int]], count: int, length: int, stop_ids: Collection[int], compiled: bool = False
+) -> Callable[[], Turn]:
+    """One call of our sampler; other random numbers at every call."""
+    sampler = InProcessSampler(policy.model, stop_ids, compiled=compiled)
+    parameters = SamplingParameters(max_new_tokens=length)
+    calls = iter(range(1 << 62))
+
+    def work() -> int:
+        first = next(calls) * len(prompts)
+        requests = [Request(ids, count, first + index) for index, ids in enumerate(prompts)]
+        return sum(len(one.token_ids) for group in sampler.sample(requests, parameters) for one in group)
+
+    return lambda: timed(work, str(policy.device))
+
+
+def generate(
+    policy: Policy, prompts: list[list[int]], count: int, length: int, cache: str | None
+) -> Callable[[], Turn]:
+    """One call of ``generate`` as TRL makes it: whole prompts in, padded on the left."""
+    from transformers import GenerationConfig
+
+    model: Any = policy.model
+    width = max(len(ids) for ids in prompts)
+    tokens = torch.zeros(len(prompts), width, dtype=torch.int64)
+    mask = torch.zeros_like(tokens)
+    for row, ids in enumerate(prompts):
+        tokens[row, width - len(ids) :], mask[row, width - len(ids) :] = torch.tensor(ids), 1
+    tokens, mask = tokens.to(policy.device), mask.to(policy.device)
+    settings = GenerationConfig(
+        do_sample=True, temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=length, num_return_sequences=count,
+        pad_token_id=policy.tokenizer.pad_token_id, cache_implementation=cache,
+    )  # fmt: skip
+    ends = torch.tensor(model.generation_config.eos_token_id or [], dtype=torch.int64, device=policy.device)
+
+    def work() -> int:
+        made = model.generate(input_ids=tokens, attention_mask=mask, generation_config=settings)[:, width:]
+        stopped = torch.isin(made, ends).cumsum(1)
+        # A response's own tokens are those up to its first stop token, and that one.
+        return int((stopped - torch.isin(made, ends).int() == 0).sum())
+
+    return lambda: timed(work, str(policy.device))

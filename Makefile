@@ -90,6 +90,7 @@ base: $(VENV)/.train
 
 bench: $(VENV)/.bench
 	$(BIN)/drpo bench --out results/bench
+	$(BIN)/python benchmarks/profile_step.py --json results/bench/profile.json
 	$(BIN)/python scripts/write_bench_table.py
 
 kill-test: $(VENV)/.dev

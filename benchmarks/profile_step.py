@@ -1,10 +1,11 @@
 """Where the time of one training step goes, in per cent, on the demo's model and problems.
 
     python benchmarks/profile_step.py                       # prints the table
-    python benchmarks/profile_step.py --json results/bench/profile.json
+    python benchmarks/profile_step.py --json results/bench/profile.json   # what `make bench` does
 
 A step is a rollout batch of 16 × 8 responses with four updates, as in the demo. Clocks stand around the functions that
-do the work; time that one of them spends inside another counts for the inner one alone, so that the shares add up.
+do the work; time that one of them spends inside another counts for the inner one alone, so that the shares add up. The
+learning rate is 1e-9, so that responses keep their length and a part of the groups its differing rewards.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 
+from drpo.bench.record import describe
 from drpo.rollouts import decoding, in_process
 from drpo.run_directory import RunDirectory
 from drpo.tasks.grading import Grader
@@ -106,7 +108,7 @@ def main() -> None:
     for label, share in shares.items():
         print(f"{label:45s} {share:6.1%}")
     if arguments.json:
-        figures = {"threads": torch.get_num_threads(), "steps": arguments.steps, "seconds": seconds, "shares": shares}
+        figures = {"machine": describe(), "steps": arguments.steps, "seconds": seconds, "shares": shares}
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 

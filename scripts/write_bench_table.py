@@ -1,4 +1,4 @@
-"""Write the measured tables of README.md from results/bench/."""
+"""Write the measured tables of README.md and docs/performance.md from results/bench/."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from drpo.report.cost_curves import count
 
 ROOT = Path(__file__).resolve().parents[1]
-FILE, FOLDER = ROOT / "README.md", ROOT / "results" / "bench"
+FOLDER = ROOT / "results" / "bench"
 START, END = "<!-- bench: made by make bench -->", "<!-- end of bench -->"
 SUITES = ("kernels", "sampler", "step", "inspect", "curves")
 #: Variant → its column.
@@ -98,13 +98,31 @@ def tables(records: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def page(text: str) -> str:
-    """``text`` with the tables between its marks made anew."""
+def profile() -> str:
+    """Where a training step's time goes."""
+    record = json.loads((FOLDER / "profile.json").read_text(encoding="utf-8"))
+    machine = record["machine"]
+    lines = [
+        f"{machine['date']}, {machine['cpu']}, {count(machine['threads'], 'thread')}, torch "
+        f"{machine['packages']['torch']}: {record['seconds']:.3f} s a step, median of {record['steps']}.", "",
+        "| part of a step | share of its time |", "| --- | --- |",
+        *(f"| {label} | {share:.1%} |" for label, share in record["shares"].items()),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+#: File → what stands between its marks.
+PAGES = {ROOT / "README.md": lambda: tables(load()), ROOT / "docs" / "performance.md": profile}
+
+
+def page(file: Path, text: str) -> str:
+    """``text`` of ``file`` with what stands between its marks made anew."""
     head, _, rest = text.partition(START)
     _, _, tail = rest.partition(END)
-    return f"{head}{START}\n\n{tables(load())}\n\n{END}{tail}"
+    return f"{head}{START}\n\n{PAGES[file]()}\n\n{END}{tail}"
 
 
 if __name__ == "__main__":
-    FILE.write_text(page(FILE.read_text(encoding="utf-8")), encoding="utf-8")
-    print(FILE)
+    for file in PAGES:
+        file.write_text(page(file, file.read_text(encoding="utf-8")), encoding="utf-8")
+        print(file)

@@ -13,10 +13,16 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "write_bench_table.py"), run_name="script")
 
 
-def test_the_readme_is_what_was_measured() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.count(SCRIPT["START"]) == 1 and readme.count(SCRIPT["END"]) == 1
-    assert readme == SCRIPT["page"](readme), "run `python scripts/write_bench_table.py`"
+@pytest.mark.parametrize("file", SCRIPT["PAGES"], ids=lambda file: file.name)
+def test_the_pages_are_what_was_measured(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert text.count(SCRIPT["START"]) == 1 and text.count(SCRIPT["END"]) == 1
+    assert text == SCRIPT["page"](file, text), "run `python scripts/write_bench_table.py`"
+
+
+def test_the_profile_adds_up() -> None:
+    record = json.loads((ROOT / "results" / "bench" / "profile.json").read_text(encoding="utf-8"))
+    assert sum(record["shares"].values()) == pytest.approx(1.0) and min(record["shares"].values()) >= 0.0
 
 
 @pytest.mark.parametrize("suite", SCRIPT["SUITES"])

@@ -20,7 +20,8 @@ from drpo.train.rollout import Sample
 
 PROMPTS = [[5, 6, 7, 8, 9], [4], [10, 11, 12]]
 RESPONSES = {0: [[8, 9], [8, 2, 2, 11, 0], [3]], 1: [[3, 2, 7, 0], [14]], 2: [[13, 5]]}
-ADVANTAGES = [0.7, -1.2, 0.4, 1.1, -0.6, -0.3]
+#: One sequence of a group and all of another have no advantage.
+ADVANTAGES = [0.7, 0.0, -0.7, 1.1, -1.1, 0.0]
 TEMPERATURE = 0.8
 
 
@@ -87,7 +88,11 @@ def gradients(policy: Policy) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+#: With a penalty that knows no advantage.
+UNWEIGHTED = "{name: drpo, advantage_weighted: false}"
+
+
+@pytest.mark.parametrize("name", [*OBJECTIVES, UNWEIGHTED])
 @pytest.mark.parametrize("budget", [10_000, 12])
 def test_every_objective(policy: Policy, name: str, budget: int) -> None:
     config, _ = load_config(None, [f"objective={name}", f"micro_batch_tokens={budget}", f"temperature={TEMPERATURE}",
@@ -102,6 +107,27 @@ def test_every_objective(policy: Policy, name: str, budget: int) -> None:
     # The model normalises in float32.
     assert loss == pytest.approx(right_loss, rel=1e-5, abs=1e-7)
     assert float((ours - right).abs().max()) <= 2e-5 * float(right.abs().max())
+
+
+def test_what_has_no_advantage_is_measured_without_a_backward_pass(policy: Policy) -> None:
+    given, differentiated = samples(policy, 0), []
+    states = policy.response_states
+
+    def spy(sequences: list[Any]) -> torch.Tensor:
+        differentiated.append((len(sequences), torch.is_grad_enabled()))
+        return states(sequences)
+
+    for advantages, expected in (
+        (ADVANTAGES, [(4, True), (2, False)]), ([0.0] * 6, [(6, True)]), ([1.0] * 6, [(6, True)])
+    ):  # fmt: skip
+        differentiated.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(policy, "response_states", spy)
+            _, batch, order = accumulate_gradient(policy, drpo.make_objective("drpo"), given, advantages,
+                                                  load_config(None, [])[0])  # fmt: skip
+        assert differentiated == expected and sorted(order) == [0, 1, 2, 3, 4, 5]
+        assert not batch.logprobs.requires_grad and all(p.grad is not None for p in policy.model.parameters())
+        policy.model.zero_grad(set_to_none=True)
 
 
 def test_which_way_the_loss_comes(policy: Policy) -> None:

@@ -129,7 +129,8 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, *upstream: torch.Tensor):
         if torch.is_grad_enabled():  # create_graph=True: a part of the second derivative would be missing
             raise RuntimeError("the chunked backend of token_logprobs has no second derivative; use 'reference'")
-        work = Chunks(*ctx.saved_tensors, ctx.temperature, ctx.needs_input_grad[:2])
+        hidden, weight, targets = ctx.saved_tensors
+        work = Chunks(hidden, weight, targets, ctx.temperature, ctx.needs_input_grad[:2])
         work.differentiate(lambda rows, _: upstream[0][rows])
         return *work.gradients(), None, None
 

@@ -36,31 +36,35 @@ def accumulate_gradient(
     Raises:
         DataError: log π or log μ of a token is not finite or positive.
     """
-    parts = split(policy, samples, config)
-    order = [row for rows in parts for row in rows]
     tokens = sum(len(sample.response.token_ids) for sample in samples)
     denominator = tokens if config.aggregation == "token_mean" else len(samples)
     reduction: dict[str, Any] = {"mode": config.aggregation, "denominator": denominator, "horizon": config.horizon}
 
     def batch_of(rows: Sequence[int]) -> TokenBatch:
-        part = [samples[row] for row in rows]
-        return token_batch(policy, part, [advantages[row] for row in rows], config.temperature)
+        return token_batch(policy, *pick(samples, advantages, rows), config.temperature)
 
     def loss_of(batch: TokenBatch) -> torch.Tensor:
         return aggregate(objective(batch).loss, batch, **reduction)
 
+    pushing, idle = split_idle(objective, advantages)
+    parts = split(policy, samples, pushing, config)
     if objective.sequence_local or len(parts) == 1:
         losses, seen = [], []
         for rows in parts:
             if can_fuse(policy, objective):
-                part = [samples[row] for row in rows], [advantages[row] for row in rows]
-                loss, batch = fused(policy, objective, *part, config.temperature, reduction)
+                loss, batch = fused(policy, objective, *pick(samples, advantages, rows), config.temperature, reduction)
             else:
                 batch = batch_of(rows)
                 loss = loss_of(batch)
             loss.backward()
             losses.append(loss.detach())
             seen.append(batch)
+        idle_parts = split(policy, samples, idle, config)
+        with torch.no_grad():
+            for rows in idle_parts:
+                seen.append(batch_of(rows))
+                losses.append(loss_of(seen[-1]))
+        order = [row for rows in parts + idle_parts for row in rows]
         return float(torch.stack(losses).sum()), concatenate(seen), order
     with torch.no_grad():
         whole = concatenate([batch_of(rows) for rows in parts])
@@ -72,7 +76,26 @@ def accumulate_gradient(
         values = [getattr(batch, field) for field in slopes]
         torch.autograd.backward(values, [slope[start:end] for slope in slopes.values()])
         start = end
-    return loss, whole, order
+    return loss, whole, [row for rows in parts for row in rows]
+
+
+def split_idle(objective: Objective, advantages: Sequence[float]) -> tuple[list[int], list[int]]:
+    """Rows that have a gradient, and those that are only measured.
+
+    The gradient of a homogeneous objective is proportional to the advantages it is given, so that a sequence without
+    one (all rewards of its group were equal) has none.
+    """
+    rows = list(range(len(advantages)))
+    if not (objective.homogeneous and objective.sequence_local and any(advantages)):
+        return rows, []
+    return [row for row in rows if advantages[row]], [row for row in rows if not advantages[row]]
+
+
+def pick(
+    samples: Sequence[Sample], advantages: Sequence[float], rows: Sequence[int]
+) -> tuple[list[Sample], list[float]]:
+    """The ``rows`` of both."""
+    return [samples[row] for row in rows], [advantages[row] for row in rows]
 
 
 def differentiate(
@@ -106,16 +129,18 @@ def micro_batch_tokens(policy: Policy, config: TrainConfig) -> int:
     return config.micro_batch_tokens or (1536 if policy.device.type == "cpu" else 16_384)
 
 
-def split(policy: Policy, samples: Sequence[Sample], config: TrainConfig) -> list[list[int]]:
-    """Rows of ``samples`` in micro-batches."""
-    return micro_batches(sequences_of(samples), micro_batch_tokens(policy, config), policy.shares_prompts)
+def split(policy: Policy, samples: Sequence[Sample], rows: Sequence[int], config: TrainConfig) -> list[list[int]]:
+    """``rows`` of ``samples`` in micro-batches."""
+    sequences = sequences_of([samples[row] for row in rows])
+    parts = micro_batches(sequences, micro_batch_tokens(policy, config), policy.shares_prompts)
+    return [[rows[index] for index in part] for part in parts]
 
 
 @torch.no_grad()
 def with_proximal_logprobs(policy: Policy, samples: Sequence[Sample], config: TrainConfig) -> list[Sample]:
     """``samples`` with log π_old, which the policy gives them at its present weights: those that sampled them."""
     done = list(samples)
-    for rows in split(policy, samples, config):
+    for rows in split(policy, samples, range(len(samples)), config):
         sequences = sequences_of([samples[row] for row in rows])
         logprobs, _ = policy.response_logprobs(sequences, config.temperature)
         lengths = [len(sequence.token_ids) for sequence in sequences]

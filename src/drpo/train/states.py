@@ -92,6 +92,8 @@ def micro_batches(sequences: Sequence[Sequences], max_tokens: int, shares_prompt
 
     Of two orders the one with less to compute: sequences of like length together, or those of one prompt.
     """
+    if not sequences:
+        return []
     _, prompt_of_row = _distinct([sequence.prompt_ids for sequence in sequences])
     lengths = [(len(sequence.token_ids) if shares_prompts else 0, len(sequence)) for sequence in sequences]
     by_length = sorted(range(len(sequences)), key=lambda row: lengths[row])

@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bench kill-test figures clean test-trl test-tinker test-skyrl parity test-verl test-verl-e2e
+.PHONY: help demo test lint base bench kill-test figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
 	@echo "make test    install, then run the tests"
 	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl   the plug-ins, each with its real host"
+	@echo "make test-track  the trackers, each with its real package"
 	@echo "make parity  measure the plug-ins' gradients against ours again, and write the table of docs/integrations"
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   kernels, sampler, training step and inspect against what people use instead (about ten minutes)"
@@ -31,6 +32,10 @@ $(VENV)/.dev: $(VENV)/.train
 
 $(VENV)/.trl: $(VENV)/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,trl]'
+	@touch $@
+
+$(VENV)/.track: $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,track]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.trl
@@ -57,6 +62,9 @@ demo: $(VENV)/.train
 
 test: $(VENV)/.dev
 	$(BIN)/pytest -n 2
+
+test-track: $(VENV)/.track
+	$(BIN)/pytest tests/trackers
 
 test-trl: $(VENV)/.trl
 	$(BIN)/pytest tests/hosts/trl

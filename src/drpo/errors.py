@@ -32,6 +32,10 @@ class MismatchError(DrpoError, RuntimeError):
     """The behaviour log-probabilities are not those of the policy being trained."""
 
 
+class TrackingError(DrpoError, RuntimeError):
+    """A tracker cannot start."""
+
+
 class DrpoWarning(UserWarning):
     """A setting that works but does not do what its name suggests."""
 

@@ -8,6 +8,7 @@
     checkpoints/         step-NNNNNN/ each
     report.html
     inspection.html      what `drpo inspect` found in tokens/
+    tensorboard/ wandb/  what those trackers keep here
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ LAYERS = {
     "tasks": 3,
     "rollouts": 3,
     "doctor": 3,
+    "trackers": 3,
     "train": 4,
     "lab": 5,
     "bench": 5,

@@ -43,6 +43,8 @@ def train(
 
       drpo train model=DIR task=jsonl task.path=FILE steps=200
 
+      drpo train 'trackers=[tensorboard,wandb]' project=mine
+
       drpo train --resume runs/2026-01-01-120000-drpo
     """
     from drpo.cli.train import run_train

@@ -15,6 +15,7 @@ from drpo.aggregation import Mode
 from drpo.errors import ConfigError, suggest
 from drpo.objectives import Objective, make_objective
 from drpo.rollouts import SamplingParameters
+from drpo.trackers import TRACKERS
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -92,6 +93,12 @@ class TrainConfig(BaseModel):
     log_tokens_share: float = Field(
         default=1.0, gt=0, le=1, description="share of the responses that log_tokens keeps, drawn at random"
     )
+    trackers: list[str] = Field(
+        default=[], description="any of tensorboard, trackio, wandb; they get the figures of metrics.jsonl too"
+    )
+    project: str | None = Field(
+        default=None, min_length=1, description="what trackio and wandb file the run under; default: drpo"
+    )
     grading_time_limit: float = Field(default=10.0, gt=0, description="seconds for one reward")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, …")
 
@@ -99,6 +106,21 @@ class TrainConfig(BaseModel):
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _one_alone(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("trackers")
+    @classmethod
+    def _known_once(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in TRACKERS:
+                raise ValueError(f"unknown tracker {name!r}.{suggest(name, TRACKERS)}")
+        if len(set(names)) < len(names):
+            raise ValueError("a tracker is named twice")
+        return names
 
     @model_validator(mode="after")
     def _together(self) -> TrainConfig:
@@ -109,6 +131,9 @@ class TrainConfig(BaseModel):
         if self.log_tokens_share < 1 and not self.log_tokens:
             raise ValueError(f"log_tokens_share={self.log_tokens_share} would be ignored: set log_tokens=true as well, "
                              "or leave it out.")
+        if self.project is not None and not {"trackio", "wandb"} & set(self.trackers):
+            raise ValueError(f"project={self.project!r} would be ignored: it is for trackio and wandb, and trackers is "
+                             f"{self.trackers}. Add one of them, or leave project out.")
         self.make_objective()
         self.sampling()
         return self

@@ -17,6 +17,7 @@ from drpo.rollouts import InProcessSampler
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
+from drpo.trackers import make_trackers
 from drpo.train.checkpoint import Progress, find_checkpoint, restore, save_checkpoint
 from drpo.train.config import TrainConfig
 from drpo.train.evaluate import evaluate
@@ -27,6 +28,7 @@ from drpo.train.policy import load_policy
 from drpo.train.rollout import Rollout, roll_out
 from drpo.train.seeds import derive_seed
 from drpo.train.token_log import TokenLog
+from drpo.train.tracking import start_tracking
 from drpo.train.update import update_policy
 
 
@@ -48,24 +50,33 @@ def train(
     if run.exists() and not resume:
         raise CheckpointError(f"{run.path} already holds a run. Continue it with `drpo train --resume {run.path}`, or "
                               "choose another --out.")
+    trackers = make_trackers(config.trackers)  # a missing package is told before a model is loaded
     trainer = Trainer(config, run, observer or Observer(), resume)
     if resume:
         manifest = continued_manifest(run.read_manifest())
     else:
         loss = loss_path(trainer.policy, trainer.objective, config)
         manifest = new_manifest(config, trainer.policy.device, loss)
+    trainer.observer = start_tracking(
+        trackers, config, run, manifest["run_id"], trainer.observer, trainer.progress.step, resume
+    )
     run.create(config.resolved(), manifest)
+
+    def end(status: str, failure: str | None = None) -> None:
+        run.write_manifest(ended_manifest(manifest, status, failure))
+        trainer.observer.on_end(status)
+
     try:
         with Grader(trainer.task, config.grading_time_limit) as trainer.grader:
             summary = trainer.run_steps(stop_requested)
     except KeyboardInterrupt:
-        run.write_manifest(ended_manifest(manifest, "interrupted"))
+        end("interrupted")
         raise
     except Exception as error:
         message = str(error) if isinstance(error, DrpoError) else f"{type(error).__name__}: {error}"
-        run.write_manifest(ended_manifest(manifest, "failed", message))
+        end("failed", message)
         raise
-    run.write_manifest(ended_manifest(manifest, summary.status))
+    end(summary.status)
     return summary
 
 

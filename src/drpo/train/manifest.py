@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +25,7 @@ def new_manifest(config: TrainConfig, device: torch.device, loss: str) -> dict[s
     """Seed, command, versions, device and how the loss is computed, of a run that starts now."""
     return {
         "status": "running",
+        "run_id": new_run_id(),
         "seed": config.seed,
         "command": ["drpo", *sys.argv[1:]],
         "started": now(),
@@ -36,7 +38,13 @@ def new_manifest(config: TrainConfig, device: torch.device, loss: str) -> dict[s
 
 def continued_manifest(before: dict[str, Any]) -> dict[str, Any]:
     """The manifest of a run that goes on: how it ended last time no longer holds."""
-    return {key: value for key, value in before.items() if key not in ("ended", "failure")} | {"status": "running"}
+    kept = {key: value for key, value in before.items() if key not in ("ended", "failure")}
+    return {"run_id": new_run_id(), **kept, "status": "running"}
+
+
+def new_run_id() -> str:
+    """What trackers know a run by, wherever its directory is moved."""
+    return secrets.token_hex(4)
 
 
 def ended_manifest(before: dict[str, Any], status: str, failure: str | None = None) -> dict[str, Any]:

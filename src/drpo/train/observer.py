@@ -37,3 +37,6 @@ class Observer:
 
     def on_note(self, text: str) -> None:
         """Something the user should know."""
+
+    def on_end(self, status: str) -> None:
+        """The run ended as ``finished``, ``interrupted`` or ``failed``, and its manifest says so."""

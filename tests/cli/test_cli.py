@@ -55,7 +55,7 @@ def test_help_is_quick_and_needs_no_torch() -> None:
     assert min(seconds) < 0.5
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "report", "inspect", "objectives", "bench"])
+@pytest.mark.parametrize("command", ["train", "eval", "filter", "report", "inspect", "objectives", "bench"])
 def test_every_command_has_help(command: str) -> None:
     result = drpo(command, "--help")
     assert result.returncode == 0 and "Usage: drpo" in result.stdout

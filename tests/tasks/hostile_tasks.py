@@ -91,6 +91,23 @@ class HostileTask:
         return float(module in sys.modules)
 
 
+class PreparedTask(HostileTask):
+    """Rewards 1.0 once it was prepared, in this process, exactly once."""
+
+    prepared = 0
+
+    def prepare_grading(self) -> None:
+        self.prepared += 1
+
+    def reward(self, example: Example, text: str) -> Any:
+        return float(self.prepared == 1)
+
+
+class CannotBePrepared(HostileTask):
+    def prepare_grading(self) -> None:
+        raise RuntimeError("no library")
+
+
 class CannotBePickled(HostileTask):
     def __reduce__(self) -> Any:
         raise TypeError("holds an open file")

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_tasks import CannotBeLoaded, CannotBePickled, EndsWhileLoading, HostileTask
+from hostile_tasks import (
+    CannotBeLoaded,
+    CannotBePickled,
+    CannotBePrepared,
+    EndsWhileLoading,
+    HostileTask,
+    PreparedTask,
+)
 from process_checks import ends
 
 from drpo.errors import ConfigError, DataError, TaskError
@@ -91,13 +98,55 @@ def test_the_limit_is_for_each_response_and_not_for_all(shared: Grader) -> None:
     assert grade(shared, *["pause 0.1"] * 15) == [Grade(1.0)] * 15
 
 
+def test_workers_share_the_responses_and_one_that_hangs_holds_up_none() -> None:
+    texts = ["w " * (i % 10 + 1) for i in range(1000)]
+    texts[3] = texts[500] = texts[501] = "sleep"
+    texts[700] = "exit"
+    with Grader(HostileTask(), time_limit=LIMIT, workers=2) as grader:
+        before = time.monotonic()
+        grades = grade(grader, *texts)
+        assert time.monotonic() - before < 3 * LIMIT + 5
+        assert grader.restarts == 4
+        # While one process hung and the next was loaded, the other had graded the rest.
+        before = time.monotonic()
+        assert grade(grader, "sleep", *["one"] * 200) == [
+            Grade(None, "no reward within 1 s; process ended"), *[Grade(0.1)] * 200]
+        assert LIMIT <= time.monotonic() - before < LIMIT + 0.5
+    hung, ended = "no reward within 1 s; process ended", "the grading process exited with status 7"
+    failures = {3: hung, 500: hung, 501: hung, 700: ended}
+    expected = [Grade(None, failures[i]) if i in failures else Grade((i % 10 + 1) / 10) for i in range(1000)]
+    assert grades == expected
+
+
+def test_workers_hang_side_by_side() -> None:
+    with Grader(HostileTask(), time_limit=LIMIT, workers=3) as grader:
+        before = time.monotonic()
+        assert all(grade.failure for grade in grade(grader, *["sleep"] * 3))
+        assert time.monotonic() - before < 2 * LIMIT
+
+
+def test_a_hang_is_ended_in_time_while_another_one_has_longer_to_go() -> None:
+    with Grader(HostileTask(), time_limit=2.0, workers=2) as grader:
+        before = time.monotonic()
+        grades = grade(grader, "sleep", "pause 1.6", "sleep", "pause 1.8")
+        seconds = time.monotonic() - before
+    assert [g.reward for g in grades] == [None, 1.0, None, 1.0]
+    assert seconds < 5  # the first ends at 2, its successor begins there; from 3.6 on it would take 5.4
+
+
+def test_a_process_is_prepared_before_it_grades() -> None:
+    with Grader(PreparedTask(), workers=2) as grader:
+        assert grade(grader, *["one"] * 10) == [Grade(1.0)] * 10
+    with pytest.raises(TaskError, match="cannot load the task: RuntimeError: no library"), Grader(CannotBePrepared()):
+        pass
+
+
 def test_a_process_that_ends_between_batches_is_replaced(shared: Grader, tmp_path: Path) -> None:
     grade(shared, f"write_pid {tmp_path / 'pid'}")
     pid = int((tmp_path / "pid").read_text())
-    restarts, process = shared.restarts, shared._process
-    assert process is not None
+    restarts, process = shared.restarts, shared._seats[0].process
     os.kill(pid, 9)
-    while process.idle():  # its end is seen a moment later
+    while process.running():  # its end is seen a moment later
         time.sleep(0.01)
     assert grade(shared, "one") == [Grade(0.1)]
     assert shared.restarts == restarts + 1
@@ -126,11 +175,11 @@ def test_long_responses_and_an_interrupted_batch(shared: Grader, monkeypatch: py
     assert [g.failure for g in grade(shared, *["give true " + long] * 4)] == [
         "TypeError: HostileTask._give() takes 2 positional arguments but 400002 were given"] * 4
 
-    def interrupt(self: Any, seconds: float) -> None:
+    def interrupt(self: Any, line: bytes) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("drpo.tasks.grading_process.GradingProcess.receive", interrupt)
+        patch.setattr("drpo.tasks.grading_process.GradingProcess.reply", interrupt)
         with pytest.raises(KeyboardInterrupt):
             grade(shared, "one", "one")
     # The replies of the interrupted batch are not those of the next.
@@ -148,6 +197,11 @@ def test_the_process_ends_with_the_context(tmp_path: Path) -> None:
 def test_time_limits(limit: float) -> None:
     with pytest.raises(ConfigError, match=f"positive number of seconds, got {limit}"):
         Grader(HostileTask(), time_limit=limit)
+
+
+def test_there_is_a_worker() -> None:
+    with pytest.raises(ConfigError, match="number of grading processes, 1 or more; got 0"):
+        Grader(HostileTask(), workers=0)
 
 
 def test_one_response_for_each_example(shared: Grader) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import queue
 import signal
 import subprocess
 import sys
@@ -47,10 +48,12 @@ def parent(tmp_path: Path, *texts: str) -> tuple[subprocess.Popen[str], int]:
 
 
 def test_a_closed_pipe_ends_the_grading_process_while_a_reward_runs(tmp_path: Path) -> None:
-    process = GradingProcess(pickle.dumps(HostileTask()))
-    texts = (f"write_pid {tmp_path / 'pid'}", "sleep")
-    process.send([pickle.dumps((Example(prompt="", answer=""), text)) for text in texts])
-    assert process.receive(20) == {"reward": 1.0, "failure": None}
+    arrivals: queue.SimpleQueue[tuple[GradingProcess, bytes]] = queue.SimpleQueue()
+    process = GradingProcess(pickle.dumps(HostileTask()), arrivals)
+    process.check_ready(arrivals.get(timeout=20)[1])
+    for text in (f"write_pid {tmp_path / 'pid'}", "sleep"):
+        process.send(pickle.dumps((Example(prompt="", answer=""), text)))
+    assert process.reply(arrivals.get(timeout=20)[1]) == {"reward": 1.0, "failure": None}
     process._stdin.close()
     assert ends(int((tmp_path / "pid").read_text()))
     process.kill()

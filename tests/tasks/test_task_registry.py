@@ -29,7 +29,7 @@ def test_importing_the_tasks_is_light() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("coppy", r"unknown task 'coppy'\. Did you mean 'copy'\? Known: copy, jsonl, python:<module>"),
+        ("coppy", r"unknown task 'coppy'\. Did you mean 'copy'\? Known: copy, jsonl, math, python:<module>"),
         ("", "unknown task ''"),
         ("reasoning_gym", "needs a data set: reasoning_gym:<dataset>, for instance reasoning_gym:chain_sum"),
         ("reasoning_gym:", "needs a data set"),

@@ -253,8 +253,8 @@ def test_the_page_names_every_figure(copyist: Path, tmp_path: Path, fakes: Any) 
     logged = {name for record in existing for name in flat_scalars(record)}
     table = re.findall(r"^\| (`.*?) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     documented = {
-        name.replace("OBJECTIVE", objective)
-        for row in table for name in re.findall(r"`([^`]+)`", row) for objective in OTHERS
+        name.replace("OBJECTIVE", objective).replace("/K/", f"/{k}/")
+        for row in table for name in re.findall(r"`([^`]+)`", row) for objective in OTHERS for k in (1, 2)
     }  # fmt: skip
     assert documented == logged
 

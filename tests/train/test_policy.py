@@ -87,6 +87,7 @@ def test_a_chat_template_is_used_where_there_is_one() -> None:
     turns = "{% for m in messages %}:{{ m.content }}{% endfor %}"
     letters.chat_template = turns + "{% if add_generation_prompt %}:{% endif %}"
     assert policy.decode(policy.encode("ab")) == ":ab:"
+    assert policy.decode(policy.encode("ab", chat=False)) == "ab"
 
 
 def test_every_stop_token_counts(copyist: Path, tmp_path: Path) -> None:

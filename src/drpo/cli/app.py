@@ -43,6 +43,8 @@ def train(
 
       drpo train model=DIR task=jsonl task.path=FILE steps=200
 
+      drpo train model=DIR task=math task.path=TRAIN.parquet task.heldout_path=AIME.jsonl
+
       drpo train 'trackers=[tensorboard,wandb]' project=mine
 
       drpo train --resume runs/2026-01-01-120000-drpo
@@ -66,17 +68,54 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure sampled accuracy on held-out problems.
+    """Measure sampled accuracy on held-out problems: avg@k and unbiased pass@k, k up to eval_samples, with intervals.
 
     Examples:
 
       drpo eval runs/2026-01-01-120000-drpo eval_samples=8
 
       drpo eval embedded:arithmetic eval_examples=256
+
+      drpo eval DIR task=math task.path=TRAIN.parquet task.heldout_path=AIME.jsonl eval_samples=16
     """
     from drpo.cli.evaluate import run_evaluate
 
     run_evaluate(source, settings or [], as_json)
+
+
+@app.command("filter")
+def filter_problems(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|MODEL",
+            help="What answers: a run's newest checkpoint, a Hugging Face directory, or embedded:NAME.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The JSONL file to write; it must not exist.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[key.sub=value]...", help="The task (math or jsonl), and more.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Responses to each problem.")] = 8,
+    above: Annotated[float, typer.Option(min=0, max=1, help="Keep problems solved more often than this.")] = 0.0,
+    below: Annotated[float, typer.Option(min=0, max=1, help="Keep problems solved less often than this.")] = 1.0,
+    problems: Annotated[
+        int | None, typer.Option(min=1, help="Look at the first so many training problems. Default: all.")
+    ] = None,
+) -> None:
+    """Keep the training problems that a policy solves sometimes: each is sampled, and written with its solve rate.
+
+    Tasks math and jsonl read what it writes.
+
+    Examples:
+
+      drpo filter DIR task=math task.path=TRAIN.parquet --out sometimes.jsonl
+
+      drpo filter DIR task=math task.path=TRAIN.parquet --samples 16 --above 0.1 --below 0.9 --out medium.jsonl
+    """
+    from drpo.cli.filter import run_filter
+
+    run_filter(source, settings or [], out, samples, (above, below), problems)
 
 
 @app.command()

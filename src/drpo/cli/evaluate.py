@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -22,12 +23,12 @@ from drpo.train.policy import load_policy
 def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
     """Evaluate a run's newest checkpoint or a model, and print the result."""
     console = Console()
-    config, model = _resolve(source, settings, Console(stderr=True))
+    config, model = resolve_source(source, settings, Console(stderr=True))
     task = make_task(config.task.name, **config.task.parameters)
     examples = task.heldout_examples(config.eval_examples)
     policy = load_policy(model, pick_device(config.device))
     sampler = InProcessSampler(policy.model, policy.stop_ids, compiled=config.compiled_sampler)
-    with Grader(task, config.grading_time_limit) as grader:
+    with Grader(task, config.grading_time_limit, config.grading_workers) as grader:
         record, _ = evaluate(
             policy, sampler, grader, examples, config.eval_samples, config.sampling(), config.seed
         )
@@ -42,10 +43,24 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
         f"{record['failed_rewards']} rewards failed",
         highlight=False, soft_wrap=True,
     )
+    for name, rate in _rates(record):
+        console.print(f"{name} {rate['mean']:.3f}  95 % interval {rate['low']:.3f} to {rate['high']:.3f}, over "
+                      f"{rate['problems']} problems", highlight=False, soft_wrap=True)
 
 
-def _resolve(source: str, settings: list[str], notes: Console) -> tuple[TrainConfig, str]:
-    """The configuration and the model directory that ``source`` means."""
+def _rates(record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """avg@k, then pass@k for every k above 1 (pass@1 is avg@k)."""
+    average = record["avg_at_k"]
+    first = [] if average is None else [(f"avg@{average['k']}", average)]
+    return first + [(f"pass@{k}", rate) for k, rate in record["pass_at_k"].items() if k != "1"]
+
+
+def resolve_source(source: str, settings: list[str], notes: Console) -> tuple[TrainConfig, str]:
+    """The configuration and the model directory that ``source`` (a run's directory or a model) means.
+
+    Raises:
+        CheckpointError: the run has no checkpoint.
+    """
     run = RunDirectory(Path(source))
     if not run.exists():
         config, _ = load_config(None, [*settings, f"model={source}"])

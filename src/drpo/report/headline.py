@@ -56,7 +56,7 @@ def _result(history: History) -> str:
     counts = "".join(map(_counts, shown, DOTS))
     return (
         f"<p class='result'>{numbers}</p><p class='soft'>held-out accuracy {when}</p>{_intervals(shown)}"
-        f"<div class='counts'>{counts}</div>{_samples_note(shown)}"
+        f"<div class='counts'>{counts}</div>{_samples_note(shown)}{_pass_rates(shown[-1])}"
     )
 
 
@@ -74,12 +74,26 @@ def _counts(record: Record, dot: str) -> str:
 
 def _samples_note(shown: list[Record]) -> str:
     samples, examples = value_of(shown[-1], "samples"), value_of(shown[-1], "examples")
-    if not samples or not examples or samples <= examples:
+    over_problems = value_of(shown[-1], "avg_at_k.low") is not None
+    if over_problems or not samples or not examples or samples <= examples:
         return ""
     return (
         f"<p class='soft'>{plain(samples / examples)} samples for each of {plain(examples)} prompts; the "
         "Wilson interval takes them as independent, so it is too narrow for new prompts.</p>"
     )
+
+
+def _pass_rates(record: Record) -> str:
+    """pass@k of the last evaluation for every k above 1, each with its interval."""
+    rates = record.get("pass_at_k")
+    parts = []
+    for k in rates if isinstance(rates, dict) else ():
+        mean, low, high = (value_of(record, f"pass_at_k.{k}.{part}") for part in ("mean", "low", "high"))
+        if k.isdigit() and k != "1" and mean is not None and low is not None and high is not None:
+            parts.append(f"pass@{k} {percent(mean)} ({percent(round(low, 3))} to {percent(round(high, 3))})")
+    if not parts:
+        return ""
+    return f"<p class='soft'>After step {record['step']}: {', '.join(parts)}; 95 % intervals over problems.</p>"
 
 
 def _intervals(shown: list[Record]) -> str:

@@ -148,7 +148,10 @@ def time_by_part(history: History) -> dict[str, float]:
 
 
 def accuracy_interval(record: Record) -> tuple[float, float] | None:
-    """The 95 % Wilson interval of an evaluation; None without sound counts."""
+    """The 95 % interval of an evaluation: the recorded one, over problems, or Wilson's of the counts; None without."""
+    low, high = value_of(record, "avg_at_k.low"), value_of(record, "avg_at_k.high")
+    if low is not None and high is not None and 0 <= low <= high <= 1:
+        return low, high
     correct, samples = value_of(record, "correct"), value_of(record, "samples")
     if correct is None or samples is None or samples < 1 or not 0 <= correct <= samples:
         return None

@@ -9,15 +9,20 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One problem. ``data`` is whatever its task needs to grade it (picklable)."""
+    """One problem. ``data`` is whatever its task needs to grade it (picklable).
+
+    ``chat`` says how a model gets the prompt: as a user's turn in the tokenizer's chat template, where it has one; or,
+    if False, as plain text to be continued.
+    """
 
     prompt: str
     answer: str
     data: Mapping[str, Any] = field(default_factory=dict)
+    chat: bool = True
 
 
 class Task(Protocol):
-    """Problems and their grading. A task is picklable: grading runs in a process of its own.
+    """Problems and their grading. A task is picklable: grading runs in processes of its own.
 
     The two sides never share a prompt: whatever seed and index, no training example is a held-out one.
     """

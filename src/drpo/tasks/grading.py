@@ -1,9 +1,13 @@
-"""Grading in a process that can be killed: no reward function can stop, hang or end a run."""
+"""Grading in processes that can be killed: no reward function can stop, hang or end a run."""
 
 from __future__ import annotations
 
 import math
 import pickle
+import queue
+import threading
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -11,7 +15,7 @@ from typing import Self
 
 from drpo.errors import ConfigError, DataError, TaskError
 from drpo.tasks.base import Example, Task
-from drpo.tasks.grading_process import Died, GradingProcess, TimedOut
+from drpo.tasks.grading_process import START_LIMIT, Died, GradingProcess
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,35 +26,60 @@ class Grade:
     failure: str | None = None
 
 
+@dataclass(slots=True)
+class _Seat:
+    """A grading process and what it is at: loading the task, idle, or a job that ends by ``deadline``."""
+
+    process: GradingProcess
+    deadline: float
+    ready: bool = False
+    job: int | None = None
+
+    def free(self) -> bool:
+        return self.ready and self.job is None
+
+
 class Grader:
-    """Grades responses with ``task.reward`` in one process of its own.
+    """Grades responses with ``task.reward`` in processes of its own.
 
     A reward that raises or is no number in [0, 1] is a failure of that response. One that takes too long, or
-    ends its process, is too; a new process then grades the rest. Use it from one thread (on Linux the
-    process ends with the thread that started it), as a context manager::
+    ends its process, is too; a new process takes the place of that one while the others go on. Use it from one
+    thread (on Linux the processes end with the thread that started them), as a context manager::
 
-        with Grader(task) as grader:
+        with Grader(task, workers=2) as grader:
             grades = grader.grade(examples, texts)
 
     Args:
-        task: picklable, of a class that can be imported.
+        task: picklable, of a class that can be imported. If it has a method ``prepare_grading()``, every process
+            calls that once before it grades: to import what is slow to import, or to bound its own memory.
         time_limit: seconds that one response may take.
+        workers: how many processes, ≥ 1.
 
     Raises:
-        ConfigError: the time limit is not a positive number.
+        ConfigError: the time limit is not a positive number, or there is no worker.
         TaskError: the task cannot be pickled.
     """
 
-    def __init__(self, task: Task, time_limit: float = 10.0):
+    def __init__(self, task: Task, time_limit: float = 10.0, workers: int = 1):
         if not 0 < time_limit < math.inf:
             raise ConfigError(f"time_limit must be a positive number of seconds, got {time_limit!r}")
+        if workers < 1:
+            raise ConfigError(f"workers is the number of grading processes, 1 or more; got {workers!r}")
         self.time_limit = time_limit
+        self.workers = workers
         self._starts = 0
         self._task = _pickled_task(task)
-        self._process: GradingProcess | None = None
+        self._seats: list[_Seat] = []
+        self._arrivals: queue.SimpleQueue[tuple[GradingProcess, bytes]] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
-        self._running()
+        try:
+            self._start()
+            while not all(seat.ready for seat in self._seats):
+                self._await_event([])
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -59,11 +88,11 @@ class Grader:
 
     @property
     def restarts(self) -> int:
-        """How often the process was started again."""
-        return max(0, self._starts - 1)
+        """How often a process was started again."""
+        return max(0, self._starts - self.workers)
 
     def grade(self, examples: Sequence[Example], texts: Sequence[str]) -> list[Grade]:
-        """The grade of each response, in order. Starts the process if none is running.
+        """The grade of each response, in order. Starts the processes if none are running.
 
         Args:
             examples: [B], what was asked.
@@ -71,53 +100,93 @@ class Grader:
 
         Raises:
             DataError: the two lengths differ.
-            TaskError: an example cannot be pickled, or the process cannot load the task.
+            TaskError: an example cannot be pickled, or a process cannot load the task.
         """
         if len(examples) != len(texts):
             raise DataError(f"grading needs one response for each example, got {len(texts)} responses for "
                             f"{len(examples)} examples")
         jobs = [_pickled_job(example, text) for example, text in zip(examples, texts, strict=True)]
-        grades: list[Grade] = []
+        grades: list[Grade | None] = [None] * len(jobs)
+        waiting = deque(enumerate(jobs))
         try:
-            while len(grades) < len(jobs):
-                grades += self._grade_until_failure(jobs[len(grades):])
+            self._start()
+            while waiting or any(seat.job is not None for seat in self._seats):
+                for seat in self._seats:
+                    if waiting and seat.free():
+                        self._give(seat, *waiting.popleft())
+                self._await_event(grades)
         except BaseException:
             # Replies of this batch that are still to come must not be taken for those of the next.
             self.close()
             raise
-        return grades
+        assert all(grades)
+        return [grade for grade in grades if grade is not None]
 
     def close(self) -> None:
-        """End the process. Another call of ``grade`` starts a new one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
+        """End the processes. Another call of ``grade`` starts new ones."""
+        for seat in self._seats:
+            seat.process.kill()
+        self._seats = []
 
-    def _grade_until_failure(self, jobs: list[bytes]) -> list[Grade]:
-        """The grades of all jobs, or of those up to one at which the process had to be ended."""
-        process = self._running()
-        process.send(jobs)
-        grades: list[Grade] = []
-        while len(grades) < len(jobs):
-            try:
-                reply = process.receive(self.time_limit)
-                grades.append(Grade(reply["reward"], reply["failure"]))
-            except TimedOut:
-                self.close()
-                return [*grades, Grade(None, f"no reward within {self.time_limit:g} s; process ended")]
-            except Died as death:
-                self.close()
-                return [*grades, Grade(None, str(death))]
-        return grades
+    def _start(self) -> None:
+        """Every seat has a process, those that ended between two batches included."""
+        for seat in [seat for seat in self._seats if seat.free() and not seat.process.running()]:
+            self._replace(seat)
+        while len(self._seats) < self.workers:
+            self._seats.append(self._new_seat())
 
-    def _running(self) -> GradingProcess:
-        # One that ended between two batches is replaced without blaming a response.
-        if self._process is not None and not self._process.idle():
-            self.close()
-        if self._process is None:
-            self._process = GradingProcess(self._task)
-            self._starts += 1
-        return self._process
+    def _new_seat(self) -> _Seat:
+        self._starts += 1
+        return _Seat(GradingProcess(self._task, self._arrivals), time.monotonic() + START_LIMIT)
+
+    def _replace(self, seat: _Seat) -> None:
+        seat.process.kill()
+        self._seats[self._seats.index(seat)] = self._new_seat()
+
+    def _give(self, seat: _Seat, index: int, job: bytes) -> None:
+        seat.job, seat.deadline = index, time.monotonic() + self.time_limit
+        seat.process.send(job)
+
+    def _await_event(self, grades: list[Grade | None]) -> None:
+        """Wait for a line of any process, or for a deadline, and act on it; a job that ends leaves its grade."""
+        deadline = min((seat.deadline for seat in self._seats if not seat.free()), default=0.0)
+        try:
+            patience = min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+            process, line = self._arrivals.get(timeout=patience)
+        except queue.Empty:
+            self._end_overdue(grades)
+            return
+        for seat in self._seats:
+            if seat.process is process:  # or else it was ended before its line was read
+                self._take(seat, line, grades)
+                return
+
+    def _take(self, seat: _Seat, line: bytes, grades: list[Grade | None]) -> None:
+        if not seat.ready:
+            seat.process.check_ready(line)
+            seat.ready = True
+            return
+        job = seat.job
+        try:
+            reply = seat.process.reply(line)
+        except Died as death:
+            self._replace(seat)
+            if job is not None:
+                grades[job] = Grade(None, str(death))
+            return
+        if job is not None:
+            grades[job], seat.job = Grade(reply["reward"], reply["failure"]), None
+        if "spent" in reply:
+            self._replace(seat)
+
+    def _end_overdue(self, grades: list[Grade | None]) -> None:
+        now = time.monotonic()
+        for seat in [seat for seat in self._seats if not seat.free() and seat.deadline <= now]:
+            if seat.job is None:
+                raise TaskError(f"the grading process did not load the task within {START_LIMIT:.0f} s. Make "
+                                "importing and unpickling it faster.")
+            grades[seat.job] = Grade(None, f"no reward within {self.time_limit:g} s; process ended")
+            self._replace(seat)
 
 
 def _pickled_task(task: Task) -> bytes:

@@ -1,4 +1,4 @@
-"""The parent's side of one grading process: start it, send it jobs, wait for replies, end it."""
+"""The parent's side of one grading process: start it, send it jobs, read its replies, end it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import json
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
 from typing import IO, Any
 
 from drpo.errors import TaskError
@@ -32,21 +32,18 @@ class Died(Exception):
     """The process ended without a reply; the message says how."""
 
 
-class TimedOut(Exception):
-    """No reply came within the time allowed."""
-
-
 class GradingProcess:
     """A process that holds one task and grades what it is sent, in order.
 
+    Returns from its start at once. The first line that it writes, to be given to :meth:`check_ready`, says whether it
+    could load the task; every other one is the reply to a job, to be given to :meth:`reply`.
+
     Args:
         task: pickled.
-
-    Raises:
-        TaskError: it cannot load the task.
+        arrivals: where its lines are put, each with the process itself; several processes may share one queue.
     """
 
-    def __init__(self, task: bytes):
+    def __init__(self, task: bytes, arrivals: queue.SimpleQueue[tuple[GradingProcess, bytes]]):
         path = [os.fspath(entry) or os.getcwd() for entry in sys.path]
         # A session of its own: Ctrl-C in the terminal reaches the parent alone, which then ends this one.
         self._process = subprocess.Popen(
@@ -55,31 +52,23 @@ class GradingProcess:
         )  # fmt: skip
         assert self._process.stdin is not None and self._process.stdout is not None
         self._stdin = self._process.stdin
-        self._replies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        threading.Thread(target=_read_lines, args=(self._process.stdout, self._replies), daemon=True).start()
-        try:
-            self.send([task])
-            self._await_ready()
-        except BaseException:
-            self.kill()
-            raise
+        threading.Thread(target=self._read_lines, args=(self._process.stdout, arrivals), daemon=True).start()
+        self.send(task)
 
-    def send(self, requests: Iterable[bytes]) -> None:
-        """Queue requests; returns at once, whatever the process is doing."""
-        data = b"".join(LENGTH.pack(len(request)) + request for request in requests)
-        threading.Thread(target=_write, args=(self._stdin, data), daemon=True).start()
+    def send(self, request: bytes) -> None:
+        """Queue a request; returns at once, whatever the process is doing."""
+        data = LENGTH.pack(len(request)) + request
+        if len(data) <= select.PIPE_BUF:
+            _write(self._stdin, data)  # the process empties its pipe in a thread of its own
+        else:
+            threading.Thread(target=_write, args=(self._stdin, data), daemon=True).start()
 
-    def receive(self, seconds: float) -> dict[str, Any]:
-        """The next reply.
+    def reply(self, line: bytes) -> dict[str, Any]:
+        """What a line that came from this process says.
 
         Raises:
-            Died: the process has ended, or replied with something else.
-            TimedOut: none came within ``seconds``.
+            Died: the process has ended, or wrote something else.
         """
-        try:
-            line = self._replies.get(timeout=seconds)
-        except queue.Empty:
-            raise TimedOut from None
         if not line.endswith(b"\n"):
             raise Died(self._how_it_ended())
         try:
@@ -87,9 +76,24 @@ class GradingProcess:
         except ValueError:
             raise Died(f"the grading process wrote {line[:100]!r} where its reply belongs") from None
 
-    def idle(self) -> bool:
-        """Whether the process runs and owes no reply; its end counts as one."""
-        return self._process.poll() is None and self._replies.empty()
+    def check_ready(self, line: bytes) -> None:
+        """That the first line says that the task is loaded.
+
+        Raises:
+            TaskError: it says something else.
+        """
+        try:
+            reply = self.reply(line)
+        except Died as error:
+            raise TaskError(f"the grading process ended while loading the task: {error}. What it wrote to "
+                            "standard error says more.") from error
+        if "error" in reply:
+            raise TaskError(f"the grading process cannot load the task: {reply['error']}. A task's class "
+                            "must be importable from a module, and its state picklable.")
+
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
 
     def kill(self) -> None:
         """End the process and whatever it started, at once."""
@@ -103,19 +107,6 @@ class GradingProcess:
         with contextlib.suppress(OSError):  # what was not sent yet has nowhere to go
             self._stdin.close()
 
-    def _await_ready(self) -> None:
-        try:
-            reply = self.receive(START_LIMIT)
-        except TimedOut:
-            raise TaskError(f"the grading process did not load the task within {START_LIMIT:.0f} s. Make "
-                            "importing and unpickling it faster.") from None
-        except Died as error:
-            raise TaskError(f"the grading process ended while loading the task: {error}. What it wrote to "
-                            "standard error says more.") from error
-        if "error" in reply:
-            raise TaskError(f"the grading process cannot load the task: {reply['error']}. A task's class "
-                            "must be importable from a module, and its state picklable.")
-
     def _how_it_ended(self) -> str:
         try:
             code = self._process.wait(timeout=5)
@@ -127,15 +118,14 @@ class GradingProcess:
             return f"the grading process was ended by {signal.Signals(-code).name}"
         return f"the grading process was ended by signal {-code}"
 
-
-def _read_lines(stream: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
-    """Pass lines on; a last one without its newline, possibly empty, stands for the end."""
-    while True:
-        line = stream.readline()
-        lines.put(line)
-        if not line.endswith(b"\n"):
-            stream.close()
-            return
+    def _read_lines(self, stream: IO[bytes], arrivals: queue.SimpleQueue[tuple[GradingProcess, bytes]]) -> None:
+        """Pass lines on; a last one without its newline, possibly empty, stands for the end."""
+        while True:
+            line = stream.readline()
+            arrivals.put((self, line))
+            if not line.endswith(b"\n"):
+                stream.close()
+                return
 
 
 def _write(stream: IO[bytes], data: bytes) -> None:

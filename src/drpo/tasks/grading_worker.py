@@ -1,7 +1,8 @@
 """The program of the grading process: reads a task, then jobs, from its standard input and answers in turn.
 
 Requests are frames, eight bytes of length and a pickle: first the task, then (example, text) pairs. Replies
-are lines of JSON: {"ready": true} or {"error": …} for the task, {"reward": …, "failure": …} for each pair.
+are lines of JSON: {"ready": true} or {"error": …} for the task, {"reward": …, "failure": …} for each pair, with
+"spent" where this process should grade no more: what used up its memory may still lie in some cache.
 The parent, whose data the requests are, may use pickle; a reply may come from a process that user code has
 spoiled, hence JSON.
 """
@@ -36,6 +37,9 @@ def main() -> None:
     threading.Thread(target=_read_requests, args=(requests, jobs), daemon=True).start()
     try:
         task: Task = pickle.loads(jobs.get())
+        prepare = getattr(task, "prepare_grading", None)
+        if prepare is not None:
+            prepare()
     except BaseException as error:
         traceback.print_exc()
         _reply(replies, {"error": describe(error)})
@@ -52,7 +56,8 @@ def grade(task: Task, job: bytes) -> dict[str, Any]:
         reward = task.reward(example, text)
         failure = reward_problem(reward)
     except BaseException as error:  # SystemExit too: a task that calls exit() must not end the grading
-        return {"reward": None, "failure": describe(error)}
+        spent = {"spent": True} if isinstance(error, MemoryError) else {}
+        return {"reward": None, "failure": describe(error), **spent}
     return {"reward": None if failure else float(reward), "failure": failure}
 
 

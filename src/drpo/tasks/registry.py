@@ -8,17 +8,20 @@ from drpo.errors import ConfigError, suggest
 from drpo.tasks.base import Task
 from drpo.tasks.builtin import CopyTask
 from drpo.tasks.jsonl import JsonlTask
+from drpo.tasks.math_task import MathTask
 from drpo.tasks.parameters import check_parameters
 from drpo.tasks.reasoning_gym import ReasoningGymTask, dataset_names
 from drpo.tasks.user_task import load_user_task
 
 #: The tasks that are a class of this package.
-TASKS: dict[str, type] = {"copy": CopyTask, "jsonl": JsonlTask}
+TASKS: dict[str, type] = {"copy": CopyTask, "jsonl": JsonlTask, "math": MathTask}
 
 #: Every form a task's name can take, for help texts.
 FORMS: dict[str, str] = {
     "copy": "repeat a few letters; needs nothing installed (length, alphabet)",
     "jsonl": 'your own problems, a file of {"prompt", "answer"} lines, exact match (path, heldout_fraction)',
+    "math": "problems as DAPO-Math, GSM8K and AIME lay them out, JSONL or Parquet, graded by math-verify (path, "
+    "heldout_path, dataset, prompt_style, …)",
     "reasoning_gym:<dataset>": "a data set of the reasoning-gym library, with its parameters and its scoring",
     "python:<module>:<Class>": "your own class on the import path, with the methods of drpo.tasks.Task",
 }
@@ -31,7 +34,7 @@ def make_task(name: str, /, **parameters: Any) -> Task:
 
     Raises:
         ConfigError: the name or a parameter is not allowed, or what the task needs is not installed.
-        DataError: the file of a ``jsonl`` task is malformed.
+        DataError: the file of a ``jsonl`` or ``math`` task is malformed.
     """
     kind, _, rest = name.partition(":")
     if kind == "python":

@@ -100,6 +100,7 @@ class TrainConfig(BaseModel):
         default=None, min_length=1, description="what trackio and wandb file the run under; default: drpo"
     )
     grading_time_limit: float = Field(default=10.0, gt=0, description="seconds for one reward")
+    grading_workers: int = Field(default=2, ge=1, description="grading processes; one that hangs holds up no other")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, …")
 
     @field_validator("task", "objective", mode="before")

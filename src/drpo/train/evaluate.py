@@ -8,6 +8,7 @@ from typing import Any
 from drpo.rollouts import Sampler, SamplingParameters
 from drpo.tasks.base import Example
 from drpo.tasks.grading import Grader
+from drpo.train.pass_rates import pass_rates
 from drpo.train.policy import Policy
 from drpo.train.rollout import Sample, failed_rewards, sample_and_grade
 from drpo.train.seeds import derive_seed
@@ -25,7 +26,8 @@ def evaluate(
     """Sample ``samples_each`` responses to each held-out example, always with the same seeds, and grade them.
 
     Returns:
-        the metrics (``accuracy`` is the share of graded responses with reward 1: avg@k), and the samples.
+        the metrics (``accuracy`` is the share of all graded responses with reward 1; ``avg_at_k`` and ``pass_at_k``
+        are means over problems with intervals, :func:`drpo.train.pass_rates.pass_rates`), and the samples.
 
     Raises:
         TaskError: more than half of the rewards failed.
@@ -34,15 +36,23 @@ def evaluate(
     samples, sampling, grading = sample_and_grade(policy, sampler, grader, examples, seeds, samples_each, parameters)
     failures = failed_rewards(samples)
     rewards = [sample.grade.reward for sample in samples if sample.grade.reward is not None]
-    correct = sum(reward >= 1 for reward in rewards)
+    counts = [count(samples[start : start + samples_each]) for start in range(0, len(samples), samples_each)]
+    correct = sum(right for _, right in counts)
     return {
         "accuracy": correct / len(rewards),
         "correct": correct,
         "samples": len(rewards),
         "examples": len(examples),
         "failed_rewards": len(failures),
+        **pass_rates(counts, samples_each),
         "reward": sum(rewards) / len(rewards),
         "response_length": sum(len(sample.response.token_ids) for sample in samples) / len(samples),
         "truncated_share": sum(sample.response.stop_reason == "length" for sample in samples) / len(samples),
         "timing": {"seconds": sampling + grading},
     }, samples
+
+
+def count(samples: Sequence[Sample]) -> tuple[int, int]:
+    """How many of the responses were graded, and how many of those are right (reward 1)."""
+    rewards = [sample.grade.reward for sample in samples if sample.grade.reward is not None]
+    return len(rewards), sum(reward >= 1 for reward in rewards)

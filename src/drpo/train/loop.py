@@ -67,7 +67,7 @@ def train(
         trainer.observer.on_end(status)
 
     try:
-        with Grader(trainer.task, config.grading_time_limit) as trainer.grader:
+        with Grader(trainer.task, config.grading_time_limit, config.grading_workers) as trainer.grader:
             summary = trainer.run_steps(stop_requested)
     except KeyboardInterrupt:
         end("interrupted")

@@ -45,9 +45,11 @@ class Policy:
         """Where the model is."""
         return self.model.device
 
-    def encode(self, prompt: str) -> list[int]:
+    def encode(self, prompt: str, chat: bool = True) -> list[int]:
         """Token ids of a task's prompt: the tokenizer's chat template with a generation prompt if it has one, else
-        the prompt and a line end."""
+        the prompt and a line end. With ``chat=False``, the prompt as it is."""
+        if not chat:
+            return self.tokenizer(prompt)["input_ids"]
         if self.tokenizer.chat_template:
             turns = [{"role": "user", "content": prompt}]
             text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)

@@ -72,7 +72,7 @@ def sample_and_grade(
 ) -> tuple[list[Sample], float, float]:
     """``count`` graded responses to each example, in order; then the seconds of sampling and of grading."""
     started = time.perf_counter()
-    prompts = [policy.encode(example.prompt) for example in examples]
+    prompts = [policy.encode(example.prompt, example.chat) for example in examples]
     requests = [Request(ids, count, seed) for ids, seed in zip(prompts, seeds, strict=True)]
     groups = sampler.sample(requests, parameters)
     sampled = time.perf_counter()

@@ -1,0 +1,68 @@
+"""`drpo filter`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+
+from drpo.cli.evaluate import resolve_source
+from drpo.errors import ConfigError
+from drpo.rollouts import InProcessSampler
+from drpo.tasks import make_task
+from drpo.tasks.grading import Grader
+from drpo.train.loop import pick_device
+from drpo.train.policy import load_policy
+from drpo.train.solve_rates import filtered_record, solve_rates, training_problems
+
+
+def run_filter(
+    source: str, settings: list[str], out: Path, samples: int, bounds: tuple[float, float], problems: int | None
+) -> None:
+    """Write the training problems whose solve rate lies strictly between the bounds, as they are found."""
+    above, below = bounds
+    if above >= below:
+        raise ConfigError(f"--above {above:g} must lie below --below {below:g}: no solve rate is between them")
+    if not any(above < right / samples < below for right in range(samples + 1)):
+        raise ConfigError(f"with --samples {samples} no solve rate lies strictly between {above:g} and {below:g}. "
+                          "Raise --samples, or move the bounds apart")
+    console = Console()
+    config, model = resolve_source(source, settings, Console(stderr=True))
+    task = make_task(config.task.name, **config.task.parameters)
+    examples = training_problems(task, config.task.name)[:problems]
+    policy = load_policy(model, pick_device(config.device))
+    sampler = InProcessSampler(policy.model, policy.stop_ids, compiled=config.compiled_sampler)
+    seen = kept = never = always = unknown = 0
+    with (
+        _new_file(out) as stream,
+        Grader(task, config.grading_time_limit, config.grading_workers) as grader,
+    ):
+        for batch in solve_rates(policy, sampler, grader, examples, samples, config.sampling(), config.seed,
+                                 config.prompts_per_step):
+            for example, graded, correct in batch:
+                never += graded > 0 and correct == 0
+                always += 0 < graded == correct
+                unknown += graded == 0
+                if graded and above < correct / graded < below:
+                    kept += 1
+                    stream.write(json.dumps(filtered_record(example, graded, correct), ensure_ascii=False) + "\n")
+            stream.flush()
+            seen += len(batch)
+            console.print(f"{seen} of {len(examples)} problems, {kept} kept", highlight=False)
+    console.print(
+        f"{out}: {kept} of {seen} problems, solved more than {above:.0%} and less than {below:.0%} of the time "
+        f"({samples} responses each, temperature {config.temperature:g}); never solved {never}, always {always}, "
+        f"not one response graded {unknown}",
+        highlight=False, soft_wrap=True,
+    )
+
+
+def _new_file(out: Path) -> TextIO:
+    try:
+        return out.open("x", encoding="utf-8")
+    except FileExistsError:
+        raise ConfigError(f"--out {out} exists. Choose another file, or remove it") from None
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error.strerror or error}. Choose another place") from None

@@ -205,6 +205,15 @@ def test_it_never_holds_all_logits(name: str) -> None:
     assert seen.numbers == CHUNK_ROWS * 400
 
 
+def test_small_vocabularies_take_more_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_NUMBERS", 600 * V)
+    case, objective = make_case(2 * 600 + 7), drpo.make_objective("drpo")
+    with LargestTensor() as seen:
+        ours = found(case, objective)
+    assert seen.numbers == 600 * V
+    assert_equal(ours, expected(case, objective), 1e-11)
+
+
 def test_an_objective_that_drops_every_token() -> None:
     case = make_case(9)
     far = torch.full((9,), -1e-3, dtype=torch.float64)

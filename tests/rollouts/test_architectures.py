@@ -81,3 +81,42 @@ def test_a_shared_prompt_changes_no_state_and_no_gradient(name: str) -> None:
     for ours, right in zip(*answers, strict=True):
         # Most of these models normalise in float32.
         assert float((ours - right).abs().max()) <= (1e-5 if experts else 1e-6) * largest
+
+
+LEAN = {"LlamaConfig": {}, "Qwen2Config": {}, "Qwen3Config": {"num_attention_heads": 4, "num_key_value_heads": 2}}
+
+
+@pytest.mark.parametrize("name", LEAN)
+def test_the_lean_step_draws_what_the_model_would(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SMALL | LEAN[name]
+    torch.manual_seed(0)
+    made = transformers.AutoModelForCausalLM.from_config(getattr(transformers, name)(**settings)).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(4) if parameter.dim() > 1 else parameter.add_(0.1 * torch.randn_like(parameter))
+    asked = [Request([3 + (i + j) % 15 for j in range(2 + 3 * i)], 4, seed=i) for i in range(4)]
+    lean = InProcessSampler(made, {0, 5})
+    assert lean._forward.lean is not None
+    ours = lean.sample(asked, SamplingParameters(max_new_tokens=20))
+    with torch.no_grad():
+        made.model.layers[1].mlp.up_proj.weight.mul_(1.5)  # an update of the weights is seen
+    after = lean.sample(asked, SamplingParameters(max_new_tokens=20))
+    monkeypatch.setattr(lean._forward, "lean", None)
+    right_after = lean.sample(asked, SamplingParameters(max_new_tokens=20))
+    with torch.no_grad():
+        made.model.layers[1].mlp.up_proj.weight.div_(1.5)
+    for found, right in ((ours, lean.sample(asked, SamplingParameters(max_new_tokens=20))), (after, right_after)):
+        for mine, theirs in zip([o for g in found for o in g], [o for g in right for o in g], strict=True):
+            assert mine.token_ids == theirs.token_ids
+            difference = torch.tensor(mine.behavior_logprobs) - torch.tensor(theirs.behavior_logprobs)
+            assert float(difference.abs().max()) <= 1e-4
+    assert ours[0][0].behavior_logprobs != after[0][0].behavior_logprobs
+
+
+def test_a_model_that_computes_something_else_is_not_decoded_leanly() -> None:
+    made = network("LlamaConfig")
+    forward = made.model.layers[0].mlp.forward
+    made.model.layers[0].mlp.forward = lambda states: 1.01 * forward(states)
+    assert InProcessSampler(made, {0})._forward.lean is None
+    assert InProcessSampler(network("LlamaConfig").bfloat16(), {0})._forward.lean is None
+    assert InProcessSampler(network("MistralConfig"), {0})._forward.lean is None

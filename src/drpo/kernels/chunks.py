@@ -18,6 +18,8 @@ from drpo.kernels.products import wide_dtype, wide_mm
 
 #: Rows of logits that exist at once.
 CHUNK_ROWS = 256
+#: More than that if they are no more numbers than these (16 MB of float32): a chunk costs some fifty small operations.
+CHUNK_NUMBERS = 1 << 22
 #: Rows of a chunk on a GPU. Beside its three products a chunk costs V × H numbers written in bfloat16 and added to the
 #: float32 gradient of the weight (12 bytes each), and a pass over its logits (10 bytes each: read twice, and written
 #: once in bfloat16). At H = 2,560, V = 151,936, 790 TFLOP/s and 4 TB/s that is 1.2 ms and 1.6 ms beside products of
@@ -45,8 +47,9 @@ class Chunks:
         wide = wide_dtype(hidden)
         self.hidden, self.weight, self.targets, self.wide = hidden, weight, targets, wide
         self.temperature = temperature
-        self.step = GPU_CHUNK_ROWS if hidden.device.type == "cuda" else CHUNK_ROWS
         count, vocabulary = len(hidden), len(weight)
+        rows = GPU_CHUNK_ROWS if hidden.device.type == "cuda" else CHUNK_ROWS
+        self.step = max(rows, CHUNK_NUMBERS // max(vocabulary, 1))
         self.logprobs = hidden.new_zeros(count, dtype=wide)
         self.entropy = hidden.new_zeros(count, dtype=wide)
         self.buffer = hidden.new_empty(min(self.step, count), vocabulary, dtype=wide)

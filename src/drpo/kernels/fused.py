@@ -51,7 +51,8 @@ def fused_loss(
 ) -> FusedLoss:
     """What ``aggregate(objective(batch).loss, batch, …)`` is for log π = log softmax(hidden · weightᵀ / temperature).
 
-    At most 256 rows of logits exist at a time (4,096 on a GPU), in float32 at least. For a ``token_local`` objective
+    At most 256 rows of logits exist at a time (4,096 on a GPU; more where that is below 16 MB), in float32 at least.
+    For a ``token_local`` objective
     the loss and both gradients come out of one pass, in three matrix products; for any other out of two, in four.
 
     Args:

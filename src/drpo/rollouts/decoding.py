@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicLayer, StaticLayer
 
 from drpo.errors import ConfigError
 from drpo.rollouts.cache import PreallocatedLayer, keep_rows, spread_rows
+from drpo.rollouts.lean import lean_forward
 
 #: Compiled shapes have room for a multiple of this many positions, so that prompts of other lengths share them.
 ROOM = 64
@@ -26,6 +27,7 @@ class Forward:
         self.config = model.config.get_text_config()
         # A mixture of experts would work out its balancing loss, with a mask that does not fit one token at a time.
         self.options = {"output_router_logits": False} if getattr(self.config, "output_router_logits", False) else {}
+        self.lean = lean_forward(model)
 
     def __call__(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> Any:
         """The model's output for ``ids`` ``[R, T]`` at ``positions``, logits of the last one alone."""
@@ -75,9 +77,11 @@ class Decoding:
     def next_logits(self, chosen: torch.Tensor) -> torch.Tensor:
         """Logits ``[R, V]`` after the tokens ``chosen`` ``[R]``."""
         self.filled += 1
-        out = self.forward(chosen.unsqueeze(1), self.mask[..., : self.filled], self.positions, self.cache)
+        given = chosen.unsqueeze(1), self.mask[..., : self.filled], self.positions, self.cache
+        lean = self.forward.lean
+        logits = self.forward(*given).logits[:, -1] if lean is None else lean(*given)
         self.positions = self.positions + 1
-        return out.logits[:, -1]
+        return logits
 
 
 class CompiledForward:

@@ -113,7 +113,7 @@ def test_bf16_with_gradient_checkpointing_samples_what_it_trains() -> None:
     """TRL's defaults: autocast on both sides, and checkpointing off while the KV cache is in use."""
     trainer = make_trainer(make_config(bf16=True, gradient_checkpointing=True, num_iterations=2, max_steps=4))
     trainer.train()
-    # 0.0051 if decoding alone were in float32. The 0.0036 that are left come from the last product: μ's logits leave the
+    # 0.0051 if decoding alone were in float32. What is left, 0.0036, comes from the last product: μ's logits leave the
     # model in bfloat16 (2^-9 of their size), π's are kept as wide as they are summed.
     assert logged(trainer)[0]["drpo/start_mismatch"] < 4.5e-3
     assert trainer.model.is_gradient_checkpointing and trainer.model.training

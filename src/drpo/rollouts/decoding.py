@@ -17,6 +17,8 @@ from drpo.rollouts.lean import lean_forward
 
 #: Compiled shapes have room for a multiple of this many positions, so that prompts of other lengths share them.
 ROOM = 64
+#: Finished rows are dropped once they are this share of the batch.
+DROP_SHARE = 1 / 16
 
 
 class Forward:
@@ -57,9 +59,6 @@ class Decoding:
         budget: tokens to come, at most.
     """
 
-    #: Finished rows are dropped once they are this share of the batch.
-    drop_share = 1 / 16
-
     def __init__(self, forward: Forward, cache: Any, mask: torch.Tensor, rows: torch.Tensor, budget: int):
         self.forward, self.cache = forward, cache
         self.filled = mask.shape[1]
@@ -68,8 +67,11 @@ class Decoding:
         spread_rows(cache, rows, self.filled + budget)
         self.mask = additive(seen, forward.model.dtype) if forward.takes_additive_masks(cache) else seen
 
-    def keep(self, done: torch.Tensor, left: int) -> torch.Tensor:
-        """Drop the rows that are ``done`` ``[R]``; which old row stands in each of the ``left`` places."""
+    def drop(self, done: torch.Tensor, left: int) -> torch.Tensor | None:
+        """Drop the rows that are ``done`` ``[R]`` if they are enough to be worth it; which old row then stands in each
+        of the ``left`` places, or None."""
+        if len(done) - left < DROP_SHARE * len(done):
+            return None
         kept = keep_rows(self.cache, done, left)
         self.mask, self.positions = self.mask[kept], self.positions[kept]
         return kept
@@ -113,9 +115,6 @@ class CompiledForward:
 class CompiledDecoding:
     """Rows that all stay to the end, in shapes that never change."""
 
-    #: Never: a batch without finished rows is another shape.
-    drop_share = 2.0
-
     def __init__(
         self, compiled: CompiledForward, static: StaticCache, cache: Any, mask: torch.Tensor, rows: torch.Tensor,
         room: int,
@@ -134,9 +133,8 @@ class CompiledDecoding:
             ours.keys[:, :, : self.filled], ours.values[:, :, : self.filled] = keys, values
             ours.cumulative_length.fill_(self.filled)
 
-    def keep(self, done: torch.Tensor, left: int) -> torch.Tensor:
-        """Not in fixed shapes."""
-        raise NotImplementedError("compiled decoding keeps all rows; it is never asked to drop any")
+    def drop(self, done: torch.Tensor, left: int) -> None:
+        """Never: a batch without finished rows is another shape."""
 
     def next_logits(self, chosen: torch.Tensor) -> torch.Tensor:
         """Logits ``[R, V]`` after the tokens ``chosen`` ``[R]``."""

@@ -78,8 +78,8 @@ class InProcessSampler:
             left = len(done) - int(done.sum())
             if left == 0 or step == budget - 1:
                 break
-            if len(done) - left >= decoding.drop_share * len(done):
-                kept = decoding.keep(done, left)
+            kept = decoding.drop(done, left)
+            if kept is not None:
                 chosen, done, uniforms = chosen[kept], done[kept], uniforms[kept]
                 drawn.keep(kept)
             logits = decoding.next_logits(chosen)

@@ -36,7 +36,7 @@ def evaluate(
     samples, sampling, grading = sample_and_grade(policy, sampler, grader, examples, seeds, samples_each, parameters)
     failures = failed_rewards(samples)
     rewards = [sample.grade.reward for sample in samples if sample.grade.reward is not None]
-    counts = [count(samples[start : start + samples_each]) for start in range(0, len(samples), samples_each)]
+    counts = counts_by_problem(samples, samples_each)
     correct = sum(right for _, right in counts)
     return {
         "accuracy": correct / len(rewards),
@@ -52,7 +52,11 @@ def evaluate(
     }, samples
 
 
-def count(samples: Sequence[Sample]) -> tuple[int, int]:
-    """How many of the responses were graded, and how many of those are right (reward 1)."""
-    rewards = [sample.grade.reward for sample in samples if sample.grade.reward is not None]
-    return len(rewards), sum(reward >= 1 for reward in rewards)
+def counts_by_problem(samples: Sequence[Sample], samples_each: int) -> list[tuple[int, int]]:
+    """How many of each problem's ``samples_each`` responses were graded, and how many of those are right (reward 1)."""
+    counts = []
+    for start in range(0, len(samples), samples_each):
+        group = samples[start : start + samples_each]
+        rewards = [sample.grade.reward for sample in group if sample.grade.reward is not None]
+        counts.append((len(rewards), sum(reward >= 1 for reward in rewards)))
+    return counts

@@ -10,7 +10,7 @@ from drpo.rollouts import Sampler, SamplingParameters
 from drpo.tasks import Task
 from drpo.tasks.base import Example
 from drpo.tasks.grading import Grader
-from drpo.train.evaluate import count
+from drpo.train.evaluate import counts_by_problem
 from drpo.train.policy import Policy
 from drpo.train.rollout import failed_rewards, sample_and_grade
 from drpo.train.seeds import derive_seed
@@ -49,8 +49,8 @@ def solve_rates(
         seeds = [derive_seed(seed, "filter", first + row) for row in range(len(batch))]
         samples, _, _ = sample_and_grade(policy, sampler, grader, batch, seeds, samples_each, parameters)
         failed_rewards(samples)
-        groups = [samples[start : start + samples_each] for start in range(0, len(samples), samples_each)]
-        yield [(example, *count(group)) for example, group in zip(batch, groups, strict=True)]
+        counts = counts_by_problem(samples, samples_each)
+        yield [(example, *found) for example, found in zip(batch, counts, strict=True)]
 
 
 def filtered_record(example: Example, graded: int, correct: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 
 from drpo.errors import CheckpointError, ConfigError, MismatchError, TaskError
 from drpo.objectives import OBJECTIVES
+from drpo.rollouts import InProcessSampler
 from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES, RunDirectory
 from drpo.train import loop
 from drpo.train.config import TrainConfig, load_config, validate_config
@@ -265,14 +266,14 @@ def test_behavior_logprobs_that_are_not_the_policys_stop_the_run(
     copyist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sampler at another temperature than the trainer's, planted."""
-    sample = loop.InProcessSampler.sample
+    sample = InProcessSampler.sample
 
     def warmer(self: Any, requests: Any, parameters: Any) -> Any:
         from dataclasses import replace
 
         return sample(self, requests, replace(parameters, temperature=1.6))
 
-    monkeypatch.setattr(loop.InProcessSampler, "sample", warmer)
+    monkeypatch.setattr(InProcessSampler, "sample", warmer)
     with pytest.raises(MismatchError, match=r"before any training, \|log π − log μ\| is .*another temperature"):
         run(configuration(copyist), tmp_path / "run")
 

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from drpo.cli.evaluate import resolve_source
 from drpo.errors import ConfigError
-from drpo.rollouts import InProcessSampler
 from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
 from drpo.train.loop import pick_device
 from drpo.train.policy import load_policy
+from drpo.train.rollout_weights import in_process_sampler
 from drpo.train.solve_rates import filtered_record, solve_rates, training_problems
 
 
@@ -32,8 +32,8 @@ def run_filter(
     config, model = resolve_source(source, settings, Console(stderr=True))
     task = make_task(config.task.name, **config.task.parameters)
     examples = training_problems(task, config.task.name)[:problems]
-    policy = load_policy(model, pick_device(config.device))
-    sampler = InProcessSampler(policy.model, policy.stop_ids, compiled=config.compiled_sampler)
+    policy = load_policy(model, pick_device(config.device), config.precision)
+    sampler = in_process_sampler(config, policy)
     seen = kept = never = always = unknown = 0
     with (
         _new_file(out) as stream,

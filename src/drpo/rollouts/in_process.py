@@ -5,7 +5,7 @@ Shapes: ``P`` prompts, ``R`` rows still generating, ``L`` prompt positions, ``V`
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,6 +52,12 @@ class InProcessSampler:
             for request in part:
                 responses.append([next(flat) for _ in range(request.count)])
         return responses
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Nothing: the model is the one that is trained."""
+
+    def close(self) -> None:
+        """Nothing: there is no other process, and memory goes with the sampler."""
 
     def _check_length(self, requests: Sequence[Request], parameters: SamplingParameters) -> None:
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+import torch
 
 from drpo.errors import ConfigError, DataError
 
@@ -84,9 +86,22 @@ class Response:
 
 
 class Sampler(Protocol):
-    """Anything that samples from the current weights."""
+    """Anything that samples from the weights it was last given."""
 
     def sample(self, requests: Sequence[Request], parameters: SamplingParameters) -> list[list[Response]]:
         """``count`` responses for each request, in order. The same requests, parameters and weights give the same
         responses."""
+        ...
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """From now on, sample from these weights.
+
+        Args:
+            weights: by their names in the trained model's state dict, in any floating dtype; tied ones once. They are
+                read during the call alone.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up processes and memory; nothing is sampled afterwards."""
         ...

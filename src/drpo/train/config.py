@@ -14,7 +14,7 @@ from drpo.advantages import Kind
 from drpo.aggregation import Mode
 from drpo.errors import ConfigError, suggest
 from drpo.objectives import Objective, make_objective
-from drpo.rollouts import SamplingParameters
+from drpo.rollouts import Precision, SamplingParameters
 from drpo.trackers import TRACKERS
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -63,6 +63,20 @@ class TrainConfig(BaseModel):
         default=None, ge=1,
         description="padded tokens in one forward pass; changes memory and speed, never the gradient; default: 1536 "
         "on a CPU, 16384 on a GPU",
+    )
+
+    precision: Precision = Field(
+        default="fp32",
+        description="what the trainer computes in: fp32; bf16; fp8 (e4m3 in the forward pass of linear layers, bf16 in "
+        "the rest). What the optimizer steps is float32 in all of them (docs/precision.md)",
+    )
+    rollout_precision: Precision | None = Field(
+        default=None,
+        description="what the sampler computes in, for evaluation too: fp32, bf16 or fp8; default: as the trainer",
+    )
+    rollout_lag: int = Field(
+        default=0, ge=0,
+        description="sample each step from the weights of so many steps before; holds as many copies of them",
     )
 
     temperature: float = Field(default=1.0, gt=0)
@@ -138,6 +152,16 @@ class TrainConfig(BaseModel):
         self.make_objective()
         self.sampling()
         return self
+
+    @property
+    def sampling_precision(self) -> Precision:
+        """What the sampler computes in."""
+        return self.rollout_precision or self.precision
+
+    @property
+    def shares_model(self) -> bool:
+        """Whether the sampler's model is, number for number, the one that is trained."""
+        return self.sampling_precision == self.precision and self.rollout_lag == 0
 
     def make_objective(self) -> Objective:
         """The objective that ``objective`` names."""

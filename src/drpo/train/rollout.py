@@ -51,7 +51,8 @@ class Rollout:
     """The responses of a step, an advantage for each, and the seconds they took.
 
     ``samples`` and ``advantages`` hold the responses whose grading succeeded; ``failures`` the reasons of the
-    others, which take no part in training.
+    others, which take no part in training. The weights that sampled were those of ``lag`` steps before this one,
+    after ``updates`` updates.
     """
 
     samples: list[Sample]
@@ -59,6 +60,8 @@ class Rollout:
     failures: list[str]
     sampling_seconds: float
     grading_seconds: float
+    lag: int = 0
+    updates: int = 0
 
 
 def sample_and_grade(

@@ -6,6 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 
 from drpo.errors import CheckpointError, ConfigError, DrpoError, MismatchError
-from drpo.rollouts import InProcessSampler
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
@@ -26,6 +26,7 @@ from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.observer import Observer, Summary
 from drpo.train.policy import load_policy
 from drpo.train.rollout import Rollout, roll_out
+from drpo.train.samplers import make_sampler
 from drpo.train.seeds import derive_seed
 from drpo.train.token_log import TokenLog
 from drpo.train.tracking import start_tracking
@@ -67,7 +68,10 @@ def train(
         trainer.observer.on_end(status)
 
     try:
-        with Grader(trainer.task, config.grading_time_limit, config.grading_workers) as trainer.grader:
+        with (
+            closing(trainer.sampler),
+            Grader(trainer.task, config.grading_time_limit, config.grading_workers) as trainer.grader,
+        ):
             summary = trainer.run_steps(stop_requested)
     except KeyboardInterrupt:
         end("interrupted")
@@ -101,7 +105,7 @@ class Trainer:
         self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
         if resume:
             run.rewind(self.progress.step if checkpoint else -1)
-        self.sampler = InProcessSampler(self.policy.model, self.policy.stop_ids, compiled=config.compiled_sampler)
+        self.sampler = make_sampler(config, self.policy, run.engine_log, lambda text: self.observer.on_note(text))
 
     def run_steps(self, stop_requested: Callable[[], bool]) -> Summary:
         """The algorithm."""
@@ -131,6 +135,7 @@ class Trainer:
         """The rollout batch of ``step``, kept on disk as well."""
         config, first = self.config, self.progress.cursor
         examples = [self.task.training_example(config.seed, first + i) for i in range(config.prompts_per_step)]
+        self.sampler.load_weights(self.policy.model.state_dict())
         rollout = roll_out(self.policy, self.sampler, self.grader, examples, config, step)
         self.run.write_rollouts("step", step, [sample.record() for sample in rollout.samples])
         if rollout.failures:
@@ -185,6 +190,7 @@ class Trainer:
     def evaluate(self) -> None:
         """Held-out accuracy at the current weights, recorded under the current step."""
         config, step = self.config, self.progress.step
+        self.sampler.load_weights(self.policy.model.state_dict())
         record, samples = evaluate(
             self.policy, self.sampler, self.grader, self.heldout, config.eval_samples, config.sampling(), config.seed
         )

@@ -246,6 +246,7 @@ def test_what_vllm_is_started_with():
     cpu = arguments("cpu", cache_gib=0.5)
     assert cpu["kv_cache_memory_bytes"] == GIB // 2 and cpu["enforce_eager"] and "gpu_memory_utilization" not in cpu
     assert (cpu["model"], cpu["dtype"], cpu["logprobs_mode"]) == ("/folder", "bfloat16", "processed_logprobs")
+    assert not cpu["enable_chunked_prefill"]
     assert arguments("cpu")["kv_cache_memory_bytes"] == GIB
     card = arguments("cuda", gpu_memory_utilization=0.3, sleep=True, max_length=100)
     assert (card["gpu_memory_utilization"], card["enable_sleep_mode"], card["max_model_len"]) == (0.3, True, 100)

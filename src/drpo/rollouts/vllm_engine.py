@@ -75,18 +75,21 @@ def engine_arguments(start: Start) -> dict[str, Any]:
     """What vLLM is started with."""
     options = start.options
     if start.device == "cpu":
-        memory: dict[str, Any] = {"kv_cache_memory_bytes": int((options.cache_gib or DEFAULT_CPU_CACHE_GIB) * GIB)}
-        eager = True
+        device: dict[str, Any] = {
+            "kv_cache_memory_bytes": int((options.cache_gib or DEFAULT_CPU_CACHE_GIB) * GIB), "enforce_eager": True,
+            # After a part of a prompt vLLM turns the request's generator back, which no generator of a CPU can.
+            "enable_chunked_prefill": False,
+        }  # fmt: skip
     else:
-        memory = {"gpu_memory_utilization": options.gpu_memory_utilization or DEFAULT_GPU_SHARE}
-        if options.cache_gib is not None:
-            memory = {"kv_cache_memory_bytes": int(options.cache_gib * GIB)}
-        eager = bool(options.eager)
+        device = {"enforce_eager": bool(options.eager)}
+        if options.cache_gib is None:
+            device["gpu_memory_utilization"] = options.gpu_memory_utilization or DEFAULT_GPU_SHARE
+        else:
+            device["kv_cache_memory_bytes"] = int(options.cache_gib * GIB)
     return {
         "model": start.directory, "load_format": "dummy", "skip_tokenizer_init": True, "generation_config": "vllm",
-        "dtype": start.dtype, "max_model_len": options.max_length, "enforce_eager": eager,
-        "enable_sleep_mode": options.sleep, "logprobs_mode": "processed_logprobs", "max_logprobs": -1, "seed": 0,
-        **memory,
+        "dtype": start.dtype, "max_model_len": options.max_length, "enable_sleep_mode": options.sleep,
+        "logprobs_mode": "processed_logprobs", "max_logprobs": -1, "seed": 0, **device,
     }  # fmt: skip
 
 

@@ -102,6 +102,14 @@ def test_seeds_reproduce_responses(policy: Policy, sampler: VllmSampler):
     assert len({tuple(response.token_ids) for group in wild for response in group}) == 8
 
 
+def test_a_batch_larger_than_vllm_takes_at_once(policy: Policy, sampler: VllmSampler):
+    """More prompt tokens than it prefills in a pass, more responses than it holds at a time."""
+    requests = [Request([*LONG, 5 + index], 4, seed=index) for index in range(80)]
+    groups = sampler.sample(requests, SamplingParameters(max_new_tokens=4))
+    assert [len(group) for group in groups] == [4] * 80
+    assert largest_mismatch(policy, requests[::16], groups[::16]) < SAME_POLICY
+
+
 def test_tokens_are_drawn_from_the_distribution(policy: Policy, sampler: VllmSampler):
     draws = 4096
     request = Request([300, 17, 250], draws, seed=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from drpo.train.config import TrainConfig, load_config
 from drpo.train.evaluate import evaluate
 from drpo.train.loop import pick_device
 from drpo.train.policy import load_policy
-from drpo.train.rollout_weights import in_process_sampler
+from drpo.train.samplers import make_sampler
 
 
 def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
@@ -27,8 +28,10 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
     task = make_task(config.task.name, **config.task.parameters)
     examples = task.heldout_examples(config.eval_examples)
     policy = load_policy(model, pick_device(config.device), config.precision)
-    sampler = in_process_sampler(config, policy)
-    with Grader(task, config.grading_time_limit, config.grading_workers) as grader:
+    with (
+        closing(make_sampler(config, policy)) as sampler,
+        Grader(task, config.grading_time_limit, config.grading_workers) as grader,
+    ):
         record, _ = evaluate(
             policy, sampler, grader, examples, config.eval_samples, config.sampling(), config.seed
         )

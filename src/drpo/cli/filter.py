@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TextIO
 
@@ -14,7 +15,7 @@ from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
 from drpo.train.loop import pick_device
 from drpo.train.policy import load_policy
-from drpo.train.rollout_weights import in_process_sampler
+from drpo.train.samplers import make_sampler
 from drpo.train.solve_rates import filtered_record, solve_rates, training_problems
 
 
@@ -33,10 +34,10 @@ def run_filter(
     task = make_task(config.task.name, **config.task.parameters)
     examples = training_problems(task, config.task.name)[:problems]
     policy = load_policy(model, pick_device(config.device), config.precision)
-    sampler = in_process_sampler(config, policy)
     seen = kept = never = always = unknown = 0
     with (
         _new_file(out) as stream,
+        closing(make_sampler(config, policy)) as sampler,
         Grader(task, config.grading_time_limit, config.grading_workers) as grader,
     ):
         for batch in solve_rates(policy, sampler, grader, examples, samples, config.sampling(), config.seed,

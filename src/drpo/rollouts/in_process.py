@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from drpo.errors import DataError
 from drpo.rollouts.decoding import CompiledDecoding, CompiledForward, Decoding, Forward
-from drpo.rollouts.sampler import Request, Response, SamplingParameters
+from drpo.rollouts.sampler import Request, Response, SamplingParameters, check_length
 
 
 class InProcessSampler:
@@ -45,7 +44,9 @@ class InProcessSampler:
         Raises:
             DataError: prompt and response do not fit into the model's positions.
         """
-        self._check_length(requests, parameters)
+        check_length(
+            requests, parameters, getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        )
         responses: list[list[Response]] = []
         for part in _within(requests, self.max_rows):
             flat = self._generate(part, parameters)
@@ -58,15 +59,6 @@ class InProcessSampler:
 
     def close(self) -> None:
         """Nothing: there is no other process, and memory goes with the sampler."""
-
-    def _check_length(self, requests: Sequence[Request], parameters: SamplingParameters) -> None:
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        longest = max((len(request.prompt_ids) for request in requests), default=0)
-        if limit is not None and longest + parameters.max_new_tokens > limit:
-            raise DataError(
-                f"a prompt of {longest} tokens and max_new_tokens={parameters.max_new_tokens} exceed the model's "
-                f"{limit} positions. Lower max_new_tokens to {max(limit - longest, 0)}, or use shorter prompts."
-            )
 
     @torch.inference_mode()
     def _generate(self, requests: Sequence[Request], parameters: SamplingParameters) -> Iterator[Response]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -105,3 +106,23 @@ class Sampler(Protocol):
     def close(self) -> None:
         """Give up processes and memory; nothing is sampled afterwards."""
         ...
+
+
+def check_length(requests: Sequence[Request], parameters: SamplingParameters, limit: int | None) -> None:
+    """That every prompt and its response fit into ``limit`` positions (None: any).
+
+    Raises:
+        DataError: one does not.
+    """
+    longest = max((len(request.prompt_ids) for request in requests), default=0)
+    if limit is not None and longest + parameters.max_new_tokens > limit:
+        raise DataError(
+            f"a prompt of {longest} tokens and max_new_tokens={parameters.max_new_tokens} exceed the model's "
+            f"{limit} positions. Lower max_new_tokens to {max(limit - longest, 0)}, or use shorter prompts."
+        )
+
+
+def response_seeds(request: Request) -> list[int]:
+    """For an engine that takes a seed for each response: one each, from the request's alone, in [0, 2^63)."""
+    draw = random.Random(request.seed)
+    return [draw.getrandbits(63) for _ in range(request.count)]

@@ -28,7 +28,8 @@ from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.observer import Observer, Summary
 from drpo.train.policy import load_policy
 from drpo.train.rollout import Rollout, roll_out
-from drpo.train.rollout_weights import RolloutWeights, Snapshot, in_process_sampler
+from drpo.train.rollout_weights import RolloutWeights, Snapshot
+from drpo.train.samplers import make_sampler
 from drpo.train.seeds import derive_seed
 from drpo.train.token_log import TokenLog
 from drpo.train.tracking import start_tracking
@@ -108,7 +109,9 @@ class Trainer:
         self.rollout_weights = RolloutWeights(config.rollout_lag, older)
         if resume:
             run.rewind(self.progress.step if checkpoint else -1)
-        self.sampler: Sampler = in_process_sampler(config, self.policy)
+        self.sampler: Sampler = make_sampler(
+            config, self.policy, run.engine_log, lambda text: self.observer.on_note(text)
+        )
 
     def run_steps(self, stop_requested: Callable[[], bool]) -> Summary:
         """The algorithm."""

@@ -1,4 +1,4 @@
-"""Which weights a step is sampled from, and the sampler in this process that is given them."""
+"""Which weights a step is sampled from."""
 
 from __future__ import annotations
 
@@ -7,19 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-
-from drpo.rollouts import CopySampler, InProcessSampler
-from drpo.train.config import TrainConfig
-from drpo.train.policy import Policy
-
-
-def in_process_sampler(config: TrainConfig, policy: Policy) -> InProcessSampler:
-    """One that shares the policy's model where what it would sample from is always that model, else one with a copy."""
-    if config.shares_model:
-        return InProcessSampler(policy.model, policy.stop_ids, compiled=config.compiled_sampler)
-    return CopySampler(
-        policy.model, config.sampling_precision, policy.stop_ids, compiled=config.compiled_sampler
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,11 @@ class TrainConfig(BaseModel):
         "shape waits for the compiler",
     )
 
+    router_replay: bool = Field(
+        default=False,
+        description="train a mixture of experts with the experts that the rollout chose for each token (R3)",
+    )
+
     eval_every: int = Field(default=20, ge=0, description="steps between evaluations; 0: only before and after")
     eval_examples: int = Field(default=256, ge=1, description="held-out problems")
     eval_samples: int = Field(default=2, ge=1, description="responses to each")

@@ -26,6 +26,7 @@ from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.observer import Observer, Summary
 from drpo.train.policy import load_policy
 from drpo.train.rollout import Rollout, roll_out
+from drpo.train.routing import replay_routing, routing_mismatch
 from drpo.train.seeds import derive_seed
 from drpo.train.token_log import TokenLog
 from drpo.train.tracking import start_tracking
@@ -102,6 +103,8 @@ class Trainer:
         if resume:
             run.rewind(self.progress.step if checkpoint else -1)
         self.sampler = InProcessSampler(self.policy.model, self.policy.stop_ids, compiled=config.compiled_sampler)
+        if config.router_replay:
+            replay_routing(self.policy, self.sampler)
 
     def run_steps(self, stop_requested: Callable[[], bool]) -> Summary:
         """The algorithm."""
@@ -152,7 +155,8 @@ class Trainer:
         records = []
         for index, part in enumerate(parts):
             self.set_learning_rate()
-            record = update_policy(
+            routing = routing_mismatch(self.policy, [samples[row] for row in part], config) if index == 0 else {}
+            record = routing | update_policy(
                 self.policy, self.optimizer, self.objective,
                 [samples[row] for row in part], [rollout.advantages[row] for row in part], config,
                 None if log is None else partial(log.add, index, part),

@@ -6,6 +6,7 @@ Shapes: ``B`` sequences, ``T`` positions, ``N`` response tokens, ``H`` hidden wi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 
 from drpo.errors import ConfigError
 from drpo.kernels import plain_head, token_logprobs
-from drpo.train.states import Sequences, can_share_prompts, positions, response_states, targets
+from drpo.rollouts.routing import Routers
+from drpo.train.states import Sequences, can_share_prompts, padded_experts, positions, response_states, targets
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 #: A directory without any of these has no tokenizer.
@@ -30,7 +32,7 @@ class Policy:
         tokenizer: its tokenizer.
 
     ``head`` is the LM head ``[V, H]`` if logits are hidden · headᵀ and no more, else None; ``shares_prompts`` says
-    whether responses to one prompt can share its pass through the model.
+    whether responses to one prompt can share its pass through the model; ``routers`` are those of its experts.
     """
 
     def __init__(self, model: Any, tokenizer: Any):
@@ -39,11 +41,27 @@ class Policy:
         self.stop_ids = _stop_ids(model, tokenizer)
         self.head: torch.Tensor | None = plain_head(model)
         self.shares_prompts = can_share_prompts(model)
+        self.routers = Routers(model)
+        self._replays_routing = False
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device
+
+    def replay_routing(self) -> None:
+        """From now on, recompute every sequence with the experts that its rollout chose for it (``routers`` have to
+        allow it). Prompts are not shared any more: the same prompt may have been routed in different ways."""
+        assert self.routers.problem is None
+        self.routers.replay_when_recomputing(self.model)
+        self._replays_routing, self.shares_prompts = True, False
+
+    def replaying(self, sequences: Sequence[Sequences]) -> AbstractContextManager[None]:
+        """Around a forward pass over the whole of ``sequences`` (see :func:`drpo.train.states.positions`): with the
+        experts of their rollouts, where the policy replays them."""
+        if not self._replays_routing:
+            return nullcontext()
+        return self.routers.replaying(padded_experts(sequences).flatten(0, 1).to(self.device))
 
     def encode(self, prompt: str, chat: bool = True) -> list[int]:
         """Token ids of a task's prompt: the tokenizer's chat template with a generation prompt if it has one, else
@@ -76,7 +94,8 @@ class Policy:
 
     def response_states(self, sequences: Sequence[Sequences]) -> torch.Tensor:
         """``[N, H]``: the hidden states that predict the response tokens of ``sequences``, in order."""
-        return response_states(self.model.base_model, sequences, self.shares_prompts)
+        with self.replaying(sequences):
+            return response_states(self.model.base_model, sequences, self.shares_prompts)
 
     def topk_logprobs(
         self, sequences: Sequence[Sequences], temperature: float, topk_ids: torch.Tensor
@@ -101,7 +120,8 @@ class Policy:
         """log π ``[N, V]`` where the response tokens were drawn, and its entropy ``[N]``."""
         if self.head is None:
             ids, at = positions(sequences)
-            logits = self.model(input_ids=ids.to(self.device), use_cache=False).logits[tuple(at.to(self.device))]
+            with self.replaying(sequences):
+                logits = self.model(input_ids=ids.to(self.device), use_cache=False).logits[tuple(at.to(self.device))]
         else:
             logits = self.response_states(sequences) @ self.head.T
         logprobs = (logits.float() / temperature).log_softmax(-1)

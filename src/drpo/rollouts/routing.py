@@ -97,25 +97,24 @@ class Routers:
         wanted = wanted.view(3, self.count, first.top_k)
         with self.replaying(wanted), self.recording() as recording:
             model.base_model(input_ids=ids, use_cache=False)
-        return all(found is not None for found in recording.chosen) and torch.equal(recording.take().long(), wanted)
+        return len(recording.chosen) == self.count and torch.equal(recording.take().long(), wanted)
 
 
 class Recording:
     """The experts that the last forward pass chose."""
 
     def __init__(self, modules: Sequence[Any]):
-        self.chosen: list[torch.Tensor | None] = [None] * len(modules)
+        self.chosen: dict[int, torch.Tensor] = {}
         self.dtype = torch.uint8 if all(module.num_experts <= 256 for module in modules) else torch.int16
 
     def note(self, index: int, module: Any, args: Any, output: Any) -> None:
         """A forward hook: what the ``index``-th router returned."""
-        is_triple = isinstance(output, tuple) and len(output) == 3
-        self.chosen[index] = output[2] if is_triple and output[2].shape[-1] == module.top_k else None
+        if isinstance(output, tuple) and len(output) == 3:
+            self.chosen[index] = output[2]
 
     def take(self) -> torch.Tensor:
         """``[N, M, K]``, uint8 (int16 for more than 256 experts)."""
-        chosen, self.chosen = self.chosen, [None] * len(self.chosen)
-        return torch.stack([experts.to(self.dtype) for experts in chosen if experts is not None], 1)
+        return torch.stack([self.chosen.pop(index).to(self.dtype) for index in sorted(self.chosen)], 1)
 
 
 class _Choosing(TorchFunctionMode):

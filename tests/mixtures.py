@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+
+import tiny
 
 SMALL: dict[str, Any] = {
     "vocab_size": 20, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -44,3 +47,11 @@ def model(name: str = "Qwen3MoeConfig", seed: int = 0, **changes: Any) -> Any:
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.05 if "embed" not in key else 1.0).mul_(3)
     return made
+
+
+def save(directory: Path) -> Path:
+    """A Hugging Face directory with a random mixture and the tokenizer of :mod:`tiny`."""
+    letters = tiny.tokenizer()
+    model(vocab_size=len(letters)).save_pretrained(directory)
+    letters.save_pretrained(directory)
+    return directory

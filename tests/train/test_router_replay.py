@@ -21,7 +21,7 @@ from drpo.run_directory import RunDirectory
 from drpo.tasks.base import Example
 from drpo.tasks.grading import Grade
 from drpo.train.config import TrainConfig, load_config
-from drpo.train.gradient import accumulate_gradient, with_proximal_logprobs
+from drpo.train.gradient import accumulate_gradient, sequences_of, with_proximal_logprobs
 from drpo.train.loop import train
 from drpo.train.policy import Policy
 from drpo.train.rollout import Sample
@@ -92,7 +92,7 @@ def test_replay_takes_routing_out_of_the_mismatch(name: str) -> None:
     plain = gap(policy, samples)
     replay_routing(policy, sampler)
     assert routing_mismatch(policy, samples, configuration()) == {"routing_mismatch": 0, "routing_mismatch_tokens": 0}
-    assert 0 < gap(policy, samples) < 0.5 * plain
+    assert 0 < gap(policy, samples) < 0.5 * plain  # docs/moe.md has the figures
 
 
 def test_mismatch_counts_the_tokens_of_responses_alone() -> None:
@@ -174,6 +174,17 @@ def test_a_replayed_gradient_is_that_of_each_sequence_alone(budget: int) -> None
     assert all(bool(value.any()) for key, value in found.items() if key.endswith(".gate.weight"))
 
 
+def test_logits_that_are_no_plain_product_are_replayed_too() -> None:
+    policy = Policy(mixtures.model(**EXPERTS), tiny.tokenizer())
+    sampler = InProcessSampler(policy.model, {0, 6})
+    replay_routing(policy, sampler)
+    sequences = sequences_of(routed_at_random(sampler))
+    expected, _ = policy.response_logprobs(sequences, 0.8)
+    policy.head = None
+    found, _ = policy.response_logprobs(sequences, 0.8)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["dppo_topk_tv", "cppo", "{name: drpo, modifiers: [entropy_top]}"])
 def test_micro_batches_do_not_change_it_on_the_other_ways(name: str) -> None:
     """Whole distributions, two passes, and log-probabilities with their entropy."""
@@ -226,11 +237,7 @@ RUN = [
 
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("mixture")
-    letters = tiny.tokenizer()
-    mixtures.model(vocab_size=len(letters)).save_pretrained(directory)
-    letters.save_pretrained(directory)
-    return directory
+    return mixtures.save(tmp_path_factory.mktemp("models") / "mixture")
 
 
 @pytest.mark.parametrize("replay", ["false", "true"])

@@ -231,9 +231,11 @@ def check_mismatch(record: dict[str, Any], config: TrainConfig) -> str:
             "Likely causes: the sampler applies another temperature or a top-p/top-k cut, its weights are older, or "
             "the model behaves differently with a KV cache. Raise mismatch_limit only if you expect this much."
         )
+    routing = record.get("routing_mismatch_tokens")
+    routed = "" if routing is None else f"; the routers of sampler and trainer disagree on {routing:.2%} of tokens"
     return (
         f"before training |log π − log μ| is {record['mismatch']:.1e} nats on average, at most "
-        f"{record['mismatch_max']:.1e} (temperature {config.temperature:g} on both sides, no top-p or top-k)"
+        f"{record['mismatch_max']:.1e} (temperature {config.temperature:g} on both sides, no top-p or top-k){routed}"
     )
 
 

@@ -86,6 +86,11 @@ class TrainConfig(BaseModel):
 
     sampler: Section = Field(default=Section(name="in_process"), description="in_process or vllm (docs/sampling.md)")
 
+    router_replay: bool = Field(
+        default=False,
+        description="train a mixture of experts with the experts that the rollout chose for each token (R3)",
+    )
+
     eval_every: int = Field(default=20, ge=0, description="steps between evaluations; 0: only before and after")
     eval_examples: int = Field(default=256, ge=1, description="held-out problems")
     eval_samples: int = Field(default=2, ge=1, description="responses to each")

@@ -29,6 +29,7 @@ from drpo.train.observer import Observer, Summary
 from drpo.train.policy import load_policy
 from drpo.train.rollout import Rollout, roll_out
 from drpo.train.rollout_weights import RolloutWeights, Snapshot
+from drpo.train.routing import replay_routing, routing_mismatch
 from drpo.train.samplers import make_sampler
 from drpo.train.seeds import derive_seed
 from drpo.train.token_log import TokenLog
@@ -112,6 +113,8 @@ class Trainer:
         self.sampler: Sampler = make_sampler(
             config, self.policy, run.engine_log, lambda text: self.observer.on_note(text)
         )
+        if config.router_replay:
+            replay_routing(self.policy, self.sampler)
 
     def run_steps(self, stop_requested: Callable[[], bool]) -> Summary:
         """The algorithm."""
@@ -169,7 +172,8 @@ class Trainer:
         for index, part in enumerate(parts):
             self.set_learning_rate()
             staleness = self.progress.updates - rollout.updates
-            record = update_policy(
+            routing = routing_mismatch(self.policy, [samples[row] for row in part], config) if index == 0 else {}
+            record = routing | update_policy(
                 self.policy, self.optimizer, self.objective,
                 [samples[row] for row in part], [rollout.advantages[row] for row in part], config,
                 None if log is None else partial(log.add, index, part),
@@ -249,9 +253,11 @@ def check_mismatch(record: dict[str, Any], config: TrainConfig) -> str:
             f"the model behaves differently with a KV cache{precisions}. Raise mismatch_limit only if you expect this "
             "much."
         )
+    routing = record.get("routing_mismatch_tokens")
+    routed = "" if routing is None else f"; the routers of sampler and trainer disagree on {routing:.2%} of tokens"
     return (
         f"before training |log π − log μ| is {record['mismatch']:.1e} nats on average, at most "
-        f"{record['mismatch_max']:.1e} (temperature {config.temperature:g} on both sides, no top-p or top-k)"
+        f"{record['mismatch_max']:.1e} (temperature {config.temperature:g} on both sides, no top-p or top-k){routed}"
     )
 
 

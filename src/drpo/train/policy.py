@@ -16,12 +16,14 @@ from drpo.errors import ConfigError
 from drpo.kernels import plain_head, token_logprobs
 from drpo.kernels.products import wide_dtype
 from drpo.rollouts.precision import Precision
+from drpo.rollouts.routing import Routers
 from drpo.train.master_weights import MasterWeights
 from drpo.train.states import (
     Prompts,
     Sequences,
     can_share_prompts,
     distinct_prompts,
+    padded_experts,
     positions,
     response_states,
     targets,
@@ -43,7 +45,7 @@ class Policy:
         masters: the float32 weights behind a model that computes in less.
 
     ``head`` is the LM head ``[V, H]`` if logits are hidden · headᵀ and no more, else None; ``shares_prompts`` says
-    whether responses to one prompt can share its pass through the model.
+    whether responses to one prompt can share its pass through the model; ``routers`` are those of its experts.
     """
 
     def __init__(self, model: Any, tokenizer: Any, masters: MasterWeights | None = None):
@@ -53,6 +55,8 @@ class Policy:
         self.stop_ids = _stop_ids(model, tokenizer)
         self.head: torch.Tensor | None = plain_head(model)
         self.shares_prompts = can_share_prompts(model)
+        self.routers = Routers(model)
+        self._replays_routing = False
         self._prompts: Prompts | None = None
 
     @property
@@ -73,6 +77,20 @@ class Policy:
     def saved_weights(self) -> AbstractContextManager[None]:
         """While this is entered, the model holds the weights that are trained, to be saved."""
         return nullcontext() if self.masters is None else self.masters.in_place()
+
+    def replay_routing(self) -> None:
+        """From now on, recompute every sequence with the experts that its rollout chose for it (``routers`` have to
+        allow it). Prompts are not shared any more: the same prompt may have been routed in different ways."""
+        assert self.routers.problem is None
+        self.routers.replay_when_recomputing(self.model)
+        self._replays_routing, self.shares_prompts = True, False
+
+    def replaying(self, sequences: Sequence[Sequences]) -> AbstractContextManager[None]:
+        """Around a forward pass over the whole of ``sequences`` (see :func:`drpo.train.states.positions`): with the
+        experts of their rollouts, where the policy replays them."""
+        if not self._replays_routing:
+            return nullcontext()
+        return self.routers.replaying(padded_experts(sequences).flatten(0, 1).to(self.device))
 
     def encode(self, prompt: str, chat: bool = True) -> list[int]:
         """Token ids of a task's prompt: the tokenizer's chat template with a generation prompt if it has one, else
@@ -107,7 +125,8 @@ class Policy:
         """``[N, H]``: the hidden states that predict the response tokens of ``sequences``, in order."""
         if self._prompts is not None:
             return self._prompts.states(sequences)
-        return response_states(self.model.base_model, sequences, self.shares_prompts)
+        with self.replaying(sequences):
+            return response_states(self.model.base_model, sequences, self.shares_prompts)
 
     @contextmanager
     def prompts_once(self, sequences: Sequence[Sequences], max_tokens: int) -> Iterator[bool]:
@@ -148,7 +167,8 @@ class Policy:
         """log π ``[N, V]`` where the response tokens were drawn, and its entropy ``[N]``."""
         if self.head is None:
             ids, at = positions(sequences)
-            logits = self.model(input_ids=ids.to(self.device), use_cache=False).logits[tuple(at.to(self.device))]
+            with self.replaying(sequences):
+                logits = self.model(input_ids=ids.to(self.device), use_cache=False).logits[tuple(at.to(self.device))]
         else:
             states = self.response_states(sequences)
             wide = wide_dtype(states)

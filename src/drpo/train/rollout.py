@@ -101,7 +101,10 @@ def roll_out(
     seeds = [derive_seed(config.seed, "rollout", step, row) for row in range(len(examples))]
     samples, sampling, grading = sample_and_grade(
         policy, sampler, grader, examples, seeds, config.group_size,
-        replace(config.sampling(), report_topk=config.make_objective().topk),
+        replace(
+            config.sampling(), report_topk=config.make_objective().topk,
+            report_experts=getattr(sampler, "reports_experts", False),
+        ),
     )
     failures = failed_rewards(samples)
     graded = [(row // config.group_size, s) for row, s in enumerate(samples) if s.grade.reward is not None]

@@ -24,7 +24,8 @@ from drpo.train.evaluate import evaluate
 from drpo.train.gradient import loss_path, with_proximal_logprobs
 from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.observer import Observer, Summary
-from drpo.train.policy import load_policy
+from drpo.train.lora import base_of_adapter, describe_adapter, is_adapted
+from drpo.train.policy import find_model, load_policy
 from drpo.train.rollout import Rollout, roll_out
 from drpo.train.seeds import derive_seed
 from drpo.train.token_log import TokenLog
@@ -94,9 +95,15 @@ class Trainer:
         self.heldout = self.task.heldout_examples(config.eval_examples)
         self.objective = config.make_objective()
         checkpoint = find_checkpoint(run.checkpoints, observer.on_note) if resume else None
-        self.policy = load_policy(config.model if checkpoint is None else str(checkpoint), pick_device(config.device))
+        if base_of_adapter(find_model(config.model)) is not None:
+            raise ConfigError(f"model: {config.model} is a LoRA adapter, not a model to train. Merge it first: "
+                              f"`drpo export {config.model} --out DIR`, then model=DIR.")
+        self.policy = load_policy(
+            config.model if checkpoint is None else str(checkpoint), pick_device(config.device), config.lora,
+            config.gradient_checkpointing,
+        )
         self.optimizer = torch.optim.AdamW(
-            self.policy.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            self.policy.trained_parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
         if resume:
@@ -194,7 +201,9 @@ class Trainer:
         self.observer.on_evaluation(record)
 
     def say_what_to_expect(self) -> None:
-        """Tell the user of a trust region that cannot act."""
+        """Tell the user of a trust region that cannot act, and of what LoRA leaves alone."""
+        if is_adapted(self.policy.model):
+            self.observer.on_note(describe_adapter(self.policy.model))
         if self.config.updates_per_step == 1:
             self.observer.on_note(
                 "updates_per_step=1: every token is trained once, at the weights that sampled it, so r ≡ 1 up to "

@@ -13,7 +13,7 @@ import torch
 import drpo
 from drpo.train.config import TrainConfig
 
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "reasoning-gym", "numpy")
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "reasoning-gym", "numpy", "peft")
 
 
 def now() -> str:

@@ -13,6 +13,9 @@ import torch
 
 from drpo.errors import ConfigError
 from drpo.kernels import plain_head, token_logprobs
+from drpo.train.config import Lora
+from drpo.train.lora import ADAPTER_FILE, add_adapter, base_of_adapter, load_adapter
+from drpo.train.recomputation import checkpoint_activations
 from drpo.train.states import Sequences, can_share_prompts, positions, response_states, targets
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -44,6 +47,10 @@ class Policy:
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device
+
+    def trained_parameters(self) -> list[torch.nn.Parameter]:
+        """What the optimizer steps: all parameters, or those of the adapters alone."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def encode(self, prompt: str, chat: bool = True) -> list[int]:
         """Token ids of a task's prompt: the tokenizer's chat template with a generation prompt if it has one, else
@@ -108,31 +115,57 @@ class Policy:
         return logprobs, torch.distributions.Categorical(logits=logprobs.detach()).entropy()
 
 
-def load_policy(name: str, device: torch.device) -> Policy:
+def load_policy(name: str, device: torch.device, lora: Lora | None = None, recompute: bool = False) -> Policy:
     """The policy stored in a Hugging Face directory, or an embedded one (``embedded:NAME``), in float32.
 
+    A directory that holds a LoRA adapter (a checkpoint of such a run) gives its base with the adapter on it.
+
+    Args:
+        lora: fresh adapters to train in the place of the model's own weights.
+        recompute: gradient checkpointing.
+
     Raises:
-        ConfigError: the name is unknown, the directory is missing, or it lacks a model or tokenizer.
+        ConfigError: the name is unknown, the directory is missing, it lacks a model or tokenizer, or the model does
+            not take ``lora`` or ``recompute``. CheckpointError: an adapter does not fit its base.
     """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    directory = _directory(name)
-    if not (directory / "config.json").is_file():
-        raise ConfigError(f"model: {directory} is no Hugging Face model directory (no config.json). Give a directory "
-                          "that model.save_pretrained wrote, or embedded:arithmetic.")
+    directory = find_model(name)
+    base = base_of_adapter(directory)
     if not any((directory / file).is_file() for file in TOKENIZER_FILES):
         raise ConfigError(f"model: {directory} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json). Save "
                           "it there with tokenizer.save_pretrained.")
+    source = directory if base is None else find_model(base)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            directory, local_files_only=True, dtype=torch.float32, use_safetensors=True
+            source, local_files_only=True, dtype=torch.float32, use_safetensors=True
         )
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"model: {directory} cannot be loaded as a causal LM: {error}") from error
+        raise ConfigError(f"model: {source} cannot be loaded as a causal LM: {error}") from error
+    if base is not None:
+        load_adapter(model, directory)
+    elif lora is not None:
+        add_adapter(model, lora, name if name.startswith("embedded:") else str(directory.resolve()))
     model.to(device)  # pyright: ignore[reportArgumentType]
-    return Policy(model.eval(), tokenizer)
+    model.eval()
+    if recompute:
+        checkpoint_activations(model)
+    return Policy(model, tokenizer)
+
+
+def find_model(name: str) -> Path:
+    """The Hugging Face directory that ``name`` (a path, or embedded:NAME) means: of a model, or of a LoRA adapter.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    directory = _directory(name)
+    if not any((directory / file).is_file() for file in ("config.json", ADAPTER_FILE)):
+        raise ConfigError(f"model: {directory} is no Hugging Face model directory (no config.json). Give a directory "
+                          "that model.save_pretrained wrote, or embedded:arithmetic.")
+    return directory
 
 
 def _directory(name: str) -> Path:

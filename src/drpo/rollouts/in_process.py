@@ -15,6 +15,10 @@ from drpo.rollouts.decoding import CompiledDecoding, CompiledForward, Decoding, 
 from drpo.rollouts.sampler import Request, Response, SamplingParameters
 
 
+#: Responses generated at once, at most.
+MAX_ROWS = 256
+
+
 class InProcessSampler:
     """Samples from a transformers causal LM with a KV cache.
 
@@ -32,7 +36,7 @@ class InProcessSampler:
         ConfigError: ``compiled``, and a layer of the model does not simply attend to all positions.
     """
 
-    def __init__(self, model: Any, stop_ids: Collection[int], max_rows: int = 256, compiled: bool = False):
+    def __init__(self, model: Any, stop_ids: Collection[int], max_rows: int = MAX_ROWS, compiled: bool = False):
         self.model = model
         self.stop_ids = sorted(stop_ids)
         self.max_rows = max_rows

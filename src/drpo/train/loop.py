@@ -23,6 +23,7 @@ from drpo.train.config import TrainConfig
 from drpo.train.evaluate import evaluate
 from drpo.train.gradient import loss_path, with_proximal_logprobs
 from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
+from drpo.train.memory_report import report_memory
 from drpo.train.observer import Observer, Summary
 from drpo.train.lora import base_of_adapter, describe_adapter, is_adapted
 from drpo.train.policy import find_model, load_policy
@@ -57,7 +58,7 @@ def train(
         manifest = continued_manifest(run.read_manifest())
     else:
         loss = loss_path(trainer.policy, trainer.objective, config)
-        manifest = new_manifest(config, trainer.policy.device, loss)
+        manifest = new_manifest(config, trainer.policy.device, loss, trainer.memory.as_dict())
     trainer.observer = start_tracking(
         trackers, config, run, manifest["run_id"], trainer.observer, trainer.progress.step, resume
     )
@@ -105,6 +106,8 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.policy.trained_parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
+        prompts = [self.policy.encode(example.prompt, example.chat) for example in self.heldout]
+        self.memory = report_memory(config, self.policy.device, max(map(len, prompts)))
         self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
         if resume:
             run.rewind(self.progress.step if checkpoint else -1)
@@ -201,7 +204,10 @@ class Trainer:
         self.observer.on_evaluation(record)
 
     def say_what_to_expect(self) -> None:
-        """Tell the user of a trust region that cannot act, and of what LoRA leaves alone."""
+        """Tell the user what memory the run needs, of a trust region that cannot act, and of what LoRA leaves alone."""
+        self.observer.on_note(self.memory.summary())
+        if warning := self.memory.warning():
+            self.observer.on_note(warning)
         if is_adapted(self.policy.model):
             self.observer.on_note(describe_adapter(self.policy.model))
         if self.config.updates_per_step == 1:

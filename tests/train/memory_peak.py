@@ -1,4 +1,4 @@
-"""Measures, in this fresh process, what an update and a batch of sampling take above the loaded model.
+"""Measures, in this fresh process, what an update and a batch of sampling take above weights and optimizer.
 
     python memory_peak.py MODEL key=value…      prints {"training": [bytes, estimated], "sampling": [bytes, estimated]}
 """
@@ -45,12 +45,15 @@ def main(model: str, settings: list[str]) -> dict[str, list[int]]:
     sampler = InProcessSampler(policy.model, frozenset())
     requests = [Request(prompt, config.group_size, 0) for prompt in prompts]
     need = estimate(sketch(config.model, config.lora), config, torch.device("cpu"), PROMPT)
-    parts = {part.name: part.bytes for part in need.parts}
-    sampling = peak(lambda: sampler.sample(requests, config.sampling()))
-    training = peak(lambda: update_policy(policy, optimizer, config.make_objective(), samples, advantages, config))
+
+    def update() -> None:
+        update_policy(policy, optimizer, config.make_objective(), samples, advantages, config)
+
+    update()  # the first one makes the optimizer's states, when its activations are gone
+    always = need.during("always")
     return {
-        "sampling": [sampling, need.during("sampling") - need.during("always")],
-        "training": [training, need.during("training") - parts["weights"]],
+        "sampling": [peak(lambda: sampler.sample(requests, config.sampling())), need.during("sampling") - always],
+        "training": [peak(update), need.during("training") - always],
     }
 
 

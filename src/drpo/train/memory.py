@@ -13,6 +13,7 @@ import torch
 
 from drpo.errors import ConfigError
 from drpo.kernels.chunks import CHUNK_NUMBERS, CHUNK_ROWS, GPU_CHUNK_ROWS
+from drpo.kernels.logprobs import AUTO_LIMIT
 from drpo.rollouts.in_process import MAX_ROWS
 from drpo.train.config import Lora, TrainConfig
 from drpo.train.gradient import default_micro_batch_tokens
@@ -155,13 +156,12 @@ def _training(shape: Shape, config: TrainConfig, device: torch.device, positions
     responses = -(-config.prompts_per_step * config.group_size // config.updates_per_step)
     tokens = max(positions, min(budget, responses * positions))
     kept, layers = shape.layer_numbers, shape.layers
-    # Beside what all layers keep, the one at work has the gradients of what it kept.
-    numbers = layers * shape.hidden + 2 * kept if config.gradient_checkpointing else (layers + 1) * kept
+    numbers = layers * shape.hidden + kept if config.gradient_checkpointing else layers * kept
     how = "each layer's input, and one layer" if config.gradient_checkpointing else f"{layers} layers"
     vocabulary, objective = shape.vocabulary, config.make_objective()
     head = vocabulary * shape.hidden if config.lora is None else 0
-    if objective.topk:
-        logits, rows = 5 * tokens * vocabulary, tokens
+    if objective.topk or ("entropy" in objective.needs and tokens * vocabulary <= AUTO_LIMIT):
+        logits, rows = 5 * tokens * vocabulary, tokens  # whole logits, what is made from them, and their gradient
     else:
         rows = min(tokens, max(GPU_CHUNK_ROWS if device.type == "cuda" else CHUNK_ROWS, CHUNK_NUMBERS // vocabulary))
         logits = rows * vocabulary

@@ -18,8 +18,8 @@ from drpo.errors import ConfigError
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from drpo.run_directory import RunDirectory
 from drpo.train.config import Lora, TrainConfig, load_config
-from drpo.train.lora import add_adapter, describe_adapter, linear_names, plain_weights
 from drpo.train.loop import train
+from drpo.train.lora import add_adapter, describe_adapter, linear_names, plain_weights
 from drpo.train.policy import Policy, load_policy
 from drpo.train.states import Sequences
 

@@ -166,7 +166,7 @@ def test_what_does_not_fit_is_told_with_the_settings_that_help(
     assert not report.fits and warning is not None
     for setting in ("gradient_checkpointing=true", "lora.rank=16", "micro_batch_tokens=2048"):
         assert setting in warning
-    assert "group_size" not in warning  # sampling is not what is too large
+    assert "sampler_rows" not in warning  # sampling is not what is too large
     for setting, peak in report.remedies:
         assert peak < report.need.peak
         changed = load_config(None, [*(f"{k}={v}" for k, v in _plain(config).items()), setting])[0]

@@ -1,4 +1,4 @@
-"""The recipes for `drpo train`: parsed, dry-run at the real models' sizes, and run with stand-ins for model and data."""
+"""Recipes for `drpo train`: parsed, dry-run at the real models' sizes, run with stand-ins for model and data."""
 
 from __future__ import annotations
 

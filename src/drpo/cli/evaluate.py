@@ -27,7 +27,7 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
     task = make_task(config.task.name, **config.task.parameters)
     examples = task.heldout_examples(config.eval_examples)
     policy = load_policy(model, pick_device(config.device))
-    sampler = InProcessSampler(policy.model, policy.stop_ids, compiled=config.compiled_sampler)
+    sampler = InProcessSampler(policy.model, policy.stop_ids, config.sampler_rows, config.compiled_sampler)
     with Grader(task, config.grading_time_limit, config.grading_workers) as grader:
         record, _ = evaluate(
             policy, sampler, grader, examples, config.eval_samples, config.sampling(), config.seed

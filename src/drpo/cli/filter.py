@@ -33,7 +33,7 @@ def run_filter(
     task = make_task(config.task.name, **config.task.parameters)
     examples = training_problems(task, config.task.name)[:problems]
     policy = load_policy(model, pick_device(config.device))
-    sampler = InProcessSampler(policy.model, policy.stop_ids, compiled=config.compiled_sampler)
+    sampler = InProcessSampler(policy.model, policy.stop_ids, config.sampler_rows, config.compiled_sampler)
     seen = kept = never = always = unknown = 0
     with (
         _new_file(out) as stream,

@@ -14,7 +14,6 @@ from drpo.errors import DataError
 from drpo.rollouts.decoding import CompiledDecoding, CompiledForward, Decoding, Forward
 from drpo.rollouts.sampler import Request, Response, SamplingParameters
 
-
 #: Responses generated at once, at most.
 MAX_ROWS = 256
 

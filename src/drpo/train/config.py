@@ -15,6 +15,7 @@ from drpo.aggregation import Mode
 from drpo.errors import ConfigError, suggest
 from drpo.objectives import Objective, make_objective
 from drpo.rollouts import SamplingParameters
+from drpo.rollouts.in_process import MAX_ROWS
 from drpo.trackers import TRACKERS
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -102,6 +103,11 @@ class TrainConfig(BaseModel):
         default=False,
         description="decode through torch.compile (CUDA graphs on a GPU); slower on a CPU, and the first batch of each "
         "shape waits for the compiler",
+    )
+
+    sampler_rows: int = Field(
+        default=MAX_ROWS, ge=1,
+        description="responses generated at once, which bounds the KV cache; the responses to one prompt stay together",
     )
 
     eval_every: int = Field(default=20, ge=0, description="steps between evaluations; 0: only before and after")

@@ -22,10 +22,10 @@ from drpo.train.checkpoint import Progress, find_checkpoint, restore, save_check
 from drpo.train.config import TrainConfig
 from drpo.train.evaluate import evaluate
 from drpo.train.gradient import loss_path, with_proximal_logprobs
+from drpo.train.lora import base_of_adapter, describe_adapter, is_adapted
 from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.memory_report import report_memory
 from drpo.train.observer import Observer, Summary
-from drpo.train.lora import base_of_adapter, describe_adapter, is_adapted
 from drpo.train.policy import find_model, load_policy
 from drpo.train.rollout import Rollout, roll_out
 from drpo.train.seeds import derive_seed
@@ -111,7 +111,9 @@ class Trainer:
         self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
         if resume:
             run.rewind(self.progress.step if checkpoint else -1)
-        self.sampler = InProcessSampler(self.policy.model, self.policy.stop_ids, compiled=config.compiled_sampler)
+        self.sampler = InProcessSampler(
+            self.policy.model, self.policy.stop_ids, config.sampler_rows, config.compiled_sampler
+        )
 
     def run_steps(self, stop_requested: Callable[[], bool]) -> Summary:
         """The algorithm."""

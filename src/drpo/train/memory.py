@@ -14,7 +14,6 @@ import torch
 from drpo.errors import ConfigError
 from drpo.kernels.chunks import CHUNK_NUMBERS, CHUNK_ROWS, GPU_CHUNK_ROWS
 from drpo.kernels.logprobs import AUTO_LIMIT
-from drpo.rollouts.in_process import MAX_ROWS
 from drpo.train.config import Lora, TrainConfig
 from drpo.train.gradient import default_micro_batch_tokens
 from drpo.train.lora import linear_names
@@ -175,8 +174,8 @@ def _training(shape: Shape, config: TrainConfig, device: torch.device, positions
 
 def _sampling(shape: Shape, config: TrainConfig, prompt_tokens: int, positions: int) -> tuple[Part, Part]:
     batches = ((config.prompts_per_step, config.group_size), (config.eval_examples, config.eval_samples))
-    rows = max(max(each, min(MAX_ROWS, prompts * each)) for prompts, each in batches)
-    prompts = max(min(prompts, max(1, MAX_ROWS // each)) for prompts, each in batches)
+    rows = max(max(each, min(config.sampler_rows, prompts * each)) for prompts, each in batches)
+    prompts = max(min(prompts, max(1, config.sampler_rows // each)) for prompts, each in batches)
     window = min(shape.window, positions)
     cache = rows * (positions * shape.cache_numbers + window * shape.window_numbers + shape.state_numbers)
     work = max(DRAWING * rows * shape.vocabulary, FLOAT32 * prompts * prompt_tokens * shape.mlp)

@@ -84,9 +84,9 @@ def _changes(config: TrainConfig, device: torch.device) -> list[tuple[str, dict[
     """Settings that may lower the peak."""
     tokens = (config.micro_batch_tokens or default_micro_batch_tokens(device)) // 4
     changes: list[tuple[str, dict[str, Any]]] = [
-        (f"{name}={value // 2}", {name: value // 2})
-        for name in ("max_new_tokens", "group_size", "eval_samples", "prompts_per_step")
-        if (value := getattr(config, name)) >= 4
+        (f"{name}={value}", {name: value})
+        for name, value in (("max_new_tokens", config.max_new_tokens // 2), ("sampler_rows", config.sampler_rows // 4))
+        if value
     ]
     if tokens:
         changes.append((f"micro_batch_tokens={tokens}", {"micro_batch_tokens": tokens}))

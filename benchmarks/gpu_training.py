@@ -1,4 +1,4 @@
-"""Whole training steps on one NVIDIA card: a Qwen3-shaped model of 126 M parameters, made from scratch, on the demo's task.
+"""Training steps on one NVIDIA card: a Qwen3-shaped model of 126 M parameters, made from scratch, on the demo's task.
 
     PYTHONPATH=src python benchmarks/gpu_training.py                          # in bf16, on the GPU
     PYTHONPATH=src python benchmarks/gpu_training.py gradient_checkpointing=true lora.rank=16
@@ -98,8 +98,8 @@ def make_model(directory: Path, shape: dict[str, int]) -> None:
     """Random weights, and the shipped base's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["arithmetic"])
     torch.manual_seed(0)
-    config = Qwen3Config(vocab_size=len(tokenizer), tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id, **shape)
-    Qwen3ForCausalLM(config).save_pretrained(directory)
+    names: dict[str, Any] = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, **shape}
+    Qwen3ForCausalLM(Qwen3Config(tie_word_embeddings=True, **names)).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
 

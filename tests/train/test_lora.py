@@ -166,10 +166,12 @@ def test_an_adapter_is_not_a_model_to_train(copyist: Path, finished: RunDirector
 
 def test_what_targets_cover_in_a_mixture_of_experts() -> None:
     """Attention is linear layers; stacked experts and the router are parameters without one."""
-    network = Qwen3MoeForCausalLM(Qwen3MoeConfig(
-        vocab_size=20, hidden_size=32, intermediate_size=64, moe_intermediate_size=16, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=16, num_experts=4, num_experts_per_tok=2,
-    )).eval()  # fmt: skip
+    shape: dict[str, Any] = {
+        "vocab_size": 20, "hidden_size": 32, "intermediate_size": 64, "moe_intermediate_size": 16,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "num_experts": 4,
+        "num_experts_per_tok": 2,
+    }  # fmt: skip
+    network = Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape)).eval()
     assert linear_names(network) == {"q_proj", "k_proj", "v_proj", "o_proj"}
     add_adapter(network, Lora(rank=2), "somewhere")
     told = describe_adapter(network)

@@ -106,7 +106,8 @@ class Dropping(GPT2LMHeadModel):
 
     def __init__(self, config: GPT2Config):
         super().__init__(config)
-        block, forward = self.transformer.h[0], self.transformer.h[0].mlp.forward
+        block: Any = self.transformer.h[0]
+        forward = block.mlp.forward
         block.mlp.forward = lambda states: torch.dropout(forward(states), 0.5, block.training)
 
 

@@ -41,7 +41,8 @@ class Lora(BaseModel):
     rank: int = Field(default=16, ge=1, description="rows of A")
     alpha: float = Field(default=32.0, gt=0, description="what B A is multiplied by, times the rank")
     targets: Literal["all-linear"] | list[str] = Field(
-        default="all-linear", description="all-linear (each nn.Linear but the LM head), or names such as [q_proj, v_proj]"
+        default="all-linear",
+        description="all-linear (each nn.Linear but the LM head), or names such as [q_proj, v_proj]",
     )
     dropout: float = Field(default=0.0, description="must stay 0")
 
@@ -259,7 +260,7 @@ def validate_config(values: Mapping[str, Any]) -> TrainConfig:
 def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = Lora.model_fields if problem["loc"][0] == "lora" and len(problem["loc"]) > 1 else TrainConfig.model_fields
+        known = Lora.model_fields if key.startswith("lora.") else TrainConfig.model_fields
         return f"unknown key {key!r}.{suggest(str(problem['loc'][-1]), known)}"
     message = problem["msg"].removeprefix("Value error, ")
     if not key:

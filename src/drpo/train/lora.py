@@ -60,8 +60,8 @@ def load_adapter(model: Any, folder: Path) -> None:
     try:
         model.load_adapter(str(folder), is_trainable=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise CheckpointError(f"the adapter in {folder} does not fit {type(model).__name__}: {error}. It needs the base "
-                              "that it was trained on.") from error
+        raise CheckpointError(f"the adapter in {folder} does not fit {type(model).__name__}: {error}. It needs the "
+                              "base that it was trained on.") from error
 
 
 def base_of_adapter(folder: Path) -> str | None:

@@ -180,8 +180,8 @@ def _sampling(shape: Shape, config: TrainConfig, prompt_tokens: int, positions: 
     cache = rows * (positions * shape.cache_numbers + window * shape.window_numbers + shape.state_numbers)
     work = max(DRAWING * rows * shape.vocabulary, FLOAT32 * prompts * prompt_tokens * shape.mlp)
     return (
-        Part("KV cache", FLOAT32 * cache, "sampling", f"{rows:,} rows × {positions:,} positions × {shape.layers} layers, "
-             "float32"),
+        Part("KV cache", FLOAT32 * cache, "sampling",
+             f"{rows:,} rows × {positions:,} positions × {shape.layers} layers, float32"),
         Part("drawing", work, "sampling", f"estimate: {rows:,} rows of {shape.vocabulary:,} logits, or a layer over "
              f"{prompts:,} prompts"),
     )  # fmt: skip

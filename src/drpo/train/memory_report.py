@@ -57,7 +57,7 @@ class MemoryReport:
             return None
         assert self.room is not None
         options = "; ".join(f"{setting} → {size(peak)}" for setting, peak in self.remedies)
-        return (f"this run needs about {size(self.need.peak)} and there are {size(self.room)}. It will likely run out of "
+        return (f"this run needs about {size(self.need.peak)} and there are {size(self.room)}: it will likely run out of "
                 f"memory. Each of these lowers the peak: {options or 'a smaller model'}")
 
 

@@ -57,8 +57,8 @@ class MemoryReport:
             return None
         assert self.room is not None
         options = "; ".join(f"{setting} → {size(peak)}" for setting, peak in self.remedies)
-        return (f"this run needs about {size(self.need.peak)} and there are {size(self.room)}: it will likely run out of "
-                f"memory. Each of these lowers the peak: {options or 'a smaller model'}")
+        return (f"this run needs about {size(self.need.peak)} and there are {size(self.room)}: it will likely run out "
+                f"of memory. Each of these lowers the peak: {options or 'a smaller model'}")
 
 
 def report_memory(config: TrainConfig, device: torch.device, prompt_tokens: int | None = None) -> MemoryReport:

@@ -84,8 +84,16 @@ def diagnose_weight(weight: torch.Tensor, batch: TokenBatch) -> dict[str, Metric
 
 def verdict(weight: torch.Tensor, batch: TokenBatch) -> dict[str, Metric]:
     """What gradient weights ``[N]`` do to a batch: the shares of tokens, and of gradient, that they reverse or drop."""
-    moves = batch.advantages != 0
-    pull = (at_least_float32(batch.advantages) * ratio(batch.logprobs.detach(), batch.behavior_logprobs)).abs()
+    return _verdict(weight, batch.advantages != 0, _surrogate_pull(batch))
+
+
+def _surrogate_pull(batch: TokenBatch) -> torch.Tensor:
+    """``[N]`` float64: |Â r|, how strongly the plain surrogate moves each token."""
+    pull = at_least_float32(batch.advantages) * ratio(batch.logprobs.detach(), batch.behavior_logprobs)
+    return pull.abs().double()
+
+
+def _verdict(weight: torch.Tensor, moves: torch.Tensor, pull: torch.Tensor) -> dict[str, Metric]:
     return {
         "corrective_share": Metric.of(weight < 0, moves),
         "dropped_share": Metric.of(weight == 0, moves),
@@ -100,7 +108,8 @@ def verdicts(batch: TokenBatch, objectives: Mapping[str, Objective]) -> dict[str
     Raises:
         DataError: the batch lacks a field that one of them needs.
     """
-    return {label: verdict(gradient_weight(objective, batch), batch) for label, objective in objectives.items()}
+    moves, pull = batch.advantages != 0, _surrogate_pull(batch)
+    return {label: _verdict(gradient_weight(objective, batch), moves, pull) for label, objective in objectives.items()}
 
 
 def _by_sign(name: str, values: torch.Tensor, batch: TokenBatch) -> dict[str, Metric]:

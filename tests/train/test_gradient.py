@@ -17,6 +17,7 @@ from drpo.train.config import load_config
 from drpo.train.gradient import accumulate_gradient, loss_path
 from drpo.train.policy import Policy
 from drpo.train.rollout import Sample
+from drpo.train.states import Prompts
 
 PROMPTS = [[5, 6, 7, 8, 9], [4], [10, 11, 12]]
 RESPONSES = {0: [[8, 9], [8, 2, 2, 11, 0], [3]], 1: [[3, 2, 7, 0], [14]], 2: [[13, 5]]}
@@ -93,7 +94,7 @@ UNWEIGHTED = "{name: drpo, advantage_weighted: false}"
 
 
 @pytest.mark.parametrize("name", [*OBJECTIVES, UNWEIGHTED])
-@pytest.mark.parametrize("budget", [10_000, 12])
+@pytest.mark.parametrize("budget", [10_000, 16, 12])  # 16: the prompts fit, the responses do not; 12: neither
 def test_every_objective(policy: Policy, name: str, budget: int) -> None:
     config, _ = load_config(None, [f"objective={name}", f"micro_batch_tokens={budget}", f"temperature={TEMPERATURE}",
                                    "max_new_tokens=9"])  # fmt: skip
@@ -107,6 +108,18 @@ def test_every_objective(policy: Policy, name: str, budget: int) -> None:
     # The model normalises in float32.
     assert loss == pytest.approx(right_loss, rel=1e-5, abs=1e-7)
     assert float((ours - right).abs().max()) <= 2e-5 * float(right.abs().max())
+
+
+@pytest.mark.parametrize(("budget", "passes"), [(10_000, 1), (16, 1), (12, 0)])
+def test_the_prompts_pass_once(policy: Policy, monkeypatch: pytest.MonkeyPatch, budget: int, passes: int) -> None:
+    """As many positions as one forward pass may have: fifteen for the three prompts."""
+    done = []
+    backward = Prompts.backward
+    monkeypatch.setattr(Prompts, "backward", lambda self: done.append(len(self.index)) or backward(self))
+    config, _ = load_config(None, [f"micro_batch_tokens={budget}"])
+    accumulate_gradient(policy, config.make_objective(), samples(policy, 0), ADVANTAGES, config)
+    policy.model.zero_grad(set_to_none=True)
+    assert done == [3] * passes and policy._prompts is None
 
 
 def test_what_has_no_advantage_is_measured_without_a_backward_pass(policy: Policy) -> None:

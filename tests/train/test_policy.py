@@ -72,6 +72,11 @@ def computed(part: list[Sequences], shares: bool) -> int:
     return len(part) * max(len(sequence) for sequence in part)
 
 
+def test_prompts_that_are_done_take_no_place() -> None:
+    sequences = [Sequences([prompt] * 100, [1] * length) for length in (2, 5, 9) for prompt in (1, 2)]
+    assert micro_batches(sequences, 4 * 4, shares_prompts=True, prompts_done=True) == [[0, 1, 2, 3], [4, 5]]
+
+
 def test_a_long_prompt_is_computed_once_where_that_is_less() -> None:
     sequences = [Sequences([prompt] * 100, [1] * length) for length in (2, 5, 9) for prompt in (1, 2)]
     parts = micro_batches(sequences, 130, shares_prompts=True)

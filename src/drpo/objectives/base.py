@@ -155,6 +155,6 @@ def gradient_weight(objective: Objective, batch: TokenBatch) -> torch.Tensor:
     with torch.enable_grad():
         loss = objective(batch.with_logprobs(logprobs)).loss
         # An objective whose loss is constant everywhere (all tokens dropped) has no graph at all.
-        (slope,) = torch.autograd.grad(loss.sum() + 0.0 * logprobs.sum(), logprobs)
+        (slope,) = torch.autograd.grad(loss if loss.requires_grad else 0.0 * logprobs, logprobs, torch.ones_like(loss))
     surrogate = batch.advantages * ratio(logprobs.detach(), batch.behavior_logprobs)
     return torch.where(batch.advantages == 0, torch.nan, -slope / surrogate + 0.0)  # + 0.0: no −0

@@ -36,6 +36,14 @@ def accumulate_gradient(
     Raises:
         DataError: log π or log μ of a token is not finite or positive.
     """
+    with policy.prompts_once(sequences_of(samples), micro_batch_tokens(policy, config)) as prompts_done:
+        return _accumulate(policy, objective, samples, advantages, config, prompts_done)
+
+
+def _accumulate(
+    policy: Policy, objective: Objective, samples: Sequence[Sample], advantages: Sequence[float], config: TrainConfig,
+    prompts_done: bool,
+) -> tuple[float, TokenBatch, list[int]]:  # fmt: skip
     tokens = sum(len(sample.response.token_ids) for sample in samples)
     denominator = tokens if config.aggregation == "token_mean" else len(samples)
     reduction: dict[str, Any] = {"mode": config.aggregation, "denominator": denominator, "horizon": config.horizon}
@@ -47,7 +55,7 @@ def accumulate_gradient(
         return aggregate(objective(batch).loss, batch, **reduction)
 
     pushing, idle = split_idle(objective, advantages)
-    parts = split(policy, samples, pushing, config)
+    parts = split(policy, samples, pushing, config, prompts_done)
     if objective.sequence_local or len(parts) == 1:
         losses, seen = [], []
         for rows in parts:
@@ -59,7 +67,7 @@ def accumulate_gradient(
             loss.backward()
             losses.append(loss.detach())
             seen.append(batch)
-        idle_parts = split(policy, samples, idle, config)
+        idle_parts = split(policy, samples, idle, config, prompts_done)
         with torch.no_grad():
             for rows in idle_parts:
                 seen.append(batch_of(rows))
@@ -134,10 +142,12 @@ def default_micro_batch_tokens(device: torch.device) -> int:
     return 1536 if device.type == "cpu" else 16_384
 
 
-def split(policy: Policy, samples: Sequence[Sample], rows: Sequence[int], config: TrainConfig) -> list[list[int]]:
-    """``rows`` of ``samples`` in micro-batches."""
+def split(
+    policy: Policy, samples: Sequence[Sample], rows: Sequence[int], config: TrainConfig, prompts_done: bool = False
+) -> list[list[int]]:
+    """``rows`` of ``samples`` in micro-batches; the prompts' own pass may be done."""
     sequences = sequences_of([samples[row] for row in rows])
-    parts = micro_batches(sequences, micro_batch_tokens(policy, config), policy.shares_prompts)
+    parts = micro_batches(sequences, micro_batch_tokens(policy, config), policy.shares_prompts, prompts_done)
     return [[rows[index] for index in part] for part in parts]
 
 

@@ -154,6 +154,12 @@ def _training(shape: Shape, config: TrainConfig, device: torch.device, positions
     budget = config.micro_batch_tokens or default_micro_batch_tokens(device)
     responses = -(-config.prompts_per_step * config.group_size // config.updates_per_step)
     tokens = max(positions, min(budget, responses * positions))
+    prompts = min(config.prompts_per_step, responses) * (positions - config.max_new_tokens)
+    plain = not (config.gradient_checkpointing or shape.window_numbers or shape.state_numbers)
+    if plain and prompts <= budget and responses > config.prompts_per_step:
+        # The prompts pass once an update, and what they keep stays beside every micro-batch of responses.
+        length = config.max_new_tokens
+        tokens = prompts + max(length, min(budget, responses * length))
     kept, layers = shape.layer_numbers, shape.layers
     numbers = layers * shape.hidden + kept if config.gradient_checkpointing else layers * kept
     how = "each layer's input, and one layer" if config.gradient_checkpointing else f"{layers} layers"

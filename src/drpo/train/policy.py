@@ -5,7 +5,8 @@ Shapes: ``B`` sequences, ``T`` positions, ``N`` response tokens, ``H`` hidden wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from drpo.kernels import plain_head, token_logprobs
 from drpo.train.config import Lora
 from drpo.train.lora import ADAPTER_FILE, add_adapter, base_of_adapter, load_adapter
 from drpo.train.recomputation import checkpoint_activations
-from drpo.train.states import Sequences, can_share_prompts, positions, response_states, targets
+from drpo.train.states import (
+    Prompts,
+    Sequences,
+    can_share_prompts,
+    distinct_prompts,
+    positions,
+    response_states,
+    targets,
+)
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 #: A directory without any of these has no tokenizer.
@@ -42,6 +51,7 @@ class Policy:
         self.stop_ids = _stop_ids(model, tokenizer)
         self.head: torch.Tensor | None = plain_head(model)
         self.shares_prompts = can_share_prompts(model)
+        self._prompts: Prompts | None = None
 
     @property
     def device(self) -> torch.device:
@@ -83,7 +93,25 @@ class Policy:
 
     def response_states(self, sequences: Sequence[Sequences]) -> torch.Tensor:
         """``[N, H]``: the hidden states that predict the response tokens of ``sequences``, in order."""
+        if self._prompts is not None:
+            return self._prompts.states(sequences)
         return response_states(self.model.base_model, sequences, self.shares_prompts)
+
+    @contextmanager
+    def prompts_once(self, sequences: Sequence[Sequences], max_tokens: int) -> Iterator[bool]:
+        """Within it, the prompts of ``sequences`` have passed through the model once for all micro-batches, if they
+        take at most ``max_tokens`` positions; says whether. Their share of the gradient is added at its end."""
+        prompts = distinct_prompts(sequences)
+        size = len(prompts) * max(len(prompt) for prompt in prompts)
+        if self.head is None or not self.shares_prompts or len(prompts) == len(sequences) or size > max_tokens:
+            yield False
+            return
+        self._prompts = Prompts(self.model.base_model, prompts, detached=True)
+        try:
+            yield True
+            self._prompts.backward()
+        finally:
+            self._prompts = None
 
     def topk_logprobs(
         self, sequences: Sequence[Sequences], temperature: float, topk_ids: torch.Tensor

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ def response_states(backbone: Any, sequences: Sequence[Sequences], shares_prompt
     Where ``shares_prompts``, sequences with one prompt share its pass; the gradient runs through their common keys and
     values.
     """
-    prompts, prompt_of_row = _distinct([sequence.prompt_ids for sequence in sequences])
+    prompts = distinct_prompts(sequences)
     if not shares_prompts or len(prompts) == len(sequences):
         ids, at = positions(sequences)
         device = backbone.device
         states = backbone(input_ids=ids.to(device), use_cache=False).last_hidden_state
         return states[tuple(at.to(device))]
-    return _shared(backbone, prompts, prompt_of_row, [sequence.token_ids for sequence in sequences])
+    return Prompts(backbone, prompts, detached=False).states(sequences)
 
 
 def positions(sequences: Sequence[Sequences]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,31 +51,58 @@ def positions(sequences: Sequence[Sequences]) -> tuple[torch.Tensor, torch.Tenso
     Padding stands on the right, where a causal model never looks: no attention mask is needed.
     """
     starts = [len(sequence.prompt_ids) - 1 for sequence in sequences]
-    ids = _padded([[*sequence.prompt_ids, *sequence.token_ids] for sequence in sequences])
+    ids = padded([[*sequence.prompt_ids, *sequence.token_ids] for sequence in sequences])
     return ids, _places([len(sequence.token_ids) for sequence in sequences], starts)
 
 
-def _shared(
-    backbone: Any, prompts: Sequence[Sequence[int]], prompt_of_row: Sequence[int], responses: Sequence[Sequence[int]]
-) -> torch.Tensor:
-    device = backbone.device
-    ids, group = _padded(prompts).to(device), torch.tensor(prompt_of_row).to(device)
-    lengths = torch.tensor([len(prompt) for prompt in prompts]).to(device)
-    out = backbone(input_ids=ids, use_cache=True)
-    states = out.last_hidden_state[torch.arange(len(prompts), device=device), lengths - 1][group].unsqueeze(1)
-    # The last token of a response predicts nothing that is trained.
-    inner = _padded([response[:-1] for response in responses]).to(device)
-    if inner.shape[1]:
-        cache = out.past_key_values
-        cache.reorder_cache(group)
-        seen = torch.arange(ids.shape[1], device=device) < lengths[group].unsqueeze(1)
-        further = torch.arange(inner.shape[1], device=device)
-        found = backbone(
-            input_ids=inner, attention_mask=torch.cat([seen, torch.ones_like(inner, dtype=torch.bool)], 1),
-            position_ids=lengths[group].unsqueeze(1) + further, past_key_values=cache, use_cache=True,
-        )  # fmt: skip
-        states = torch.cat([states, found.last_hidden_state], 1)
-    return states[tuple(_places([len(response) for response in responses], [0] * len(responses)).to(device))]
+class Prompts:
+    """Prompts that have passed through the model, for responses to go on from.
+
+    Args:
+        backbone: of a model that :func:`can_share_prompts`.
+        prompts: different ones.
+        detached: gradients of several micro-batches are collected here, and :meth:`backward` passes them on once.
+    """
+
+    def __init__(self, backbone: Any, prompts: Sequence[Sequence[int]], detached: bool):
+        self.backbone = backbone
+        self.index = {tuple(prompt): row for row, prompt in enumerate(prompts)}
+        self.lengths = torch.tensor([len(prompt) for prompt in prompts]).to(backbone.device)
+        ids = padded(prompts).to(backbone.device)
+        self.width = ids.shape[1]
+        out = backbone(input_ids=ids, use_cache=True)
+        last = out.last_hidden_state[torch.arange(len(prompts), device=ids.device), self.lengths - 1]
+        #: The last states ``[P, H]``, then keys and values of each layer.
+        self.made = [last, *(part for layer in out.past_key_values.layers for part in (layer.keys, layer.values))]
+        self.held = [part.detach().requires_grad_(part.requires_grad) for part in self.made] if detached else self.made
+
+    def states(self, sequences: Sequence[Sequences]) -> torch.Tensor:
+        """``[N, H]``: as :func:`response_states`."""
+        device, responses = self.backbone.device, [sequence.token_ids for sequence in sequences]
+        rows = torch.tensor([self.index[tuple(sequence.prompt_ids)] for sequence in sequences]).to(device)
+        last, *states = (part[rows] for part in self.held)
+        found = last.unsqueeze(1)
+        # The last token of a response predicts nothing that is trained.
+        inner = padded([response[:-1] for response in responses]).to(device)
+        if inner.shape[1]:
+            cache = DynamicCache()
+            for layer, (keys, values) in enumerate(zip(states[::2], states[1::2], strict=True)):
+                cache.update(keys, values, layer)
+            lengths = self.lengths[rows].unsqueeze(1)
+            seen = torch.arange(self.width, device=device) < lengths
+            further = torch.arange(inner.shape[1], device=device)
+            out = self.backbone(
+                input_ids=inner, attention_mask=torch.cat([seen, torch.ones_like(inner, dtype=torch.bool)], 1),
+                position_ids=lengths + further, past_key_values=cache, use_cache=True,
+            )  # fmt: skip
+            found = torch.cat([found, out.last_hidden_state], 1)
+        return found[tuple(_places([len(response) for response in responses], [0] * len(responses)).to(device))]
+
+    def backward(self) -> None:
+        """Pass on to the model's parameters what the micro-batches left."""
+        parts = [(made, held.grad) for made, held in zip(self.made, self.held, strict=True) if held.grad is not None]
+        if parts:
+            torch.autograd.backward([made for made, _ in parts], [gradient for _, gradient in parts])
 
 
 def can_share_prompts(model: Any) -> bool:
@@ -90,14 +117,18 @@ def can_share_prompts(model: Any) -> bool:
     return cache is not None and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
-def micro_batches(sequences: Sequence[Sequences], max_tokens: int, shares_prompts: bool) -> list[list[int]]:
+def micro_batches(
+    sequences: Sequence[Sequences], max_tokens: int, shares_prompts: bool, prompts_done: bool = False
+) -> list[list[int]]:
     """Indices of ``sequences`` in groups that take at most ``max_tokens`` positions; a larger sequence goes alone.
 
-    Of two orders the one with less to compute: sequences of like length together, or those of one prompt.
+    Of two orders the one with less to compute: sequences of like length together, or those of one prompt. With
+    ``prompts_done`` the prompts take none.
     """
     if not sequences:
         return []
-    _, prompt_of_row = _distinct([sequence.prompt_ids for sequence in sequences])
+    index = {prompt: row for row, prompt in enumerate(distinct_prompts(sequences))}
+    prompt_of_row = [index[tuple(sequence.prompt_ids)] for sequence in sequences]
     lengths = [(len(sequence.token_ids) if shares_prompts else 0, len(sequence)) for sequence in sequences]
     by_length = sorted(range(len(sequences)), key=lambda row: lengths[row])
     by_prompt = sorted(by_length, key=lambda row: prompt_of_row[row])
@@ -105,9 +136,10 @@ def micro_batches(sequences: Sequence[Sequences], max_tokens: int, shares_prompt
     for order in (by_length, by_prompt) if shares_prompts else (by_length,):
         parts = [MicroBatch(shares_prompts)]
         for row in order:
-            grown = parts[-1].with_row(row, sequences[row], prompt_of_row[row])
+            added = row, sequences[row], None if prompts_done else prompt_of_row[row]
+            grown = parts[-1].with_row(*added)
             if parts[-1].rows and grown.positions > max_tokens:
-                parts.append(MicroBatch(shares_prompts).with_row(row, sequences[row], prompt_of_row[row]))
+                parts.append(MicroBatch(shares_prompts).with_row(*added))
             else:
                 parts[-1] = grown
         choices.append(parts)
@@ -126,10 +158,11 @@ class MicroBatch:
     longest_prompt: int = 0
     longest_response: int = 0
 
-    def with_row(self, row: int, sequence: Sequences, prompt: int) -> MicroBatch:
-        """These rows and one more, whose prompt is the ``prompt``-th."""
+    def with_row(self, row: int, sequence: Sequences, prompt: int | None) -> MicroBatch:
+        """These rows and one more, whose prompt is the ``prompt``-th, or is computed elsewhere."""
+        prompts = self.prompts if prompt is None else self.prompts | {prompt}
         return MicroBatch(
-            self.shares_prompts, (*self.rows, row), self.prompts | {prompt}, max(self.longest, len(sequence)),
+            self.shares_prompts, (*self.rows, row), prompts, max(self.longest, len(sequence)),
             max(self.longest_prompt, len(sequence.prompt_ids)), max(self.longest_response, len(sequence.token_ids)),
         )  # fmt: skip
 
@@ -141,14 +174,12 @@ class MicroBatch:
         return len(self.prompts) * self.longest_prompt + len(self.rows) * (self.longest_response - 1)
 
 
-def _distinct(prompts: Sequence[Sequence[int]]) -> tuple[list[Sequence[int]], list[int]]:
-    """The different prompts, and which of them each row has."""
-    index: dict[tuple[int, ...], int] = {}
-    rows = [index.setdefault(tuple(prompt), len(index)) for prompt in prompts]
-    return list(index), rows
+def distinct_prompts(sequences: Sequence[Sequences]) -> list[tuple[int, ...]]:
+    """The different prompts of ``sequences``, in order."""
+    return list(dict.fromkeys(tuple(sequence.prompt_ids) for sequence in sequences))
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+def padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
     """``[B, T]`` int64, zeros on the right."""
     ids = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.int64)
     for target, row in zip(ids, rows, strict=True):

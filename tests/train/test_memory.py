@@ -136,8 +136,8 @@ def test_recurrent_layers_hold_a_state_and_no_positions() -> None:
 @pytest.mark.skipif(not measurable("cpu"), reason="peaks of a process are told by Linux's /proc")
 @pytest.mark.parametrize("settings", [[], ["gradient_checkpointing=true"], ["lora.rank=16"]])
 def test_a_measured_peak_is_near_the_estimate(tmp_path: Path, settings: list[str]) -> None:
-    """A model of 7 M parameters on a CPU: within a half, up and down. That tells a working space counted twice or a
-    layer left out, not the last buffer: prompts that are shared save a quarter here, which the estimate does not know.
+    """A model of 7 M parameters on a CPU, where 0.88 to 1.13 of the measured peak was seen: within 1.3, which tells
+    an optimizer state or a working space counted twice, or half of the layers left out.
     """
     if settings == ["lora.rank=16"]:
         pytest.importorskip("peft", reason="pip install 'drpo[lora]'")
@@ -151,7 +151,7 @@ def test_a_measured_peak_is_near_the_estimate(tmp_path: Path, settings: list[str
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     for phase, (measured, estimated) in json.loads(done.stdout).items():
-        assert 1 / 1.5 < estimated / measured < 1.5, (phase, measured, estimated)
+        assert 1 / 1.3 < estimated / measured < 1.3, (phase, measured, estimated)
 
 
 def test_what_does_not_fit_is_told_with_the_settings_that_help(

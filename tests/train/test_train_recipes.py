@@ -33,6 +33,13 @@ def test_every_recipe_for_train_is_listed_here() -> None:
     assert sorted(file.stem for file in ROOT.glob("*.yaml")) == sorted(RECIPES)
 
 
+def test_the_list_names_them_as_they_are_run() -> None:
+    shown = CliRunner().invoke(app, ["recipe", "list"])
+    assert shown.exit_code == 0, shown.output
+    for name in RECIPES:
+        assert f"drpo train {ROOT / name}.yaml\n    Qwen3-" in shown.stdout
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_it_parses_and_says_how_to_get_what_it_needs(name: str) -> None:
     file = ROOT / f"{name}.yaml"

@@ -9,40 +9,7 @@ from drpo.errors import ConfigError
 from drpo.tasks.answers import extract_answer, normalise_answer
 from drpo.tasks.base import Example
 from drpo.tasks.procedural import ProceduralTask
-
-SHE = """
-Ada Agnes Alma Amara Anna Bella Carmen Clara Daisy Elena Emma Esther Fatima Flora Freya Grace Hana Helen Ingrid Iris
-Jane Julia Kira Laila Leah Lina Lucy Mabel Maria Maya Mei Mila Mira Molly Nadia Nina Nora Olga Olive Paula Petra Priya
-Rita Rosa Ruby Ruth Sana Sofia Stella Tara Tessa Uma Vera Wanda Yara Zoe
-""".split()
-HE = """
-Adam Alan Amir Arthur Ben Boris Carl Cyrus Daniel David Dmitri Edgar Eli Emil Felix Finn Frank George Hans Hugo Ian
-Igor Ivan Jack Jonas Juan Karim Kenji Leo Liam Luca Marco Martin Max Milo Musa Nils Noah Omar Oscar Otto Pablo Paul
-Peter Ravi Robin Samuel Simon Stefan Tariq Theo Thomas Tom Victor Walter Yusuf
-""".split()
-THINGS = """
-acorns apples badges balloons bananas baskets beads bells blankets bolts books bottles bowls boxes bricks brushes
-buckets buttons cakes candles cards carrots chairs cherries chestnuts clocks coins combs cookies corks crayons cups
-dice dolls eggs envelopes feathers figs flags flowers forks hammers hats hooks jars kettles keys kites knives labels
-ladders lamps leaves lemons letters magnets maps marbles masks medals melons mirrors mugs nails needles notebooks nuts
-onions oranges paintings pancakes parcels peaches pears pebbles pencils photos pillows pins plates plums postcards
-posters potatoes puzzles ribbons rings ropes sandwiches scarves seeds shells shirts socks spoons stamps stars
-stickers stones straws tickets tiles toys turnips umbrellas walnuts whistles
-""".split()
-TIMES = """
-Then|Later|Next|After that|Soon after|In the evening|The next day|On Monday|On Friday|After lunch|Before supper|
-At noon|A week later|That night|In the morning|On the way home|At the market
-""".replace("\n", "").split("|")
-GAINS = """
-buys|finds|gets|receives|picks up|wins|collects|is given|borrows|brings home|earns|makes
-""".replace("\n", "").split("|")
-LOSSES = """
-gives away|sells|loses|drops|lends out|throws away|hands over|leaves behind|trades away|breaks|donates|uses up
-""".replace("\n", "").split("|")
-QUESTIONS = """
-How many {things} does {name} have now?|How many {things} are there in the end?|How many {things} does {pronoun} have?|
-With how many {things} does {name} end up?|How many {things} are left?|Count the {things} that {name} has now.
-""".replace("\n", "").split("|")
+from drpo.tasks.word_lists import GAINS, HE, LOSSES, QUESTIONS, SHE, THINGS, TIMES
 
 
 class WordProblemsTask(ProceduralTask):

@@ -37,10 +37,11 @@ def main() -> None:
     model, tokenizer = warm_start(spec, lambda step, loss: say(f"step {step}/{spec.steps}  loss {loss:.4f}"))
     model.bfloat16().save_pretrained(out)  # half the size; loaded as float32
     tokenizer.save_pretrained(out)
-    record = measure(out, spec)
-    made = {**spec.described(), "parameters": model.num_parameters(), "heldout": record, "torch": torch.__version__}
+    measured = measure(out, spec)
+    made = {**spec.described(), "parameters": model.num_parameters(), **measured, "torch": torch.__version__}
     (out / "warm_start.json").write_text(json.dumps(made, indent=2) + "\n")
-    say(f"{out}: sampled held-out accuracy {record['accuracy']:.3f}, tail share {record['tail_share']:.3f}")
+    accuracy, tail = measured["heldout"]["accuracy"], measured["tail_share"]
+    say(f"{out}: sampled held-out accuracy {accuracy:.3f}, share of tokens with μ ≤ 0.01 {tail:.3f}")
 
 
 if __name__ == "__main__":

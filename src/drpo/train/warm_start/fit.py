@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from drpo.train.policy import EMBEDDED
 from drpo.train.warm_start.spec import END, END_ID, IGNORED, WarmStart
 
 
@@ -31,10 +33,25 @@ def train_tokenizer(texts: Iterator[str], vocabulary: int, whole_words: Sequence
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END, pad_token=END, model_max_length=1024)
 
 
+def new_tokenizer(spec: WarmStart, stream: Iterator[tuple[str, str]]) -> PreTrainedTokenizerFast:
+    """The tokenizer of the base that this one starts from, or else one made from the beginning of ``stream``."""
+    if spec.start is None:
+        return train_tokenizer(spec.corpus(stream), spec.vocabulary, spec.whole_words)
+    return PreTrainedTokenizerFast.from_pretrained(EMBEDDED[spec.start])
+
+
 def new_model(spec: WarmStart) -> Any:
-    """A randomly initialised causal LM of the base's shape."""
+    """A randomly initialised causal LM of the base's shape, with what it takes from the base that it starts from."""
     torch.manual_seed(spec.seed)
-    return transformers.AutoModelForCausalLM.from_config(spec.config())
+    model = transformers.AutoModelForCausalLM.from_config(spec.config())
+    if spec.start is not None:
+        given = load_file(EMBEDDED[spec.start] / "model.safetensors")
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                fits = name in given and given[name].shape == parameter.shape
+                if fits and any(part in name for part in spec.takes):
+                    parameter.copy_(given[name])
+    return model
 
 
 def collate(pairs: list[tuple[str, str]], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,7 +83,7 @@ def batches(spec: WarmStart, stream: Iterator[tuple[str, str]]) -> Iterator[list
 def warm_start(spec: WarmStart, log: Callable[[int, float], None]) -> tuple[Any, PreTrainedTokenizerFast]:
     """Train tokenizer and model; ``log(step, loss)`` is called now and then."""
     stream = spec.texts()
-    tokenizer = train_tokenizer(spec.corpus(stream), spec.vocabulary, spec.whole_words)
+    tokenizer = new_tokenizer(spec, stream)
     model = new_model(spec)
     optimizer = torch.optim.AdamW(model.parameters(), lr=spec.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     warmup = max(1, spec.steps // 20)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.resources
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from drpo.tasks.word_problems import pick
 from drpo.train.warm_start.wording import (
     ADJECTIVES,
     ADVERBS,
@@ -43,8 +42,8 @@ def worked_solution(data: Mapping[str, Any], wrong_share: float, rng: random.Ran
     A doubt works the sum out again, and finds a slip in half of the cases where there is one.
     """
     told, total = _steps(data, wrong_share, rng, doubting=0.35)
-    start = f"{usual(OPENERS, rng)}: {data['name']} {usual(ADVERBS, rng)} starts with {data['start']} {_some(data, rng)}."
-    return " ".join([start, *told, _closing(total, rng)])
+    opening = f"{usual(OPENERS, rng)}: {data['name']} {usual(ADVERBS, rng)} starts with"
+    return " ".join([opening, f"{data['start']} {_some(data, rng)}.", *told, _closing(total, rng)])
 
 
 def _steps(
@@ -101,7 +100,7 @@ def literature() -> str:
     return " ".join(story.split())
 
 
-def passages(text: str, words: int, rng: random.Random):
+def passages(text: str, words: int, rng: random.Random) -> Iterator[str]:
     """Endless passages of ``words`` words, each from where a sentence begins."""
     every = text.split()
     starts = [place for place, word in enumerate(every[:-words], 1) if re.search(r"[.!?]$", word)]

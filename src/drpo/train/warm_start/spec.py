@@ -20,9 +20,13 @@ IGNORED = -100
 class WarmStart:
     """A base of any kind; a subclass says what it learns from (:meth:`texts`).
 
+    A base may start from another that ships, ``start``: with its tokenizer, and with those of its parameters whose name
+    contains one of ``takes`` and whose shape fits.
+
     ``architecture`` names a configuration class of transformers, which takes ``shape`` beside what all bases share.
     ``whole_words`` are tokens of their own in the tokenizer of ``vocabulary`` tokens. ``steps`` batches of ``batch``
-    texts are learned, ``pool`` batches sorted by length together; ``max_new_tokens`` is how long a response may be when the base is measured.
+    texts are learned, the texts of ``pool`` batches sorted by length; ``max_new_tokens`` is how long a response may be
+    when the base is measured.
     """
 
     task: str
@@ -30,6 +34,8 @@ class WarmStart:
     wrong_share: float
     architecture: str = "Qwen3Config"
     shape: dict[str, Any] = field(default_factory=dict)
+    start: str | None = None
+    takes: tuple[str, ...] = ()
     vocabulary: int
     whole_words: tuple[str, ...] = ()
     hidden: int = 128

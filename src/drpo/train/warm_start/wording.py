@@ -11,10 +11,12 @@ import itertools
 import random
 from collections.abc import Sequence
 
+from drpo.tasks.word_lists import phrases, words
+
 #: The k-th choice (from 0) has weight 1 / (k + FLATNESS).
 FLATNESS = 3.0
 
-OPENERS = tuple("""
+OPENERS = phrases("""
 Let us see|Well|So|Let me think|All right|Step by step|To begin with|Here is how it goes|One thing at a time|Now then
 Good question|Let me count|First things first|Going through it|Let us work it out|Reading it again|Simple enough
 This needs some care|Starting from the beginning|Thinking it over|Let us keep track|In short|As far as I can see
@@ -24,17 +26,17 @@ Take it from the top|Let us follow along|What happens here|Looking closely|Quiet
 Let us not rush|I would say|It goes like this|My reckoning|Here is my count|Fair enough|Let me write it down|Look
 Bit by bit|Once more from the start|A tale of plus and minus|Let us tally it|Keep an eye on the number|Off we go
 Easy does it|In plain words|Truth be told|Let me recount the story
-""".strip().replace("\n", "|").split("|"))
+""")
 
-CONNECTIVES = tuple("""
+CONNECTIVES = phrases("""
 Then|Next|After that|Now|Later|And then|Soon|So|Afterwards|From there|Following that|Thereupon|In turn|Going on
 Subsequently|Presently|Shortly after|At that point|Further on|Moreover|Besides|Meanwhile|Once done|Hence|Eventually
 By and by|In the meantime|Thereafter|Continuing|With that settled|Just then|Before long|A little later|On we go
 Right after|Anyway|As it happens|In due course|Further along|Besides that|Still later|Thus|Again|Mind you
 Without delay|As told|Accordingly|Later still|Upon that|As the story has it
-""".strip().replace("\n", "|").split("|"))
+""")
 
-ADVERBS = tuple("""
+ADVERBS = words("""
 happily quickly gladly quietly kindly proudly simply suddenly calmly carefully eagerly slowly wisely cheerfully clearly
 really finally certainly bravely gently politely promptly secretly boldly casually cleverly daringly deftly dutifully
 easily fondly freely generously gracefully gratefully hastily honestly hopefully humbly idly innocently jokingly
@@ -50,9 +52,9 @@ nimbly obediently painstakingly partly pensively perfectly placidly positively p
 quaintly queerly randomly rashly regally restlessly robustly routinely royally savagely scarcely seemingly serenely
 sharply sheepishly shrewdly soberly soundly spryly stealthily stoutly strangely tactfully tamely tartly timidly
 triumphantly vaguely valiantly vigorously visibly vividly wryly zealously zestfully
-""".split())
+""")
 
-ADJECTIVES = tuple("""
+ADJECTIVES = words("""
 nice small little lovely old pretty new fine big good plain fresh bright shiny large round red blue green white tidy
 neat clean heavy light simple tiny yellow brown grey black golden silver wooden smooth rough soft hard cheap dear
 precious rare common curious odd strange funny handsome elegant splendid ordinary sturdy fragile dusty polished painted
@@ -67,39 +69,39 @@ salty tasty delicious wholesome peculiar remarkable memorable mysterious magical
 sad lonely quaint rustic homely royal noble festive solemn sacred secret hidden forgotten missing spare extra leftover
 assorted various matching identical similar distinct genuine authentic sham marvellous magnificent wondrous admirable
 respectable decent tolerable passable shabby ragged tattered battered weathered rusty mossy muddy sandy chalky
-""".split())
+""")
 
-GAINED = tuple("""
+GAINED = phrases("""
 gets|takes in|adds|gains|picks up|receives|comes by|collects|brings in|puts aside|gathers|acquires|obtains|welcomes
 finds|stores|fetches|procures|secures|accepts|pockets|keeps|hoards|saves|earns|wins|rakes in|lays in|scoops up
-""".strip().replace("\n", "|").split("|"))
+""")
 
-LOST = tuple("""
+LOST = phrases("""
 gives up|loses|parts with|sheds|gives away|lets go of|is rid of|spends|hands on|misses|surrenders|forgoes|drops
 leaves|yields|dispenses with|passes on|discards|abandons|sacrifices|waves goodbye to|casts off|relinquishes
 forfeits|does without
-""".strip().replace("\n", "|").split("|"))
+""")
 
-MAKES = tuple("""
+MAKES = phrases("""
 makes|is|gives|equals|comes to|amounts to|yields|adds up to|brings us to|leads to|results in|means|produces|totals
 must be|works out at|gets us to|takes us to|becomes
-""".strip().replace("\n", "|").split("|"))
+""")
 
-LEAVES = tuple("""
+LEAVES = phrases("""
 leaves|is|gives|equals|makes|comes to|brings us to|leads to|results in|means|yields|takes us down to|shrinks to|must be
 works out at|falls to|drops to|gets us to|becomes
-""".strip().replace("\n", "|").split("|"))
+""")
 
-CLOSERS = tuple("""
+CLOSERS = phrases("""
 So the answer is|That makes|Hence|The answer|In all|Therefore|Thus|Altogether|The result|All in all|We end with|Finally
 Done|There we have it|In the end|My answer|To sum up|Our result|The final count|The tally|At last|Everything counted
 The outcome|When all is said|Result
-""".strip().replace("\n", "|").split("|"))
+""")
 
-DOUBTS = tuple("""
+DOUBTS = phrases("""
 Let me check|Wait|Is that right|Checking|Once more|Hold on|To be sure|Hmm|Just to verify|Let me redo that|Really
 Double check|Look again|Careful|One moment|Is it|Let me make sure|Verify|Counting again|Stop
-""".strip().replace("\n", "|").split("|"))
+""")
 
 
 def usual(choices: Sequence[str], rng: random.Random) -> str:

@@ -56,8 +56,8 @@ class Words(WarmStart):
             yield given + learned
 
     def loss(self, model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy of the learned tokens, logits worked out for these alone; for experts, the balancing loss
-        on top."""
+        """Mean cross-entropy of the learned tokens, logits worked out for these alone; for experts, the loss
+        that balances the load of each layer on top."""
         experts = getattr(model.config, "num_experts", 0)
         options = {"output_router_logits": True} if experts else {}
         out = model.base_model(input_ids=ids, use_cache=False, **options)
@@ -66,5 +66,6 @@ class Words(WarmStart):
         loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][learned])
         if not experts:
             return loss
-        balance = load_balancing_loss_func(out.router_logits, experts, model.config.num_experts_per_tok)
-        return loss + model.config.router_aux_loss_coef * balance
+        chosen = model.config.num_experts_per_tok
+        balance = [load_balancing_loss_func((layer,), experts, chosen) for layer in out.router_logits]
+        return loss + model.config.router_aux_loss_coef * sum(balance) / len(balance)

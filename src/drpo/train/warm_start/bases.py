@@ -13,16 +13,16 @@ BASES: dict[str, WarmStart] = {
     "dense": Words(shape={"intermediate_size": 384}, steps=1300),
     "moe": Words(
         architecture="Qwen3MoeConfig", shape={**EXPERTS, "moe_intermediate_size": 128, "norm_topk_prob": True},
-        start="dense", takes=("embed_tokens", "self_attn", "norm"), steps=500,
+        start="dense", takes=("embed_tokens", "self_attn", "norm"), steps=400,
     ),
     "hybrid": Words(
         architecture="Qwen3_5MoeTextConfig",
         shape={
             **EXPERTS, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
-            "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 32,
+            "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 32,
             "linear_value_head_dim": 32,
         },
-        start="dense", takes=("embed_tokens",), steps=900,
+        start="dense", takes=("embed_tokens",), steps=700,
     ),
     "reasoner": Words(
         worked=True, task_parameters={"min_steps": 3, "max_steps": 5}, shape={"intermediate_size": 384},

@@ -22,10 +22,10 @@ BASES: dict[str, WarmStart] = {
             "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 32,
             "linear_value_head_dim": 32,
         },
-        start="dense", takes=("embed_tokens",), steps=700,
+        start="dense", takes=("embed_tokens",), steps=1000,
     ),
     "reasoner": Words(
         worked=True, task_parameters={"min_steps": 3, "max_steps": 5}, shape={"intermediate_size": 384},
-        start="dense", takes=("",), steps=500, batch=16, max_new_tokens=200,
+        start="dense", takes=("",), steps=800, batch=16, max_new_tokens=200,
     ),
 }  # fmt: skip

@@ -115,7 +115,7 @@ def test_no_expert_is_idle(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WORDS)
-def test_a_few_steps_learn_and_are_repeatable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_steps_move_every_weight_and_are_repeatable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "CORPUS", 50)
     spec = dataclasses.replace(BASES[name], steps=2, batch=3, start=None, vocabulary=600, hidden=32)
     model, tokenizer = warm_start(spec, lambda step, loss: None)

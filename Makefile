@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bench kill-test figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e
+.PHONY: help demo test lint base bench long-tail kill-test figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
@@ -13,6 +13,7 @@ help:
 	@echo "make parity  measure the plug-ins' gradients against ours again, and write the table of docs/integrations"
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   kernels, sampler, training step and inspect against what people use instead (about ten minutes)"
+	@echo "make long-tail  the objectives on a recommender's logged clicks, no LLM (about 25 minutes on one core)"
 	@echo "make kill-test  20 runs killed at random moments, resumed and compared bit for bit"
 	@echo "make base    make the embedded base model again (about 15 minutes on 2 cores)"
 	@echo "make figures draw the pictures and the table of the documentation again"
@@ -100,6 +101,10 @@ bench: $(VENV)/.bench
 	$(BIN)/drpo bench --out results/bench
 	$(BIN)/python benchmarks/profile_step.py --json results/bench/profile.json
 	$(BIN)/python scripts/write_bench_table.py
+
+long-tail: $(VENV)/.dev
+	$(BIN)/python -m drpo.lab.long_tail
+	$(BIN)/python scripts/write_long_tail_page.py
 
 kill-test: $(VENV)/.dev
 	$(BIN)/python scripts/kill_and_resume.py

@@ -123,7 +123,9 @@ def _interact(
 def baseline(contexts: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
     """``[N]``: the least-squares regression of the rewards ``[N]`` on the contexts ``[N, 1 + d]``, an estimate of
     what μ earns there."""
-    return contexts @ torch.linalg.lstsq(contexts, rewards[:, None]).solution.squeeze(1)
+    # In float64: LAPACK's last digits depend on where its memory lies, and a seed's advantages must not.
+    wide, targets = contexts.double(), rewards.double()[:, None]
+    return (wide @ torch.linalg.lstsq(wide, targets).solution).squeeze(1).to(rewards.dtype)
 
 
 @dataclass(frozen=True)

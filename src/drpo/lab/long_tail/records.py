@@ -17,8 +17,10 @@ from drpo.lab.long_tail.training import FIGURES, Outcome
 
 #: The final value is the mean of this many measurements.
 LAST = 3
-COLUMNS = ("arm", "threshold", "learning_rate", "seed", "start", "final", "best", "drawdown", *FIGURES, "seconds",
-           "reason", "curve")  # fmt: skip
+COLUMNS: list[str] = [
+    "arm", "threshold", "learning_rate", "seed", "start", "final", "best", "drawdown", *FIGURES, "seconds", "reason",
+    "curve",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

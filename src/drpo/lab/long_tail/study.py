@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class Arm:
 
     objective: str
     thresholds: tuple[float, ...]
-    parameters: Callable[[float], Mapping[str, float]]
+    parameters: Callable[[float], dict[str, Any]]
 
     def make(self, threshold: float) -> Objective:
         return make_objective(self.objective, **self.parameters(threshold))

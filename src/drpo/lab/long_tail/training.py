@@ -124,7 +124,7 @@ def _value(policy: Policy, jury: Jury) -> float:
     value = jury.value(policy(jury.contexts))
     if not math.isfinite(value):
         raise DataError("the policy's probabilities are not finite")
-    return value
+    return round(value, 6)  # what float32 knows, and what the table of runs can hold
 
 
 def _figures(policy: Policy, objective: Objective, log: Log, sample: int = 1024) -> dict[str, float]:

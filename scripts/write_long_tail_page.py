@@ -31,7 +31,7 @@ def load() -> dict[str, Evaluated]:
 
 def runs(name: str) -> list[records.Run]:
     """All runs of a setting."""
-    return records.read(FOLDER / f"{name}.csv", PLAN.schedule.measurements)
+    return records.read(FOLDER / f"{name}.csv")
 
 
 def record(name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -67,13 +68,13 @@ class Run:
         return cls(cell, int(row["seed"]), float(row["seconds"]), outcome)
 
 
-def read(file: Path, measurements: int) -> list[Run]:
+def read(file: Path) -> list[Run]:
     """The finished runs of a table; a last line that was cut off while it was written is none."""
     if not file.is_file():
         return []
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if None not in row.values()]
-    return [run for run in map(Run.from_row, rows) if len(run.outcome.curve) == measurements + 1]
+    text = file.read_text(encoding="utf-8")
+    whole = io.StringIO(text[: text.rfind("\n") + 1])
+    return [Run.from_row(row) for row in csv.DictReader(whole) if None not in row.values()]
 
 
 def rewrite(file: Path, runs: Iterable[Run]) -> None:

@@ -18,7 +18,7 @@ Watch = Callable[[str], None]
 
 def run_setting(setting: Setting, plan: Plan, table: Path, watch: Watch) -> list[Run]:
     """All runs of a setting: those in ``table`` (a CSV file) are kept, the others made and appended."""
-    runs = records.read(table, plan.schedule.measurements)
+    runs = records.read(table)
     records.rewrite(table, runs)
 
     def complete(cells: Iterable[Cell], seeds: Iterable[int]) -> None:

@@ -1,0 +1,1 @@
+"""Controlled comparisons over several seeds: what would settle a claim."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -187,11 +188,40 @@ def load_config(
         ConfigError: the file cannot be read, a key is unknown (with the nearest known one), or a value is not
             allowed; all problems in one message.
     """
+    return layer_config([(str(file), read_yaml(file)), ("command line", parse_overrides(overrides))])
+
+
+def layer_config(layers: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[TrainConfig, dict[str, str]]:
+    """As :func:`load_config`, from the defaults and any number of layers: (source, values), the later ones winning.
+
+    Raises:
+        ConfigError: a key is unknown, or a value is not allowed; all problems in one message.
+    """
     values = TrainConfig().as_dict()
     sources = dict.fromkeys(_flat(values), "default")
-    _merge(values, sources, _read_yaml(file), str(file))
-    _merge(values, sources, parse_overrides(overrides), "command line")
+    for source, layer in layers:
+        _merge(values, sources, layer, source)
     return validate_config(values), sources
+
+
+def as_overrides(config: TrainConfig) -> list[str]:
+    """The ``key.sub=value`` texts that make ``config`` from the defaults: what differs from them."""
+    defaults, overrides = TrainConfig().as_dict(), []
+    for key, value in config.as_dict().items():
+        default = defaults[key]
+        known: dict[str, Any] = _flat({key: default})
+        if isinstance(value, Mapping) and isinstance(default, Mapping) and value["name"] != default["name"]:
+            known = {}  # naming another one drops the parameters of the one before
+        for leaf, given in _flat({key: value}).items():
+            if leaf not in known or known[leaf] != given:
+                overrides.append(f"{leaf}={_as_text(given)}")
+    return overrides
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[\w./:+-]+", value) and yaml.load(value, _Loader) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _merge(values: dict[str, Any], sources: dict[str, str], layer: Mapping[str, Any], source: str) -> None:
@@ -246,7 +276,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read_yaml(file: str | Path | None) -> dict[str, Any]:
+def read_yaml(file: str | Path | None) -> dict[str, Any]:
+    """The mapping that a YAML file holds; numbers may be written 3e-4. Empty for None.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
     if file is None:
         return {}
     try:

@@ -200,8 +200,31 @@ def layer_config(layers: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[Train
     values = TrainConfig().as_dict()
     sources = dict.fromkeys(_flat(values), "default")
     for source, layer in layers:
-        _merge(values, sources, layer, source)
-    return validate_config(values), sources
+        sources |= dict.fromkeys(_flat(_named(values, layer)), source)
+        values = merge(values, layer)
+    return validate_config(values), {key: sources[key] for key in _flat(values)}
+
+
+def merge(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """``layer`` over ``values``; of a task or objective that is named again, the parameters that it does not give
+    stay, and of another one none do."""
+    merged = dict(values)
+    for key, given in _named(values, layer).items():
+        before = merged.get(key)
+        before = {"name": before} if isinstance(before, str) else before
+        if isinstance(before, Mapping) and isinstance(given, Mapping):
+            same = given.get("name", before.get("name")) == before.get("name")
+            given = {**before, **given} if same else given
+        merged[key] = given
+    return merged
+
+
+def _named(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """``layer`` with the name alone of a task or objective written out."""
+    return {
+        key: {"name": given} if isinstance(given, str) and isinstance(values.get(key), Mapping) else given
+        for key, given in layer.items()
+    }
 
 
 def as_overrides(config: TrainConfig) -> list[str]:
@@ -222,21 +245,6 @@ def _as_text(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch(r"[\w./:+-]+", value) and yaml.load(value, _Loader) == value:
         return value
     return json.dumps(value, ensure_ascii=False)
-
-
-def _merge(values: dict[str, Any], sources: dict[str, str], layer: Mapping[str, Any], source: str) -> None:
-    for key, given in layer.items():
-        before = values.get(key)
-        if isinstance(before, Mapping) and isinstance(given, str):
-            given = {"name": given}
-        values[key] = given
-        if isinstance(before, Mapping) and isinstance(given, Mapping):
-            if given.get("name", before["name"]) == before["name"]:
-                values[key] = {**before, **given}
-            else:
-                for stale in _flat({key: before}):
-                    del sources[stale]
-        sources.update(dict.fromkeys(_flat({key: given}), source))
 
 
 def validate_config(values: Mapping[str, Any]) -> TrainConfig:

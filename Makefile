@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bench kill-test figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e
+.PHONY: help demo test lint base bench kill-test figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
 	@echo "make test    install, then run the tests"
 	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl   the plug-ins, each with its real host"
+	@echo "make test-vllm  the vLLM sampler with the real engine on the CPU (about three minutes)"
 	@echo "make test-track  the trackers, each with its real package"
 	@echo "make parity  measure the plug-ins' gradients against ours again, and write the table of docs/integrations"
 	@echo "make lint    ruff and pyright"
@@ -49,7 +50,8 @@ $(VENV)/.bench: $(VENV)/.trl
 	@touch $@
 
 # What verl, vLLM and their parts ask for has no common solution, so that the file is the whole environment and nothing
-# is resolved but torch (whose CUDA build, where pip chooses it, needs its libraries). For test-verl and test-verl-e2e.
+# is resolved but torch (whose CUDA build, where pip chooses it, needs its libraries). For test-verl, test-verl-e2e and
+# test-vllm.
 .venv-verl/.installed: constraints/verl.txt pyproject.toml
 	$(PYTHON) -m venv .venv-verl
 	.venv-verl/bin/pip install --quiet --disable-pip-version-check --no-compile -c $< torch
@@ -74,6 +76,9 @@ test-verl: .venv-verl/.installed
 
 test-verl-e2e: .venv-verl/.installed
 	.venv-verl/bin/pytest tests/hosts/verl_e2e --durations=0
+
+test-vllm: .venv-verl/.installed
+	.venv-verl/bin/pytest tests/hosts/vllm --durations=3
 
 test-tinker: .venv-tinker/.installed
 	.venv-tinker/bin/pytest tests/hosts/tinker

@@ -1,6 +1,7 @@
 """Kill training runs at random moments, resume them, and compare with the run that was left alone.
 
     python scripts/kill_and_resume.py --runs 20
+    python scripts/kill_and_resume.py --runs 5 precision=fp8 rollout_lag=2
 
 Every run is killed with SIGKILL, every third one inside a checkpoint write, resumed (and killed again, half of the
 time), and must end with the same metrics (timings aside), the same weights and the same optimizer state, bit for
@@ -86,7 +87,8 @@ def outcome(directory: Path) -> dict[str, object]:
     metrics = [{k: v for k, v in json.loads(line).items() if k != "timing"} for line in lines]
     last = sorted((directory / "checkpoints").glob("step-*"))[-1]
     files = ("model.safetensors", "optimizer.safetensors", "trainer_state.json")
-    sums = {f"{last.name}/{name}": hashlib.sha256((last / name).read_bytes()).hexdigest() for name in files}
+    kept = [last / name for name in files] + list(last.glob("rollout_weights.safetensors"))
+    sums = {f"{last.name}/{file.name}": hashlib.sha256(file.read_bytes()).hexdigest() for file in kept}
     return {"metrics": metrics, **sums}
 
 
@@ -95,7 +97,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="of the runs, besides their own")
     arguments = parser.parse_args()
+    SETTINGS.extend(arguments.settings)
     draw = random.Random(arguments.seed)
     inside = different = kills = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -32,6 +32,10 @@ class MismatchError(DrpoError, RuntimeError):
     """The behaviour log-probabilities are not those of the policy being trained."""
 
 
+class SamplerError(DrpoError, RuntimeError):
+    """A rollout engine cannot start, or keeps failing."""
+
+
 class TrackingError(DrpoError, RuntimeError):
     """A tracker cannot start."""
 

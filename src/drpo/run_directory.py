@@ -6,6 +6,7 @@
     rollouts/            step-NNNNNN.jsonl (sampled training responses), evaluation-NNNNNN.jsonl
     tokens/              step-NNNNNN.jsonl (one line a response, its tokens as lists; with log_tokens only)
     checkpoints/         step-NNNNNN/ each
+    vllm.log             the output of vLLM's process (with sampler=vllm only)
     report.html
     inspection.html      what `drpo inspect` found in tokens/
     tensorboard/ wandb/  what those trackers keep here
@@ -44,6 +45,7 @@ class RunDirectory:
         self.rollouts = self.path / "rollouts"
         self.tokens = self.path / "tokens"
         self.checkpoints = self.path / "checkpoints"
+        self.engine_log = self.path / "vllm.log"
         self.report_file = self.path / "report.html"
         self.inspection_file = self.path / "inspection.html"
 

@@ -11,7 +11,7 @@ import pytest
 from drpo.doctor import hosts
 from drpo.doctor.check import Check
 from drpo.doctor.hosts import HOSTS, INSTALL, check_host
-from drpo.doctor.machine import check_machine, check_torch
+from drpo.doctor.machine import check_machine, check_torch, check_vllm
 from drpo.integrations.doctor.version import TESTED, check_version
 
 
@@ -36,6 +36,13 @@ def test_releases_of_torch(version: str, status: str) -> None:
     check = check_torch(version)
     assert check.status == status and version.split("+")[0] in check.found
     assert bool(check.fix) == (status == "problem")
+
+
+@pytest.mark.parametrize(("release", "status"), [(None, "note"), ("0.32.0+cpu", "ok"), ("0.31.2", "warning")])
+def test_releases_of_vllm(release: str | None, status: str) -> None:
+    check = check_vllm(release)
+    assert check.status == status and (release or "pip install 'drpo[vllm]'") in check.found
+    assert any(found.what == "vLLM" for found in check_machine())
 
 
 def test_a_host_that_is_not_installed_is_a_problem_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ LAYERS = {
     "metrics": 0,
     "errors": 0,
     "run_directory": 0,
+    "child_process": 0,
     "divergence": 1,
     "aggregation": 1,
     "advantages": 1,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from drpo.errors import ConfigError
+from drpo.rollouts import VllmOptions
 from drpo.train.config import TrainConfig, load_config, validate_config
 
 
@@ -45,6 +46,10 @@ def test_a_task_and_its_parameters_in_either_order() -> None:
 def test_a_resolved_configuration_loads_as_itself() -> None:
     config, _ = load_config(None, ["objective=dppo_tv", "objective.delta=2e-1", "task.max_terms=3"])
     assert validate_config(config.as_dict()) == config
+    assert validate_config(config.resolved()).make_sampler_options() == config.make_sampler_options()
+    sampled = load_config(None, ["sampler.sleep=true", "sampler=vllm"])[0]
+    assert sampled.make_sampler_options() == VllmOptions(sleep=True)
+    assert sampled.resolved()["sampler"]["attempts"] == 3
     assert config.make_objective().delta == 0.2  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -80,6 +85,9 @@ def test_delta_shown_follows_the_objective() -> None:
         (["temperature=0"], r"temperature: input should be greater than 0"),
         (["updates_per_step=200"], r"updates_per_step=200 exceeds the 128 responses of a step"),
         (["aggregation=mean"], r"aggregation: input should be 'token_mean', 'sequence_mean' or 'sequence_sum'"),
+        (["sampler=vlm"], r"unknown sampler 'vlm'. Did you mean 'vllm'\? Known: in_process, vllm"),
+        (["sampler.sleep=true"], r"sampler 'in_process' has no parameter 'sleep'. Known: compiled"),
+        (["sampler=vllm", "sampler.attempts=0"], r"sampler.attempts: input should be greater .*got 0 \(failures"),
         (["steps"], r"'steps' is neither a file nor key=value"),
         (["=3"], r"is neither a file nor key=value"),
         (["steps=["], r"the value is not YAML"),

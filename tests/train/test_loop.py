@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from drpo.errors import CheckpointError, ConfigError, MismatchError, TaskError
+from drpo.errors import CheckpointError, ConfigError, MismatchError, SamplerError, TaskError
 from drpo.objectives import OBJECTIVES
+from drpo.rollouts import InProcessSampler, Sampler, vllm_sampler
 from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES, RunDirectory
 from drpo.train import loop
 from drpo.train.config import TrainConfig, load_config, validate_config
@@ -265,14 +266,14 @@ def test_behavior_logprobs_that_are_not_the_policys_stop_the_run(
     copyist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sampler at another temperature than the trainer's, planted."""
-    sample = loop.InProcessSampler.sample
+    sample = InProcessSampler.sample
 
     def warmer(self: Any, requests: Any, parameters: Any) -> Any:
         from dataclasses import replace
 
         return sample(self, requests, replace(parameters, temperature=1.6))
 
-    monkeypatch.setattr(loop.InProcessSampler, "sample", warmer)
+    monkeypatch.setattr(InProcessSampler, "sample", warmer)
     with pytest.raises(MismatchError, match=r"before any training, \|log π − log μ\| is .*another temperature"):
         run(configuration(copyist), tmp_path / "run")
 
@@ -334,3 +335,58 @@ def test_metrics_are_strict_json(copyist: Path, tmp_path: Path) -> None:
         record = json.loads(line, parse_constant=lambda text: pytest.fail(f"{text} in metrics.jsonl"))
         assert not any(isinstance(value, float) and math.isnan(value) for value in record.values())
     assert directory.read_metrics("update")[0]["corrective_share"] is None
+
+
+class Watched:
+    """A sampler that keeps what was asked of it, in order."""
+
+    def __init__(self, sampler: Sampler, model: Any, fails: bool):
+        self.sampler, self.model, self.fails = sampler, model, fails
+        self.asked: list[str] = []
+
+    def load_weights(self, weights: Any) -> None:
+        newest = self.model.state_dict()
+        assert set(weights) == set(newest)
+        assert all(torch.equal(weights[name], newest[name]) for name in newest)
+        self.asked.append("weights")
+
+    def sample(self, requests: Any, parameters: Any) -> Any:
+        self.asked.append("sample")
+        if self.fails and len(self.asked) > 3:
+            raise SamplerError("no more")
+        return self.sampler.sample(requests, parameters)
+
+    def close(self) -> None:
+        self.asked.append("close")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_sampler_gets_the_newest_weights_before_every_batch_and_is_closed(
+    copyist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    made: list[Watched] = []
+    make = loop.make_sampler
+
+    def watched(config: TrainConfig, policy: Any, *others: Any) -> Watched:
+        made.append(Watched(make(config, policy, *others), policy.model, fails))
+        return made[0]
+
+    monkeypatch.setattr(loop, "make_sampler", watched)
+    config = configuration(copyist, "steps=2", "eval_every=0")
+    batch = ["weights", "sample"]
+    if fails:
+        with pytest.raises(SamplerError, match="no more"):
+            run(config, tmp_path / "run")
+        assert made[0].asked == [*batch, *batch, "close"]
+    else:
+        run(config, tmp_path / "run")
+        assert made[0].asked == [*batch * 4, "close"]
+
+
+def test_a_sampler_that_is_not_installed_is_told_before_anything_is_written(
+    copyist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_sampler, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'drpo\[vllm\]'"):
+        run(configuration(copyist, "sampler=vllm"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import tiny
 from drpo.errors import ConfigError
+from drpo.rollouts import Precision
+from drpo.train.master_weights import MasterWeights
 from drpo.train.policy import EMBEDDED, Policy, load_policy
 from drpo.train.states import Sequences, micro_batches
 
@@ -147,3 +149,22 @@ def test_a_model_that_never_stops_is_refused() -> None:
     letters.eos_token = None
     with pytest.raises(ConfigError, match=r"no response would ever stop|names an end-of-sequence token"):
         Policy(network, letters)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_logprobs_are_float32_whatever_the_model_computes_in(precision: Precision) -> None:
+    """From the model's own states, the head's product is not rounded to bfloat16: whether only the sampled token is
+    looked at or all are."""
+    network = tiny.model(sharpness=4.0)
+    policy = Policy(network, tiny.tokenizer(), MasterWeights(network, precision))
+    sequences = [Sequences([5, 6, 7], [8, 9])]
+    logprobs, entropy = policy.response_logprobs(sequences, 0.8)
+    assert policy.head is not None and policy.head.dtype == torch.bfloat16
+    states = policy.response_states(sequences).detach().double()
+    table = (states @ policy.head.detach().double().T / 0.8).log_softmax(-1)
+    whole, _, topk, _ = policy.topk_logprobs(sequences, 0.8, torch.tensor([[1], [2]]))
+    for found, right in ((logprobs, table[[0, 1], [8, 9]]), (whole, table[[0, 1], [8, 9]]),
+                         (topk.squeeze(1), table[[0, 1], [1, 2]])):
+        assert found.dtype == torch.float32
+        assert torch.allclose(found.double(), right, atol=1e-5)
+    assert entropy.dtype == torch.float32

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from drpo.errors import CheckpointError
-from drpo.rollouts import InProcessSampler
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
@@ -18,6 +18,7 @@ from drpo.train.config import TrainConfig, load_config
 from drpo.train.evaluate import evaluate
 from drpo.train.loop import pick_device
 from drpo.train.policy import load_policy
+from drpo.train.samplers import make_sampler
 
 
 def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
@@ -26,9 +27,11 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
     config, model = resolve_source(source, settings, Console(stderr=True))
     task = make_task(config.task.name, **config.task.parameters)
     examples = task.heldout_examples(config.eval_examples)
-    policy = load_policy(model, pick_device(config.device))
-    sampler = InProcessSampler(policy.model, policy.stop_ids, compiled=config.compiled_sampler)
-    with Grader(task, config.grading_time_limit, config.grading_workers) as grader:
+    policy = load_policy(model, pick_device(config.device), config.precision)
+    with (
+        closing(make_sampler(config, policy)) as sampler,
+        Grader(task, config.grading_time_limit, config.grading_workers) as grader,
+    ):
         record, _ = evaluate(
             policy, sampler, grader, examples, config.eval_samples, config.sampling(), config.seed
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TextIO
 
@@ -10,11 +11,11 @@ from rich.console import Console
 
 from drpo.cli.evaluate import resolve_source
 from drpo.errors import ConfigError
-from drpo.rollouts import InProcessSampler
 from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
 from drpo.train.loop import pick_device
 from drpo.train.policy import load_policy
+from drpo.train.samplers import make_sampler
 from drpo.train.solve_rates import filtered_record, solve_rates, training_problems
 
 
@@ -32,11 +33,11 @@ def run_filter(
     config, model = resolve_source(source, settings, Console(stderr=True))
     task = make_task(config.task.name, **config.task.parameters)
     examples = training_problems(task, config.task.name)[:problems]
-    policy = load_policy(model, pick_device(config.device))
-    sampler = InProcessSampler(policy.model, policy.stop_ids, compiled=config.compiled_sampler)
+    policy = load_policy(model, pick_device(config.device), config.precision)
     seen = kept = never = always = unknown = 0
     with (
         _new_file(out) as stream,
+        closing(make_sampler(config, policy)) as sampler,
         Grader(task, config.grading_time_limit, config.grading_workers) as grader,
     ):
         for batch in solve_rates(policy, sampler, grader, examples, samples, config.sampling(), config.seed,

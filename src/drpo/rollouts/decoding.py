@@ -10,10 +10,14 @@ from typing import Any
 import torch
 from transformers import StaticCache
 from transformers.cache_utils import DynamicLayer, StaticLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from drpo.errors import ConfigError
+from drpo.kernels import plain_head
+from drpo.kernels.products import wide_mm
 from drpo.rollouts.cache import PreallocatedLayer, keep_rows, spread_rows
 from drpo.rollouts.lean import lean_forward
+from drpo.rollouts.precision import Quantised
 
 #: Compiled shapes have room for a multiple of this many positions, so that prompts of other lengths share them.
 ROOM = 64
@@ -30,13 +34,20 @@ class Forward:
         # A mixture of experts would work out its balancing loss, with a mask that does not fit one token at a time.
         self.options = {"output_router_logits": False} if getattr(self.config, "output_router_logits", False) else {}
         self.lean = lean_forward(model)
+        # Logits of bfloat16 would be off by up to 2^-9 of their size, where the trainer's are float32.
+        self.head = plain_head(model) if model.dtype in (torch.bfloat16, torch.float16) else None
 
     def __call__(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> Any:
         """The model's output for ``ids`` ``[R, T]`` at ``positions``, logits of the last one alone."""
-        return self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-            logits_to_keep=1, **self.options,
-        )
+        given = {
+            "input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": cache,
+            "use_cache": True,
+        }
+        if self.head is None:
+            return self.model(**given, logits_to_keep=1, **self.options)
+        out = self.model.base_model(**given)
+        logits = wide_mm(out.last_hidden_state[:, -1], self.head.T)
+        return CausalLMOutputWithPast(logits=logits.unsqueeze(1), past_key_values=out.past_key_values)  # pyright: ignore[reportArgumentType]
 
     def takes_additive_masks(self, cache: Any) -> bool:
         """Whether a decoding step may be given the mask ``[R, 1, 1, L]`` that attention adds, which spares the model
@@ -91,10 +102,14 @@ class CompiledForward:
     graphs replay on the addresses they were recorded with.
 
     Raises:
-        ConfigError: the model's layers do not simply attend to all positions, or it makes its own mask.
+        ConfigError: the model's layers do not simply attend to all positions, or it makes its own mask, or it is
+            quantised.
     """
 
     def __init__(self, forward: Forward):
+        if any(isinstance(module, Quantised) for module in forward.model.modules()):
+            raise ConfigError("compiled sampling does not go together with fp8, whose rounding torch.compile cannot "
+                              "trace here. Leave compiled sampling off, or sample in bf16.")
         self.plain = forward
         mode = "reduce-overhead" if forward.model.device.type == "cuda" else "default"
         self.step = torch.compile(forward.__call__, dynamic=False, mode=mode)

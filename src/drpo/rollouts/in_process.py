@@ -1,18 +1,21 @@
 """The sampler that runs the trained model itself, in the same process.
 
-Shapes: ``P`` prompts, ``R`` rows still generating, ``L`` prompt positions, ``V`` vocabulary.
+Shapes: ``P`` prompts, ``R`` rows still generating, ``L`` prompt positions, ``V`` vocabulary, ``M`` routers, ``K``
+experts a token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
-from drpo.errors import DataError
+from drpo.errors import ConfigError
 from drpo.rollouts.decoding import CompiledDecoding, CompiledForward, Decoding, Forward
-from drpo.rollouts.sampler import Request, Response, SamplingParameters
+from drpo.rollouts.routing import Recording, Routers
+from drpo.rollouts.sampler import Request, Response, SamplingParameters, check_length
 
 
 class InProcessSampler:
@@ -38,36 +41,48 @@ class InProcessSampler:
         self.max_rows = max_rows
         self._forward = Forward(model)
         self._compiled = CompiledForward(self._forward) if compiled else None
+        self._routers = Routers(model)
+
+    @property
+    def reports_experts(self) -> bool:
+        """Whether ``report_experts`` may be asked for."""
+        return self._routers.problem is None and self._compiled is None
 
     def sample(self, requests: Sequence[Request], parameters: SamplingParameters) -> list[list[Response]]:
         """See :class:`drpo.rollouts.Sampler`.
 
         Raises:
             DataError: prompt and response do not fit into the model's positions.
+            ConfigError: experts are asked for, and ``reports_experts`` is False.
         """
-        self._check_length(requests, parameters)
+        if parameters.report_experts and not self.reports_experts:
+            reason = self._routers.problem or "a compiled forward pass does not show what its routers choose"
+            raise ConfigError(f"report_experts is not possible: {reason}.")
+        check_length(
+            requests, parameters, getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        )
         responses: list[list[Response]] = []
         for part in _within(requests, self.max_rows):
-            flat = self._generate(part, parameters)
+            with self._routers.recording() if parameters.report_experts else nullcontext() as routes:
+                flat = self._generate(part, parameters, routes)
             for request in part:
                 responses.append([next(flat) for _ in range(request.count)])
         return responses
 
-    def _check_length(self, requests: Sequence[Request], parameters: SamplingParameters) -> None:
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        longest = max((len(request.prompt_ids) for request in requests), default=0)
-        if limit is not None and longest + parameters.max_new_tokens > limit:
-            raise DataError(
-                f"a prompt of {longest} tokens and max_new_tokens={parameters.max_new_tokens} exceed the model's "
-                f"{limit} positions. Lower max_new_tokens to {max(limit - longest, 0)}, or use shorter prompts."
-            )
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Nothing: the model is the one that is trained."""
+
+    def close(self) -> None:
+        """Nothing: there is no other process, and memory goes with the sampler."""
 
     @torch.inference_mode()
-    def _generate(self, requests: Sequence[Request], parameters: SamplingParameters) -> Iterator[Response]:
+    def _generate(
+        self, requests: Sequence[Request], parameters: SamplingParameters, routes: Recording | None
+    ) -> Iterator[Response]:
         budget, device = parameters.max_new_tokens, self.model.device
         stop_ids = torch.tensor(self.stop_ids, device=device)
         uniforms = torch.cat([_uniforms(request, budget) for request in requests]).to(device)
-        drawn = Drawn(len(uniforms), parameters, device)
+        drawn = Drawn(requests, parameters, device, routes)
         logits, decoding = self._prefill(requests, budget)
         done = torch.zeros(len(uniforms), dtype=torch.bool, device=device)
         for step in range(budget):
@@ -135,18 +150,38 @@ def _within(requests: Sequence[Request], max_rows: int):
 
 
 class Drawn:
-    """The tokens drawn so far, step by step, of the rows that were there."""
+    """The tokens drawn so far, step by step, of the rows that were there.
 
-    def __init__(self, rows: int, parameters: SamplingParameters, device: torch.device):
-        self.shape, self.k = (rows, parameters.max_new_tokens), parameters.report_topk
-        self.rows = torch.arange(rows, device=device)
+    ``routes``, if given, holds the experts of the forward pass before each step.
+    """
+
+    def __init__(
+        self, requests: Sequence[Request], parameters: SamplingParameters, device: torch.device,
+        routes: Recording | None = None,
+    ):  # fmt: skip
+        self.requests, self.routes, self.k = requests, routes, parameters.report_topk
+        self.shape = (sum(request.count for request in requests), parameters.max_new_tokens)
+        self.rows = torch.arange(self.shape[0], device=device)
         self.steps: list[tuple[torch.Tensor, ...]] = []
+        self.prompt_experts: list[torch.Tensor] = []
 
     def record(self, chosen: torch.Tensor, distribution: torch.Tensor) -> None:
         """Keep the tokens ``chosen`` ``[R]`` from the log-probabilities ``distribution`` ``[R, V]``."""
         logprobs = distribution.gather(1, chosen.unsqueeze(1)).squeeze(1)
         top = distribution.topk(min(self.k, distribution.shape[1]), dim=1) if self.k else ()
-        self.steps.append((self.rows, chosen, logprobs, *reversed(tuple(top))))
+        experts = () if self.routes is None else (self._take_experts(self.routes),)
+        self.steps.append((self.rows, chosen, logprobs, *reversed(tuple(top)), *experts))
+
+    def _take_experts(self, routes: Recording) -> torch.Tensor:
+        """``[R, M, K]``: what the positions went through that these tokens were drawn after."""
+        found = routes.take()
+        if self.steps:
+            return found
+        padded = found.view(len(self.requests), -1, *found.shape[1:])
+        for request, experts in zip(self.requests, padded, strict=True):
+            self.prompt_experts += [experts[-len(request.prompt_ids) : -1].cpu()] * request.count
+        counts = torch.tensor([request.count for request in self.requests], device=found.device)
+        return padded[:, -1].repeat_interleave(counts, 0)
 
     def keep(self, kept: torch.Tensor) -> None:
         """From now on only the rows ``kept`` of the present ones, in that order."""
@@ -164,7 +199,9 @@ class Drawn:
         # −1: no token; where rows ended at different steps.
         ended = torch.isin(table(tokens + 1) - 1, stop_ids)
         lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, self.shape[1]).tolist()
+        experts = None if self.routes is None else table(others.pop()).cpu()
         lists = [table(values).tolist() for values in (tokens, *others)]
-        for length, stopped, *columns in zip(lengths, ended.any(1).tolist(), *lists, strict=True):
+        for row, (length, stopped, *columns) in enumerate(zip(lengths, ended.any(1).tolist(), *lists, strict=True)):
             token_ids, logprobs, *top = (column[:length] for column in columns)
-            yield Response(token_ids, logprobs, "stop" if stopped else "length", *top)
+            routed = None if experts is None else torch.cat([self.prompt_experts[row], experts[row, :length]])
+            yield Response(token_ids, logprobs, "stop" if stopped else "length", *top, experts=routed)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+import torch
 
 from drpo.errors import ConfigError, DataError
 
@@ -22,6 +25,8 @@ class SamplingParameters:
         top_p, top_k: refused unless neutral (1.0 and -1).
         report_topk: how many of the most likely tokens to report at every position, with their log-probabilities;
             what is sampled stays the same.
+        report_experts: whether to report the experts that each position went through (a mixture of experts, and a
+            sampler whose ``reports_experts`` is True).
 
     Raises:
         ConfigError: a value out of its range.
@@ -32,6 +37,7 @@ class SamplingParameters:
     top_p: float = 1.0
     top_k: int = -1
     report_topk: int = 0
+    report_experts: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0):
@@ -73,7 +79,8 @@ class Response:
     ``token_ids`` and ``behavior_logprobs`` (nats, at the sampling temperature) have one entry a sampled token, the
     stop token included. ``stop_reason`` is ``stop`` (a stop token was sampled) or ``length`` (cut off). ``topk_ids``
     and ``topk_logprobs``, one list a sampled token, hold the most likely tokens under μ, most likely first, if they
-    were asked for.
+    were asked for. ``experts`` ``[L + T − 1, M, K]`` (uint8 or int16, on the CPU), if asked for: what each of M routers
+    chose at the positions of the prompt's L tokens and of all T sampled ones but the last, which no layer ever saw.
     """
 
     token_ids: list[int]
@@ -81,12 +88,50 @@ class Response:
     stop_reason: StopReason
     topk_ids: list[list[int]] | None = None
     topk_logprobs: list[list[float]] | None = None
+    experts: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
 
 class Sampler(Protocol):
-    """Anything that samples from the current weights."""
+    """Anything that samples from the weights it was last given.
+
+    A sampler of a mixture of experts that can tell what its routers chose has an attribute ``reports_experts`` that is
+    True; one without it is never asked for ``report_experts``.
+    """
 
     def sample(self, requests: Sequence[Request], parameters: SamplingParameters) -> list[list[Response]]:
         """``count`` responses for each request, in order. The same requests, parameters and weights give the same
         responses."""
         ...
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """From now on, sample from these weights.
+
+        Args:
+            weights: by their names in the trained model's state dict, in any floating dtype; tied ones once. They are
+                read during the call alone.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up processes and memory; nothing is sampled afterwards."""
+        ...
+
+
+def check_length(requests: Sequence[Request], parameters: SamplingParameters, limit: int | None) -> None:
+    """That every prompt and its response fit into ``limit`` positions (None: any).
+
+    Raises:
+        DataError: one does not.
+    """
+    longest = max((len(request.prompt_ids) for request in requests), default=0)
+    if limit is not None and longest + parameters.max_new_tokens > limit:
+        raise DataError(
+            f"a prompt of {longest} tokens and max_new_tokens={parameters.max_new_tokens} exceed the model's "
+            f"{limit} positions. Lower max_new_tokens to {max(limit - longest, 0)}, or use shorter prompts."
+        )
+
+
+def response_seeds(request: Request) -> list[int]:
+    """For an engine that takes a seed for each response: one each, from the request's alone, in [0, 2^63)."""
+    draw = random.Random(request.seed)
+    return [draw.getrandbits(63) for _ in range(request.count)]

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import select
-import signal
 import subprocess
 import sys
 import threading
 from typing import IO, Any
 
+from drpo.child_process import START, how_it_ended, import_path, kill_group
 from drpo.errors import TaskError
 from drpo.tasks.grading_worker import LENGTH
 
 #: Seconds that loading a task may take, such as importing a large library from a network disk.
 START_LIMIT = 120.0
-
-# The import path is the parent's, whatever put entries there; its main module is not imported again.
-_PROGRAM = """\
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from drpo.tasks.grading_worker import main
-main()
-"""
 
 
 class Died(Exception):
@@ -44,10 +35,9 @@ class GradingProcess:
     """
 
     def __init__(self, task: bytes, arrivals: queue.SimpleQueue[tuple[GradingProcess, bytes]]):
-        path = [os.fspath(entry) or os.getcwd() for entry in sys.path]
         # A session of its own: Ctrl-C in the terminal reaches the parent alone, which then ends this one.
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, json.dumps(path)],
+            [sys.executable, "-c", START, "drpo.tasks.grading_worker", json.dumps(import_path())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -70,7 +60,7 @@ class GradingProcess:
             Died: the process has ended, or wrote something else.
         """
         if not line.endswith(b"\n"):
-            raise Died(self._how_it_ended())
+            raise Died(f"the grading process {how_it_ended(self._process)}")
         try:
             return json.loads(line)
         except ValueError:
@@ -97,26 +87,9 @@ class GradingProcess:
 
     def kill(self) -> None:
         """End the process and whatever it started, at once."""
-        if self._process.returncode is None:  # once waited for, its number may be that of another process
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # it has just ended by itself
-                if hasattr(os, "killpg"):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-                else:
-                    self._process.kill()
-        self._process.wait()
+        kill_group(self._process)
         with contextlib.suppress(OSError):  # what was not sent yet has nowhere to go
             self._stdin.close()
-
-    def _how_it_ended(self) -> str:
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            return "the grading process closed its output"
-        if code >= 0:
-            return f"the grading process exited with status {code}"
-        with contextlib.suppress(ValueError):
-            return f"the grading process was ended by {signal.Signals(-code).name}"
-        return f"the grading process was ended by signal {-code}"
 
     def _read_lines(self, stream: IO[bytes], arrivals: queue.SimpleQueue[tuple[GradingProcess, bytes]]) -> None:
         """Pass lines on; a last one without its newline, possibly empty, stands for the end."""

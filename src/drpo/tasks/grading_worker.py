@@ -9,7 +9,6 @@ spoiled, hence JSON.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import numbers
 import os
@@ -22,6 +21,7 @@ import threading
 import traceback
 from typing import Any, BinaryIO
 
+from drpo.child_process import die_with_parent
 from drpo.tasks.base import Task
 
 LENGTH = struct.Struct("!Q")
@@ -31,7 +31,7 @@ _MESSAGE_LIMIT = 500
 def main() -> None:
     """Serve until the parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
+    die_with_parent()
     requests, replies = _take_over_standard_streams()
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests, jobs), daemon=True).start()
@@ -108,13 +108,3 @@ def _reply(replies: BinaryIO, message: dict[str, Any]) -> None:
         replies.write(json.dumps(message).encode() + b"\n")
     except BrokenPipeError:
         os._exit(0)  # the parent is gone
-
-
-def _die_with_parent() -> None:
-    """On Linux the kernel ends this process with its parent, even while a reward is stuck in C code."""
-    if sys.platform == "linux":
-        import ctypes
-
-        # Where the C library lacks it, the closed pipe still ends this process.
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

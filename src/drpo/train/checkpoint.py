@@ -3,6 +3,7 @@
     step-NNNNNN/
         config.json, model.safetensors, tokenizer.json, …   a Hugging Face model directory
         optimizer.safetensors                               optimizer moments and generator states
+        rollout_weights.safetensors                         older weights to sample from, with rollout_lag only
         trainer_state.json                                  step, updates, data cursor, other generator states
         checksums.json                                      SHA-256 of every other file
 """
@@ -14,7 +15,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ from safetensors.torch import load_file, save_file
 
 from drpo.errors import CheckpointError
 from drpo.train.policy import Policy
+from drpo.train.rollout_weights import Snapshot
 
 KEPT = 2
 _CHECKSUMS = "checksums.json"
+_OLDER = "rollout_weights.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,12 @@ class Progress:
     cursor: int = 0
 
 
-def save_checkpoint(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
+def save_checkpoint(
+    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress, older: Sequence[Snapshot] = ()
+) -> Path:
     """Write ``folder/step-NNNNNN`` and remove all but the newest two.
+
+    The model is saved as it is trained, in float32; ``older`` are weights that steps to come sample from.
 
     The files are written under a temporary name, flushed to disk, and renamed: a crash at any moment leaves the
     previous checkpoints as they were.
@@ -56,10 +63,16 @@ def save_checkpoint(folder: Path, policy: Policy, optimizer: torch.optim.Optimiz
         for unfinished in folder.glob(".writing-*"):
             _remove(unfinished)
         temporary.mkdir(parents=True)
-        policy.model.save_pretrained(temporary, max_shard_size="100GB")
+        with policy.saved_weights():
+            policy.model.save_pretrained(temporary, max_shard_size="100GB")
         policy.tokenizer.save_pretrained(temporary)
         save_file({**_optimizer_tensors(optimizer), **_generator_tensors()}, temporary / "optimizer.safetensors")
-        state = {"step": progress.step, "updates": progress.updates, "cursor": progress.cursor, **_generator_values()}
+        if older:
+            save_file(_older_tensors(older), temporary / _OLDER)
+        state = {
+            "step": progress.step, "updates": progress.updates, "cursor": progress.cursor,
+            "older": [[snapshot.step, snapshot.updates] for snapshot in older], **_generator_values(),
+        }
         (temporary / "trainer_state.json").write_text(json.dumps(state))
         sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
         (temporary / _CHECKSUMS).write_text(json.dumps(sums, indent=2))
@@ -131,6 +144,25 @@ def restore(checkpoint: Path, optimizer: torch.optim.Optimizer) -> Progress:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
     return Progress(state["step"], state["updates"], state["cursor"])
+
+
+def older_weights(checkpoint: Path, device: torch.device) -> list[Snapshot]:
+    """The older weights that were saved with a verified ``checkpoint``."""
+    saved = json.loads((checkpoint / "trainer_state.json").read_text()).get("older", [])
+    weights: list[dict[str, torch.Tensor]] = [{} for _ in saved]
+    if saved:
+        for key, tensor in load_file(checkpoint / _OLDER, str(device)).items():
+            index, name = key.split(".", 1)
+            weights[int(index)][name] = tensor
+    return [Snapshot(step, updates, found) for (step, updates), found in zip(saved, weights, strict=True)]
+
+
+def _older_tensors(older: Sequence[Snapshot]) -> dict[str, torch.Tensor]:
+    return {
+        f"{index}.{name}": weight.cpu().contiguous()
+        for index, snapshot in enumerate(older)
+        for name, weight in snapshot.weights.items()
+    }
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

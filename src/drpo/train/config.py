@@ -15,7 +15,7 @@ from drpo.advantages import Kind
 from drpo.aggregation import Mode
 from drpo.errors import ConfigError, suggest
 from drpo.objectives import Objective, make_objective
-from drpo.rollouts import SamplingParameters
+from drpo.rollouts import Precision, SamplerOptions, SamplingParameters, make_sampler_options
 from drpo.trackers import TRACKERS
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -66,15 +66,30 @@ class TrainConfig(BaseModel):
         "on a CPU, 16384 on a GPU",
     )
 
+    precision: Precision = Field(
+        default="fp32",
+        description="what the trainer computes in: fp32; bf16; fp8 (e4m3 in the forward pass of linear layers, bf16 in "
+        "the rest). What the optimizer steps is float32 in all of them (docs/precision.md)",
+    )
+    rollout_precision: Precision | None = Field(
+        default=None,
+        description="what the sampler computes in, for evaluation too: fp32, bf16 or fp8; default: as the trainer",
+    )
+    rollout_lag: int = Field(
+        default=0, ge=0,
+        description="sample each step from the weights of so many steps before; holds as many copies of them",
+    )
+
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=1.0, description="must stay 1.0")
     top_k: int = Field(default=-1, description="must stay -1")
     max_new_tokens: int = Field(default=64, ge=1)
 
-    compiled_sampler: bool = Field(
+    sampler: Section = Field(default=Section(name="in_process"), description="in_process or vllm (docs/sampling.md)")
+
+    router_replay: bool = Field(
         default=False,
-        description="decode through torch.compile (CUDA graphs on a GPU); slower on a CPU, and the first batch of each "
-        "shape waits for the compiler",
+        description="train a mixture of experts with the experts that the rollout chose for each token (R3)",
     )
 
     eval_every: int = Field(default=20, ge=0, description="steps between evaluations; 0: only before and after")
@@ -104,7 +119,7 @@ class TrainConfig(BaseModel):
     grading_workers: int = Field(default=2, ge=1, description="grading processes; one that hangs holds up no other")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, …")
 
-    @field_validator("task", "objective", mode="before")
+    @field_validator("task", "objective", "sampler", mode="before")
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
@@ -136,13 +151,31 @@ class TrainConfig(BaseModel):
         if self.project is not None and not {"trackio", "wandb"} & set(self.trackers):
             raise ValueError(f"project={self.project!r} would be ignored: it is for trackio and wandb, and trackers is "
                              f"{self.trackers}. Add one of them, or leave project out.")
+        if self.sampler.name == "vllm" and self.sampling_precision == "fp8":
+            raise ValueError("sampler=vllm samples in fp32 or bf16 here: set rollout_precision to one of them, or "
+                             "sampler=in_process for fp8.")
         self.make_objective()
+        self.make_sampler_options()
         self.sampling()
         return self
+
+    @property
+    def sampling_precision(self) -> Precision:
+        """What the sampler computes in."""
+        return self.rollout_precision or self.precision
+
+    @property
+    def shares_model(self) -> bool:
+        """Whether the sampler's model is, number for number, the one that is trained."""
+        return self.sampling_precision == self.precision and self.rollout_lag == 0
 
     def make_objective(self) -> Objective:
         """The objective that ``objective`` names."""
         return make_objective(self.objective.name, **self.objective.parameters)
+
+    def make_sampler_options(self) -> SamplerOptions:
+        """The settings of the sampler that ``sampler`` names."""
+        return make_sampler_options(self.sampler.name, **self.sampler.parameters)
 
     def sampling(self) -> SamplingParameters:
         """How training and evaluation sample."""
@@ -163,9 +196,10 @@ class TrainConfig(BaseModel):
         return float(self.make_objective().settings().get("delta", 0.15))
 
     def resolved(self) -> dict[str, Any]:
-        """Plain values, the objective's defaults written out."""
+        """Plain values, the defaults of objective and sampler written out."""
         values = self.as_dict()
         values["objective"] = self.make_objective().settings()
+        values["sampler"] = {"name": self.sampler.name, **self.make_sampler_options().model_dump()}
         return values
 
     def as_dict(self) -> dict[str, Any]:

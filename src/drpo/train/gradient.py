@@ -196,8 +196,8 @@ def token_batch(
 
 
 def sequences_of(samples: Sequence[Sample]) -> list[Sequences]:
-    """Token ids of ``samples``."""
-    return [Sequences(sample.prompt_ids, sample.response.token_ids) for sample in samples]
+    """Token ids of ``samples``, and the experts they went through if their rollout reported them."""
+    return [Sequences(s.prompt_ids, s.response.token_ids, s.response.experts) for s in samples]
 
 
 def constants_of(samples: Sequence[Sample], advantages: Sequence[float], device: torch.device) -> dict[str, Any]:

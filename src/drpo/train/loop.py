@@ -6,6 +6,8 @@ import math
 import random
 import time
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,12 +15,12 @@ import numpy as np
 import torch
 
 from drpo.errors import CheckpointError, ConfigError, DrpoError, MismatchError
-from drpo.rollouts import InProcessSampler
+from drpo.rollouts import Sampler
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
 from drpo.trackers import make_trackers
-from drpo.train.checkpoint import Progress, find_checkpoint, restore, save_checkpoint
+from drpo.train.checkpoint import Progress, find_checkpoint, older_weights, restore, save_checkpoint
 from drpo.train.config import TrainConfig
 from drpo.train.evaluate import evaluate
 from drpo.train.gradient import loss_path, with_proximal_logprobs
@@ -26,10 +28,13 @@ from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.observer import Observer, Summary
 from drpo.train.policy import load_policy
 from drpo.train.rollout import Rollout, roll_out
+from drpo.train.rollout_weights import RolloutWeights, Snapshot
+from drpo.train.routing import replay_routing, routing_mismatch
+from drpo.train.samplers import make_sampler
 from drpo.train.seeds import derive_seed
 from drpo.train.token_log import TokenLog
 from drpo.train.tracking import start_tracking
-from drpo.train.update import update_policy
+from drpo.train.update import make_optimizer, update_policy
 
 
 def train(
@@ -67,7 +72,10 @@ def train(
         trainer.observer.on_end(status)
 
     try:
-        with Grader(trainer.task, config.grading_time_limit, config.grading_workers) as trainer.grader:
+        with (
+            closing(trainer.sampler),
+            Grader(trainer.task, config.grading_time_limit, config.grading_workers) as trainer.grader,
+        ):
             summary = trainer.run_steps(stop_requested)
     except KeyboardInterrupt:
         end("interrupted")
@@ -94,14 +102,19 @@ class Trainer:
         self.heldout = self.task.heldout_examples(config.eval_examples)
         self.objective = config.make_objective()
         checkpoint = find_checkpoint(run.checkpoints, observer.on_note) if resume else None
-        self.policy = load_policy(config.model if checkpoint is None else str(checkpoint), pick_device(config.device))
-        self.optimizer = torch.optim.AdamW(
-            self.policy.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        source, device = config.model if checkpoint is None else str(checkpoint), pick_device(config.device)
+        self.policy = load_policy(source, device, config.precision)
+        self.optimizer = make_optimizer(self.policy, config)
         self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
+        older = [] if checkpoint is None else older_weights(checkpoint, device)
+        self.rollout_weights = RolloutWeights(config.rollout_lag, older)
         if resume:
             run.rewind(self.progress.step if checkpoint else -1)
-        self.sampler = InProcessSampler(self.policy.model, self.policy.stop_ids, compiled=config.compiled_sampler)
+        self.sampler: Sampler = make_sampler(
+            config, self.policy, run.engine_log, lambda text: self.observer.on_note(text)
+        )
+        if config.router_replay:
+            replay_routing(self.policy, self.sampler)
 
     def run_steps(self, stop_requested: Callable[[], bool]) -> Summary:
         """The algorithm."""
@@ -121,7 +134,8 @@ class Trainer:
                 self.evaluate()
             if stopping or step == config.steps or step % config.checkpoint_every == 0:
                 self.observer.on_checkpoint(
-                    save_checkpoint(self.run.checkpoints, self.policy, self.optimizer, self.progress)
+                    save_checkpoint(self.run.checkpoints, self.policy, self.optimizer, self.progress,
+                                    self.rollout_weights.kept())
                 )
             if stopping:
                 return self.summary("interrupted")
@@ -131,7 +145,12 @@ class Trainer:
         """The rollout batch of ``step``, kept on disk as well."""
         config, first = self.config, self.progress.cursor
         examples = [self.task.training_example(config.seed, first + i) for i in range(config.prompts_per_step)]
-        rollout = roll_out(self.policy, self.sampler, self.grader, examples, config, step)
+        source = self.rollout_weights.next(Snapshot(step - 1, self.progress.updates, self.policy.weights()))
+        self.sampler.load_weights(source.weights)
+        rollout = replace(
+            roll_out(self.policy, self.sampler, self.grader, examples, config, step),
+            lag=step - 1 - source.step, updates=source.updates,
+        )
         self.run.write_rollouts("step", step, [sample.record() for sample in rollout.samples])
         if rollout.failures:
             self.observer.on_note(f"step {step}: {len(rollout.failures)} rewards failed and were left out, for "
@@ -152,7 +171,9 @@ class Trainer:
         records = []
         for index, part in enumerate(parts):
             self.set_learning_rate()
-            record = update_policy(
+            staleness = self.progress.updates - rollout.updates
+            routing = routing_mismatch(self.policy, [samples[row] for row in part], config) if index == 0 else {}
+            record = routing | update_policy(
                 self.policy, self.optimizer, self.objective,
                 [samples[row] for row in part], [rollout.advantages[row] for row in part], config,
                 None if log is None else partial(log.add, index, part),
@@ -166,7 +187,7 @@ class Trainer:
                 "training": record.pop("seconds") + preparing / len(parts),
             }
             record = {
-                "kind": "update", "step": step, "update": index, **record,
+                "kind": "update", "step": step, "update": index, "lag": rollout.lag, "staleness": staleness, **record,
                 "failed_rewards": len(rollout.failures) if index == 0 else 0,
                 "timing": {**seconds, "tokens_per_second": record["tokens"] / sum(seconds.values())},
             }
@@ -185,6 +206,7 @@ class Trainer:
     def evaluate(self) -> None:
         """Held-out accuracy at the current weights, recorded under the current step."""
         config, step = self.config, self.progress.step
+        self.sampler.load_weights(self.policy.weights())
         record, samples = evaluate(
             self.policy, self.sampler, self.grader, self.heldout, config.eval_samples, config.sampling(), config.seed
         )
@@ -195,7 +217,7 @@ class Trainer:
 
     def say_what_to_expect(self) -> None:
         """Tell the user of a trust region that cannot act."""
-        if self.config.updates_per_step == 1:
+        if self.config.updates_per_step == 1 and self.config.shares_model:
             self.observer.on_note(
                 "updates_per_step=1: every token is trained once, at the weights that sampled it, so r ≡ 1 up to "
                 "rounding and no trust region (of any objective) acts. Raise updates_per_step to see a difference."
@@ -211,7 +233,8 @@ class Trainer:
 def check_mismatch(record: dict[str, Any], config: TrainConfig) -> str:
     """Refuse to train on behaviour log-probabilities that are not the policy's own.
 
-    Before the first update π and μ share their weights, so |log π − log μ| is numerical noise.
+    Before the first update π and μ share their weights, so |log π − log μ| is what the engines' numerics make: rounding
+    where they are the same, a few hundredths of a nat at most where they differ in precision (docs/precision.md).
 
     Returns:
         what was found, in words.
@@ -219,17 +242,22 @@ def check_mismatch(record: dict[str, Any], config: TrainConfig) -> str:
     Raises:
         MismatchError: its mean exceeds ``mismatch_limit``.
     """
+    ours, theirs = config.precision, config.sampling_precision
+    precisions = "" if ours == theirs else f"; the rollouts compute in {theirs}, the trainer in {ours}"
     if not math.isfinite(record["mismatch"]) or record["mismatch"] > config.mismatch_limit:
         raise MismatchError(
             f"before any training, |log π − log μ| is {record['mismatch']:.3g} nats on average (95 % below "
             f"{record['mismatch_p95']:.3g}, at most {record['mismatch_max']:.3g}), above mismatch_limit="
             f"{config.mismatch_limit}. Both sides should use temperature {config.temperature} and the same weights. "
             "Likely causes: the sampler applies another temperature or a top-p/top-k cut, its weights are older, or "
-            "the model behaves differently with a KV cache. Raise mismatch_limit only if you expect this much."
+            f"the model behaves differently with a KV cache{precisions}. Raise mismatch_limit only if you expect this "
+            "much."
         )
+    routing = record.get("routing_mismatch_tokens")
+    routed = "" if routing is None else f"; the routers of sampler and trainer disagree on {routing:.2%} of tokens"
     return (
         f"before training |log π − log μ| is {record['mismatch']:.1e} nats on average, at most "
-        f"{record['mismatch_max']:.1e} (temperature {config.temperature:g} on both sides, no top-p or top-k)"
+        f"{record['mismatch_max']:.1e} (temperature {config.temperature:g} on both sides, no top-p or top-k){routed}"
     )
 
 

@@ -6,7 +6,7 @@ Shapes: ``B`` sequences, ``T`` positions, ``N`` response tokens, ``H`` hidden wi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,16 @@ import torch
 
 from drpo.errors import ConfigError
 from drpo.kernels import plain_head, token_logprobs
+from drpo.kernels.products import wide_dtype
+from drpo.rollouts.precision import Precision
+from drpo.rollouts.routing import Routers
+from drpo.train.master_weights import MasterWeights
 from drpo.train.states import (
     Prompts,
     Sequences,
     can_share_prompts,
     distinct_prompts,
+    padded_experts,
     positions,
     response_states,
     targets,
@@ -37,23 +42,55 @@ class Policy:
     Args:
         model: any causal LM of transformers.
         tokenizer: its tokenizer.
+        masters: the float32 weights behind a model that computes in less.
 
     ``head`` is the LM head ``[V, H]`` if logits are hidden · headᵀ and no more, else None; ``shares_prompts`` says
-    whether responses to one prompt can share its pass through the model.
+    whether responses to one prompt can share its pass through the model; ``routers`` are those of its experts.
     """
 
-    def __init__(self, model: Any, tokenizer: Any):
+    def __init__(self, model: Any, tokenizer: Any, masters: MasterWeights | None = None):
         self.model = model
         self.tokenizer = tokenizer
+        self.masters = masters
         self.stop_ids = _stop_ids(model, tokenizer)
         self.head: torch.Tensor | None = plain_head(model)
         self.shares_prompts = can_share_prompts(model)
+        self.routers = Routers(model)
+        self._replays_routing = False
         self._prompts: Prompts | None = None
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What the model computes with, by name in its state dict, tied weights once: the parameters themselves."""
+        return dict(self.model.named_parameters())
+
+    def trained_parameters(self) -> list[torch.nn.Parameter]:
+        """What an optimizer steps; in float32, whatever the model computes in."""
+        if self.masters is not None:
+            return self.masters.parameters
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def saved_weights(self) -> AbstractContextManager[None]:
+        """While this is entered, the model holds the weights that are trained, to be saved."""
+        return nullcontext() if self.masters is None else self.masters.in_place()
+
+    def replay_routing(self) -> None:
+        """From now on, recompute every sequence with the experts that its rollout chose for it (``routers`` have to
+        allow it). Prompts are not shared any more: the same prompt may have been routed in different ways."""
+        assert self.routers.problem is None
+        self.routers.replay_when_recomputing(self.model)
+        self._replays_routing, self.shares_prompts = True, False
+
+    def replaying(self, sequences: Sequence[Sequences]) -> AbstractContextManager[None]:
+        """Around a forward pass over the whole of ``sequences`` (see :func:`drpo.train.states.positions`): with the
+        experts of their rollouts, where the policy replays them."""
+        if not self._replays_routing:
+            return nullcontext()
+        return self.routers.replaying(padded_experts(sequences).flatten(0, 1).to(self.device))
 
     def encode(self, prompt: str, chat: bool = True) -> list[int]:
         """Token ids of a task's prompt: the tokenizer's chat template with a generation prompt if it has one, else
@@ -88,7 +125,8 @@ class Policy:
         """``[N, H]``: the hidden states that predict the response tokens of ``sequences``, in order."""
         if self._prompts is not None:
             return self._prompts.states(sequences)
-        return response_states(self.model.base_model, sequences, self.shares_prompts)
+        with self.replaying(sequences):
+            return response_states(self.model.base_model, sequences, self.shares_prompts)
 
     @contextmanager
     def prompts_once(self, sequences: Sequence[Sequences], max_tokens: int) -> Iterator[bool]:
@@ -129,18 +167,24 @@ class Policy:
         """log π ``[N, V]`` where the response tokens were drawn, and its entropy ``[N]``."""
         if self.head is None:
             ids, at = positions(sequences)
-            logits = self.model(input_ids=ids.to(self.device), use_cache=False).logits[tuple(at.to(self.device))]
+            with self.replaying(sequences):
+                logits = self.model(input_ids=ids.to(self.device), use_cache=False).logits[tuple(at.to(self.device))]
         else:
-            logits = self.response_states(sequences) @ self.head.T
+            states = self.response_states(sequences)
+            wide = wide_dtype(states)
+            logits = states.to(wide) @ self.head.to(wide).T
         logprobs = (logits.float() / temperature).log_softmax(-1)
         return logprobs, torch.distributions.Categorical(logits=logprobs.detach()).entropy()
 
 
-def load_policy(name: str, device: torch.device) -> Policy:
-    """The policy stored in a Hugging Face directory, or an embedded one (``embedded:NAME``), in float32.
+def load_policy(name: str, device: torch.device, precision: Precision = "fp32") -> Policy:
+    """The policy stored in a Hugging Face directory, or an embedded one (``embedded:NAME``).
+
+    It computes in ``precision``; what is trained is float32.
 
     Raises:
-        ConfigError: the name is unknown, the directory is missing, or it lacks a model or tokenizer.
+        ConfigError: the name is unknown, the directory is missing, it lacks a model or tokenizer, or the model cannot
+            be had in that precision.
     """
     import transformers
 
@@ -160,7 +204,7 @@ def load_policy(name: str, device: torch.device) -> Policy:
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"model: {directory} cannot be loaded as a causal LM: {error}") from error
     model.to(device)  # pyright: ignore[reportArgumentType]
-    return Policy(model.eval(), tokenizer)
+    return Policy(model.eval(), tokenizer, None if precision == "fp32" else MasterWeights(model, precision))
 
 
 def _directory(name: str) -> Path:

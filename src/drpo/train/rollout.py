@@ -51,7 +51,8 @@ class Rollout:
     """The responses of a step, an advantage for each, and the seconds they took.
 
     ``samples`` and ``advantages`` hold the responses whose grading succeeded; ``failures`` the reasons of the
-    others, which take no part in training.
+    others, which take no part in training. The weights that sampled were those of ``lag`` steps before this one,
+    after ``updates`` updates.
     """
 
     samples: list[Sample]
@@ -59,6 +60,8 @@ class Rollout:
     failures: list[str]
     sampling_seconds: float
     grading_seconds: float
+    lag: int = 0
+    updates: int = 0
 
 
 def sample_and_grade(
@@ -98,7 +101,10 @@ def roll_out(
     seeds = [derive_seed(config.seed, "rollout", step, row) for row in range(len(examples))]
     samples, sampling, grading = sample_and_grade(
         policy, sampler, grader, examples, seeds, config.group_size,
-        replace(config.sampling(), report_topk=config.make_objective().topk),
+        replace(
+            config.sampling(), report_topk=config.make_objective().topk,
+            report_experts=getattr(sampler, "reports_experts", False),
+        ),
     )
     failures = failed_rewards(samples)
     graded = [(row // config.group_size, s) for row, s in enumerate(samples) if s.grade.reward is not None]

@@ -1,25 +1,29 @@
 """The hidden states that predict response tokens, each prompt passed through the model once for all its responses.
 
 Shapes: ``P`` prompts, ``B`` sequences, ``L`` prompt positions, ``T`` response positions, ``N`` response tokens, ``H``
-hidden width.
+hidden width, ``M`` routers, ``K`` experts a token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn import functional
 from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from drpo.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """One response with its prompt, as the trainer sees it."""
+    """One response with its prompt, as the trainer sees it; ``experts`` as in :class:`drpo.rollouts.Response`."""
 
     prompt_ids: Sequence[int]
     token_ids: Sequence[int]
+    experts: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.token_ids)
@@ -53,6 +57,23 @@ def positions(sequences: Sequence[Sequences]) -> tuple[torch.Tensor, torch.Tenso
     starts = [len(sequence.prompt_ids) - 1 for sequence in sequences]
     ids = padded([[*sequence.prompt_ids, *sequence.token_ids] for sequence in sequences])
     return ids, _places([len(sequence.token_ids) for sequence in sequences], starts)
+
+
+def padded_experts(sequences: Sequence[Sequences]) -> torch.Tensor:
+    """``[B, L + T, M, K]`` int64: the experts of each place of :func:`positions`; −1 where none were chosen.
+
+    Raises:
+        DataError: those of a sequence are missing, or not one for each position.
+    """
+    width, rows = max(len(sequence) for sequence in sequences), []
+    for sequence in sequences:
+        if sequence.experts is None or len(sequence.experts) != len(sequence) - 1:
+            found = "none" if sequence.experts is None else f"those of {len(sequence.experts)}"
+            raise DataError(f"a sequence of {len(sequence)} tokens needs the experts of {len(sequence) - 1} positions, "
+                            f"got {found}. The sampler has to report the experts of every position.")
+        missing = width - len(sequence.experts)
+        rows.append(functional.pad(sequence.experts.long(), (0, 0, 0, 0, 0, missing), value=-1))
+    return torch.stack(rows)
 
 
 class Prompts:

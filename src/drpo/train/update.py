@@ -27,6 +27,16 @@ from drpo.train.rollout import Sample
 OTHERS = {name: make_objective(name) for name in ("ppo", "spo", "dppo_tv", "dppo_kl", "drpo", "gspo", "cppo", "m2po")}
 
 
+def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW over what is trained, in float32; after each step the model computes with the new weights."""
+    optimizer = torch.optim.AdamW(
+        policy.trained_parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    if policy.masters is not None:
+        optimizer.register_step_post_hook(policy.masters.publish)
+    return optimizer
+
+
 def update_policy(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
@@ -48,7 +58,7 @@ def update_policy(
     started = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
     loss, batch, order = accumulate_gradient(policy, objective, samples, advantages, config)
-    norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), config.gradient_clip)
+    norm = torch.nn.utils.clip_grad_norm_(policy.trained_parameters(), config.gradient_clip)
     if not bool(torch.isfinite(norm)):
         raise TrainingError(f"the gradient norm is {float(norm)}: the update was not applied. Lower learning_rate, or "
                             f"look at the objective ({objective}).")

@@ -1,0 +1,50 @@
+"""The sampler that a configuration names."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from drpo.errors import DrpoWarning
+from drpo.rollouts import CopySampler, InProcessSampler, Sampler
+from drpo.rollouts.options import InProcessOptions
+from drpo.rollouts.vllm_sampler import VllmSampler, require_vllm
+from drpo.train.config import TrainConfig
+from drpo.train.policy import Policy
+
+
+def warn(text: str) -> None:
+    """A note, where nobody else listens."""
+    warnings.warn(text, DrpoWarning, stacklevel=2)
+
+
+def make_sampler(
+    config: TrainConfig, policy: Policy, engine_log: Path | None = None, note: Callable[[str], None] = warn
+) -> Sampler:
+    """One that samples from the present weights of ``policy``, until it is given others; to be closed.
+
+    In this process it shares the policy's model where what it would sample from is always that model, else it has a
+    copy.
+
+    Args:
+        config: whose section ``sampler`` is read, and the precision of rollouts.
+        policy: which is trained.
+        engine_log: where an engine's output goes; default: a temporary file.
+        note: told of failures of the engine that were survived.
+
+    Raises:
+        ConfigError: a package is missing, or an option would be ignored on this device.
+    """
+    options = config.make_sampler_options()
+    if isinstance(options, InProcessOptions):
+        if config.shares_model:
+            return InProcessSampler(policy.model, policy.stop_ids, compiled=options.compiled)
+        return CopySampler(policy.model, config.sampling_precision, policy.stop_ids, compiled=options.compiled)
+    require_vllm()
+    sampler = VllmSampler(
+        policy.model, policy.stop_ids, options, engine_log, note,
+        dtype="float32" if config.sampling_precision == "fp32" else "bfloat16",
+    )  # fmt: skip
+    sampler.load_weights(policy.weights())
+    return sampler

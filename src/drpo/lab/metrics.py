@@ -32,8 +32,9 @@ METRICS = {
 #: Means over a run's updates, by tokens: what the trust region met and did.
 ALONG = (
     "reward", "shift", "shift_p99", "beyond_delta", "beyond_delta_positive", "beyond_delta_negative",
-    "corrective_share", "corrective_share_positive", "corrective_share_negative", "dropped_share", "mismatch", "mismatch_p95", "k3_kl",
-    "entropy", "rare_share", "gradient_norm", "response_length", "truncated_share",
+    "corrective_share", "corrective_share_positive", "corrective_share_negative", "dropped_share",
+    "mismatch", "mismatch_p95", "k3_kl", "entropy", "rare_share", "gradient_norm", "response_length",
+    "truncated_share",
 )  # fmt: skip
 #: The largest over a run's updates.
 HIGHEST = ("mismatch_max", "ratio_max", "shift_max")

@@ -98,6 +98,15 @@ def test_responses_come_in_order_and_depend_on_seeds_and_weights_alone(rig: Rig)
     assert rig.notes == []
 
 
+def test_tied_weights_are_given_under_every_name(rig: Rig):
+    sampler = rig.sampler()
+    for weights in (rig.model.state_dict(), dict(rig.model.named_parameters())):
+        sampler.load_weights(weights)
+        starts = {entry.name: entry.start for entry in sampler._weights.entries}
+        assert set(starts) == set(rig.model.state_dict())
+        assert starts["lm_head.weight"] == starts["model.embed_tokens.weight"]
+
+
 @pytest.mark.parametrize(("trouble", "told"), [
     ("die", "was ended by SIGKILL"), ("raise", "raised RuntimeError: out of memory"), ("hang", "took longer than 2 s"),
 ])  # fmt: skip

@@ -121,6 +121,28 @@ def filter_problems(
 
 
 @app.command()
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|MODEL",
+            help="A run's directory (its newest checkpoint), a model's or a LoRA adapter's, or embedded:NAME.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The directory to write; it must not exist.")],
+) -> None:
+    """Write a policy as a plain Hugging Face model, which transformers and every engine load: a LoRA adapter merged.
+
+    Examples:
+
+      drpo export runs/2026-01-01-120000-drpo --out my-model
+    """
+    from drpo.cli.export import run_export
+
+    run_export(source, out)
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")]) -> None:
     """Write report.html of a run, finished or not."""
     from drpo.cli.report import run_report

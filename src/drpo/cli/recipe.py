@@ -11,6 +11,7 @@ from rich.table import Table
 from drpo.recipes import compose, load_recipe, recipe_names
 from drpo.recipes.command import gpus
 from drpo.recipes.launch import dry_run, launch
+from drpo.recipes.library import train_recipes
 
 
 def run_list(as_json: bool) -> None:
@@ -31,6 +32,9 @@ def run_list(as_json: bool) -> None:
                       " ".join(recipe.objectives))  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 160).print(table, highlight=False)
     _write("\nassumed: values that are not public, GPUs among them; `drpo recipe show NAME` gives the reason for each.")
+    _write("\nHere, without another trainer:")
+    for file, title in train_recipes().items():
+        _write(f"  drpo train {file}\n    {title}")
 
 
 def run_show(name: str, objective: str | None, changes: list[str], as_json: bool) -> None:

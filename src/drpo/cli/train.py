@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from drpo.cli.display import watch
+from drpo.cli.memory import show_memory
 from drpo.errors import ConfigError
 from drpo.report import write_report
 from drpo.run_directory import RunDirectory
@@ -37,6 +38,7 @@ def run_train(settings: list[str], out: Path | None, resume: Path | None, dry_ru
         config, sources = load_config(file, overrides)
         if dry_run:
             console.print(_settings_table(config, sources))
+            show_memory(console, config)
             return
         run = RunDirectory(out or _new_directory(config))
     with watch(console) as observer, _finish_step_on_signal(observer.on_note) as stop_requested:

@@ -20,7 +20,7 @@ SHIPPED = Path(__file__).parents[1] / "assets" / "recipes" / "studies"
 COMMON = frozenset({
     "model", "task", "steps", "seed", "prompts_per_step", "group_size", "updates_per_step", "learning_rate",
     "temperature", "top_p", "top_k", "max_new_tokens", "eval_every", "eval_examples", "eval_samples", "precision",
-    "rollout_precision", "rollout_lag",
+    "rollout_precision", "rollout_lag", "sampler",
 })  # fmt: skip
 
 #: A folder is named after it.

@@ -127,6 +127,12 @@ def recipe_names() -> list[str]:
     ]  # fmt: skip
 
 
+def train_recipes() -> dict[Path, str]:
+    """The shipped configurations for `drpo train`, each with its title: the comment that it begins with."""
+    files = [*sorted(ROOT.glob("*.yaml")), *sorted((ROOT / "settings").glob("*.yaml"))]
+    return {file: file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for file in files}
+
+
 @cache
 def load_recipe(name: str) -> Recipe:
     """The recipe ``name``, with or without its host in front.

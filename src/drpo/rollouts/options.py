@@ -21,6 +21,10 @@ class InProcessOptions(BaseModel):
         description="decode through torch.compile (CUDA graphs on a GPU); slower on a CPU, and the first batch of each "
         "shape waits for the compiler",
     )
+    max_rows: int = Field(
+        default=256, ge=1,
+        description="responses generated at once, which bounds the KV cache; the responses to one prompt stay together",
+    )
 
 
 class VllmOptions(BaseModel):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from drpo.rollouts.engine_messages import Batch, Start
 from drpo.rollouts.engine_worker import serve
 from drpo.rollouts.sampler import Response, response_seeds
@@ -27,8 +25,6 @@ class VllmEngine:
     def __init__(self, start: Start):
         import vllm  # pyright: ignore[reportMissingImports]
 
-        if start.device == "cpu":
-            _keep_weights_loadable()
         self.start = start
         self.asleep = False
         self.llm: Any = vllm.LLM(**engine_arguments(start))
@@ -112,15 +108,3 @@ def to_response(output: Any, topk: int) -> Response:
         top = [[values[at + 1 : end] for at, end in zip(starts, ends, strict=True)]
                for values in (found.token_ids, found.logprobs)]
     return Response(token_ids, [found.logprobs[at] for at in starts], completion.finish_reason, *top)
-
-
-def _keep_weights_loadable() -> None:
-    """On a CPU vLLM packs the weights of linear layers once, and computes with those whatever is loaded later."""
-    from vllm.model_executor.layers import utils  # pyright: ignore[reportMissingImports]
-
-    def plain(layer: torch.nn.Module, remove_weight: bool) -> None:
-        setattr(layer, "cpu_linear", torch.nn.functional.linear)  # noqa: B010, torch declares modules and tensors only
-
-    utils.dispatch_cpu_unquantized_gemm = plain
-
-

@@ -71,8 +71,13 @@ class VllmSampler:
         """See :class:`drpo.rollouts.Sampler`. The engine reads them when the next batch begins."""
         from transformers.core_model_loading import revert_weight_conversion
 
+        given = dict(weights)
+        # vLLM packs every matrix for itself, on a CPU the tied head's too: each must be given, under its own name.
+        for name, source in self.model.all_tied_weights_keys.items():
+            if name not in given and source in given:
+                given[name] = given[source]
         # As a checkpoint names them, which is what vLLM knows: transformers joins experts, for example.
-        self._weights.write(revert_weight_conversion(self.model, dict(weights)))
+        self._weights.write(revert_weight_conversion(self.model, given))
         self._stale = True
 
     def sample(self, requests: Sequence[Request], parameters: SamplingParameters) -> list[list[Response]]:

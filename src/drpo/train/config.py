@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -31,6 +31,27 @@ class Section(BaseModel):
     def parameters(self) -> dict[str, Any]:
         """All keys but the name."""
         return dict(self.model_extra or {})
+
+
+class Lora(BaseModel):
+    """Low-rank adapters: W + (alpha / rank) · B A on every targeted linear layer, and only A and B train."""
+
+    model_config = _STRICT
+
+    rank: int = Field(default=16, ge=1, description="rows of A")
+    alpha: float = Field(default=32.0, gt=0, description="what B A is multiplied by, times the rank")
+    targets: Literal["all-linear"] | list[str] = Field(
+        default="all-linear",
+        description="all-linear (each nn.Linear but the LM head), or names such as [q_proj, v_proj]",
+    )
+    dropout: float = Field(default=0.0, description="must stay 0")
+
+    @field_validator("dropout")
+    @classmethod
+    def _no_dropout(cls, value: float) -> float:
+        if value != 0:
+            raise ValueError("must stay 0: with dropout log π of a token is random, and π is not what was sampled from")
+        return value
 
 
 class TrainConfig(BaseModel):
@@ -64,6 +85,14 @@ class TrainConfig(BaseModel):
         default=None, ge=1,
         description="padded tokens in one forward pass; changes memory and speed, never the gradient; default: 1536 "
         "on a CPU, 16384 on a GPU",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="keep each layer's input alone and run the layer again on the way back: less memory, more time; "
+        "responses then do not share their prompt's pass",
+    )
+    lora: Lora | None = Field(
+        default=None, description="train low-rank adapters alone, for example {rank: 16, alpha: 32}; needs peft"
     )
 
     precision: Precision = Field(
@@ -151,6 +180,9 @@ class TrainConfig(BaseModel):
         if self.project is not None and not {"trackio", "wandb"} & set(self.trackers):
             raise ValueError(f"project={self.project!r} would be ignored: it is for trackio and wandb, and trackers is "
                              f"{self.trackers}. Add one of them, or leave project out.")
+        if self.sampler.name == "vllm" and self.lora is not None:
+            raise ValueError("lora with sampler=vllm is not supported: vLLM is given whole weights, and only the "
+                             "in-process sampler runs adapters. Use sampler=in_process.")
         if self.sampler.name == "vllm" and self.sampling_precision == "fp8":
             raise ValueError("sampler=vllm samples in fp32 or bf16 here: set rollout_precision to one of them, or "
                              "sampler=in_process for fp8.")
@@ -297,7 +329,8 @@ def validate_config(values: Mapping[str, Any]) -> TrainConfig:
 def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key!r}.{suggest(key, TrainConfig.model_fields)}"
+        known = Lora.model_fields if key.startswith("lora.") else TrainConfig.model_fields
+        return f"unknown key {key!r}.{suggest(str(problem['loc'][-1]), known)}"
     message = problem["msg"].removeprefix("Value error, ")
     if not key:
         return message

@@ -133,8 +133,13 @@ def loss_path(policy: Policy, objective: Objective, config: TrainConfig) -> str:
 
 def micro_batch_tokens(policy: Policy, config: TrainConfig) -> int:
     """Positions in one forward pass."""
+    return config.micro_batch_tokens or default_micro_batch_tokens(policy.device)
+
+
+def default_micro_batch_tokens(device: torch.device) -> int:
+    """Positions in one forward pass where the configuration names none."""
     # On a CPU small micro-batches stay in its cache: measured a quarter faster than one of 16,384 tokens.
-    return config.micro_batch_tokens or (1536 if policy.device.type == "cpu" else 16_384)
+    return 1536 if device.type == "cpu" else 16_384
 
 
 def split(

@@ -24,9 +24,11 @@ from drpo.train.checkpoint import Progress, find_checkpoint, older_weights, rest
 from drpo.train.config import TrainConfig
 from drpo.train.evaluate import evaluate
 from drpo.train.gradient import loss_path, with_proximal_logprobs
+from drpo.train.lora import base_of_adapter, describe_adapter, is_adapted
 from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
+from drpo.train.memory_report import report_memory
 from drpo.train.observer import Observer, Summary
-from drpo.train.policy import load_policy
+from drpo.train.policy import find_model, load_policy
 from drpo.train.rollout import Rollout, roll_out
 from drpo.train.rollout_weights import RolloutWeights, Snapshot
 from drpo.train.routing import replay_routing, routing_mismatch
@@ -61,7 +63,7 @@ def train(
         manifest = continued_manifest(run.read_manifest())
     else:
         loss = loss_path(trainer.policy, trainer.objective, config)
-        manifest = new_manifest(config, trainer.policy.device, loss)
+        manifest = new_manifest(config, trainer.policy.device, loss, trainer.memory.as_dict())
     trainer.observer = start_tracking(
         trackers, config, run, manifest["run_id"], trainer.observer, trainer.progress.step, resume
     )
@@ -102,9 +104,14 @@ class Trainer:
         self.heldout = self.task.heldout_examples(config.eval_examples)
         self.objective = config.make_objective()
         checkpoint = find_checkpoint(run.checkpoints, observer.on_note) if resume else None
+        if base_of_adapter(find_model(config.model)) is not None:
+            raise ConfigError(f"model: {config.model} is a LoRA adapter, not a model to train. Merge it first: "
+                              f"`drpo export {config.model} --out DIR`, then model=DIR.")
         source, device = config.model if checkpoint is None else str(checkpoint), pick_device(config.device)
-        self.policy = load_policy(source, device, config.precision)
+        self.policy = load_policy(source, device, config.precision, config.lora, config.gradient_checkpointing)
         self.optimizer = make_optimizer(self.policy, config)
+        prompts = [self.policy.encode(example.prompt, example.chat) for example in self.heldout]
+        self.memory = report_memory(config, self.policy.device, max(map(len, prompts)))
         self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
         older = [] if checkpoint is None else older_weights(checkpoint, device)
         self.rollout_weights = RolloutWeights(config.rollout_lag, older)
@@ -216,7 +223,12 @@ class Trainer:
         self.observer.on_evaluation(record)
 
     def say_what_to_expect(self) -> None:
-        """Tell the user of a trust region that cannot act."""
+        """Tell the user what memory the run needs, of a trust region that cannot act, and of what LoRA leaves alone."""
+        self.observer.on_note(self.memory.summary())
+        if warning := self.memory.warning():
+            self.observer.on_note(warning)
+        if is_adapted(self.policy.model):
+            self.observer.on_note(describe_adapter(self.policy.model))
         if self.config.updates_per_step == 1 and self.config.shares_model:
             self.observer.on_note(
                 "updates_per_step=1: every token is trained once, at the weights that sampled it, so r ≡ 1 up to "

@@ -13,7 +13,7 @@ import torch
 import drpo
 from drpo.train.config import TrainConfig
 
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "reasoning-gym", "numpy")
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "reasoning-gym", "numpy", "peft")
 
 
 def now() -> str:
@@ -21,8 +21,9 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def new_manifest(config: TrainConfig, device: torch.device, loss: str) -> dict[str, Any]:
-    """Seed, command, versions, device and how the loss is computed, of a run that starts now."""
+def new_manifest(config: TrainConfig, device: torch.device, loss: str, memory: dict[str, Any]) -> dict[str, Any]:
+    """Seed, command, versions, device, how the loss is computed and the memory expected (bytes), of a run that starts
+    now."""
     return {
         "status": "running",
         "run_id": new_run_id(),
@@ -31,6 +32,7 @@ def new_manifest(config: TrainConfig, device: torch.device, loss: str) -> dict[s
         "started": now(),
         "device": str(device),
         "loss": loss,
+        "memory": memory,
         "threads": torch.get_num_threads(),
         "versions": {"drpo": drpo.__version__, "python": sys.version.split()[0], **_versions()},
     }

@@ -17,7 +17,10 @@ from drpo.kernels import plain_head, token_logprobs
 from drpo.kernels.products import wide_dtype
 from drpo.rollouts.precision import Precision
 from drpo.rollouts.routing import Routers
+from drpo.train.config import Lora
+from drpo.train.lora import ADAPTER_FILE, add_adapter, base_of_adapter, load_adapter
 from drpo.train.master_weights import MasterWeights
+from drpo.train.recomputation import checkpoint_activations
 from drpo.train.states import (
     Prompts,
     Sequences,
@@ -177,34 +180,60 @@ class Policy:
         return logprobs, torch.distributions.Categorical(logits=logprobs.detach()).entropy()
 
 
-def load_policy(name: str, device: torch.device, precision: Precision = "fp32") -> Policy:
+def load_policy(
+    name: str, device: torch.device, precision: Precision = "fp32", lora: Lora | None = None, recompute: bool = False
+) -> Policy:
     """The policy stored in a Hugging Face directory, or an embedded one (``embedded:NAME``).
 
-    It computes in ``precision``; what is trained is float32.
+    It computes in ``precision``; what is trained is float32. A directory that holds a LoRA adapter (a checkpoint of
+    such a run) gives its base with the adapter on it.
+
+    Args:
+        lora: fresh adapters to train in the place of the model's own weights.
+        recompute: gradient checkpointing.
 
     Raises:
-        ConfigError: the name is unknown, the directory is missing, it lacks a model or tokenizer, or the model cannot
-            be had in that precision.
+        ConfigError: the name is unknown, the directory is missing, it lacks a model or tokenizer, or the model does
+            not take ``precision``, ``lora`` or ``recompute``. CheckpointError: an adapter does not fit its base.
     """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    directory = _directory(name)
-    if not (directory / "config.json").is_file():
-        raise ConfigError(f"model: {directory} is no Hugging Face model directory (no config.json). Give a directory "
-                          "that model.save_pretrained wrote, or embedded:arithmetic.")
+    directory = find_model(name)
+    base = base_of_adapter(directory)
     if not any((directory / file).is_file() for file in TOKENIZER_FILES):
         raise ConfigError(f"model: {directory} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json). Save "
                           "it there with tokenizer.save_pretrained.")
+    source = directory if base is None else find_model(base)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            directory, local_files_only=True, dtype=torch.float32, use_safetensors=True
+            source, local_files_only=True, dtype=torch.float32, use_safetensors=True
         )
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"model: {directory} cannot be loaded as a causal LM: {error}") from error
+        raise ConfigError(f"model: {source} cannot be loaded as a causal LM: {error}") from error
+    if base is not None:
+        load_adapter(model, directory)
+    elif lora is not None:
+        add_adapter(model, lora, name if name.startswith("embedded:") else str(directory.resolve()))
     model.to(device)  # pyright: ignore[reportArgumentType]
-    return Policy(model.eval(), tokenizer, None if precision == "fp32" else MasterWeights(model, precision))
+    model.eval()
+    if recompute:
+        checkpoint_activations(model)
+    return Policy(model, tokenizer, None if precision == "fp32" else MasterWeights(model, precision))
+
+
+def find_model(name: str) -> Path:
+    """The Hugging Face directory that ``name`` (a path, or embedded:NAME) means: of a model, or of a LoRA adapter.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    directory = _directory(name)
+    if not any((directory / file).is_file() for file in ("config.json", ADAPTER_FILE)):
+        raise ConfigError(f"model: {directory} is no Hugging Face model directory (no config.json). Give a directory "
+                          "that model.save_pretrained wrote, or embedded:arithmetic.")
+    return directory
 
 
 def _directory(name: str) -> Path:

@@ -39,8 +39,8 @@ def make_sampler(
     options = config.make_sampler_options()
     if isinstance(options, InProcessOptions):
         if config.shares_model:
-            return InProcessSampler(policy.model, policy.stop_ids, compiled=options.compiled)
-        return CopySampler(policy.model, config.sampling_precision, policy.stop_ids, compiled=options.compiled)
+            return InProcessSampler(policy.model, policy.stop_ids, **options.model_dump())
+        return CopySampler(policy.model, config.sampling_precision, policy.stop_ids, **options.model_dump())
     require_vllm()
     sampler = VllmSampler(
         policy.model, policy.stop_ids, options, engine_log, note,

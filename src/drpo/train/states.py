@@ -128,7 +128,10 @@ class Prompts:
 
 def can_share_prompts(model: Any) -> bool:
     """Whether a causal LM of transformers can go on from a prompt's keys and values with the gradient intact: when
-    every layer only appends to them (sliding windows and recurrent states may not)."""
+    every layer only appends to them (sliding windows and recurrent states may not) and none is run again on the way
+    back, for which transformers takes the cache away."""
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        return False
     probe = torch.arange(2, device=model.device).unsqueeze(0)
     with torch.no_grad():
         cache = getattr(model.base_model(input_ids=probe, use_cache=True), "past_key_values", None)

@@ -63,6 +63,7 @@ def update_policy(
         raise TrainingError(f"the gradient norm is {float(norm)}: the update was not applied. Lower learning_rate, or "
                             f"look at the objective ({objective}).")
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # sampling comes next, and has use for the memory
     if on_tokens is not None:
         on_tokens(order, batch)
     return {

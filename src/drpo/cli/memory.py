@@ -1,0 +1,33 @@
+"""The memory that a run would take, on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from drpo.errors import ConfigError
+from drpo.train.config import TrainConfig
+from drpo.train.loop import pick_device
+from drpo.train.memory_report import report_memory, size
+
+
+def show_memory(console: Console, config: TrainConfig) -> None:
+    """A row for all that takes memory, the peak, and what to change if it does not fit; nothing is loaded."""
+    try:
+        device = pick_device(config.device)
+        report = report_memory(config, device)
+    except ConfigError as error:  # the settings were what was asked for; a run would stop at this
+        console.print(f"\nmemory: cannot be told here. {error}", highlight=False, soft_wrap=True)
+        return
+    table = Table("memory", "", "when", "how", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for part in report.need.parts:
+        table.add_row(part.name, size(part.bytes), part.when, part.how)
+    for phase in ("training", "sampling"):
+        table.add_row(f"peak, {phase}", size(report.need.during(phase)), "", "" if phase == "training" else
+                      f"prompts of {report.prompt_tokens} tokens assumed")  # fmt: skip
+    table.add_row(f"there, on {device}", "unknown" if report.room is None else size(report.room), "", "")
+    console.print()
+    console.print(table, highlight=False)
+    if warning := report.warning():
+        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)

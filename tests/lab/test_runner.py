@@ -220,7 +220,7 @@ def test_a_signal_stops_every_run_after_its_step_and_the_next_runner_goes_on(tmp
     study, path = studies.study(settings=SETTINGS), tmp_path / "D"
     told = workers(tmp_path, study, lambda run: {"seconds": 0.3})
     runner = start(tmp_path, study, told)
-    wait_until(lambda: len([p for p in path.rglob("step-000001.jsonl")]) >= 2)
+    wait_until(lambda: len(list(path.rglob("step-000001.jsonl"))) >= 2)
     os.kill(runner.pid, signal.SIGINT)
     assert runner.wait(timeout=60) == 7
     statuses = [json.loads(file.read_text())["status"] for file in path.rglob("manifest.json")]

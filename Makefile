@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bench kill-test figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
+.PHONY: help demo test lint base bases bench mismatch settings kill-test figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
@@ -14,8 +14,11 @@ help:
 	@echo "make parity  measure the plug-ins' gradients against ours again, and write the table of docs/integrations"
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   kernels, sampler, training step and inspect against what people use instead (about ten minutes)"
+	@echo "make mismatch  how far π and μ stand apart, source by source, for docs/mismatch.md"
+	@echo "make settings  run the six settings once each, for docs/settings.md (about half an hour)"
 	@echo "make kill-test  20 runs killed at random moments, resumed and compared bit for bit"
-	@echo "make base    make the embedded base model again (about 15 minutes on 2 cores)"
+	@echo "make base    make the demo's base model again (about 15 minutes on 2 cores)"
+	@echo "make bases   make the bases of the lab's settings again: dense, moe, hybrid, reasoner (docs/bases.md)"
 	@echo "make figures draw the pictures and the table of the documentation again"
 
 $(VENV)/.python:
@@ -99,12 +102,24 @@ lint: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 base: $(VENV)/.train
-	$(BIN)/python -m drpo.train.warm_start
+	$(BIN)/python -m drpo.train.warm_start arithmetic
+
+# The others start from the dense one.
+bases: $(VENV)/.train
+	for base in dense moe hybrid reasoner; do $(BIN)/python -m drpo.train.warm_start $$base || exit 1; done
 
 bench: $(VENV)/.bench
 	$(BIN)/drpo bench --out results/bench
 	$(BIN)/python benchmarks/profile_step.py --json results/bench/profile.json
 	$(BIN)/python scripts/write_bench_table.py
+
+mismatch: $(VENV)/.train .venv-verl/.installed
+	$(BIN)/python scripts/measure_mismatch.py
+	.venv-verl/bin/python scripts/measure_mismatch.py vllm
+	$(BIN)/python scripts/write_mismatch_page.py
+
+settings: $(VENV)/.train
+	$(BIN)/python scripts/measure_settings.py
 
 kill-test: $(VENV)/.dev
 	$(BIN)/python scripts/kill_and_resume.py

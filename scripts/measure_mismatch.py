@@ -28,9 +28,11 @@ FOLDER = Path(__file__).resolve().parents[1] / "results" / "mismatch"
 #: Bins of μ.
 EDGES = (0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
 #: What every run has, so that sources differ in nothing else. One update, but where staleness is the source.
-COMMON = {"task": "word_problems", "prompts_per_step": 64, "group_size": 8, "max_new_tokens": 64, "seed": 0,
-          "eval_every": 0, "eval_examples": 8, "eval_samples": 1, "updates_per_step": 1, "learning_rate": 1e-4,
-          "log_tokens": "true"}  # fmt: skip
+COMMON = {
+    "task": "word_problems", "task.min_steps": 2, "task.max_steps": 2, "prompts_per_step": 64, "group_size": 8,
+    "max_new_tokens": 64, "seed": 0, "eval_every": 0, "eval_examples": 8, "eval_samples": 1, "updates_per_step": 1,
+    "learning_rate": 1e-4, "log_tokens": "true",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ SOURCES: dict[str, dict[str, Source]] = {
         "4 steps behind": Source({"updates_per_step": 4, "rollout_lag": 4}, steps=6),
     },
     "vllm": {
-        "vLLM, fp32": Source({"sampler": "{name: vllm, dtype: float32}"}),
-        "vLLM, bf16": Source({"sampler": "{name: vllm, dtype: bfloat16}"}),
+        "vLLM, fp32": Source({"sampler": "vllm"}),
+        "vLLM, bf16": Source({"sampler": "vllm", "rollout_precision": "bf16"}),
     },
 }
 

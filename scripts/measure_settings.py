@@ -75,9 +75,14 @@ def table(found: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+def load() -> dict[str, dict[str, Any]]:
+    """What was measured so far."""
+    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+
+
 def page(text: str) -> str:
     """``text`` with what was measured between its marks."""
-    found = json.loads(FILE.read_text(encoding="utf-8"))
+    found = load()
     before, rest = text.split(START)
     _, after = rest.split(END)
     machines = dict.fromkeys(f"{row['machine']['date']}, torch {row['machine']['torch']}, threads a run: "
@@ -94,9 +99,10 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=NAMES, help=f"of {', '.join(NAMES)}")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
-    found = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+    found = load()
     for name in () if arguments.table else arguments.names:
-        found[name] = measure(name)
+        row = measure(name)
+        found = {**load(), name: row}  # two of these may run side by side
         print(f"{name}: {found[name]['before']['accuracy']:.3f} → {found[name]['after']['accuracy']:.3f}", flush=True)
         text = json.dumps({key: found[key] for key in NAMES if key in found}, indent=1)
         FILE.write_text(text + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ from drpo.train.states import Sequences, response_states
 SMALL: dict[str, Any] = {
     "vocab_size": 20, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": 0,
-    "pad_token_id": 0,
+    "pad_token_id": None,  # or else padding would be embedded as zeros, and could leak unseen
 }  # fmt: skip
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "LlamaConfig": {},
@@ -26,6 +26,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "GraniteConfig": {"logits_scaling": 3.0},
     "Phi3Config": {},
     "Qwen3MoeConfig": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    "Qwen3_5MoeTextConfig": {
+        "num_hidden_layers": 4, "full_attention_interval": 2, "num_experts": 4, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    },
     "GPT2Config": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64},
     "OPTConfig": {"ffn_dim": 64, "word_embed_proj_dim": 32},
     "GPTNeoXConfig": {},
@@ -34,7 +39,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 
 #: These go on from a prompt's keys and values in training.
-SHARING = {*ARCHITECTURES} - {"MistralConfig", "Gemma2Config"}
+SHARING = {*ARCHITECTURES} - {"MistralConfig", "Gemma2Config", "Qwen3_5MoeTextConfig"}
 
 
 def network(name: str) -> Any:

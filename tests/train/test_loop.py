@@ -345,7 +345,7 @@ class Watched:
         self.asked: list[str] = []
 
     def load_weights(self, weights: Any) -> None:
-        newest = self.model.state_dict()
+        newest = dict(self.model.named_parameters())
         assert set(weights) == set(newest)
         assert all(torch.equal(weights[name], newest[name]) for name in newest)
         self.asked.append("weights")

@@ -256,7 +256,7 @@ def test_a_run_says_how_often_the_routing_differs(mixture: Path, tmp_path: Path,
 def test_replay_is_refused_where_it_would_do_nothing(mixture: Path, copyist: Path, tmp_path: Path) -> None:
     for changes, why in (
         ([f"model={copyist}"], "Qwen3ForCausalLM is dense: it has no routers. Leave router_replay out"),
-        ([f"model={mixture}", "compiled_sampler=true"], "InProcessSampler as configured does not report the experts"),
+        ([f"model={mixture}", "sampler.compiled=true"], "InProcessSampler as configured does not report the experts"),
     ):
         with pytest.raises(ConfigError, match=f"router_replay=true: {why}"):
             train(load_config(None, [*RUN, *changes, "router_replay=true"])[0], RunDirectory(tmp_path / "run"))

@@ -12,9 +12,10 @@ from drpo.tasks.math_task import MathTask
 from drpo.tasks.parameters import check_parameters
 from drpo.tasks.reasoning_gym import ReasoningGymTask, dataset_names
 from drpo.tasks.user_task import load_user_task
+from drpo.tasks.word_problems import WordProblemsTask
 
 #: The tasks that are a class of this package.
-TASKS: dict[str, type] = {"copy": CopyTask, "jsonl": JsonlTask, "math": MathTask}
+TASKS: dict[str, type] = {"copy": CopyTask, "jsonl": JsonlTask, "math": MathTask, "word_problems": WordProblemsTask}
 
 #: Every form a task's name can take, for help texts.
 FORMS: dict[str, str] = {
@@ -22,6 +23,8 @@ FORMS: dict[str, str] = {
     "jsonl": 'your own problems, a file of {"prompt", "answer"} lines, exact match (path, heldout_fraction)',
     "math": "problems as DAPO-Math, GSM8K and AIME lay them out, JSONL or Parquet, graded by math-verify (path, "
     "heldout_path, dataset, prompt_style, …)",
+    "word_problems": "small sums told in words; needs nothing installed (min_steps, max_steps, largest_start, "
+    "largest_change)",
     "reasoning_gym:<dataset>": "a data set of the reasoning-gym library, with its parameters and its scoring",
     "python:<module>:<Class>": "your own class on the import path, with the methods of drpo.tasks.Task",
 }

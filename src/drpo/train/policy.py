@@ -36,7 +36,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 #: A directory without any of these has no tokenizer.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 #: Models that ship with the package, by name.
-EMBEDDED = {"arithmetic": ASSETS / "arithmetic"}
+EMBEDDED = {name: ASSETS / name for name in ("arithmetic", "dense", "moe", "hybrid", "reasoner")}
 
 
 class Policy:

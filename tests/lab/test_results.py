@@ -117,7 +117,7 @@ def test_variances_are_compared_as_a_ratio() -> None:
     assert verdict.answer == "not judged" and "do not vary at all" in verdict.sentence
 
 
-def test_holm_is_over_every_comparison_of_the_study() -> None:
+def test_holm_is_over_the_hypotheses_of_the_study() -> None:
     alone = verdicts(claims(), drpo=OURS, dppo=THEIRS)[0]
     both = [*claims(), *claims(metric="drawdown"), *claims(compare="variance")]
     three = verdicts(both, drpo=OURS, dppo=THEIRS)
@@ -137,6 +137,8 @@ def test_several_settings_are_judged_each_and_together() -> None:
     study = studies.study(seeds=SEEDS, hypotheses=claims())
     found = judge(study, rows(study, {("one", "drpo"): OURS, ("one", "dppo"): THEIRS,
                                       ("two", "drpo"): THEIRS, ("two", "dppo"): OURS}))  # fmt: skip
+    for verdict in found:  # one hypothesis: each experiment has a single test
+        assert verdict.found is not None and verdict.adjusted_p == verdict.found.p
     assert [(verdict.setting, verdict.answer) for verdict in found] == [
         ("one", "better"), ("two", "worse"), ("all", "not shown")
     ]  # fmt: skip

@@ -177,3 +177,24 @@ def test_what_is_no_study() -> None:
     with pytest.raises(ConfigError, match=r"no study 'smok'.* Did you mean 'smoke'\?"):
         load_study("smok")
     assert load_study("smoke")[0] == load_study(str(SHIPPED / "smoke.yaml"))[0] == "smoke"
+
+
+@pytest.mark.filterwarnings("ignore:.*delta:drpo.errors.DrpoWarning")  # the paper's 12.5 is an arm on purpose
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_study_plans_at_every_scale(file: Path) -> None:
+    scales = [None, *(["gpu"] if file.stem != "smoke" else [])]
+    for scale in scales:
+        name, study = load_study(str(file), scale)
+        plan = make_plan(study)
+        evaluated, tuned = {run.seed for run in plan.shared}, {run.seed for run in plan.tuning}
+        assert plan.shared and study.hypotheses and not evaluated & tuned
+        if file.stem == "smoke":
+            continue
+        assert len(evaluated) >= (5 if scale is None else 10)
+        first = {arm: [run.config for run in plan.shared if run.arm == arm] for arm in study.arms}
+        for configs in first.values():  # arms differ in their objective alone
+            others = first[next(iter(study.arms))]
+            assert [config.model_copy(update={"objective": None}) for config in configs] == [
+                config.model_copy(update={"objective": None}) for config in others
+            ]
+        assert name == (file.stem if scale is None else f"{file.stem}-{scale}")

@@ -28,8 +28,8 @@ SEEDS = {"mean": 2, "variance": 3}
 class Verdict:
     """A hypothesis in one setting, or over ``all`` of its settings together.
 
-    ``found`` is ours − theirs, or Var(ours)/Var(theirs); ``adjusted_p`` its p-value after Holm over every comparison of
-    the study; ``improvement`` the probability that a run of ours is the better one. ``problem`` says why nothing can be
+    ``found`` is ours − theirs, or Var(ours)/Var(theirs); ``adjusted_p`` its p-value after Holm over
+    the study's hypotheses in this setting; ``improvement`` the probability that a run of ours is the better one. ``problem`` says why nothing can be
     found. ``answer``: better, worse, not shown, or not judged.
     """
 
@@ -67,16 +67,23 @@ class Verdict:
 
 
 def judge(study: Study, rows: Sequence[Row]) -> list[Verdict]:
-    """A verdict for each hypothesis in each of its settings, then over all of them together where there are several;
-    Holm's correction is over all of these."""
+    """A verdict for each hypothesis in each of its settings, then over all of them together where there are several.
+
+    A setting is an experiment of its own, and so are all of them together: Holm's correction is over the study's
+    hypotheses in each.
+    """
     verdicts = []
     for hypothesis in study.hypotheses:
         settings = hypothesis.settings or list(study.settings)
         verdicts += [_compare(study, hypothesis, setting, [setting], rows) for setting in settings]
         if len(settings) > 1 and hypothesis.compare == "mean":
             verdicts.append(_compare(study, hypothesis, "all", settings, rows))
-    adjusted = holm([verdict.found.p if verdict.found else math.nan for verdict in verdicts])
-    return [_answered(verdict, p) for verdict, p in zip(verdicts, adjusted, strict=True)]
+    adjusted: dict[int, float] = {}
+    for setting in {verdict.setting for verdict in verdicts}:
+        family = [index for index, verdict in enumerate(verdicts) if verdict.setting == setting]
+        found = [verdicts[index].found for index in family]
+        adjusted |= zip(family, holm([one.p if one else math.nan for one in found]), strict=True)
+    return [_answered(verdict, adjusted[index]) for index, verdict in enumerate(verdicts)]
 
 
 def _answered(verdict: Verdict, adjusted: float) -> Verdict:

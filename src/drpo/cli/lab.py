@@ -1,4 +1,4 @@
-"""`drpo lab plan|run|results`."""
+"""`drpo lab plan|run|report`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from drpo.cli.lab_display import duration, watch
+from drpo.errors import CheckpointError
+from drpo.lab.directory import StudyDirectory, replace_text
 from drpo.lab.estimate import Cost, measure_settings, seconds
 from drpo.lab.plan import Plan, make_plan, tries
-from drpo.lab.run import Results, run_study, write_results
+from drpo.lab.results import summary_rows
+from drpo.lab.run import Results, plain_verdicts, run_study, write_results
 from drpo.lab.runner import Workers
 from drpo.lab.study import Study, load_study
+from drpo.report.study_page import build_study_page
 
 
 def run_plan(source: str, scale: str | None, jobs: int | None, measure: bool) -> None:
@@ -84,10 +88,17 @@ def run_run(
         sys.exit(2)
 
 
-def run_results(source: str, out: Path | None, scale: str | None) -> None:
-    """Write what has come out so far."""
+def run_report(source: str, out: Path | None, scale: str | None) -> None:
+    """Write what has come out so far.
+
+    Raises:
+        CheckpointError: nothing of the study has run there.
+    """
     name, study = load_study(source, scale)
     path = out or default_directory(name)
+    if not StudyDirectory(path).study_file.is_file():
+        raise CheckpointError(f"{path} holds no study (no study.yaml). Give the directory of `drpo lab run` as --out.")
+    StudyDirectory(path).create(study)  # says so if it is another one
     _say(Console(), write_results(study, path), path)
 
 
@@ -96,7 +107,16 @@ def default_directory(name: str) -> Path:
     return Path("runs") / "lab" / name
 
 
+def write_page(results: Results, path: Path) -> None:
+    """Write the study's report.html."""
+    study, rows = results.study, results.rows
+    summaries = {phase: summary_rows(study, rows, phase) for phase in ("shared", "best")}
+    page = build_study_page(study.model_dump(exclude_none=True), rows, plain_verdicts(results.verdicts), summaries)
+    replace_text(path / "report.html", page)
+
+
 def _say(console: Console, results: Results, path: Path) -> None:
+    write_page(results, path)
     for row in results.rows:
         if row["status"] == "failed":
             _print(console, f"failed  {row['setting']} × {row['arm']} seed {row['seed']}: {row['reason']}")
@@ -104,7 +124,7 @@ def _say(console: Console, results: Results, path: Path) -> None:
         _print(console, f"claim   {verdict.hypothesis.claim}\n        {verdict.sentence}")
     counts = ", ".join(f"{count} {status}" for status in ("finished", "failed", "interrupted", "missing")
                        if (count := results.count(status)))  # fmt: skip
-    _print(console, f"runs    {counts}\nresults {path / 'results.md'}")
+    _print(console, f"runs    {counts}\nresults {path / 'results.md'}\nreport  {path / 'report.html'}")
 
 
 def _print(console: Console, text: str) -> None:

@@ -72,13 +72,15 @@ def run(
 
 
 @lab.command()
-def results(study: StudyName, out: Out = None, scale: ScaleName = None) -> None:
-    """Write results.csv, results.md and verdicts.json from what has run so far, and print the verdicts.
+def report(study: StudyName, out: Out = None, scale: ScaleName = None) -> None:
+    """Write report.html, results.csv, results.md and verdicts.json from what has run so far, and print the verdicts.
 
     Examples:
 
-      drpo lab results smoke
-    """
-    from drpo.cli.lab import run_results
+      drpo lab report smoke
 
-    run_results(study, out, scale)
+      drpo lab report recipes/studies/settle.yaml --out results/settle
+    """
+    from drpo.cli.lab import run_report
+
+    run_report(study, out, scale)

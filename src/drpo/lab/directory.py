@@ -5,7 +5,7 @@
     choices.json         what the tuning chose, from which scores
     tuning/SETTING/ARM/TRY/seed-N/   runs/SETTING/ARM/seed-N/   best/SETTING/ARM/seed-N/
                          run directories; beside each its output, seed-N.log
-    results.csv results.md verdicts.json
+    results.csv results.md verdicts.json report.html
 """
 
 from __future__ import annotations

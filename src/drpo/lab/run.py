@@ -81,12 +81,13 @@ def write_results(study: Study, path: Path) -> Results:
     """Write results.csv, results.md and verdicts.json from the run directories."""
     results, directory = read_results(study, path), StudyDirectory(path)
     write_csv(directory, results.rows)
-    replace_text(path / "verdicts.json", json.dumps(_plain(results.verdicts), indent=2, ensure_ascii=False) + "\n")
+    found = json.dumps(plain_verdicts(results.verdicts), indent=2, ensure_ascii=False)
+    replace_text(path / "verdicts.json", found + "\n")
     replace_text(path / "results.md", markdown(study, results.rows, results.verdicts))
     return results
 
 
-def _plain(verdicts: Sequence[Verdict]) -> list[Row]:
+def plain_verdicts(verdicts: Sequence[Verdict]) -> list[Row]:
     """As JSON takes them: no NaN."""
     found = []
     for verdict in verdicts:

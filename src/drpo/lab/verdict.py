@@ -28,9 +28,9 @@ SEEDS = {"mean": 2, "variance": 3}
 class Verdict:
     """A hypothesis in one setting, or over ``all`` of its settings together.
 
-    ``found`` is ours − theirs, or Var(ours)/Var(theirs); ``adjusted_p`` its p-value after Holm over
-    the study's hypotheses in this setting; ``improvement`` the probability that a run of ours is the better one. ``problem`` says why nothing can be
-    found. ``answer``: better, worse, not shown, or not judged.
+    ``found`` is ours − theirs, or Var(ours)/Var(theirs); ``adjusted_p`` its p-value after Holm over the study's
+    hypotheses in this setting; ``improvement`` the probability that a run of ours is the better one. ``problem`` says
+    why nothing can be found. ``answer``: better, worse, not shown, or not judged.
     """
 
     hypothesis: Hypothesis

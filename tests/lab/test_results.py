@@ -10,7 +10,7 @@ import stand_in
 import studies
 
 from drpo.lab import stats
-from drpo.lab.metrics import accuracy_curve, accuracy_metrics, evaluation_steps, tokens_to, update_metrics
+from drpo.lab.metrics import accuracy_curve, accuracy_metrics, by_step, evaluation_steps, tokens_to, update_metrics
 from drpo.lab.results import summary_rows
 from drpo.lab.study import Study
 from drpo.lab.tables import markdown, table
@@ -52,6 +52,9 @@ def test_updates_by_hand() -> None:
     assert found["shift"] == pytest.approx((0.01 * 100 + 0.02 * 200 + 0.03 * 300) / 600)
     assert found["mismatch"] is None and found["entropy"] is None
     assert found["ratio_max"] == 4.0 and found["shift_max"] is None
+    twice = [stand_in.update(2), stand_in.update(2) | {"shift": 0.05, "tokens": 600}, stand_in.update(3)]
+    assert by_step("shift", twice) == [(2, pytest.approx((0.02 * 200 + 0.05 * 600) / 800)), (3, pytest.approx(0.03))]
+    assert by_step("mismatch", twice) == []
     curve = [(0, 0.3), (1, 0.4), (2, 0.6), (3, 0.5)]
     assert tokens_to(0.5, curve, updates) == 300 and tokens_to(0.3, curve, updates) == 0
     assert tokens_to(0.7, curve, updates) is None

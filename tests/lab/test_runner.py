@@ -105,7 +105,7 @@ def test_a_crash_is_a_row_with_its_reason_and_is_not_tried_again_unasked(tmp_pat
     results, _ = run_study(study, path, workers(tmp_path, study, told), Recorder())
     row = rows_by(results)["drpo", 1]
     assert row["status"] == "failed" and row["reason"] == "exit code 3: the reason of the crash"
-    assert row["curve"] == [(0, 0.5), (1, 0.5), (2, 0.5), (3, 0.0), (4, 0.0)]
+    assert row["curves"]["accuracy"] == [(0, 0.5), (1, 0.5), (2, 0.5), (3, 0.0), (4, 0.0)]
     assert results.count("finished") == 5
     sentence = results.verdicts[0].sentence
     assert "1 runs failed and count with 0 from there on (drpo seed 1)" in sentence

@@ -19,13 +19,20 @@ ARMS = {
     "surrogate": {"objective": {"name": "surrogate"}},
     **{f"drpo_{delta}": {"objective": {"name": "drpo", "delta": delta}} for delta in (0.05, 0.15, 0.3, 12.5)},
 }
-STUDY: dict[str, Any] = {"title": "A <b>study</b>", "question": "Is it & so?", "arms": ARMS, "settings": {"one": {}, "two": {}},
-                         "seeds": [0, 1]}  # fmt: skip
+STUDY: dict[str, Any] = {
+    "title": "A <b>study</b>", "question": "Is it & so?", "arms": ARMS, "settings": {"one": {}, "two": {}},
+    "seeds": [0, 1],
+}  # fmt: skip
+
+
+def curves(*points: tuple[int, float]) -> dict[str, list[tuple[int, float]]]:
+    return {"accuracy": list(points), "beyond_delta": list(points), "corrective_share": []}
 
 
 def row(setting: str, arm: str, seed: int, **changes: Any) -> dict[str, Any]:
     return {"phase": "shared", "setting": setting, "arm": arm, "attempt": "", "seed": seed, "status": "finished",
-            "reason": "", "final_accuracy": 0.5 + 0.01 * seed, "seconds": 12.0, "curve": [(0, 0.4), (5, 0.5 + 0.1 * seed)],
+            "reason": "", "final_accuracy": 0.5 + 0.01 * seed, "seconds": 12.0,
+            "curves": curves((0, 0.4), (5, 0.5 + 0.1 * seed)),
             "command": f"drpo train objective.name={arm} seed={seed} --out D", **changes}  # fmt: skip
 
 
@@ -40,9 +47,10 @@ def summary(setting: str, arm: str, final: float | None) -> dict[str, Any]:
 def page(**changes: Any) -> str:
     rows = [row(setting, arm, seed) for setting in STUDY["settings"] for arm in ARMS for seed in STUDY["seeds"]]
     rows[0] |= {"status": "failed", "reason": "exit code 3: <script>alert(1)</script>"}
-    rows[-1] |= {"status": "missing", "final_accuracy": None, "curve": []}
+    rows[-1] |= {"status": "missing", "final_accuracy": None, "curves": curves()}
     verdicts = [{"hypothesis": {"claim": "It is > that."}, "sentence": "In one, it is.", "answer": "better"},
-                {"hypothesis": {"claim": "It is not."}, "sentence": "In one, not shown.", "answer": "not shown"}]  # fmt: skip
+                {"hypothesis": {"claim": "It is not."}, "sentence": "In one, not shown.",
+                 "answer": "not shown"}]  # fmt: skip
     shared = [summary(setting, arm, 0.2 * place) for setting in STUDY["settings"] for place, arm in enumerate(ARMS)]
     given = {"study": STUDY, "rows": rows, "verdicts": verdicts, "summaries": {"shared": shared, "best": []}}
     return check(build_study_page(**(given | changes)))
@@ -61,11 +69,14 @@ def test_verdicts_runs_and_reasons_are_all_there() -> None:
 
 def test_curves_are_of_all_arms_with_the_range_over_seeds() -> None:
     text = page()
-    curves = re.findall(r"<b>Held-out accuracy</b>.*?</figure>", text, re.S)
-    assert len(curves) == 2 * 2  # four arms, then the fifth, in each setting
-    assert all(f"{arm} from 0.4 to 0.55" in curves[0] for arm in list(ARMS)[:4])
-    assert "drpo_12.5 from 0.4 to 0.55" in curves[1] and curves[0].count("class='band'") == 4
-    assert "drpo_12.5 from 0.4 to 0.5'" in curves[3]  # of the seed that ran
+    drawn = re.findall(r"<b>Held-out accuracy</b>.*?</figure>", text, re.S)
+    assert len(drawn) == 2 * 2  # four arms, then the fifth, in each setting
+    assert all(f"{arm} from 0.4 to 0.55" in drawn[0] for arm in list(ARMS)[:4])
+    assert "drpo_12.5 from 0.4 to 0.55" in drawn[1] and drawn[0].count("class='band'") == 4
+    assert "drpo_12.5 from 0.4 to 0.5'" in drawn[3]  # of the seed that ran
+    beyond = re.findall(r"<b>Tokens with \|π − μ\| beyond δ</b>.*?</figure>", text, re.S)
+    assert len(beyond) == 4 and "surrogate from 40 % to 55 %" in beyond[0]
+    assert text.count("Nothing was recorded.") == 4  # nobody measured the corrective share
 
 
 def test_accuracy_over_delta_is_drawn_where_arms_differ_in_it() -> None:
@@ -79,7 +90,7 @@ def test_accuracy_over_delta_is_drawn_where_arms_differ_in_it() -> None:
 
 
 def test_a_study_without_a_single_run_has_a_page() -> None:
-    rows = [row("one", arm, 0, status="missing", final_accuracy=None, curve=[], seconds=0.0) for arm in ARMS]
+    rows = [row("one", arm, 0, status="missing", final_accuracy=None, curves=curves(), seconds=0.0) for arm in ARMS]
     text = page(rows=rows, verdicts=[], summaries={"shared": [summary("one", arm, None) for arm in ARMS], "best": []})
     assert "Nothing was recorded." in text and "The study claims nothing." in text
 
@@ -92,7 +103,8 @@ def test_nothing_overflows_in_a_browser_and_nothing_complains(tmp_path: Path) ->
         harness = (
             "<!DOCTYPE html><link rel=icon href='data:,'><body><script>const frame = document.createElement('iframe');"
             f"frame.style.cssText = 'width:{width}px;height:800px;border:0'; frame.src = 'page.html';"
-            "frame.onload = () => {{ const page = frame.contentDocument; document.body.dataset.found = JSON.stringify({{"
+            "frame.onload = () => {{ const page = frame.contentDocument;"
+            "document.body.dataset.found = JSON.stringify({{"
             "wide: page.documentElement.scrollWidth, drawings: page.querySelectorAll('figure svg').length}}) }};"
             "document.body.append(frame)</script>"
         ).replace("{{", "{").replace("}}", "}")
@@ -107,4 +119,4 @@ def test_nothing_overflows_in_a_browser_and_nothing_complains(tmp_path: Path) ->
         assert "CONSOLE" not in done.stderr, done.stderr
         (found,) = re.findall(r'data-found="(.*?)"', done.stdout)
         measured = json.loads(found.replace("&quot;", '"'))
-        assert measured["wide"] <= width and measured["drawings"] == 6
+        assert measured["wide"] <= width and measured["drawings"] == 2 * (2 + 2 + 1)

@@ -36,6 +36,8 @@ ALONG = (
     "mismatch", "mismatch_p95", "k3_kl", "entropy", "rare_share", "gradient_norm", "response_length",
     "truncated_share",
 )  # fmt: skip
+#: Those of them whose course over training a report shows.
+COURSES = ("beyond_delta", "corrective_share")
 #: The largest over a run's updates.
 HIGHEST = ("mismatch_max", "ratio_max", "shift_max")
 
@@ -87,13 +89,25 @@ def tokens_to(target: float, curve: Sequence[tuple[int, float]], updates: Sequen
     return None if step is None else sum(record["tokens"] for record in updates if record["step"] <= step)
 
 
+def by_step(name: str, updates: Sequence[Record]) -> list[tuple[int, float]]:
+    """(step, mean over its updates' tokens) of a figure, where it exists."""
+    steps: dict[int, list[Record]] = {}
+    for record in updates:
+        steps.setdefault(record["step"], []).append(record)
+    found = ((step, _token_mean(name, records)) for step, records in steps.items())
+    return [(step, value) for step, value in found if value is not None]
+
+
+def _token_mean(name: str, updates: Sequence[Record]) -> float | None:
+    known = [(record[name], record["tokens"]) for record in updates if record.get(name) is not None]
+    weight = sum(tokens for _, tokens in known)
+    return math.fsum(value * tokens for value, tokens in known) / weight if weight else None
+
+
 def update_metrics(updates: Sequence[Record]) -> Record:
     """Means by tokens, and maxima, over a run's updates; a figure that no update has is None."""
     found: Record = {"tokens": sum(record["tokens"] for record in updates)}
-    for name in ALONG:
-        known = [(record[name], record["tokens"]) for record in updates if record.get(name) is not None]
-        weight = sum(tokens for _, tokens in known)
-        found[name] = math.fsum(value * tokens for value, tokens in known) / weight if weight else None
+    found |= {name: _token_mean(name, updates) for name in ALONG}
     for name in HIGHEST:
         found[name] = max((record[name] for record in updates if record.get(name) is not None), default=None)
     return found

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from drpo.lab.directory import State, StudyDirectory, replace_text
-from drpo.lab.metrics import accuracy_curve, accuracy_metrics, tokens_to, update_metrics
+from drpo.lab.metrics import COURSES, accuracy_curve, accuracy_metrics, by_step, tokens_to, update_metrics
 from drpo.lab.plan import Run
 from drpo.lab.stats import interquartile_mean, rate
 from drpo.lab.study import Study
@@ -50,7 +50,7 @@ def read_row(directory: StudyDirectory, run: Run, state: State, study: Study) ->
         "seconds": _seconds(updates, evaluations),
         "machine_device": records.read_manifest().get("device"),
         "command": " ".join(["drpo", *run.arguments(directory.path)]),
-        "curve": curve,
+        "curves": {"accuracy": curve, **{name: by_step(name, updates) for name in COURSES}},
     }
 
 
@@ -61,7 +61,7 @@ def _seconds(updates: Sequence[Row], evaluations: Sequence[Row]) -> float:
 
 def write_csv(directory: StudyDirectory, rows: Sequence[Row]) -> None:
     """Write results.csv: a line a run, a column a figure; an empty cell is a figure that does not exist."""
-    columns = list(dict.fromkeys(key for row in rows for key in row if key != "curve"))
+    columns = list(dict.fromkeys(key for row in rows for key in row if key != "curves"))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from drpo.report.charts import Chart, Line, draw
@@ -19,9 +19,15 @@ ARMS = 4
 #: Fewest arms of one objective that make a curve over δ.
 POINTS = 3
 PHASES = {"shared": "at the shared learning rate", "best": "at each arm's best"}
+#: Courses over training: key, title, and how values are written.
+CURVES = (
+    ("accuracy", "Held-out accuracy", plain),
+    ("beyond_delta", "Tokens with |π − μ| beyond δ", percent),
+    ("corrective_share", "Tokens with w < 0", percent),
+)
 #: Columns of the summary: heading, key, and how it is written.
 SUMMARY = (
-    ("final accuracy", "final_accuracy", plain), ("std", "spread", plain), ("area", "area", plain),
+    ("std", "spread", plain), ("area", "area", plain),
     ("best", "best_accuracy", plain), ("drawdown", "drawdown", plain), ("collapsed", "collapsed", plain),
     ("mean |π − μ|", "shift", plain), ("p99", "shift_p99", plain),
     ("beyond δ, Â > 0", "beyond_delta_positive", percent), ("beyond δ, Â < 0", "beyond_delta_negative", percent),
@@ -36,7 +42,7 @@ def build_study_page(
 
     Args:
         study: as study.yaml holds it.
-        rows: one a planned run, with its ``curve`` of (step, held-out accuracy).
+        rows: one a planned run, with its ``curves``: lists of (step, value) under the names of :data:`CURVES`.
         verdicts: as verdicts.json holds them.
         summaries: phase → a row for each setting and arm over its seeds.
     """
@@ -51,10 +57,11 @@ def build_study_page(
 def _head(study: Row, rows: Sequence[Row]) -> str:
     statuses = [row["status"] for row in rows]
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
+    settings, seeds = ", ".join(study["settings"]), ", ".join(map(str, study["seeds"]))
     return (
         f"<h1>{visible(study['title'])}</h1><p>{visible(study['question'])}</p>"
-        f"<p class='soft'>{len(study['arms'])} arms, {len(study['settings'])} settings, seeds "
-        f"{visible(', '.join(map(str, study['seeds'])))}; runs: {visible(counts)}.</p>"
+        f"<p class='soft'>Arms: {visible(', '.join(study['arms']))}. Settings: {visible(settings)}. Seeds: {seeds}. "
+        f"Runs: {visible(counts)}.</p>"
     )
 
 
@@ -67,7 +74,7 @@ def _verdicts(verdicts: Sequence[Row]) -> str:
     listed = "".join(items) or "<li>The study claims nothing.</li>"
     return (
         "<section><h2>Verdicts</h2><p class='soft'>Paired by seed; p after Holm's correction over the study's "
-        "hypotheses in each setting. A shaded one shows nothing either way.</p>"
+        "hypotheses in each setting. One in orange shows nothing either way.</p>"
         f"<ul class='notes'>{listed}</ul></section>"
     )
 
@@ -78,7 +85,7 @@ def _setting(study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[R
         mine = [row for row in rows if row["setting"] == setting and row["phase"] == phase]
         if not mine:
             continue
-        curves = [_curves(mine, arms) for arms in _groups(list(study["arms"]))]
+        curves = [_curves(mine, arms, *curve) for curve in CURVES for arms in _groups(list(study["arms"]))]
         by_delta = _by_delta(study, [row for row in summaries[phase] if row["setting"] == setting])
         summary = _summary([row for row in summaries[phase] if row["setting"] == setting])
         parts.append(f"<h3>{said.capitalize()}</h3><div class='charts'>{''.join([*curves, *by_delta])}</div>{summary}")
@@ -89,16 +96,18 @@ def _groups(arms: Sequence[str]) -> list[Sequence[str]]:
     return [arms[start : start + ARMS] for start in range(0, len(arms), ARMS)]
 
 
-def _curves(rows: Sequence[Row], arms: Sequence[str]) -> str:
-    last = max((step for row in rows for step, _ in row["curve"]), default=1)
+def _curves(
+    rows: Sequence[Row], arms: Sequence[str], key: str, title: str, text: Callable[[float | None], str]
+) -> str:
+    last = max((step for row in rows for step, _ in row["curves"][key]), default=1)
     lines = []
     for colour, arm in enumerate(arms, start=1):
-        seeds = [dict(row["curve"]) for row in rows if row["arm"] == arm]
+        seeds = [dict(row["curves"][key]) for row in rows if row["arm"] == arm]
         steps = sorted({step for curve in seeds for step in curve})
         points = [summarise(step, [curve[step] for curve in seeds if step in curve]) for step in steps]
         lines.append(Line(arm, points, colour))
     caption = "Mean over seeds, and their range."
-    return draw(Chart("Held-out accuracy", caption, lines), (0.0, float(last)))
+    return draw(Chart(title, caption, lines, text=text), (0.0, float(last)))
 
 
 def _by_delta(study: Row, summary: Sequence[Row]) -> list[str]:
@@ -119,11 +128,13 @@ def _by_delta(study: Row, summary: Sequence[Row]) -> list[str]:
 
 
 def _summary(rows: Sequence[Row]) -> str:
-    head = "".join(f"<th>{heading}</th>" for heading in ("arm", "ended", "failed", "95 %", *(h for h, _, _ in SUMMARY)))
+    headings = ("arm", "ended", "failed", "final accuracy", "95 %", *(heading for heading, _, _ in SUMMARY))
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
     body = []
     for row in rows:
         interval = "–" if row["low"] is None else f"{plain(row['low'])} to {plain(row['high'])}"
-        cells = [f"{row['finished'] + row['failed']} of {row['runs']}", str(row["failed"]), interval]
+        ended = f"{row['finished'] + row['failed']} of {row['runs']}"
+        cells = [ended, str(row["failed"]), plain(row["final_accuracy"]), interval]
         cells += [text(row[key]) for _, key, text in SUMMARY]
         body.append(f"<tr><td>{visible(row['arm'])}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     return f"<div class='scroll'><table class='grid'><tr>{head}</tr>{''.join(body)}</table></div>"

@@ -108,6 +108,10 @@ class RunDirectory:
         files = sorted(self.rollouts.glob(f"{name}-[0-9]*.jsonl"), key=_step_of)
         return {_step_of(file): list(read_jsonl(file)) for file in files}
 
+    def steps_sampled(self) -> int:
+        """The last step whose rollouts were kept; 0 if none was."""
+        return max((_step_of(file) for file in self.rollouts.glob("step-[0-9]*.jsonl")), default=0)
+
     def write_tokens(self, step: int, records: Iterable[dict[str, Any]]) -> None:
         """Write ``tokens/step-STEP.jsonl``: a dict a response, in the layout that `drpo inspect` reads
         (docs/inspect.md)."""

@@ -110,3 +110,14 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
         load_config(write(tmp_path / "a.yaml", "steps: [1"))
     with pytest.raises(ConfigError, match=r"must hold 'key: value' lines, got a list"):
         load_config(write(tmp_path / "b.yaml", "- steps"))
+
+
+def test_overrides_that_make_a_configuration() -> None:
+    given = ["task.name=other", "task.min_terms=2", "objective=grpo", "weight_decay=1e-7", "model=a b", "project=null"]
+    config, _ = load_config(None, given)
+    assert config.task.parameters == {"min_terms": 2}  # as in the default task, whose parameters do not stay
+    assert as_overrides(config) == [
+        'model="a b"', "task.name=other", "task.min_terms=2", "objective.name=grpo", "weight_decay=1e-07"
+    ]
+    assert load_config(None, as_overrides(config))[0] == config
+    assert as_overrides(load_config()[0]) == []

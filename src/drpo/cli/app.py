@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from drpo.cli.lab_commands import lab
 from drpo.cli.recipe_commands import recipe
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(recipe, name="recipe")
+app.add_typer(lab, name="lab")
 
 
 @app.command()

@@ -47,13 +47,15 @@ class Chart:
     x_label: str = "step"
 
 
-def draw(chart: Chart, x_range: tuple[float, float]) -> str:
-    """The chart as an HTML figure; a sentence in the place of the drawing if there is nothing to draw."""
+def draw(chart: Chart, horizontally: tuple[float, float] | Scale) -> str:
+    """The chart as an HTML figure, over a range of steps or any scale; a sentence in the place of the drawing if there
+    is nothing to draw."""
     lines = [line for line in chart.lines if known(line.points)]
     if not lines:
         return figure(chart.title, chart.caption, "<p class='none'>Nothing was recorded.</p>")
     lines = [replace(line, points=thinned(line.points)) for line in lines]
-    x, y = Steps(*x_range), _vertical(chart, lines)
+    x = Steps(*horizontally) if isinstance(horizontally, tuple) else horizontally
+    y = _vertical(chart, lines)
     body = [*grid(y, chart.text), *_steps_axis(x, chart.x_label), *_rules(chart, y)]
     for line in lines:
         body.append(_line(line, x, y))

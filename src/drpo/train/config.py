@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -253,26 +254,63 @@ def load_config(
         ConfigError: the file cannot be read, a key is unknown (with the nearest known one), or a value is not
             allowed; all problems in one message.
     """
+    return layer_config([(str(file), read_yaml(file)), ("command line", parse_overrides(overrides))])
+
+
+def layer_config(layers: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[TrainConfig, dict[str, str]]:
+    """As :func:`load_config`, from the defaults and any number of layers: (source, values), the later ones winning.
+
+    Raises:
+        ConfigError: a key is unknown, or a value is not allowed; all problems in one message.
+    """
     values = TrainConfig().as_dict()
     sources = dict.fromkeys(_flat(values), "default")
-    _merge(values, sources, _read_yaml(file), str(file))
-    _merge(values, sources, parse_overrides(overrides), "command line")
-    return validate_config(values), sources
+    for source, layer in layers:
+        sources |= dict.fromkeys(_flat(_named(values, layer)), source)
+        values = merge(values, layer)
+    return validate_config(values), {key: sources[key] for key in _flat(values)}
 
 
-def _merge(values: dict[str, Any], sources: dict[str, str], layer: Mapping[str, Any], source: str) -> None:
-    for key, given in layer.items():
-        before = values.get(key)
-        if isinstance(before, Mapping) and isinstance(given, str):
-            given = {"name": given}
-        values[key] = given
+def merge(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """``layer`` over ``values``; of a task or objective that is named again, the parameters that it does not give
+    stay, and of another one none do."""
+    merged = dict(values)
+    for key, given in _named(values, layer).items():
+        before = merged.get(key)
+        before = {"name": before} if isinstance(before, str) else before
         if isinstance(before, Mapping) and isinstance(given, Mapping):
-            if given.get("name", before.get("name")) == before.get("name"):
-                values[key] = {**before, **given}
-            else:
-                for stale in _flat({key: before}):
-                    del sources[stale]
-        sources.update(dict.fromkeys(_flat({key: given}), source))
+            same = given.get("name", before.get("name")) == before.get("name")
+            given = {**before, **given} if same else given
+        merged[key] = given
+    return merged
+
+
+def _named(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """``layer`` with the name alone of a task or objective written out."""
+    return {
+        key: {"name": given} if isinstance(given, str) and isinstance(values.get(key), Mapping) else given
+        for key, given in layer.items()
+    }
+
+
+def as_overrides(config: TrainConfig) -> list[str]:
+    """The ``key.sub=value`` texts that make ``config`` from the defaults: what differs from them."""
+    defaults, overrides = TrainConfig().as_dict(), []
+    for key, value in config.as_dict().items():
+        default = defaults[key]
+        known: dict[str, Any] = _flat({key: default})
+        if isinstance(value, Mapping) and isinstance(default, Mapping) and value["name"] != default["name"]:
+            known = {}  # naming another one drops the parameters of the one before
+        for leaf, given in _flat({key: value}).items():
+            if leaf not in known or known[leaf] != given:
+                overrides.append(f"{leaf}={_as_text(given)}")
+    return overrides
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[\w./:+-]+", value) and yaml.load(value, _Loader) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def validate_config(values: Mapping[str, Any]) -> TrainConfig:
@@ -313,7 +351,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read_yaml(file: str | Path | None) -> dict[str, Any]:
+def read_yaml(file: str | Path | None) -> dict[str, Any]:
+    """The mapping that a YAML file holds; numbers may be written 3e-4. Empty for None.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
     if file is None:
         return {}
     try:

@@ -1,0 +1,131 @@
+"""`drpo lab plan|run|report`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from drpo.cli.lab_display import duration, watch
+from drpo.errors import CheckpointError
+from drpo.lab.directory import StudyDirectory, replace_text
+from drpo.lab.estimate import Cost, measure_settings, seconds
+from drpo.lab.plan import Plan, make_plan, tries
+from drpo.lab.results import summary_rows
+from drpo.lab.run import Results, plain_verdicts, run_study, write_results
+from drpo.lab.runner import Workers
+from drpo.lab.study import Study, load_study
+from drpo.report.study_page import build_study_page
+
+
+def run_plan(source: str, scale: str | None, jobs: int | None, measure: bool) -> None:
+    """Print the study, and the time that it would take."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    name, study = load_study(source, scale)
+    plan, workers = make_plan(study), Workers.here(jobs)
+    _print(console, f"{name}: {study.title}. {study.question}\n")
+    console.print(_arms(study), highlight=False)
+    _print(console, _counts(plan))
+    for hypothesis in study.hypotheses:
+        where = ", ".join(hypothesis.settings or study.settings)
+        arms = f"{hypothesis.ours} against {hypothesis.theirs}"
+        _print(console, f"claim     {hypothesis.claim} ({arms}: {hypothesis.compare} of "
+                        f"{hypothesis.metric or study.metric}, {hypothesis.at}, in {where})")  # fmt: skip
+    if measure:
+        _estimate(console, plan, workers)
+
+
+def _arms(study: Study) -> Table:
+    table = Table("arm", "differs by", "its own threshold", box=None, pad_edge=False)
+    for name, arm in study.arms.items():
+        own = "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in arm.tries.items())
+        table.add_row(name, json.dumps(arm.keys, ensure_ascii=False), own or "–")
+    return table
+
+
+def _counts(plan: Plan) -> str:
+    study, tuning = plan.study, plan.study.tuning
+    lines = [f"\nsettings  {', '.join(study.settings)}", f"seeds     {study.seeds}"]
+    if tuning:
+        grids = {arm: len(list(tries(study, arm))) for arm in study.arms}
+        lines.append(f"tuning    seeds {tuning.seeds}, learning rates {tuning.learning_rates}; tries: {grids}")
+    again = f", and up to {len(plan.shared)} at each arm's best" if tuning else ""
+    lines.append(f"runs      {len(plan.tuning)} to tune, {len(plan.shared)} at the shared learning rate{again}")
+    return "\n".join(lines)
+
+
+def _estimate(console: Console, plan: Plan, workers: Workers) -> None:
+    def say(setting: str, cost: Cost) -> None:
+        _print(console, f"          {setting}: {cost.start:.1f} s to start, {cost.step:.2f} s a step, "
+                        f"{cost.evaluation:.1f} s an evaluation")  # fmt: skip
+
+    _print(console, "measured  two steps of each setting, alone on the machine")
+    costs = measure_settings(plan.shared, workers, say)
+    most = [*plan.tuning, *plan.shared, *(plan.shared if plan.tuning else ())]
+    _print(console, f"time      at most {duration(seconds(most, costs, workers.jobs))}, with {workers.jobs} at once of "
+                    f"{workers.threads} threads, if they do not slow each other")  # fmt: skip
+
+
+def run_run(
+    source: str, out: Path | None, scale: str | None, jobs: int | None, retry_failed: bool, keep_checkpoints: bool
+) -> None:
+    """Run the study, show it, and say what came out."""
+    console = Console()
+    name, study = load_study(source, scale)
+    path = out or default_directory(name)
+    with watch(console) as watcher:
+        results, stopped = run_study(study, path, Workers.here(jobs), watcher, retry_failed, keep_checkpoints)
+    _say(console, results, path)
+    if stopped:
+        _print(console, "stopped; start the same command again to go on")
+        raise KeyboardInterrupt
+    if results.count("failed"):
+        _print(console, "some runs failed; --retry-failed tries them again")
+    if results.count("failed", "interrupted", "missing"):
+        sys.exit(2)
+
+
+def run_report(source: str, out: Path | None, scale: str | None) -> None:
+    """Write what has come out so far.
+
+    Raises:
+        CheckpointError: nothing of the study has run there.
+    """
+    name, study = load_study(source, scale)
+    path = out or default_directory(name)
+    if not StudyDirectory(path).study_file.is_file():
+        raise CheckpointError(f"{path} holds no study (no study.yaml). Give the directory of `drpo lab run` as --out.")
+    StudyDirectory(path).create(study)  # says so if it is another one
+    _say(Console(), write_results(study, path), path)
+
+
+def default_directory(name: str) -> Path:
+    """Where a study runs unless told otherwise: the same place each time, so that it goes on."""
+    return Path("runs") / "lab" / name
+
+
+def write_page(results: Results, path: Path) -> None:
+    """Write the study's report.html."""
+    study, rows = results.study, results.rows
+    summaries = {phase: summary_rows(study, rows, phase) for phase in ("shared", "best")}
+    page = build_study_page(study.model_dump(exclude_none=True), rows, plain_verdicts(results.verdicts), summaries)
+    replace_text(path / "report.html", page)
+
+
+def _say(console: Console, results: Results, path: Path) -> None:
+    write_page(results, path)
+    for row in results.rows:
+        if row["status"] == "failed":
+            _print(console, f"failed  {row['setting']} × {row['arm']} seed {row['seed']}: {row['reason']}")
+    for verdict in results.verdicts:
+        _print(console, f"claim   {verdict.hypothesis.claim}\n        {verdict.sentence}")
+    counts = ", ".join(f"{count} {status}" for status in ("finished", "failed", "interrupted", "missing")
+                       if (count := results.count(status)))  # fmt: skip
+    _print(console, f"runs    {counts}\nresults {path / 'results.md'}\nreport  {path / 'report.html'}")
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,86 @@
+"""The arguments and help of `drpo lab …`; the work is done in :mod:`drpo.cli.lab`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+lab = typer.Typer(
+    help="Compare objectives: arms × settings × seeds from a study file, with statistics.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or the name of a shipped one.")]
+ScaleName = Annotated[str | None, typer.Option(metavar="NAME", help="One of the study's scales, for example gpu.")]
+Out = Annotated[Path | None, typer.Option(help="Directory of the study. Default: runs/lab/STUDY.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Runs at once; they share the cores. Default: one a GPU, or else one a core.")
+]
+
+
+@lab.command()
+def plan(
+    study: StudyName,
+    scale: ScaleName = None,
+    jobs: Jobs = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Run two steps of each setting, to estimate the time.")
+    ] = True,
+) -> None:
+    """Show what would run: arms with the keys in which they differ, settings, seeds, tuning, and the time it takes.
+
+    Examples:
+
+      drpo lab plan smoke
+
+      drpo lab plan recipes/studies/settle.yaml --scale gpu --no-measure
+    """
+    from drpo.cli.lab import run_plan
+
+    run_plan(study, scale, jobs, measure)
+
+
+@lab.command()
+def run(
+    study: StudyName,
+    out: Out = None,
+    scale: ScaleName = None,
+    jobs: Jobs = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try crashed runs again; they stay as they are otherwise.")
+    ] = False,
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Keep the weights of finished runs.")
+    ] = False,
+) -> None:
+    """Run a study, or go on with it: finished runs are kept, interrupted ones continue from their checkpoints.
+
+    Ctrl-C stops every run after its step, with a checkpoint; a second one stops at once. Exits with 2 if runs failed.
+
+    Examples:
+
+      drpo lab run smoke
+
+      drpo lab run recipes/studies/settle.yaml --out results/settle --jobs 2
+    """
+    from drpo.cli.lab import run_run
+
+    run_run(study, out, scale, jobs, retry_failed, keep_checkpoints)
+
+
+@lab.command()
+def report(study: StudyName, out: Out = None, scale: ScaleName = None) -> None:
+    """Write report.html, results.csv, results.md and verdicts.json from what has run so far, and print the verdicts.
+
+    Examples:
+
+      drpo lab report smoke
+
+      drpo lab report recipes/studies/settle.yaml --out results/settle
+    """
+    from drpo.cli.lab import run_report
+
+    run_report(study, out, scale)

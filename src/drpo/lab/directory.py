@@ -1,0 +1,163 @@
+"""A study's directory, and how each of its runs stands.
+
+    study.yaml           the study, with what its files said written out; its scale applied
+    journal.jsonl        a line whenever a run starts or ends
+    choices.json         what the tuning chose, from which scores
+    tuning/SETTING/ARM/TRY/seed-N/   runs/SETTING/ARM/seed-N/   best/SETTING/ARM/seed-N/
+                         run directories; beside each its output, seed-N.log
+    results.csv results.md verdicts.json report.html
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from drpo.errors import CheckpointError, ConfigError
+from drpo.lab.plan import Run
+from drpo.lab.study import Study
+from drpo.run_directory import RunDirectory, read_jsonl
+
+#: Of a crashed run's output, what its reason quotes.
+TAIL_LINES, TAIL_CHARACTERS = 6, 600
+
+
+@dataclass(frozen=True)
+class State:
+    """How a run stands: ``finished``; ``failed``, for a reason; ``interrupted``, to be continued; or ``missing``."""
+
+    status: Literal["finished", "failed", "interrupted", "missing"]
+    reason: str = ""
+
+
+class StudyDirectory:
+    """Paths, the journal, and the lock of one study's directory."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.study_file = path / "study.yaml"
+        self.journal_file = path / "journal.jsonl"
+        self.choices_file = path / "choices.json"
+
+    def create(self, study: Study) -> None:
+        """Make the directory, or find the same study in it.
+
+        Raises:
+            ConfigError: it holds another study. CheckpointError: it cannot be written to.
+        """
+        values = study.model_dump(exclude_none=True)
+        if self.study_file.is_file():
+            before = yaml.safe_load(self.study_file.read_text(encoding="utf-8"))
+            if different := sorted(key for key in before.keys() | values if before.get(key) != values.get(key)):
+                raise ConfigError(f"{self.path} holds another study: {', '.join(different)} differ. A study is not "
+                                  "changed once it runs; choose another --out, or put its file back.")
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            replace_text(self.study_file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        except OSError as error:
+            raise CheckpointError(f"cannot write to {self.path}: {error.strerror or error}. Choose another "
+                                  "--out.") from error
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Every entry, in order."""
+        return list(read_jsonl(self.journal_file, ignore_cut_line=True)) if self.journal_file.is_file() else []
+
+    def write_entry(self, event: Literal["started", "ended", "stopped"], run: Run, **details: Any) -> None:
+        """Add a line to the journal."""
+        with self.journal_file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"event": event, "run": str(run.path), **details}, ensure_ascii=False) + "\n")
+
+    def states(self, runs: list[Run]) -> dict[Run, State]:
+        """How each of ``runs`` stands, going by its own manifest first and the journal second."""
+        last = {entry["run"]: entry for entry in self.journal()}
+        return {run: self._state(run, last.get(str(run.path), {})) for run in runs}
+
+    def _state(self, run: Run, entry: dict[str, Any]) -> State:
+        directory = RunDirectory(self.path / run.path)
+        manifest = directory.read_manifest()
+        if manifest.get("status") == "finished":
+            return State("finished")
+        if entry.get("event") == "ended" and entry["exit"] != 0:
+            return State("failed", entry["reason"])
+        if manifest.get("status") == "failed":  # it outlived the runner that started it
+            return State("failed", manifest.get("failure", "no reason was recorded"))
+        return State("interrupted" if directory.exists() else "missing")
+
+    def check_kept(self, runs: list[Run]) -> None:
+        """A run that is there was made by the configuration that is planned.
+
+        Raises:
+            ConfigError: one was not.
+        """
+        for run in runs:
+            directory = RunDirectory(self.path / run.path)
+            if directory.exists() and directory.read_config() != run.config.resolved():
+                raise ConfigError(f"{directory.path} was run with another configuration than the study now makes "
+                                  "(another version of drpo?). Choose another --out, or remove that run.")
+
+    def log_file(self, run: Run) -> Path:
+        """Where a run's output goes."""
+        path = self.path / run.path
+        return path.with_name(f"{path.name}.log")
+
+    def reason(self, run: Run, code: int) -> str:
+        """Why a run that ended with ``code`` did, in its own words as far as it had any."""
+        how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        lines = self.log_file(run).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"{how}: {' / '.join(line.strip() for line in lines[-TAIL_LINES:])[-TAIL_CHARACTERS:]}"
+
+    @contextmanager
+    def locked(self, on_wait: Callable[[str], None]) -> Iterator[int]:
+        """Hold the directory, once runs that outlived a killed runner have ended.
+
+        The file descriptor that is given is for the runs to inherit: it is held for as long as one of them lives.
+
+        Raises:
+            CheckpointError: another runner is at work here.
+        """
+        with _lock(self.path / ".runner.lock") as runner, _lock(self.path / ".runs.lock") as runs:
+            if not _try(runner):
+                raise CheckpointError(f"another runner is at work in {self.path}. Wait for it, or stop it with Ctrl-C.")
+            if not _try(runs):
+                on_wait(f"waiting for runs that an earlier runner left behind{self._at_work()}")
+                fcntl.flock(runs, fcntl.LOCK_EX)
+            yield runs
+
+    def _at_work(self) -> str:
+        last = {entry["run"]: entry for entry in self.journal()}
+        running = [f"{run} (process {entry['pid']})" for run, entry in last.items() if entry["event"] == "started"]
+        return f": {', '.join(running)}" if running else ""
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
+
+
+@contextmanager
+def _lock(file: Path) -> Iterator[int]:
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,113 @@
+"""What a run comes to, from its records alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+Record = dict[str, Any]
+
+#: Evaluations whose mean is the final accuracy.
+LAST = 3
+
+
+class Measure(NamedTuple):
+    """A metric that arms can be compared by: its name in a sentence, and whether more is better."""
+
+    label: str
+    more_is_better: bool = True
+
+
+#: What a study may name as its metric, or a hypothesis as its own.
+METRICS = {
+    "final_accuracy": Measure("final accuracy"),
+    "area": Measure("area under the accuracy curve"),
+    "best_accuracy": Measure("best accuracy"),
+    "drawdown": Measure("largest drawdown", more_is_better=False),
+    "shift": Measure("mean |π − μ|", more_is_better=False),
+    "shift_p99": Measure("p99 |π − μ|", more_is_better=False),
+    "entropy": Measure("entropy"),
+}
+#: Means over a run's updates, by tokens: what the trust region met and did.
+ALONG = (
+    "reward", "shift", "shift_p99", "beyond_delta", "beyond_delta_positive", "beyond_delta_negative",
+    "corrective_share", "corrective_share_positive", "corrective_share_negative", "dropped_share",
+    "mismatch", "mismatch_p95", "k3_kl", "entropy", "rare_share", "gradient_norm", "response_length",
+    "truncated_share",
+)  # fmt: skip
+#: Those of them whose course over training a report shows.
+COURSES = ("beyond_delta", "corrective_share")
+#: The largest over a run's updates.
+HIGHEST = ("mismatch_max", "ratio_max", "shift_max")
+
+
+def evaluation_steps(steps: int, every: int) -> list[int]:
+    """After which steps a run is evaluated."""
+    between = range(every, steps, every) if every else ()
+    return [0, *between, steps]
+
+
+def accuracy_curve(evaluations: Iterable[Record], steps: Sequence[int], failed: bool) -> list[tuple[int, float]]:
+    """(step, held-out accuracy) of the planned ``steps``; for a run that ``failed``, 0 for each that it did not reach:
+    what broke down has nothing to deploy, and leaving it out would flatter its arm."""
+    found = {record["step"]: record["accuracy"] for record in evaluations}
+    curve = [(step, found[step]) for step in steps if step in found]
+    return curve + [(step, 0.0) for step in steps if step > max(found, default=-1)] if failed else curve
+
+
+def accuracy_metrics(curve: Sequence[tuple[int, float]]) -> Record:
+    """Final, mean, best accuracy, drawdown and collapse of an :func:`accuracy_curve`; empty for an empty one.
+
+    ``final_accuracy`` is the mean of the last three evaluations after training began, ``area`` the area under the
+    curve by steps as a mean height, ``drawdown`` the deepest fall below the best so far; a run ``collapsed`` if it ends
+    below half of its best.
+    """
+    if not curve:
+        return {}
+    steps, values = zip(*curve, strict=True)
+    trained = values[1:] or values
+    final = math.fsum(trained[-LAST:]) / len(trained[-LAST:])
+    pieces = [(b - a) * (x + y) / 2 for a, b, x, y in zip(steps, steps[1:], values, values[1:], strict=False)]
+    best, drawdown = 0.0, 0.0
+    for value in values:
+        best = max(best, value)
+        drawdown = max(drawdown, best - value)
+    return {
+        "accuracy_before": values[0],
+        "final_accuracy": final,
+        "area": math.fsum(pieces) / (steps[-1] - steps[0]) if len(steps) > 1 else values[0],
+        "best_accuracy": best,
+        "drawdown": drawdown,
+        "collapsed": final < best / 2,
+    }
+
+
+def tokens_to(target: float, curve: Sequence[tuple[int, float]], updates: Sequence[Record]) -> int | None:
+    """Response tokens trained on when an evaluation first reached ``target``; None if none did."""
+    step = next((step for step, accuracy in curve if accuracy >= target), None)
+    return None if step is None else sum(record["tokens"] for record in updates if record["step"] <= step)
+
+
+def by_step(name: str, updates: Sequence[Record]) -> list[tuple[int, float]]:
+    """(step, mean over its updates' tokens) of a figure, where it exists."""
+    steps: dict[int, list[Record]] = {}
+    for record in updates:
+        steps.setdefault(record["step"], []).append(record)
+    found = ((step, _token_mean(name, records)) for step, records in steps.items())
+    return [(step, value) for step, value in found if value is not None]
+
+
+def _token_mean(name: str, updates: Sequence[Record]) -> float | None:
+    known = [(record[name], record["tokens"]) for record in updates if record.get(name) is not None]
+    weight = sum(tokens for _, tokens in known)
+    return math.fsum(value * tokens for value, tokens in known) / weight if weight else None
+
+
+def update_metrics(updates: Sequence[Record]) -> Record:
+    """Means by tokens, and maxima, over a run's updates; a figure that no update has is None."""
+    found: Record = {"tokens": sum(record["tokens"] for record in updates)}
+    found |= {name: _token_mean(name, updates) for name in ALONG}
+    for name in HIGHEST:
+        found[name] = max((record[name] for record in updates if record.get(name) is not None), default=None)
+    return found

@@ -1,0 +1,147 @@
+"""Every run of a study, as the command that starts it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from drpo.errors import ConfigError
+from drpo.lab.metrics import LAST, evaluation_steps
+from drpo.lab.study import Keys, Study
+from drpo.train.config import TrainConfig, as_overrides, layer_config, load_config, parse_overrides
+
+Phase = Literal["tuning", "shared", "best"]
+#: Where the runs of a phase lie.
+FOLDERS: dict[Phase, str] = {"tuning": "tuning", "shared": "runs", "best": "best"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One `drpo train`: an arm in a setting with a seed; ``attempt`` names what the tuning tries."""
+
+    phase: Phase
+    setting: str
+    arm: str
+    seed: int
+    config: TrainConfig = field(compare=False)
+    attempt: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Its directory, inside the study's."""
+        parts = (FOLDERS[self.phase], self.setting, self.arm, self.attempt, f"seed-{self.seed}")
+        return Path(*(part for part in parts if part))
+
+    def arguments(self, directory: Path, resume: bool = False) -> list[str]:
+        """What follows ``drpo`` on the command line."""
+        path = str(directory / self.path)
+        return ["train", "--resume", path] if resume else ["train", *as_overrides(self.config), "--out", path]
+
+    @property
+    def evaluations(self) -> list[int]:
+        """After which steps it is evaluated."""
+        return evaluation_steps(self.config.steps, self.config.eval_every)
+
+
+@dataclass(frozen=True)
+class Try:
+    """One entry of an arm's grid: the dotted keys that it sets."""
+
+    keys: Keys
+
+    @property
+    def name(self) -> str:
+        """A folder's name: learning_rate=0.0001,delta=0.15."""
+        return ",".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in self.keys.items())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study with its runs; those at each arm's best follow from what the tuning chose."""
+
+    study: Study
+    tuning: list[Run]
+    shared: list[Run]
+
+    def best(self, choices: Mapping[tuple[str, str], str]) -> list[Run]:
+        """The evaluation runs at the chosen tries, (setting, arm) → name; a choice that is the shared configuration
+        is the shared run itself."""
+        configs = {(run.setting, run.arm, run.attempt): run.config for run in self.tuning}
+        found = []
+        for run in self.shared:
+            chosen = choices[run.setting, run.arm]
+            config = configs[run.setting, run.arm, chosen].model_copy(update={"seed": run.seed})
+            found.append(run if config == run.config else
+                         Run("best", run.setting, run.arm, run.seed, config))  # fmt: skip
+        return found
+
+
+def make_plan(study: Study) -> Plan:
+    """Every run, in the order in which they start: seed by seed, so that a study that is stopped early has compared
+    all arms on the seeds that it finished.
+
+    Raises:
+        ConfigError: some would be no valid runs; every problem, with where it occurs.
+    """
+    problems: dict[str, list[str]] = {}
+    tuning: list[Run] = []
+    shared: list[Run] = []
+    places = [(setting, arm) for setting in study.settings for arm in study.arms]
+    configs = {place: _config(study, *place, {}, problems) for place in places}
+    for seed in study.seeds:
+        shared += [Run("shared", *place, seed, config.model_copy(update={"seed": seed}))
+                   for place, config in configs.items() if config]  # fmt: skip
+    if study.tuning:
+        tried = [(place, one, _config(study, *place, one.keys, problems))
+                 for place in places for one in tries(study, place[1])]  # fmt: skip
+        for seed in study.tuning.seeds:
+            tuning += [Run("tuning", *place, seed, config.model_copy(update={"seed": seed}), one.name)
+                       for place, one, config in tried if config]  # fmt: skip
+    if problems:
+        lines = [f"{message}\n    ({_some(where)})" for message, where in problems.items()]
+        raise ConfigError("\n".join(["not every run of the study is valid:", *lines]))
+    return Plan(study, tuning, shared)
+
+
+def tries(study: Study, arm: str) -> Iterator[Try]:
+    """The grid of an arm: every learning rate with every threshold."""
+    for rate in study.tuning.learning_rates if study.tuning else ():
+        for threshold in study.arms[arm].thresholds:
+            yield Try({"learning_rate": rate, **threshold})
+
+
+def _config(study: Study, setting: str, arm: str, keys: Keys, problems: dict[str, list[str]]) -> TrainConfig | None:
+    assert isinstance(study.base, dict)
+    attempt = parse_overrides(f"{key}={json.dumps(value)}" for key, value in keys.items())
+    layers = [study.base, study.settings[setting].keys, study.arms[arm].keys, attempt]
+    where = f"{setting} × {arm}" + (f", {Try(keys).name}" if keys else "")
+    config = None
+    try:
+        config, _ = layer_config([(where, layer) for layer in layers])
+        found = _unsuitable(config)
+    except ConfigError as error:
+        found = str(error).splitlines()
+    for problem in found:
+        problems.setdefault(problem, []).append(where)
+    return None if found else config
+
+
+def _unsuitable(config: TrainConfig) -> list[str]:
+    """What a comparison asks for beyond a valid configuration."""
+    found = []
+    evaluations = len(evaluation_steps(config.steps, config.eval_every)) - 1
+    if evaluations < LAST:
+        found.append(f"eval_every={config.eval_every} gives {evaluations} evaluations in {config.steps} steps; the "
+                     f"final accuracy is the mean of the last {LAST}. Set eval_every in budget.")
+    if load_config(None, as_overrides(config))[0] != config:
+        found.append("the configuration cannot be written as key=value changes of the defaults: a task or objective "
+                     "leaves out a parameter that its default form has. Write the parameter out.")
+    return found
+
+
+def _some(places: list[str], limit: int = 3) -> str:
+    more = len(places) - limit
+    return "; ".join(places[:limit]) + (f"; and {more} more" if more > 0 else "")

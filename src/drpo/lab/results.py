@@ -1,0 +1,114 @@
+"""Run directories as rows: every planned run is one, finished, broken or missing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from drpo.lab.directory import State, StudyDirectory, replace_text
+from drpo.lab.metrics import COURSES, accuracy_curve, accuracy_metrics, by_step, tokens_to, update_metrics
+from drpo.lab.plan import Run
+from drpo.lab.stats import interquartile_mean, rate
+from drpo.lab.study import Study
+from drpo.run_directory import RunDirectory
+
+Row = dict[str, Any]
+
+
+def read_rows(directory: StudyDirectory, runs: Sequence[Run], study: Study) -> list[Row]:
+    """A row for each of ``runs``, in order."""
+    states = directory.states(list(runs))
+    return [read_row(directory, run, states[run], study) for run in runs]
+
+
+def read_row(directory: StudyDirectory, run: Run, state: State, study: Study) -> Row:
+    """What a run is, how it stands, and what it came to; None for figures that it does not have.
+
+    An interrupted run has the figures of the part that it ran.
+    """
+    records = RunDirectory(directory.path / run.path)
+    updates, evaluations = records.read_metrics("update"), records.read_metrics("evaluation")
+    curve = accuracy_curve(evaluations, run.evaluations, failed=state.status == "failed" and bool(evaluations))
+    target = {} if study.target_accuracy is None else {
+        "tokens_to_target": tokens_to(study.target_accuracy, curve, updates)
+    }  # fmt: skip
+    return {
+        "phase": run.phase,
+        "setting": run.setting,
+        "arm": run.arm,
+        "attempt": run.attempt,
+        "seed": run.seed,
+        "status": state.status,
+        "reason": state.reason,
+        "steps": updates[-1]["step"] if updates else 0,
+        **accuracy_metrics(curve),
+        **target,
+        **update_metrics(updates),
+        "seconds": _seconds(updates, evaluations),
+        "machine_device": records.read_manifest().get("device"),
+        "command": " ".join(["drpo", *run.arguments(directory.path)]),
+        "curves": {"accuracy": curve, **{name: by_step(name, updates) for name in COURSES}},
+    }
+
+
+def _seconds(updates: Sequence[Row], evaluations: Sequence[Row]) -> float:
+    training = sum(sum(record["timing"][part] for part in ("sampling", "grading", "training")) for record in updates)
+    return training + sum(record["timing"]["seconds"] for record in evaluations)
+
+
+def write_csv(directory: StudyDirectory, rows: Sequence[Row]) -> None:
+    """Write results.csv: a line a run, a column a figure; an empty cell is a figure that does not exist."""
+    columns = list(dict.fromkeys(key for row in rows for key in row if key != "curves"))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(directory.path / "results.csv", text.getvalue())
+
+
+def summary_rows(study: Study, rows: Sequence[Row], phase: str) -> list[Row]:
+    """A row for each setting and arm: how its runs stand, and what they come to over the seeds.
+
+    Figures are of runs that ended, whether well or not; the interval is of the interquartile mean.
+    """
+    found = []
+    for setting in study.settings:
+        for arm in study.arms:
+            mine = [row for row in rows if (row["phase"], row["setting"], row["arm"]) == (phase, setting, arm)]
+            ended = [row for row in mine if row.get("final_accuracy") is not None
+                     and row["status"] in ("finished", "failed")]  # fmt: skip
+            scores = [row["final_accuracy"] for row in ended]
+            several = interquartile_mean([scores]) if len(scores) > 1 else None  # pyright: ignore[reportArgumentType]
+            collapsed = sum(row["collapsed"] for row in ended)
+            found.append({
+                "setting": setting,
+                "arm": arm,
+                "runs": len(mine),
+                **{status: sum(row["status"] == status for row in mine) for status in ("finished", "failed")},
+                "final_accuracy": several.value if several else (scores[0] if scores else None),
+                "low": several.low if several else None,
+                "high": several.high if several else None,
+                "spread": _spread(scores),
+                **{name: _mean(row.get(name) for row in ended) for name in
+                   ("area", "best_accuracy", "drawdown", "shift", "shift_p99", "beyond_delta_positive",
+                    "beyond_delta_negative", "corrective_share", "dropped_share", "mismatch", "entropy")},
+                "collapsed": collapsed,
+                "collapse_interval": rate(collapsed, len(ended)) if ended else None,
+            })  # fmt: skip
+    return found
+
+
+def _mean(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _spread(scores: Sequence[float]) -> float | None:
+    """The standard deviation over seeds."""
+    if len(scores) < 2:
+        return None
+    mean = math.fsum(scores) / len(scores)
+    return math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1))

@@ -1,0 +1,102 @@
+"""A study from its first run to its verdicts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from drpo.lab.directory import StudyDirectory, replace_text
+from drpo.lab.plan import Plan, Run, make_plan
+from drpo.lab.results import Row, read_rows, write_csv
+from drpo.lab.runner import Runner, Watcher, Workers
+from drpo.lab.study import Study
+from drpo.lab.tables import markdown
+from drpo.lab.tuning import choose, read_choices, write_choices
+from drpo.lab.verdict import Verdict, judge
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every planned run as a row, and a verdict for every comparison."""
+
+    study: Study
+    rows: list[Row]
+    verdicts: list[Verdict]
+
+    def count(self, *statuses: str) -> int:
+        """How many runs stand so."""
+        return sum(row["status"] in statuses for row in self.rows)
+
+
+def run_study(
+    study: Study,
+    path: Path,
+    workers: Workers,
+    watcher: Watcher,
+    retry_failed: bool = False,
+    keep_checkpoints: bool = False,
+) -> tuple[Results, bool]:
+    """Run what is not finished, the tuning first, and write the results; also whether it was stopped before its end.
+
+    Raises:
+        DrpoError: the study or its directory is not as it should be; nothing was started.
+    """
+    plan, directory = make_plan(study), StudyDirectory(path)
+    directory.create(study)
+    with directory.locked(watcher.on_note) as lock:
+        runner = Runner(directory, workers, watcher, lock, keep_checkpoints)
+        with runner.stop_on_signals():
+            _run_phases(plan, directory, runner, retry_failed)
+    return write_results(study, path), runner.stopping
+
+
+def _run_phases(plan: Plan, directory: StudyDirectory, runner: Runner, retry_failed: bool) -> None:
+    best: list[Run] = []
+    if plan.tuning:
+        states = runner.run(plan.tuning, retry_failed)
+        if any(state.status not in ("finished", "failed") for state in states.values()):
+            return  # stopped: what is best is not known yet
+        choices, records = choose(plan, read_rows(directory, plan.tuning, plan.study))
+        write_choices(directory, records)
+        best = plan.best(choices)
+    if not runner.stopping:
+        runner.run(list(dict.fromkeys([*plan.shared, *best])), retry_failed)
+
+
+def read_results(study: Study, path: Path) -> Results:
+    """What the run directories say, as far as they go."""
+    plan, directory = make_plan(study), StudyDirectory(path)
+    choices = read_choices(directory)
+    best = plan.best(choices) if choices else []
+    rows = read_rows(directory, [*plan.tuning, *plan.shared], study)
+    rows += [row | {"phase": "best"} for row in read_rows(directory, best, study)]
+    return Results(study, rows, judge(study, rows))
+
+
+def write_results(study: Study, path: Path) -> Results:
+    """Write results.csv, results.md and verdicts.json from the run directories."""
+    results, directory = read_results(study, path), StudyDirectory(path)
+    write_csv(directory, results.rows)
+    found = json.dumps(plain_verdicts(results.verdicts), indent=2, ensure_ascii=False)
+    replace_text(path / "verdicts.json", found + "\n")
+    replace_text(path / "results.md", markdown(study, results.rows, results.verdicts))
+    return results
+
+
+def plain_verdicts(verdicts: Sequence[Verdict]) -> list[Row]:
+    """As JSON takes them: no NaN."""
+    found = []
+    for verdict in verdicts:
+        values = asdict(verdict) | {"hypothesis": verdict.hypothesis.model_dump(), "sentence": verdict.sentence}
+        found.append({key: _finite(value) for key, value in values.items()})
+    return found
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

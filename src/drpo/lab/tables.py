@@ -1,0 +1,59 @@
+"""Results as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from drpo.lab.results import Row, summary_rows
+from drpo.lab.study import Study
+from drpo.lab.verdict import Verdict
+
+#: Columns of the summary: heading → key of :func:`drpo.lab.results.summary_rows`.
+SUMMARY = {
+    "area": "area", "best": "best_accuracy", "drawdown": "drawdown", "mean |π−μ|": "shift", "p99 |π−μ|": "shift_p99",
+    "beyond δ, Â>0": "beyond_delta_positive", "beyond δ, Â<0": "beyond_delta_negative", "w<0": "corrective_share",
+    "|log π−log μ|": "mismatch", "entropy": "entropy",
+}  # fmt: skip
+RUNS = ("phase", "setting", "arm", "attempt", "seed", "status", "final_accuracy", "area", "drawdown", "reason")
+PHASES = {"shared": "At the shared learning rate", "best": "At each arm's best"}
+
+
+def markdown(study: Study, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> str:
+    """The whole of results.md: verdicts, arms over seeds, every run."""
+    parts = [f"# {study.title}", study.question, "## Verdicts"]
+    parts += [f"**{verdict.hypothesis.claim}** {verdict.sentence}" for verdict in verdicts] or ["No hypotheses."]
+    for phase, heading in PHASES.items():
+        if any(row["phase"] == phase for row in rows):
+            parts += [f"## {heading}", summary_table(study, rows, phase)]
+    parts += ["## Every run", table(RUNS, [[row.get(name) for name in RUNS] for row in rows]),
+              "results.csv has every figure and the command of each."]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def summary_table(study: Study, rows: Sequence[Row], phase: str) -> str:
+    """Arms by setting: the interquartile mean of the final accuracy with its 95 % interval, and means over seeds."""
+    lines = []
+    for row in summary_rows(study, rows, phase):
+        final = "–" if row["final_accuracy"] is None else f"{row['final_accuracy']:.3f}"
+        interval = "–" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+        ended = f"{row['finished']} of {row['runs']}" + (f", {row['failed']} failed" if row["failed"] else "")
+        collapsed = row["collapsed"] if row["collapse_interval"] is None else (
+            f"{row['collapsed']} (≤ {row['collapse_interval'].high:.0%})"
+        )  # fmt: skip
+        lines.append([row["setting"], row["arm"], ended, final, interval, row["spread"], collapsed,
+                      *(row[key] for key in SUMMARY.values())])  # fmt: skip
+    return table(("setting", "arm", "finished", "final accuracy", "95 %", "std", "collapsed", *SUMMARY), lines)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; – for None."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

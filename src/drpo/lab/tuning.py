@@ -1,0 +1,52 @@
+"""Each arm's best try, by tuning seeds alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+from drpo.lab.directory import StudyDirectory, replace_text
+from drpo.lab.metrics import METRICS
+from drpo.lab.plan import Plan
+from drpo.lab.results import Row
+
+#: (setting, arm) → the name of its chosen try.
+Choices = dict[tuple[str, str], str]
+
+
+def choose(plan: Plan, rows: Sequence[Row]) -> tuple[Choices, list[Row]]:
+    """For each setting and arm the try with the best mean of the study's metric, the first of equal ones; then a record
+    for each, with every try's scores.
+
+    A run that failed before it was evaluated counts as the worst there is.
+    """
+    better = 1.0 if METRICS[plan.study.metric].more_is_better else -1.0
+    choices: Choices = {}
+    records: list[Row] = []
+    for place in dict.fromkeys((row["setting"], row["arm"]) for row in rows):
+        scores: dict[str, list[float | None]] = {}
+        for row in rows:
+            if (row["setting"], row["arm"]) == place:
+                scores.setdefault(row["attempt"], []).append(row.get(plan.study.metric))
+        choices[place] = max(scores, key=lambda attempt: better * _mean(scores[attempt], -better * math.inf))
+        records.append({"setting": place[0], "arm": place[1], "chosen": choices[place], "metric": plan.study.metric,
+                        "scores": scores})  # fmt: skip
+    return choices, records
+
+
+def _mean(scores: Sequence[float | None], worst: float) -> float:
+    return math.fsum(worst if score is None else score for score in scores) / len(scores)
+
+
+def write_choices(directory: StudyDirectory, records: Sequence[Row]) -> None:
+    """Write choices.json."""
+    replace_text(directory.choices_file, json.dumps(list(records), indent=2) + "\n")
+
+
+def read_choices(directory: StudyDirectory) -> Mapping[tuple[str, str], str]:
+    """What choices.json says; empty if nothing was chosen yet."""
+    if not directory.choices_file.is_file():
+        return {}
+    records = json.loads(directory.choices_file.read_text(encoding="utf-8"))
+    return {(record["setting"], record["arm"]): record["chosen"] for record in records}

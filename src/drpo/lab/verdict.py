@@ -1,0 +1,140 @@
+"""What the runs say of each hypothesis, in a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from drpo.lab.metrics import METRICS
+from drpo.lab.results import Row
+from drpo.lab.stats import (
+    Difference,
+    Estimate,
+    holm,
+    paired_difference,
+    probability_of_improvement,
+    variance_ratio,
+)
+from drpo.lab.study import Hypothesis, Study
+
+#: Seeds that a comparison needs at least.
+SEEDS = {"mean": 2, "variance": 3}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A hypothesis in one setting, or over ``all`` of its settings together.
+
+    ``found`` is ours − theirs, or Var(ours)/Var(theirs); ``adjusted_p`` its p-value after Holm over the study's
+    hypotheses in this setting; ``improvement`` the probability that a run of ours is the better one. ``problem`` says
+    why nothing can be found. ``answer``: better, worse, not shown, or not judged.
+    """
+
+    hypothesis: Hypothesis
+    setting: str
+    seeds: int
+    metric: str
+    found: Difference | None = None
+    improvement: Estimate | None = None
+    adjusted_p: float = math.nan
+    answer: str = "not judged"
+    remark: str = ""
+    problem: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The verdict with its interval and the difference that would have shown."""
+        ours, theirs, label = self.hypothesis.ours, self.hypothesis.theirs, METRICS[self.metric].label
+        where = f"In {self.setting}, " if self.setting != "all" else "Over all settings, "
+        if self.found is None:
+            return f"{where}{ours} against {theirs}, {label}: not judged; {self.problem}."
+        rate = {"best": " at each one's best"}.get(self.hypothesis.at, "")
+        tail = f", adjusted p = {self.adjusted_p:.2g}, {self.seeds} seeds{rate})"
+        tail += f". {self.remark}" if self.remark else "."
+        found = self.found
+        if self.hypothesis.compare == "variance":
+            what = {"better": "varies less than", "worse": "varies more than"}.get(
+                self.answer, "is not shown to vary differently from")
+            return (f"{where}{ours} {what} {theirs} in {label} (ratio of variances {found.value:.2g}, 95 % interval "
+                    f"{found.low:.2g} to {found.high:.2g}{tail}")  # fmt: skip
+        what = {"better": "is better than", "worse": "is worse than"}.get(self.answer, "is not shown to differ from")
+        power = "" if self.answer != "not shown" else f"; a difference of {found.detectable:.3f} would have shown"
+        return (f"{where}{ours} {what} {theirs} in {label} (difference {found.value:+.3f}, 95 % interval "
+                f"{found.low:+.3f} to {found.high:+.3f}{power}{tail}")  # fmt: skip
+
+
+def judge(study: Study, rows: Sequence[Row]) -> list[Verdict]:
+    """A verdict for each hypothesis in each of its settings, then over all of them together where there are several.
+
+    A setting is an experiment of its own, and so are all of them together: Holm's correction is over the study's
+    hypotheses in each.
+    """
+    verdicts = []
+    for hypothesis in study.hypotheses:
+        settings = hypothesis.settings or list(study.settings)
+        verdicts += [_compare(study, hypothesis, setting, [setting], rows) for setting in settings]
+        if len(settings) > 1 and hypothesis.compare == "mean":
+            verdicts.append(_compare(study, hypothesis, "all", settings, rows))
+    adjusted: dict[int, float] = {}
+    for setting in {verdict.setting for verdict in verdicts}:
+        family = [index for index, verdict in enumerate(verdicts) if verdict.setting == setting]
+        found = [verdicts[index].found for index in family]
+        adjusted |= zip(family, holm([one.p if one else math.nan for one in found]), strict=True)
+    return [_answered(verdict, adjusted[index]) for index, verdict in enumerate(verdicts)]
+
+
+def _answered(verdict: Verdict, adjusted: float) -> Verdict:
+    if verdict.found is None:
+        return verdict
+    found = verdict.found
+    if verdict.hypothesis.compare == "variance":  # less is better, and 1 is no difference
+        found = replace(found, value=1 - found.value)
+    elif not METRICS[verdict.metric].more_is_better:
+        found = replace(found, value=-found.value)
+    return replace(verdict, adjusted_p=adjusted, answer=found.verdict(adjusted))
+
+
+def _compare(study: Study, hypothesis: Hypothesis, name: str, settings: list[str], rows: Sequence[Row]) -> Verdict:
+    metric = hypothesis.metric or study.metric
+    blank = Verdict(hypothesis, name, len(study.seeds), metric)
+    arms = [[_scores(study, hypothesis, arm, setting, metric, rows) for setting in settings]
+            for arm in (hypothesis.ours, hypothesis.theirs)]  # fmt: skip
+    missing = sum(len(study.seeds) - len(scores) for arm in arms for scores in arm)
+    if missing:
+        planned = 2 * len(settings) * len(study.seeds)
+        return replace(blank, problem=f"{missing} of {planned} runs have not ended, or failed before an evaluation")
+    if len(study.seeds) < (need := SEEDS[hypothesis.compare]):
+        return replace(blank, problem=f"a comparison of {hypothesis.compare}s needs at least {need} seeds")
+    remark = _remark(hypothesis, settings, rows)
+    ours, theirs = ([np.array(scores) for scores in arm] for arm in arms)
+    if hypothesis.compare == "variance":
+        found = variance_ratio(ours[0], theirs[0])
+        if math.isnan(found.p):
+            return replace(blank, problem="an arm's seeds do not vary at all")
+        return replace(blank, found=found, remark=remark)
+    sign = 1 if METRICS[metric].more_is_better else -1
+    improvement = probability_of_improvement([sign * scores for scores in ours], [sign * scores for scores in theirs])
+    return replace(blank, found=paired_difference(ours, theirs), improvement=improvement, remark=remark)
+
+
+def _scores(
+    study: Study, hypothesis: Hypothesis, arm: str, setting: str, metric: str, rows: Sequence[Row]
+) -> list[float]:
+    """By seed, in the study's order; fewer where runs are missing."""
+    by_seed = {row["seed"]: row for row in rows if _belongs(row, hypothesis, arm, setting)}
+    found = [by_seed.get(seed, {}) for seed in study.seeds]
+    return [row[metric] for row in found
+            if row.get("status") in ("finished", "failed") and row.get(metric) is not None]  # fmt: skip
+
+
+def _belongs(row: Row, hypothesis: Hypothesis, arm: str, setting: str) -> bool:
+    return (row["phase"], row["arm"], row["setting"]) == (hypothesis.at, arm, setting)
+
+
+def _remark(hypothesis: Hypothesis, settings: list[str], rows: Sequence[Row]) -> str:
+    broken = [f"{row['arm']} seed {row['seed']}" for setting in settings for arm in (hypothesis.ours, hypothesis.theirs)
+              for row in rows if _belongs(row, hypothesis, arm, setting) and row["status"] == "failed"]  # fmt: skip
+    return f"{len(broken)} runs failed and count with 0 from there on ({', '.join(broken)})." if broken else ""

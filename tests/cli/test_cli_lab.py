@@ -1,0 +1,51 @@
+"""`drpo lab …` on the command line; tests/lab runs a study."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drpo.cli.lab_display import duration
+
+
+def drpo(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "drpo", "lab", *arguments], cwd=cwd, capture_output=True, text=True,
+                          check=False, timeout=300)  # fmt: skip
+
+
+def test_a_plan_says_what_would_run_and_starts_nothing(tmp_path: Path) -> None:
+    done = drpo("plan", "divergence", "--no-measure", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "kl_k3" in done.stdout and "objective.coefficient: 0.1, 0.3, 1.0" in done.stdout
+    assert "seeds     [0, 1, 2, 3, 4]" in done.stdout
+    assert "runs      120 to tune, 50 at the shared learning rate, and up to 50 at each arm's best" in done.stdout
+    assert "(drpo against kl_k1: mean of final_accuracy, best, in dense-bf16, moe-fp8-rollout)" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_measures(tmp_path: Path) -> None:
+    done = drpo("plan", "smoke", "--jobs", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "arithmetic: " in done.stdout and " s a step, " in done.stdout and "with 1 at once" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "smok"), "no study 'smok': neither a file nor a shipped one. Did you mean 'smoke'?"),
+        (("plan", "smoke", "--scale", "gpu"), "unknown scale 'gpu'. Known: (none)."),
+        (("report", "smoke", "--out", "absent"), "absent holds no study (no study.yaml)"),
+    ],
+)
+def test_mistakes_end_in_a_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = drpo(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_durations() -> None:
+    assert [duration(seconds) for seconds in (0, 42.4, 725, 11050)] == ["0:00", "0:42", "12:05", "3:04:10"]

@@ -1,0 +1,200 @@
+"""Study files: what they say, and that every mistake is told, at once, with its fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import studies
+
+from drpo.errors import ConfigError
+from drpo.lab.plan import make_plan, tries
+from drpo.lab.study import SHIPPED, check_study, load_study
+from drpo.train.config import load_config
+
+DRPO, DPPO = (studies.VALUES["arms"][name] for name in ("drpo", "dppo"))
+CLAIM = studies.VALUES["hypotheses"][0]
+
+
+def test_a_plan_has_every_arm_in_every_setting_with_every_seed() -> None:
+    plan = make_plan(studies.study())
+    assert [(run.setting, run.arm, run.seed) for run in plan.shared] == [
+        (setting, arm, seed) for seed in (0, 1, 2) for setting in ("one", "two") for arm in ("drpo", "dppo")
+    ]
+    assert plan.tuning == []
+    for run in plan.shared:
+        assert run.config.seed == run.seed and run.config.steps == 4
+        assert run.config.updates_per_step == (4 if run.setting == "two" else 2)
+        assert run.config.objective.name == ("drpo" if run.arm == "drpo" else "dppo_tv")
+
+
+def test_a_command_makes_the_planned_configuration_from_nothing_else() -> None:
+    arms = {**studies.VALUES["arms"], "masked": {"objective": {"name": "drpo", "modifiers": [{"name": "opsm"}]}}}
+    base = {"model": "some where", "task": {"name": "jsonl", "path": "1e3"}, "weight_decay": 1e-7}
+    for run in make_plan(studies.study(base=base, arms=arms)).shared:
+        train, *overrides, out, path = run.arguments(Path("D"))
+        assert (train, out, path) == ("train", "--out", f"D/runs/{run.setting}/{run.arm}/seed-{run.seed}")
+        assert load_config(None, overrides)[0] == run.config
+        assert run.arguments(Path("D"), resume=True) == ["train", "--resume", path]
+
+
+def test_layers_of_a_setting(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("steps: 9\nseed: 3\ngroup_size: 4\ntemperature: 0.9\n")
+    (tmp_path / "of").mkdir()
+    (tmp_path / "of" / "file.yaml").write_text("steps: 8\ngroup_size: 6\nobjective: {name: grpo, ratio_low: 0.1}\n"
+                                               "max_new_tokens: 7\n")  # fmt: skip
+    settings = {"plain": "of/file.yaml", "own": {"file": "of/file.yaml", "max_new_tokens": 5, "eval_every": 2}}
+    arms = {"grpo": {"objective": "grpo"}, "drpo": {"objective": "drpo"}}
+    file = studies.write(tmp_path / "s.yaml", base="base.yaml", settings=settings, arms=arms, hypotheses=None)
+    budget = {**studies.BUDGET, "steps": 6}
+    name, study = load_study(str(studies.write(file, base="base.yaml", settings=settings, arms=arms, budget=budget,
+                                               hypotheses=None)))  # fmt: skip
+    assert name == "s" and study.budget == {}
+    configs = {(run.setting, run.arm): run.config for run in make_plan(study).shared if run.seed == 0}
+    assert {config.temperature for config in configs.values()} == {0.9}  # base
+    assert {config.group_size for config in configs.values()} == {6}  # a setting's file over base
+    assert {config.steps for config in configs.values()} == {6}  # the budget over the file
+    assert configs["own", "drpo"].eval_every == 2 and configs["plain", "drpo"].eval_every == 1  # its own over all
+    assert configs["own", "drpo"].max_new_tokens == 5
+    assert configs["plain", "grpo"].objective.parameters == {"ratio_low": 0.1}
+    assert configs["plain", "drpo"].objective.parameters == {}  # another name drops the file's parameters
+
+
+def test_a_scale_changes_budget_settings_and_seeds() -> None:
+    scales = {"gpu": {"budget": {"steps": 40}, "settings": {"two": {"model": "large"}}, "seeds": [0, 1, 2, 3],
+                      "tuning_seeds": [200]}}  # fmt: skip
+    study = check_study(studies.values(scales=scales, tuning=studies.TUNING), "test")
+    gpu = study.at_scale("gpu").without_files(Path())
+    plan = make_plan(gpu)
+    assert {run.config.steps for run in plan.shared} == {40} and {run.seed for run in plan.tuning} == {200}
+    assert {(run.setting, run.config.model) for run in plan.shared} == {
+        ("one", "embedded:arithmetic"), ("two", "large")
+    }  # fmt: skip
+    assert len(plan.shared) == 2 * 2 * 4
+    assert study.at_scale(None) is study
+    with pytest.raises(ConfigError, match=r"unknown scale 'gup'. Did you mean 'gpu'\?"):
+        study.at_scale("gup")
+
+
+def test_every_arm_gets_the_same_grid() -> None:
+    arms = {
+        "drpo": {**DRPO, "tries": {"objective.delta": [0.1, 0.2, 0.3]}},
+        "grpo": {"objective": "grpo", "tries": {"objective.ratio_low": [0.1, 0.2, 0.3],
+                                                "objective.ratio_high": [0.14, 0.28, 0.42]}},
+        "surrogate": {"objective": "surrogate"},
+    }  # fmt: skip
+    study = studies.study(arms=arms, tuning=studies.TUNING, hypotheses=None)
+    assert [one.keys for one in tries(study, "grpo")][3:5] == [
+        {"learning_rate": 1e-4, "objective.ratio_low": 0.1, "objective.ratio_high": 0.14},
+        {"learning_rate": 1e-4, "objective.ratio_low": 0.2, "objective.ratio_high": 0.28},
+    ]
+    assert [one.name for one in tries(study, "surrogate")] == ["learning_rate=5e-05", "learning_rate=0.0001"]
+    plan = make_plan(study)
+    assert len(plan.tuning) == 2 * 2 * (6 + 6 + 2)  # settings × tuning seeds × tries
+    run = next(run for run in plan.tuning if run.attempt == "learning_rate=0.0001,delta=0.3" and run.seed == 101)
+    assert (run.config.learning_rate, run.config.delta, run.config.seed) == (1e-4, 0.3, 101)
+    assert str(run.path) == "tuning/one/drpo/learning_rate=0.0001,delta=0.3/seed-101"
+
+
+def test_the_best_at_the_shared_configuration_is_the_shared_run() -> None:
+    arms = {"drpo": {**DRPO, "tries": {"objective.delta": [0.15, 0.3]}}, "surrogate": {"objective": "surrogate"}}
+    plan = make_plan(studies.study(arms=arms, tuning=studies.TUNING, hypotheses=None, settings={"one": {}}))
+    chosen = {("one", "drpo"): "learning_rate=5e-05,delta=0.15", ("one", "surrogate"): "learning_rate=0.0001"}
+    best = plan.best(chosen)
+    assert [str(run.path) for run in best if run.seed == 1] == ["runs/one/drpo/seed-1", "best/one/surrogate/seed-1"]
+    assert {run.config.learning_rate for run in best if run.arm == "surrogate"} == {1e-4}
+    assert [run.seed for run in best] == [run.seed for run in plan.shared]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"armss": {}}, r"unknown key 'armss'. Did you mean 'arms'\?"),
+        ({"arms": {}}, r"arms: dictionary should have at least 1 item"),
+        ({"arms": None}, r"arms: is missing"),
+        ({"seeds": []}, r"seeds: list should have at least 1 item"),
+        ({"seeds": [0, 0]}, r"a seed is named twice in \[0, 0\]"),
+        ({"seeds": [0, "1"]}, r"seeds.1: input should be a valid integer, got '1'"),
+        ({"seeds": [-1]}, r"seeds.0: input should be greater than or equal to 0"),
+        ({"tuning": {**studies.TUNING, "seeds": [2, 100]}}, r"seeds \[2\] are used for tuning and for evaluation"),
+        ({"tuning": {**studies.TUNING, "rates": []}}, r"unknown key 'tuning.rates'.* Known: learning_rates, seeds"),
+        ({"arms": {"a b": DRPO}, "hypotheses": None}, r"arms.a b.*string should match pattern"),
+        ({"metric": "final_acuracy"}, r"unknown metric 'final_acuracy'. Did you mean 'final_accuracy'\?"),
+        ({"hypotheses": [{**CLAIM, "ours": "dprpo"}]}, r"hypotheses.0: unknown arm 'dprpo'. Did you mean 'drpo'\?"),
+        ({"hypotheses": [{**CLAIM, "settings": ["three"]}]}, r"hypotheses.0: unknown setting 'three'. Known: one, two"),
+        ({"hypotheses": [{**CLAIM, "theirs": "drpo"}]}, r"compares 'drpo' with itself"),
+        ({"hypotheses": [{**CLAIM, "at": "best"}]}, r"at: best needs tuning"),
+        ({"hypotheses": [{**CLAIM, "compare": "medians"}]}, r"hypotheses.0.compare: .*'mean' or 'variance'"),
+        ({"hypotheses": [{**CLAIM, "setting": "one"}]}, r"unknown key 'hypotheses.0.setting'. Did you mean 'settings'"),
+        ({"scales": {"gpu": {"settings": {"three": {}}}}}, r"scales.gpu: unknown setting 'three'"),
+        ({"scales": {"gpu": {"tuning_seeds": [7]}}}, r"tuning_seeds would be ignored"),
+        ({"arms": {"drpo": {**DRPO, "steps": 9}, "dppo": DPPO}}, r"an arm may not change steps: arms share"),
+        ({"arms": {"drpo": {**DRPO, "learning_rate": 1e-3}, "dppo": DPPO}}, r"an arm may not change learning_rate"),
+        ({"arms": {"drpo": {**DRPO, "tries": {"objective.delta": [0.1]}}, "dppo": DPPO}}, r"tries of drpo would be "),
+        ({"arms": {"drpo": {**DRPO, "tries": {"learning_rate": [0.1]}}, "dppo": DPPO}}, r"tries are of the object"),
+        (
+            {"arms": {"drpo": {**DRPO, "tries": {"objective.delta": [0.1]}},
+                      "dppo": {**DPPO, "tries": {"objective.delta": [0.1, 0.2]}}}, "tuning": studies.TUNING},
+            r"arms differ in how many tries .* \{'drpo': 1, 'dppo': 2\}",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_study(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_study(studies.values(**changes), "test")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base": {"colour": "red"}}, r"unknown key 'colour'.*\n    \(one × drpo; one × dppo; two × drpo; and 1 "),
+        ({"arms": {"drpo": {"objectiv": "drpo"}, "dppo": DPPO}}, r"unknown key 'objectiv'. Did you mean 'objective'"),
+        ({"arms": {"drpo": {"objective": "dprpo"}, "dppo": DPPO}}, r"unknown objective 'dprpo'. Did you mean 'drpo'"),
+        ({"settings": {"one": {"updates_per_step": 99}}}, r"updates_per_step=99 exceeds the 32 responses"),
+        ({"budget": {**studies.BUDGET, "eval_every": 0}}, r"eval_every=0 gives 1 evaluations in 4 steps"),
+        (
+            {"tuning": studies.TUNING, "arms": {**studies.VALUES["arms"],
+                                                "drpo": {**DRPO, "tries": {"objective.delta": [0.1, -0.1]}}}},
+            r"delta must be .* got -0.1\n    \(one × drpo, learning_rate=5e-05,delta=-0.1; ",
+        ),
+    ],
+)  # fmt: skip
+def test_runs_that_would_be_no_runs(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_plan(studies.study(**changes))
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)unknown arm 'a'.*unknown arm 'b'.*twice|twice.*arm 'a'.*arm 'b'"):
+        check_study(studies.values(seeds=[0, 0], hypotheses=[{**CLAIM, "ours": "a", "theirs": "b"}]), "test")
+    arms = {"drpo": {"objective": "dprpo"}, "dppo": {"objective": {"name": "dppo_tv", "detla": 1}}}
+    with pytest.raises(ConfigError, match=r"(?s)unknown objective 'dprpo'.*no parameter 'detla'"):
+        make_plan(studies.study(arms=arms))
+
+
+def test_what_is_no_study() -> None:
+    with pytest.raises(ConfigError, match=r"no study 'smok'.* Did you mean 'smoke'\?"):
+        load_study("smok")
+    assert load_study("smoke")[0] == load_study(str(SHIPPED / "smoke.yaml"))[0] == "smoke"
+
+
+@pytest.mark.filterwarnings("ignore:.*delta:drpo.errors.DrpoWarning")  # the paper's 12.5 is an arm on purpose
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_study_plans_at_every_scale(file: Path) -> None:
+    scales = [None, *(["gpu"] if file.stem != "smoke" else [])]
+    for scale in scales:
+        name, study = load_study(str(file), scale)
+        plan = make_plan(study)
+        evaluated, tuned = {run.seed for run in plan.shared}, {run.seed for run in plan.tuning}
+        assert plan.shared and study.hypotheses and not evaluated & tuned
+        if file.stem == "smoke":
+            continue
+        assert len(evaluated) >= (5 if scale is None else 10)
+        first = {arm: [run.config for run in plan.shared if run.arm == arm] for arm in study.arms}
+        for configs in first.values():  # arms differ in their objective alone
+            others = first[next(iter(study.arms))]
+            assert [config.model_copy(update={"objective": None}) for config in configs] == [
+                config.model_copy(update={"objective": None}) for config in others
+            ]
+        assert name == (file.stem if scale is None else f"{file.stem}-{scale}")

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bases bench mismatch settings kill-test figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
+.PHONY: help demo test lint base bases bench mismatch settings long-tail kill-test figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench   kernels, sampler, training step and inspect against what people use instead (about ten minutes)"
 	@echo "make mismatch  how far π and μ stand apart, source by source, for docs/mismatch.md"
 	@echo "make settings  run the six settings once each, for docs/settings.md (about half an hour)"
+	@echo "make long-tail  the objectives on a recommender's logged clicks, no LLM (about an hour on one core)"
 	@echo "make kill-test  20 runs killed at random moments, resumed and compared bit for bit"
 	@echo "make base    make the demo's base model again (about 15 minutes on 2 cores)"
 	@echo "make bases   make the bases of the lab's settings again: dense, moe, hybrid, reasoner (docs/bases.md)"
@@ -120,6 +121,10 @@ mismatch: $(VENV)/.train .venv-verl/.installed
 
 settings: $(VENV)/.train
 	$(BIN)/python scripts/measure_settings.py
+
+long-tail: $(VENV)/.dev
+	$(BIN)/python -m drpo.lab.long_tail
+	$(BIN)/python scripts/write_long_tail_page.py
 
 kill-test: $(VENV)/.dev
 	$(BIN)/python scripts/kill_and_resume.py

@@ -8,7 +8,7 @@ import pytest
 
 from drpo.errors import ConfigError
 from drpo.rollouts import VllmOptions
-from drpo.train.config import TrainConfig, load_config, validate_config
+from drpo.train.config import TrainConfig, as_overrides, load_config, validate_config
 
 
 def write(path: Path, text: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from drpo.rollouts.engine_messages import Batch, Start
@@ -102,9 +103,11 @@ def to_response(output: Any, topk: int) -> Response:
     token_ids = list(completion.token_ids)
     if [found.token_ids[at] for at in starts] != token_ids:
         raise RuntimeError("vLLM's log-probabilities are not those of the sampled tokens")
-    top = []
-    if topk:
-        ends = found.end_indices
-        top = [[values[at + 1 : end] for at, end in zip(starts, ends, strict=True)]
-               for values in (found.token_ids, found.logprobs)]
-    return Response(token_ids, [found.logprobs[at] for at in starts], completion.finish_reason, *top)
+    response = Response(token_ids, [found.logprobs[at] for at in starts], completion.finish_reason)
+    if not topk:
+        return response
+    places = [slice(at + 1, end) for at, end in zip(starts, found.end_indices, strict=True)]
+    return replace(
+        response, topk_ids=[found.token_ids[place] for place in places],
+        topk_logprobs=[found.logprobs[place] for place in places],
+    )  # fmt: skip

@@ -29,7 +29,7 @@ def test_the_row_of_a_base_is_its_record(name: str) -> None:
         f"{100 * record['tail_share']:.1f} %",
         f"{record['heldout']['response_length']:.0f}",
     ]
-    (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")]
+    row, _ = (line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |"))  # then what RL made of it
     assert [cell.strip() for cell in row.split("|")[3:-1]] == figures
 
 

@@ -63,9 +63,9 @@ def test_a_dry_run_at_the_real_size(name: str, tmp_path: Path, monkeypatch: pyte
 
 
 def shorter(name: str, copyist: Path) -> list[str]:
-    """What makes a run of it small; everything else is the recipe's."""
-    return ["steps=1", "prompts_per_step=2", "group_size=2", "updates_per_step=2", "max_new_tokens=3",
-            "eval_examples=2", "device=cpu", f"model={copyist}"]  # fmt: skip
+    """What makes a run of it small, and sampled without vLLM; everything else is the recipe's."""
+    return ["sampler=in_process", "steps=1", "prompts_per_step=2", "group_size=2", "updates_per_step=2",
+            "max_new_tokens=3", "eval_examples=2", "device=cpu", f"model={copyist}"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RECIPES)

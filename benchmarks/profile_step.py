@@ -25,7 +25,7 @@ from drpo.bench.record import describe
 from drpo.rollouts import decoding, in_process
 from drpo.run_directory import RunDirectory
 from drpo.tasks.grading import Grader
-from drpo.train import gradient, policy, update
+from drpo.train import gradient, policy, states, update
 from drpo.train.config import load_config
 from drpo.train.loop import Trainer
 from drpo.train.observer import Observer
@@ -38,8 +38,10 @@ CLOCKS: list[tuple[str, Any, str]] = [
     ("sampling: drawing and bookkeeping", in_process.InProcessSampler, "sample"),
     ("decoding text and grading", Grader, "grade"),
     ("update: model, forward", policy.Policy, "response_states"),
+    ("update: model, forward", states.Prompts, "__init__"),
     ("update: LM head, loss and their gradients", gradient, "fused_loss"),
     ("update: model, backward", torch.Tensor, "backward"),
+    ("update: model, backward", states.Prompts, "backward"),
     ("update: gradient norm", torch.nn.utils, "clip_grad_norm_"),
     ("update: optimizer", torch.optim.AdamW, "step"),
     ("update: metrics", update, "token_metrics"),

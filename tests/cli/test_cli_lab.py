@@ -49,3 +49,11 @@ def test_mistakes_end_in_a_message(arguments: tuple[str, ...], message: str, tmp
 
 def test_durations() -> None:
     assert [duration(seconds) for seconds in (0, 42.4, 725, 11050)] == ["0:00", "0:42", "12:05", "3:04:10"]
+
+
+def test_without_scipy_nothing_is_run(tmp_path: Path) -> None:
+    (tmp_path / "scipy.py").write_text("raise ImportError('not here')\n")
+    done = drpo("run", "smoke", cwd=tmp_path)  # python -m finds modules of the working directory first
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the lab's statistics need scipy") and "drpo[train,lab]" in done.stderr
+    assert not (tmp_path / "runs").exists()

@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
-from scipy import optimize, stats
 
-from drpo.errors import DataError
+from drpo.errors import ConfigError, DataError
+
+try:
+    from scipy import optimize, stats
+except ImportError as error:
+    raise ConfigError(f"the lab's statistics need scipy, which cannot be loaded ({error}): pip install "
+                      "'drpo[train,lab]'") from error
 
 LEVEL = 0.95
 DRAWS = 5_000

@@ -206,7 +206,7 @@ def _check_values(batch: TokenBatch) -> None:
         where = bad.reshape(len(batch), -1).any(1).nonzero().flatten()
         if len(where):
             first = int(where[0])
-            what = float(value[first][bad[first]].flatten()[0])
+            what = float(value.detach()[first][bad[first]].flatten()[0])
             raise DataError(f"{rule}: {len(where)} of {len(batch)} tokens are not, the first at index {first} "
                             f"with {what:g}. Mask such tokens out (from_padded drops them), or fix "
                             "where they come from.")

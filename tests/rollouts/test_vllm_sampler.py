@@ -154,13 +154,18 @@ def test_an_engine_that_cannot_start_is_told_at_once(rig: Rig, trouble: str):
 
 def test_an_interrupted_batch_ends_its_engine(rig: Rig):
     """Its reply would be taken for that of the next batch."""
-    sampler = rig.sampler()
+    sampler = rig.sampler(batch_time_limit=60.0, attempts=1)
     expected = sampler.sample(REQUESTS, PARAMETERS)
     first = pid_of(sampler)
     rig.expect("hang")
-    threading.Timer(0.5, signal.pthread_kill, [threading.get_ident(), signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        sampler.sample(REQUESTS[:1], PARAMETERS)
+    # Where the tests run in a shell's background, Ctrl-C is ignored from the start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.5, signal.pthread_kill, [threading.get_ident(), signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            sampler.sample(REQUESTS[:1], PARAMETERS)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert gone(first)
     assert sampler.sample(REQUESTS, PARAMETERS) == expected
 

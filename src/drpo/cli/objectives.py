@@ -10,7 +10,7 @@ from rich.console import Console
 from drpo.errors import ConfigError
 from drpo.objectives import MODIFIERS, OBJECTIVES, make_objective
 from drpo.objectives.documentation import documentation
-from drpo.train.config import parse_overrides
+from drpo.train.config_text import parse_overrides
 
 #: What `--plot` shows unless told otherwise.
 SHOWN = ("ppo", "spo", "dppo_tv", "drpo")

@@ -11,7 +11,8 @@ from typing import Literal
 from drpo.errors import ConfigError
 from drpo.lab.metrics import LAST, evaluation_steps
 from drpo.lab.study import Keys, Study
-from drpo.train.config import TrainConfig, as_overrides, layer_config, load_config, parse_overrides
+from drpo.train.config import TrainConfig, as_overrides, layer_config, load_config
+from drpo.train.config_text import parse_overrides
 
 Phase = Literal["tuning", "shared", "best"]
 #: Where the runs of a phase lie.

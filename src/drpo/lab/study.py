@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from drpo.errors import ConfigError, suggest
 from drpo.lab.metrics import METRICS
-from drpo.train.config import merge, read_yaml
+from drpo.train.config import merge
+from drpo.train.config_text import read_yaml
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "recipes" / "studies"
 #: What arms have in common, so that they differ in nothing but how they learn: an arm may not change it.

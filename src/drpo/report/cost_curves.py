@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from drpo.report.weights import INK, SOFT
+from drpo.report.weights import INK, SOFT, ground
 
 #: Colour and dashes, by what a variant is: ours, what people use, what nothing can avoid, a whole step of ours.
 OURS, THEIRS = ("#0072b2", "solid"), ("#d55e00", (0, (5, 2)))
@@ -100,11 +100,6 @@ def _ground(panel: Axes, ticks: list[int]) -> None:
     label = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in shown else "")
     panel.yaxis.set_major_formatter(label)
     panel.yaxis.set_minor_formatter(label)
-    panel.grid(which="major", color="#e3e7ea", linewidth=0.8)
-    panel.tick_params(which="both", colors=SOFT, labelsize=9)
-    for side in ("top", "right"):
-        panel.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        panel.spines[side].set_color("#c8ced4")
+    ground(panel)
     if panel.get_legend_handles_labels()[0]:
         panel.legend(frameon=False, labelcolor=INK, fontsize=9, handlelength=2.8)

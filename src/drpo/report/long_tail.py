@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from drpo.report.weights import INK, SOFT
+from drpo.report.weights import INK, ground
 
 #: Arm → colour, dashes, width. Okabe and Ito's colours; arms that bound a ratio dashed, those that bound |π − μ| solid.
 STYLES: dict[str, tuple[str, object, float]] = {
@@ -56,7 +56,7 @@ def long_tail_figure(panels: Mapping[str, Panel]) -> Figure:
         above.set_xlabel("updates", color=INK)
         below.set_xlabel("threshold: ratio, probability or nats", color=INK)
         for part in (above, below):
-            _ground(part)
+            ground(part)
     axes[0, 0].set_ylabel("true value (clicks), evaluation seeds", color=INK)
     axes[1, 0].set_ylabel("final value, tuning seeds, best rate", color=INK)
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -69,12 +69,3 @@ def _band(panel: Axes, arm: str, updates: np.ndarray, values: np.ndarray) -> Non
     low, high = np.quantile(values, [0.25, 0.75], axis=0)
     panel.fill_between(updates, low, high, color=colour, alpha=0.12, linewidth=0)
     panel.plot(updates, values.mean(0), color=colour, linestyle=dashes, linewidth=width, label=arm)
-
-
-def _ground(panel: Axes) -> None:
-    panel.grid(color="#e3e7ea", linewidth=0.8)
-    panel.tick_params(which="both", colors=SOFT, labelsize=9)
-    for side in ("top", "right"):
-        panel.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        panel.spines[side].set_color("#c8ced4")

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from drpo.report.weights import INK, SOFT
+from drpo.report.weights import INK, ground
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 #: A bin with fewer tokens says nothing.
@@ -56,11 +56,6 @@ def _ground(panel: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
     panel.set_xlabel("μ of the sampled token", color=INK)
     panel.set_ylabel("mean |π − μ|", color=INK)
     panel.yaxis.set_tick_params(labelleft=True)
-    panel.grid(which="major", color="#e3e7ea", linewidth=0.8)
-    panel.tick_params(which="both", colors=SOFT, labelsize=9)
-    for side in ("top", "right"):
-        panel.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        panel.spines[side].set_color("#c8ced4")
+    ground(panel)
     if panel.get_legend_handles_labels()[0]:
         panel.legend(frameon=False, labelcolor=INK, fontsize=9)

@@ -110,10 +110,22 @@ def _ground(panel: Axes, title: str, boundary: float | None) -> None:
     panel.set_title(title, fontsize=11, color=INK, loc="left")
     panel.yaxis.set_major_locator(MultipleLocator(1))
     panel.tick_params(colors=SOFT, labelsize=9)
+    frame(panel)
+
+
+def frame(panel: Axes) -> None:
+    """Axes on the left and below alone, faint."""
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         panel.spines[side].set_color("#c8ced4")
+
+
+def ground(panel: Axes) -> None:
+    """A faint grid, ticks that do not shout, and the :func:`frame`."""
+    panel.grid(which="major", color="#e3e7ea", linewidth=0.8)
+    panel.tick_params(which="both", colors=SOFT, labelsize=9)
+    frame(panel)
 
 
 def _draw_curve(

@@ -117,6 +117,11 @@ class Sampler(Protocol):
         ...
 
 
+def reports_experts(sampler: Sampler) -> bool:
+    """Whether ``sampler`` may be asked for the experts it chose."""
+    return getattr(sampler, "reports_experts", False)
+
+
 def check_length(requests: Sequence[Request], parameters: SamplingParameters, limit: int | None) -> None:
     """That every prompt and its response fit into ``limit`` positions (None: any).
 

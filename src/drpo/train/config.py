@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from drpo.advantages import Kind
@@ -17,6 +14,7 @@ from drpo.errors import ConfigError, suggest
 from drpo.objectives import Objective, make_objective
 from drpo.rollouts import Precision, SamplerOptions, SamplingParameters, make_sampler_options
 from drpo.trackers import TRACKERS
+from drpo.train.config_text import as_text, flat, parse_overrides, read_yaml
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -264,11 +262,11 @@ def layer_config(layers: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[Train
         ConfigError: a key is unknown, or a value is not allowed; all problems in one message.
     """
     values = TrainConfig().as_dict()
-    sources = dict.fromkeys(_flat(values), "default")
+    sources = dict.fromkeys(flat(values), "default")
     for source, layer in layers:
-        sources |= dict.fromkeys(_flat(_named(values, layer)), source)
+        sources |= dict.fromkeys(flat(_named(values, layer)), source)
         values = merge(values, layer)
-    return validate_config(values), {key: sources[key] for key in _flat(values)}
+    return validate_config(values), {key: sources[key] for key in flat(values)}
 
 
 def merge(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -298,19 +296,13 @@ def as_overrides(config: TrainConfig) -> list[str]:
     defaults, overrides = TrainConfig().as_dict(), []
     for key, value in config.as_dict().items():
         default = defaults[key]
-        known: dict[str, Any] = _flat({key: default})
+        known: dict[str, Any] = flat({key: default})
         if isinstance(value, Mapping) and isinstance(default, Mapping) and value["name"] != default["name"]:
             known = {}  # naming another one drops the parameters of the one before
-        for leaf, given in _flat({key: value}).items():
+        for leaf, given in flat({key: value}).items():
             if leaf not in known or known[leaf] != given:
-                overrides.append(f"{leaf}={_as_text(given)}")
+                overrides.append(f"{leaf}={as_text(given)}")
     return overrides
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, str) and re.fullmatch(r"[\w./:+-]+", value) and yaml.load(value, _Loader) == value:
-        return value
-    return json.dumps(value, ensure_ascii=False)
 
 
 def validate_config(values: Mapping[str, Any]) -> TrainConfig:
@@ -337,74 +329,3 @@ def _explain(problem: Any) -> str:
     described = TrainConfig.model_fields[str(problem["loc"][0])].description
     meaning = f" ({described})" if described else ""
     return f"{key}: {message[0].lower() + message[1:]}, got {problem['input']!r}{meaning}"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers may be written 3e-4 (YAML 1.1 takes that for a string)."""
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
-def read_yaml(file: str | Path | None) -> dict[str, Any]:
-    """The mapping that a YAML file holds; numbers may be written 3e-4. Empty for None.
-
-    Raises:
-        ConfigError: it cannot be read, or holds something else.
-    """
-    if file is None:
-        return {}
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {file}: {error}") from error
-    try:
-        values = yaml.load(text, _Loader) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file} must hold 'key: value' lines, got a {type(values).__name__}")
-    return {str(key): value for key, value in values.items()}
-
-
-def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """``key.sub=value`` texts as nested values.
-
-    Raises:
-        ConfigError: one is not of that form.
-    """
-    values: dict[str, Any] = {}
-    where: dict[str, Any]
-    for override in overrides:
-        path, equals, text = override.partition("=")
-        *parents, leaf = path.split(".")
-        if not equals or not all([*parents, leaf]):
-            raise ConfigError(f"{override!r} is neither a file nor key=value. Write for example objective.delta=0.2")
-        try:
-            value = yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{override!r}: the value is not YAML ({error})") from error
-        where = values
-        for parent in parents:
-            below = where.get(parent, {})
-            inner: dict[str, Any] = {"name": below} if isinstance(below, str) else below
-            where[parent] = inner
-            where = inner
-        if isinstance(where.get(leaf), dict) and isinstance(value, str):
-            where[leaf]["name"] = value  # task.path=… task=jsonl, in either order
-        else:
-            where[leaf] = value
-    return values
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

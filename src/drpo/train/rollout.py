@@ -15,6 +15,7 @@ import torch
 from drpo.advantages import group_advantages
 from drpo.errors import TaskError
 from drpo.rollouts import Request, Response, Sampler, SamplingParameters
+from drpo.rollouts.sampler import reports_experts
 from drpo.tasks.base import Example
 from drpo.tasks.grading import Grade, Grader
 from drpo.train.config import TrainConfig
@@ -103,7 +104,7 @@ def roll_out(
         policy, sampler, grader, examples, seeds, config.group_size,
         replace(
             config.sampling(), report_topk=config.make_objective().topk,
-            report_experts=getattr(sampler, "reports_experts", False),
+            report_experts=reports_experts(sampler),
         ),
     )
     failures = failed_rewards(samples)

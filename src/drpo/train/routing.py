@@ -11,6 +11,7 @@ import torch
 
 from drpo.errors import ConfigError
 from drpo.rollouts import Sampler
+from drpo.rollouts.sampler import reports_experts
 from drpo.train.config import TrainConfig
 from drpo.train.gradient import micro_batch_tokens, sequences_of
 from drpo.train.policy import Policy
@@ -34,11 +35,6 @@ def replay_routing(policy: Policy, sampler: Sampler) -> None:
         raise ConfigError(f"router_replay=true: {type(sampler).__name__} as configured does not report the experts it "
                           "chose. Use the in-process sampler, not compiled, or leave router_replay out.")
     policy.replay_routing()
-
-
-def reports_experts(sampler: Sampler) -> bool:
-    """Whether ``sampler`` may be asked for the experts it chose."""
-    return getattr(sampler, "reports_experts", False)
 
 
 @torch.no_grad()

@@ -326,3 +326,52 @@ def test_stopped_tuning_chooses_nothing(tmp_path: Path) -> None:
     assert stopped and not (tmp_path / "D" / "choices.json").exists()
     assert all(path.startswith("tuning") for path, _ in watcher.started)
     assert results.count("missing") > 0
+
+
+def test_runs_of_another_study_are_taken_over(tmp_path: Path) -> None:
+    """Finished ones of the same configuration, nothing else: the seed that crashed there and the new arm are run."""
+    study = studies.study(settings=SETTINGS)
+    crash = workers(tmp_path, study, lambda run: {"crash_after": 2} if (run.arm, run.seed) == ("drpo", 2) else {})
+    run_study(study, tmp_path / "first", crash, Recorder())
+    arms = {**studies.VALUES["arms"], "wide": {"objective": {"name": "drpo", "delta": 0.3}}}
+    more, watcher = studies.study(settings=SETTINGS, arms=arms), Recorder()
+    results, _ = run_study(more, tmp_path / "D", workers(tmp_path, more), watcher, reuse=[tmp_path / "first"])
+    assert {row["status"] for row in results.rows} == {"finished"} and len(results.rows) == 9
+    expected = {"runs/one/drpo/seed-2", *(f"runs/one/wide/seed-{seed}" for seed in range(3))}
+    assert {path for path, _ in watcher.started} == expected
+    assert len([note for note in watcher.notes if note.startswith("reused")]) == 5
+    before, after = (files_of(path / "runs/one/dppo/seed-1") for path in (tmp_path / "first", tmp_path / "D"))
+    assert {Path(name).name for name in before} == {Path(name).name for name in after}
+    entries = [entry for entry in StudyDirectory(tmp_path / "D").journal() if entry["event"] == "reused"]
+    assert {entry["source"] for entry in entries} == {
+        str(tmp_path / "first" / "runs/one" / arm / f"seed-{seed}")
+        for arm, seed in (("drpo", 0), ("drpo", 1), ("dppo", 0), ("dppo", 1), ("dppo", 2))
+    }
+    again = Recorder()
+    run_study(more, tmp_path / "D", workers(tmp_path, more), again, reuse=[tmp_path / "first"])
+    assert not again.started and not again.notes
+
+
+def test_a_source_without_runs_is_an_error(tmp_path: Path) -> None:
+    study = studies.study(settings=SETTINGS)
+    with pytest.raises(CheckpointError, match="holds no runs to reuse"):
+        run_study(study, tmp_path / "D", workers(tmp_path, study), Recorder(), reuse=[tmp_path / "nowhere"])
+
+
+def test_one_setting_now_and_the_other_later(tmp_path: Path) -> None:
+    """Each with its tuning, and with nothing done twice."""
+    study = studies.study(tuning=studies.TUNING)
+    first, second = Recorder(), Recorder()
+    at_work = workers(tmp_path, study)
+    results, stopped = run_study(study, tmp_path / "D", at_work, first, settings=["two"])
+    assert not stopped and all("/two/" in path for path, _ in first.started)
+    by_setting = {name: {row["status"] for row in results.rows if row["setting"] == name} for name in ("one", "two")}
+    assert by_setting == {"one": {"missing"}, "two": {"finished"}}
+    assert [verdict.answer != "not judged" for verdict in results.verdicts if verdict.setting in ("one", "two")] == [
+        False, True
+    ]  # fmt: skip
+    results, _ = run_study(study, tmp_path / "D", at_work, second)
+    assert all("/one/" in path for path, _ in second.started)
+    assert {row["status"] for row in results.rows} == {"finished"}
+    with pytest.raises(ConfigError, match="no setting 'tow'"):
+        run_study(study, tmp_path / "D", at_work, Recorder(), settings=["tow"])

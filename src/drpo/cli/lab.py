@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -70,14 +71,16 @@ def _estimate(console: Console, plan: Plan, workers: Workers) -> None:
 
 
 def run_run(
-    source: str, out: Path | None, scale: str | None, jobs: int | None, retry_failed: bool, keep_checkpoints: bool
-) -> None:
+    source: str, out: Path | None, scale: str | None, jobs: int | None, retry_failed: bool, keep_checkpoints: bool,
+    reuse: Sequence[Path], settings: Sequence[str],
+) -> None:  # fmt: skip
     """Run the study, show it, and say what came out."""
     console = Console()
     name, study = load_study(source, scale)
     path = out or default_directory(name)
     with watch(console) as watcher:
-        results, stopped = run_study(study, path, Workers.here(jobs), watcher, retry_failed, keep_checkpoints)
+        results, stopped = run_study(study, path, Workers.here(jobs), watcher, retry_failed, keep_checkpoints,
+                                     reuse, settings)  # fmt: skip
     _say(console, results, path)
     if stopped:
         _print(console, "stopped; start the same command again to go on")

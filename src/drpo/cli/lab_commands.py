@@ -55,6 +55,14 @@ def run(
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep the weights of finished runs.")
     ] = False,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIRECTORY", help="Take over finished runs of the same configuration from here. Repeat."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Run only what belongs to this setting, for now. Repeat for several."),
+    ] = None,
 ) -> None:
     """Run a study, or go on with it: finished runs are kept, interrupted ones continue from their checkpoints.
 
@@ -65,10 +73,14 @@ def run(
       drpo lab run smoke
 
       drpo lab run recipes/studies/settle.yaml --out results/settle --jobs 2
+
+      drpo lab run mask --reuse runs/lab/delta
+
+      drpo lab run settle --setting dense
     """
     from drpo.cli.lab import run_run
 
-    run_run(study, out, scale, jobs, retry_failed, keep_checkpoints)
+    run_run(study, out, scale, jobs, retry_failed, keep_checkpoints, reuse or [], setting or [])
 
 
 @lab.command()

@@ -1,7 +1,7 @@
 """A study's directory, and how each of its runs stands.
 
     study.yaml           the study, with what its files said written out; its scale applied
-    journal.jsonl        a line whenever a run starts or ends
+    journal.jsonl        a line whenever a run starts, ends, or is taken over from another study
     choices.json         what the tuning chose, from which scores
     tuning/SETTING/ARM/TRY/seed-N/   runs/SETTING/ARM/seed-N/   best/SETTING/ARM/seed-N/
                          run directories; beside each its output, seed-N.log
@@ -72,7 +72,7 @@ class StudyDirectory:
         """Every entry, in order."""
         return list(read_jsonl(self.journal_file, ignore_cut_line=True)) if self.journal_file.is_file() else []
 
-    def write_entry(self, event: Literal["started", "ended", "stopped"], run: Run, **details: Any) -> None:
+    def write_entry(self, event: Literal["started", "ended", "stopped", "reused"], run: Run, **details: Any) -> None:
         """Add a line to the journal."""
         with self.journal_file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"event": event, "run": str(run.path), **details}, ensure_ascii=False) + "\n")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from drpo.errors import ConfigError
+from drpo.errors import ConfigError, suggest
 from drpo.lab.metrics import LAST, evaluation_steps
 from drpo.lab.study import Keys, Study
 from drpo.train.config import TrainConfig, as_overrides, layer_config, load_config
@@ -67,13 +67,27 @@ class Plan:
     tuning: list[Run]
     shared: list[Run]
 
+    def only(self, settings: Sequence[str]) -> Plan:
+        """The runs in these settings; all of them for none named.
+
+        Raises:
+            ConfigError: the study has no such setting.
+        """
+        for name in settings:
+            if name not in self.study.settings:
+                raise ConfigError(f"the study has no setting {name!r}.{suggest(name, self.study.settings)}")
+        kept = set(settings or self.study.settings)
+        tuning, shared = ([run for run in runs if run.setting in kept] for runs in (self.tuning, self.shared))
+        return Plan(self.study, tuning, shared)
+
     def best(self, choices: Mapping[tuple[str, str], str]) -> list[Run]:
         """The evaluation runs at the chosen tries, (setting, arm) → name; a choice that is the shared configuration
-        is the shared run itself."""
+        is the shared run itself. None where nothing was chosen yet."""
         configs = {(run.setting, run.arm, run.attempt): run.config for run in self.tuning}
         found = []
         for run in self.shared:
-            chosen = choices[run.setting, run.arm]
+            if (chosen := choices.get((run.setting, run.arm))) is None:
+                continue
             config = configs[run.setting, run.arm, chosen].model_copy(update={"seed": run.seed})
             found.append(run if config == run.config else
                          Run("best", run.setting, run.arm, run.seed, config))  # fmt: skip

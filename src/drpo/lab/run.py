@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from drpo.lab.directory import StudyDirectory, replace_text
+from drpo.lab.directory import State, StudyDirectory, replace_text
 from drpo.lab.plan import Plan, Run, make_plan
 from drpo.lab.results import Row, read_rows, write_csv
+from drpo.lab.reuse import reuse_runs
 from drpo.lab.runner import Runner, Watcher, Workers
 from drpo.lab.study import Study
 from drpo.lab.tables import markdown
@@ -39,32 +40,43 @@ def run_study(
     watcher: Watcher,
     retry_failed: bool = False,
     keep_checkpoints: bool = False,
+    reuse: Sequence[Path] = (),
+    settings: Sequence[str] = (),
 ) -> tuple[Results, bool]:
     """Run what is not finished, the tuning first, and write the results; also whether it was stopped before its end.
+
+    Finished runs of the same configuration below ``reuse`` are copied instead of run. With ``settings`` only runs in
+    these are started; the others stay missing until they are.
 
     Raises:
         DrpoError: the study or its directory is not as it should be; nothing was started.
     """
-    plan, directory = make_plan(study), StudyDirectory(path)
+    plan, directory = make_plan(study).only(settings), StudyDirectory(path)
     directory.create(study)
     with directory.locked(watcher.on_note) as lock:
         runner = Runner(directory, workers, watcher, lock, keep_checkpoints)
         with runner.stop_on_signals():
-            _run_phases(plan, directory, runner, retry_failed)
+            _run_phases(plan, runner, retry_failed, reuse)
     return write_results(study, path), runner.stopping
 
 
-def _run_phases(plan: Plan, directory: StudyDirectory, runner: Runner, retry_failed: bool) -> None:
-    best: list[Run] = []
+def _run_phases(plan: Plan, runner: Runner, retry_failed: bool, reuse: Sequence[Path]) -> None:
+    directory, best = runner.directory, list[Run]()
     if plan.tuning:
-        states = runner.run(plan.tuning, retry_failed)
+        states = _run(plan.tuning, runner, retry_failed, reuse)
         if any(state.status not in ("finished", "failed") for state in states.values()):
             return  # stopped: what is best is not known yet
         choices, records = choose(plan, read_rows(directory, plan.tuning, plan.study))
         write_choices(directory, records)
         best = plan.best(choices)
     if not runner.stopping:
-        runner.run(list(dict.fromkeys([*plan.shared, *best])), retry_failed)
+        _run(list(dict.fromkeys([*plan.shared, *best])), runner, retry_failed, reuse)
+
+
+def _run(runs: Sequence[Run], runner: Runner, retry_failed: bool, reuse: Sequence[Path]) -> dict[Run, State]:
+    for run in reuse_runs(runs, runner.directory, reuse):
+        runner.watcher.on_note(f"reused  {run.path}")
+    return runner.run(runs, retry_failed)
 
 
 def read_results(study: Study, path: Path) -> Results:

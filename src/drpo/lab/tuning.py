@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from drpo.lab.directory import StudyDirectory, replace_text
 from drpo.lab.metrics import METRICS
@@ -40,13 +40,17 @@ def _mean(scores: Sequence[float | None], worst: float) -> float:
 
 
 def write_choices(directory: StudyDirectory, records: Sequence[Row]) -> None:
-    """Write choices.json."""
-    replace_text(directory.choices_file, json.dumps(list(records), indent=2) + "\n")
+    """Write choices.json; what it holds of other settings stays."""
+    settings = {record["setting"] for record in records}
+    kept = [record for record in _records(directory) if record["setting"] not in settings]
+    replace_text(directory.choices_file, json.dumps([*kept, *records], indent=2) + "\n")
 
 
-def read_choices(directory: StudyDirectory) -> Mapping[tuple[str, str], str]:
+def read_choices(directory: StudyDirectory) -> Choices:
     """What choices.json says; empty if nothing was chosen yet."""
-    if not directory.choices_file.is_file():
-        return {}
-    records = json.loads(directory.choices_file.read_text(encoding="utf-8"))
-    return {(record["setting"], record["arm"]): record["chosen"] for record in records}
+    return {(record["setting"], record["arm"]): record["chosen"] for record in _records(directory)}
+
+
+def _records(directory: StudyDirectory) -> list[Row]:
+    file = directory.choices_file
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []

@@ -1,0 +1,56 @@
+"""Runs that another study already did: the same configuration, hence the same run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from drpo.errors import CheckpointError
+from drpo.lab.directory import StudyDirectory
+from drpo.lab.plan import Run
+from drpo.run_directory import RunDirectory
+
+
+def reuse_runs(runs: Sequence[Run], directory: StudyDirectory, sources: Sequence[Path]) -> list[Run]:
+    """Copy finished runs of the same configuration from the run directories below ``sources``, checkpoints left out,
+    into those of ``runs`` that have not started; returns those.
+
+    The configuration holds the seed, so that what is copied is what would have come out. Its manifest, copied too, says
+    where it ran and by which command.
+
+    Raises:
+        CheckpointError: a source holds no runs, or the copy cannot be written.
+    """
+    missing = [run for run in runs if not RunDirectory(directory.path / run.path).exists()]
+    finished = {key: path for source in sources for key, path in _finished(source)} if missing else {}
+    found = []
+    for run in missing:
+        if path := finished.get(_key(run.config.resolved())):
+            _copy(path, directory.path / run.path)
+            directory.write_entry("reused", run, source=str(path))
+            found.append(run)
+    return found
+
+
+def _finished(source: Path) -> list[tuple[str, Path]]:
+    runs = [RunDirectory(file.parent) for file in sorted(source.rglob("config.yaml"))]
+    if not runs:
+        raise CheckpointError(f"{source} holds no runs to reuse. Give the directory of a study that ran.")
+    return [(_key(run.read_config()), run.path) for run in runs if run.read_manifest().get("status") == "finished"]
+
+
+def _key(config: object) -> str:
+    return json.dumps(config, sort_keys=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Under another name first: what bears the run's name is whole."""
+    temporary = target.with_name(f".{target.name}.copying")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("checkpoints"))
+        temporary.rename(target)
+    except OSError as error:
+        raise CheckpointError(f"cannot copy {source} to {target}: {error.strerror or error}") from error

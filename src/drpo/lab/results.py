@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from drpo.lab.directory import State, StudyDirectory, replace_text
@@ -16,6 +18,9 @@ from drpo.lab.study import Study
 from drpo.run_directory import RunDirectory
 
 Row = dict[str, Any]
+
+#: Columns that hold no figures.
+TEXT = frozenset({"phase", "setting", "arm", "attempt", "status", "reason", "machine_device", "command"})
 
 
 def read_rows(directory: StudyDirectory, runs: Sequence[Run], study: Study) -> list[Row]:
@@ -67,6 +72,17 @@ def write_csv(directory: StudyDirectory, rows: Sequence[Row]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     replace_text(directory.path / "results.csv", text.getvalue())
+
+
+def read_csv(file: Path) -> list[Row]:
+    """The rows that :func:`write_csv` wrote, without their curves; a float comes back to its last bit."""
+    with file.open(encoding="utf-8", newline="") as stream:
+        return [{name: text if name in TEXT else _value(text) for name, text in row.items()}
+                for row in csv.DictReader(stream)]  # fmt: skip
+
+
+def _value(text: str) -> Any:
+    return json.loads(text.lower()) if text else None
 
 
 def summary_rows(study: Study, rows: Sequence[Row], phase: str) -> list[Row]:

@@ -1,0 +1,62 @@
+"""Keep what a study came to: its tables, verdicts and page, with the command, the machine and the time they took.
+
+    python scripts/keep_study.py runs/lab/delta results/delta
+
+The runs themselves (checkpoints, samples, logs) stay where they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from drpo.bench.record import describe
+from drpo.lab.directory import StudyDirectory
+
+FILES = ("study.yaml", "results.csv", "results.md", "verdicts.json", "choices.json", "report.html")
+
+
+def about(directory: StudyDirectory) -> dict[str, Any]:
+    """How the study was run, going by its journal."""
+    journal = directory.journal()
+    times = [entry["at"] for entry in journal if "at" in entry]
+    return {
+        "command": f"drpo lab run recipes/studies/{directory.path.name}.yaml",
+        "machine": describe(),
+        "began": day(min(times)) if times else None,
+        "ended": day(max(times)) if times else None,
+        "threads_a_run": sorted({entry["threads"] for entry in journal if entry["event"] == "started"}),
+        "started": sum(entry["event"] == "started" for entry in journal),
+        "reused": sorted({str(Path(entry["source"]).relative_to(directory.path.parent).parts[0])
+                          for entry in journal if entry["event"] == "reused"}),
+        "seconds": round(sum(entry.get("seconds", 0.0) for entry in journal)),
+    }  # fmt: skip
+
+
+def day(seconds: float) -> str:
+    """The date of a time since the epoch."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d")
+
+
+def main() -> None:
+    """Copy the tables and write about.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="the directory of `drpo lab run`")
+    parser.add_argument("kept", type=Path, help="where to keep the tables, below results/")
+    options = parser.parse_args()
+    if not (options.study / "results.csv").is_file():
+        raise SystemExit(f"{options.study} holds no results.csv: run `drpo lab report` on the study first")
+    options.kept.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if (options.study / name).is_file():
+            shutil.copyfile(options.study / name, options.kept / name)
+    text = json.dumps(about(StudyDirectory(options.study)), indent=2, ensure_ascii=False)
+    (options.kept / "about.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -198,9 +198,8 @@ def _paint(line: Line) -> str:
     if line.shade is None:
         return f"class='{classes}'"
     # Light half: mixed with the page's ground; dark half: with its ink. So the order survives print and a dark page.
-    other, share = ("ground", 45 + 110 * line.shade) if line.shade <= 0.5 else ("ink", 165 - 130 * line.shade)
-    share = min(100, round(share))
-    return f"class='{classes} ramp' style='color:color-mix(in srgb, var(--c{line.colour}) {share}%, var(--{other}))'"
+    other, share = ("ground", 40 + 120 * line.shade) if line.shade <= 0.5 else ("ink", 180 - 160 * line.shade)
+    return f"class='{classes} ramp' style='color:color-mix(in srgb, var(--c{line.colour}) {share:.0f}%, var(--{other}))'"
 
 
 def _unbroken(points: Sequence[Point]) -> list[list[Point]]:

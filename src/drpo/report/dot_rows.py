@@ -81,27 +81,30 @@ def _axis(chart: DotChart, x: Scale, top: float, bottom: float) -> list[str]:
 
 
 def _row(row: DotRow, x: Scale, y: float) -> str:
+    baseline = y + 4
     name = row.name if len(row.name) <= LONGEST else f"{row.name[: LONGEST - 1]}…"
-    parts = [f"<text class='name inked' x='{NAMES}' y='{y + 4:.1f}' text-anchor='end'>{visible_plain(name)}</text>"]
-    dots = "".join(f"<circle cx='{_at(x, dot):.1f}' cy='{y:.1f}' r='2.2'/>" for dot in row.dots)
+    parts = [f"<text class='name inked' x='{NAMES}' y='{baseline:.1f}' text-anchor='end'>{visible_plain(name)}</text>"]
+    # What sums dots up lies below them, so that neither hides the other.
+    above, y = (y - 3, y + 3) if row.value is not None and (row.dots or row.crosses) else (y, y)
+    dots = "".join(f"<circle cx='{_at(x, dot):.1f}' cy='{above:.1f}' r='2'/>" for dot in row.dots)
     parts.append(f"<g class='seeds'>{dots}</g>" if dots else "")
     if row.interval:
         low, high = (_at(x, end) for end in row.interval)
         bold = " bold" if row.bold else ""
         parts.append(f"<path class='whisker{bold}' d='M{low:.1f} {y:.1f}H{high:.1f}'/>")
-    parts += [_cross(_at(x, cross), y) for cross in row.crosses]
+    parts += [_cross(_at(x, cross), above) for cross in row.crosses]
     if row.value is not None:
         parts.append(_mark(row.shape, _at(x, row.value), y))
-    parts.append(f"<text class='name inked' x='{TEXTS}' y='{y + 4:.1f}'>{visible_plain(row.text)}</text>")
+    parts.append(f"<text class='name inked' x='{TEXTS}' y='{baseline:.1f}'>{visible_plain(row.text)}</text>")
     return f"<g class='c{row.colour}'>{''.join(parts)}</g>"
 
 
 def _cross(x: float, y: float) -> str:
-    return f"<path class='cross' d='M{x - 3.5:.1f} {y - 3.5:.1f}l7 7m0 -7l-7 7'/>"
+    return f"<path class='cross' d='M{x - 3:.1f} {y - 3:.1f}l6 6m0 -6l-6 6'/>"
 
 
 def _mark(shape: Shape, x: float, y: float) -> str:
     if shape == "square":
         return f"<rect x='{x - 3.5:.1f}' y='{y - 3.5:.1f}' width='7' height='7'/>"
     ring = " class='ring'" if shape == "ring" else ""
-    return f"<circle{ring} cx='{x:.1f}' cy='{y:.1f}' r='3.8'/>"
+    return f"<circle{ring} cx='{x:.1f}' cy='{y:.1f}' r='3.6'/>"

@@ -87,13 +87,21 @@ class Log:
 
 
 class Stops:
-    """Evenly spaced stops at the given values, however far apart these are: for settings chosen by hand."""
+    """Evenly spaced stops at the given values, however far apart these are: for settings chosen by hand.
+
+    The ends are set in by ``margin``, so that marks beside a stop stay inside.
+    """
+
+    margin = 0.05
 
     def __init__(self, values: Iterable[float]):
         self.stops = sorted(set(values))
 
     def place(self, value: float) -> float:
-        if len(self.stops) < 2 or value <= self.stops[0]:
+        return self.margin + (1 - 2 * self.margin) * self._share(value)
+
+    def _share(self, value: float) -> float:
+        if value <= self.stops[0]:
             return 0.0
         for index, (left, right) in enumerate(pairwise(self.stops)):
             if value <= right:

@@ -21,7 +21,7 @@ ARMS = 5
 POINTS = 3
 #: Most arms without δ that are drawn beside a family that has it.
 REFERENCES = 2
-#: Courses over training: key, title, and how values are written.
+#: Courses over training: key, title, and how values are written; first accuracy, then what a trust region met and did.
 ACCURACY = ("accuracy", "Held-out accuracy", plain)
 COURSES = (
     ("beyond_delta", "Tokens with |π − μ| beyond δ", percent),
@@ -104,7 +104,8 @@ def course(
         points = [summarise(step, [curve[step] for curve in seeds if step in curve]) for step in steps]
         lines.append(Line(line.name, points, line.colour, line.dashed, shade=line.shade))
     title = f"{title}, {panel.name}" if panel.name else title
-    return draw(Chart(title, "Mean over seeds, and their range.", lines, text=text), (0.0, float(last)))
+    chart = Chart(title, "Mean over seeds, and their range.", lines, text=text, from_zero=key != ACCURACY[0])
+    return draw(chart, (0.0, float(last)))
 
 
 def over_delta(study: Row, rows: Sequence[Row], summary: Sequence[Row]) -> list[str]:
@@ -169,7 +170,7 @@ def over_settings(study: Row, rows: Sequence[Row], summary: Sequence[Row]) -> li
                 dots = [(value, row["final_accuracy"]) for value, name in members
                         for row in ended([row for row in rows if row["setting"] == name], arm)]  # fmt: skip
                 lines.append(Line(arm, points, colour, marks=True, dots=dots))
-            title = f"Final accuracy against {key.replace('_', ' ')}"
-            chart = Chart(title, ESTIMATE, lines, x_label=" ", from_zero=False)
+            said = key.replace("_", " ")
+            chart = Chart(f"Final accuracy against {said}", ESTIMATE, lines, x_label=said, from_zero=False)
             figures.append(draw(chart, Stops(value for value, _ in members)))
     return figures

@@ -82,8 +82,18 @@ def _row(verdict: Row, ratio: bool) -> DotRow:
 
 
 def _sentences(verdicts: Sequence[Row]) -> str:
+    """All of them, or the one over all settings with the others folded in."""
+    lead = [verdict for verdict in verdicts if verdict["setting"] == "all"]
+    rest = [verdict for verdict in verdicts if verdict["setting"] != "all"]
+    said = _list(lead or rest)
+    if lead:
+        said += f"<details><summary>In each setting</summary>{_list(rest)}</details>"
+    return f"<h3>{visible(verdicts[0]['hypothesis']['claim'])}</h3>{said}"
+
+
+def _list(verdicts: Sequence[Row]) -> str:
     items = (
         f"<li{'' if verdict['answer'] in ('better', 'worse') else ' class=warn'}>{visible(verdict['sentence'])}</li>"
         for verdict in verdicts
     )
-    return f"<h3>{visible(verdicts[0]['hypothesis']['claim'])}</h3><ul class='notes tight'>{''.join(items)}</ul>"
+    return f"<ul class='notes tight'>{''.join(items)}</ul>"

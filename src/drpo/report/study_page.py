@@ -79,13 +79,13 @@ def _setting(study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[R
 def _charts(study: Row, rows: Sequence[Row], summary: Sequence[Row]) -> str:
     """Where the arms ended and how they got there; what their trust regions met is folded in if it would be much."""
     shown = panels(study)
-    first = [*over_delta(study, rows, summary), *seed_charts(rows, summary)]
-    first += [course(panel, rows, *ACCURACY) for panel in shown]
+    first = [*over_delta(study, rows, summary), *(course(panel, rows, *ACCURACY) for panel in shown)]
     more = [course(panel, rows, *curve) for curve in COURSES for panel in shown]
+    seeds = _grid(seed_charts(rows, summary))
     if len(shown) == 1:
-        return _grid([*first, *more])
+        return f"{_grid([*first, *more])}{seeds}"
     said = "What the trust region met and did over training"
-    return f"{_grid(first)}<details><summary>{said}</summary>{_grid(more)}</details>"
+    return f"{_grid(first)}<details><summary>{said}</summary>{_grid(more)}</details>{seeds}"
 
 
 def _grid(figures: Sequence[str]) -> str:

@@ -62,7 +62,7 @@ dd { margin: 0; }
   display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1.5rem 1.8rem;
   margin-top: .8rem;
 }
-summary { cursor: pointer; color: var(--soft); margin: .8rem 0; }
+summary { cursor: pointer; color: var(--soft); margin: .5rem 0; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .2rem; }
 figure { margin: 0; min-width: 0; display: flex; flex-direction: column; justify-content: space-between; }
 figcaption { font-size: .86rem; line-height: 1.4; margin-bottom: .3rem; }

@@ -124,8 +124,9 @@ def test_arms_that_differ_in_delta_are_a_ramp_beside_what_has_none() -> None:
         assert f"{delta} from 0.4 to 0.55" in one
     assert "surrogate from 0.4 to 0.55" in one and one.count("class='band'") == 5
     assert "12.5 from 0.4 to 0.5;" in two  # of the seed that ran
-    shares = [int(share) for share in re.findall(r"class='c1 ramp' style='color:color-mix\(in srgb, var\(--c1\) "
-                                                 r"(\d+)%, var\(--(?:ground|ink)\)\)'><path class='band'", one)]  # fmt: skip
+    mixed = r"color-mix\(in srgb, var\(--c1\) (\d+)%, var\(--(?:ground|ink)\)\)"
+    found = re.findall(rf"class='c1 ramp' style='color:{mixed}'><path class='band'", one)
+    shares = [int(share) for share in found]
     assert shares == [40, 80, 73, 20]  # towards the ground, then towards the ink
     assert len(figures(text, "Tokens with |π − μ| beyond δ, drpo by δ")) == 2
     assert text.count("Nothing was recorded.") == 2  # nobody measured the corrective share

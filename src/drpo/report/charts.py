@@ -199,7 +199,8 @@ def _paint(line: Line) -> str:
         return f"class='{classes}'"
     # Light half: mixed with the page's ground; dark half: with its ink. So the order survives print and a dark page.
     other, share = ("ground", 40 + 120 * line.shade) if line.shade <= 0.5 else ("ink", 180 - 160 * line.shade)
-    return f"class='{classes} ramp' style='color:color-mix(in srgb, var(--c{line.colour}) {share:.0f}%, var(--{other}))'"
+    mixed = f"color-mix(in srgb, var(--c{line.colour}) {share:.0f}%, var(--{other}))"
+    return f"class='{classes} ramp' style='color:{mixed}'"
 
 
 def _unbroken(points: Sequence[Point]) -> list[list[Point]]:

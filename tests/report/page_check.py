@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
-_VOID = {"meta", "link", "path", "circle", "br"}
+_VOID = {"meta", "link", "path", "circle", "rect", "br"}
 
 
 class _Checker(HTMLParser):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,8 +32,8 @@ def curves(*points: tuple[int, float]) -> dict[str, list[tuple[int, float]]]:
 
 def row(setting: str, arm: str, seed: int, **changes: Any) -> dict[str, Any]:
     return {"phase": "shared", "setting": setting, "arm": arm, "attempt": "", "seed": seed, "status": "finished",
-            "reason": "", "final_accuracy": 0.5 + 0.01 * seed, "seconds": 12.0,
-            "curves": curves((0, 0.4), (5, 0.5 + 0.1 * seed)),
+            "reason": "", "accuracy_before": 0.4, "final_accuracy": 0.5 + 0.01 * seed, "drawdown": 0.1 * (1 + seed),
+            "collapsed": False, "seconds": 12.0, "curves": curves((0, 0.4), (5, 0.5 + 0.1 * seed)),
             "command": f"drpo train objective.name={arm} seed={seed} --out D", **changes}  # fmt: skip
 
 
@@ -40,48 +41,137 @@ def summary(setting: str, arm: str, final: float | None) -> dict[str, Any]:
     names = ("spread", "area", "best_accuracy", "drawdown", "shift", "shift_p99", "beyond_delta_positive",
              "beyond_delta_negative", "corrective_share", "mismatch", "entropy")  # fmt: skip
     low, high = (None, None) if final is None else (final - 0.1, final + 0.1)
-    return {"setting": setting, "arm": arm, "runs": 2, "finished": 1, "failed": 1, "collapsed": 0,
+    return {"setting": setting, "arm": arm, "runs": 2, "finished": 1, "failed": 1, "collapsed": 1,
+            "collapse_interval": None if final is None else SimpleNamespace(low=0.0126, high=0.9874),
             "final_accuracy": final, "low": low, "high": high, **dict.fromkeys(names, 0.125)}  # fmt: skip
+
+
+def verdict(setting: str, answer: str, found: tuple[float, float, float] | None, **hypothesis: Any) -> dict[str, Any]:
+    claim = {"claim": "It is > that.", "ours": "a", "theirs": "b", "compare": "mean", "at": "shared"} | hypothesis
+    return {"hypothesis": claim, "setting": setting, "metric": "final_accuracy", "answer": answer,
+            "sentence": f"In {setting}, {answer}.",
+            "found": found and dict(zip(("value", "low", "high"), found, strict=True))}  # fmt: skip
 
 
 def page(**changes: Any) -> str:
     rows = [row(setting, arm, seed) for setting in STUDY["settings"] for arm in ARMS for seed in STUDY["seeds"]]
-    rows[0] |= {"status": "failed", "reason": "exit code 3: <script>alert(1)</script>"}
+    rows[0] |= {"status": "failed", "reason": "exit code 3: <script>alert(1)</script>", "collapsed": True}
     rows[-1] |= {"status": "missing", "final_accuracy": None, "curves": curves()}
-    verdicts = [{"hypothesis": {"claim": "It is > that."}, "sentence": "In one, it is.", "answer": "better"},
-                {"hypothesis": {"claim": "It is not."}, "sentence": "In one, not shown.",
-                 "answer": "not shown"}]  # fmt: skip
+    verdicts = [verdict("one", "better", (0.2, 0.1, 0.3)), verdict("two", "worse", (-0.2, -0.3, -0.1)),
+                verdict("all", "not shown", (0.0, -0.1, 0.1)), verdict("one", "not judged", None, claim="It is not."),
+                verdict("one", "better", (0.1, 0.01, 0.9), claim="It varies less.", compare="variance")]  # fmt: skip
     shared = [summary(setting, arm, 0.2 * place) for setting in STUDY["settings"] for place, arm in enumerate(ARMS)]
     given = {"study": STUDY, "rows": rows, "verdicts": verdicts, "summaries": {"shared": shared, "best": []}}
     return check(build_study_page(**(given | changes)))
+
+
+def figures(text: str, title: str) -> list[str]:
+    return re.findall(rf"<figure><figcaption><b>{re.escape(title)}</b>.*?</figure>", text, re.S)
+
+
+def places(drawing: str, shape: str) -> list[float]:
+    """How far to the right the marks of a kind lie."""
+    return [float(x) for x in re.findall(rf"<{shape} (?:cx|x)='([\d.]+)'", drawing)]
 
 
 def test_verdicts_runs_and_reasons_are_all_there() -> None:
     text = page()
     assert "<h1>A &lt;b&gt;study&lt;/b&gt;</h1>" in text and "<script>" not in text
     assert "1 failed, 18 finished, 1 missing" in text
-    assert "<li><b>It is &gt; that.</b> In one, it is.</li>" in text
-    assert "<li class=warn><b>It is not.</b> In one, not shown.</li>" in text
+    assert "<h3>It is &gt; that.</h3>" in text and "<li>In one, better.</li><li>In two, worse.</li>" in text
+    assert "<li class=warn>In all, not shown.</li></ul><details><summary>In each setting</summary>" in text
+    assert "<li class=warn>In one, not judged.</li>" in text
     assert len(re.findall(r"<pre>drpo train objective.name=[\w.]+ seed=\d --out D</pre>", text)) == 20
+    assert "<details open><summary>one, shared: 9 of 10 finished</summary>" in text
     assert "exit code 3: &lt;script&gt;" in text
     assert text == page()
 
 
-def test_curves_are_of_all_arms_with_the_range_over_seeds() -> None:
+def test_a_forest_has_each_setting_with_its_answer_on_one_side_of_the_line() -> None:
     text = page()
-    drawn = re.findall(r"<b>Held-out accuracy</b>.*?</figure>", text, re.S)
-    assert len(drawn) == 2 * 2  # four arms, then the fifth, in each setting
-    assert all(f"{arm} from 0.4 to 0.55" in drawn[0] for arm in list(ARMS)[:4])
-    assert "drpo_12.5 from 0.4 to 0.55" in drawn[1] and drawn[0].count("class='band'") == 4
-    assert "drpo_12.5 from 0.4 to 0.5'" in drawn[3]  # of the seed that ran
-    beyond = re.findall(r"<b>Tokens with \|π − μ\| beyond δ</b>.*?</figure>", text, re.S)
-    assert len(beyond) == 4 and "surrogate from 40 % to 55 %" in beyond[0]
-    assert text.count("Nothing was recorded.") == 4  # nobody measured the corrective share
+    (forest,) = figures(text, "It is &gt; that.")
+    (zero,) = re.findall(r"<path class='zero' d='M([\d.]+) ", forest)
+    (better,), (worse,) = places(forest, "circle"), places(forest, "rect")
+    assert worse + 3.5 < float(zero) < better  # squares are placed by their corner
+    assert better - float(zero) == pytest.approx(float(zero) - worse - 3.5, abs=0.2)
+    ends = [tuple(map(float, pair)) for pair in re.findall(r"<path class='whisker' d='M(\S+) \S+H(\S+)'", forest)]
+    assert len(ends) == 2 and ends[0][0] < better < ends[0][1] < 275 and ends[1][1] < float(zero)
+    assert "<circle class='ring'" in forest and "class='whisker bold'" in forest  # over all settings, and open
+    for said in ("+0.200 better", "−0.200 worse", "+0.000 not shown"):
+        assert f">{said}<" in forest
+    (unknown,) = figures(text, "It is not.")
+    assert ">not judged<" in unknown and not places(unknown, "circle") and "class='zero'" in unknown
+    (ratio,) = figures(text, "It varies less.")
+    (one,) = re.findall(r"<path class='zero' d='M([\d.]+) ", ratio)
+    assert places(ratio, "circle")[0] < float(one) and "Variance of final accuracy: a / b." in ratio
+
+
+def test_every_seed_is_a_dot_and_a_collapsed_one_a_cross() -> None:
+    text = page()
+    final, drawdown = figures(text, "Final accuracy of every seed"), figures(text, "Drawdown and collapse")
+    assert [one.count("r='2'") for one in final + drawdown] == [9, 9, 9, 9]  # one collapsed; one is missing
+    assert [one.count("class='cross'") for one in final + drawdown] == [1, 0, 1, 0]
+    assert ">0.2 (0.1–0.3)<" in final[0] and ">1 of 2 (1–99 %)<" in drawdown[0]
+    (cross,) = re.findall(r"class='cross' d='M([\d.]+) ", drawdown[0])
+    second = places(drawdown[0].split(">surrogate<")[1], "circle")[0]
+    assert float(cross) + 3 < second  # a drawdown of 0.1, then one of 0.2
+
+
+def test_arms_that_differ_in_delta_are_a_ramp_beside_what_has_none() -> None:
+    text = page()
+    one, two = figures(text, "Held-out accuracy, drpo by δ")
+    for delta in ("0.05", "0.15", "0.3", "12.5"):
+        assert f"{delta} from 0.4 to 0.55" in one
+    assert "surrogate from 0.4 to 0.55" in one and one.count("class='band'") == 5
+    assert "12.5 from 0.4 to 0.5;" in two  # of the seed that ran
+    mixed = r"color-mix\(in srgb, var\(--c1\) (\d+)%, var\(--(?:ground|ink)\)\)"
+    found = re.findall(rf"class='c1 ramp' style='color:{mixed}'><path class='band'", one)
+    shares = [int(share) for share in found]
+    assert shares == [40, 80, 73, 20]  # towards the ground, then towards the ink
+    assert len(figures(text, "Tokens with |π − μ| beyond δ, drpo by δ")) == 2
+    assert text.count("Nothing was recorded.") == 2  # nobody measured the corrective share
+
+
+def test_other_arms_share_pictures_those_of_hypotheses_first() -> None:
+    arms = {name: {"objective": {"name": name}} for name in "abcdefg"}
+    study = {**STUDY, "arms": arms, "hypotheses": [{"ours": "g", "theirs": "c"}]}
+    rows = [row("one", arm, seed) for arm in arms for seed in (0, 1)]
+    text = page(study=study, rows=rows, summaries={"shared": [summary("one", arm, 0.3) for arm in arms], "best": []})
+    first, second = figures(text, "Held-out accuracy")
+    assert [re.findall(r"[:;] (\w) from", one) for one in (first, second)] == [list("gcab"), list("def")]
+    folded = text.split("<summary>What the trust region met and did over training</summary>")[1]
+    assert len(figures(folded.split("</details>")[0], "Tokens with w &lt; 0")) == 2
+    few = {**study, "arms": {name: arms[name] for name in "gc"}}
+    text = page(study=few, rows=rows, summaries={"shared": [summary("one", arm, 0.3) for arm in "gc"], "best": []})
+    assert len(figures(text, "Held-out accuracy")) == 1 and "met and did over" not in text
+
+
+def test_settings_that_differ_in_a_number_are_an_axis() -> None:
+    numbers = {"updates-1": (1, 0), "updates-4": (4, 0), "updates-16": (16, 0), "lag-2": (4, 2), "lag-4": (4, 4)}
+    settings = {name: {"model": "m", "sparse": True, "updates_per_step": updates, "rollout_lag": lag}
+                for name, (updates, lag) in numbers.items()}  # fmt: skip
+    study = {**STUDY, "settings": settings}
+    rows = [row(setting, arm, seed) for setting in settings for arm in ARMS for seed in (0, 1)]
+    shared = [summary(setting, arm, 0.1 * place) for place, setting in enumerate(settings) for arm in ARMS]
+    text = page(study=study, rows=rows, summaries={"shared": shared, "best": []})
+    (updates,) = figures(text, "Final accuracy against updates per step")
+    assert re.findall(r"text-anchor='middle'>([\d.]+)<", updates) == ["1", "4", "16"]
+    assert "surrogate from 0 to 0.2;" in updates and "drpo_12.5 from 0 to 0.2'" in updates
+    assert updates.count("r='1.6'") == 5 * 3 * 2 and updates.count("class='whisker'") == 5 * 3
+    (lag,) = figures(text, "Final accuracy against rollout lag")
+    assert re.findall(r"text-anchor='middle'>([\d.]+)<", lag) == ["0", "2", "4"]
+    assert "surrogate from 0.1 to 0.4;" in lag  # from updates-4, which has no lag
+    settings["lag-4"]["model"] = "another"
+    text = page(study=study, rows=rows, summaries={"shared": shared, "best": []})
+    assert "against updates per step" in text and "against rollout lag" not in text
 
 
 def test_accuracy_over_delta_is_drawn_where_arms_differ_in_it() -> None:
-    (one, _) = re.findall(r"<b>Final accuracy against δ</b>.*?</figure>", page(), re.S)
-    assert "drpo from 0.2 to 0.8" in one and one.count("class='whisker'") == 4 and one.count("<circle") == 4
+    one, two = figures(page(), "Final accuracy against δ")
+    assert "drpo from 0.2 to 0.8" in one and one.count("class='whisker'") == 4 and one.count("r='3'") == 4
+    assert one.count("r='1.6'") == 8 and two.count("r='1.6'") == 7
+    assert "surrogate from 0 to 0;" in one and "untrained from 0.4 to 0.4" in one
+    assert one.count("class='band'") == 1  # the surrogate's interval, level
     ticks = [float(tick) for tick in re.findall(r"text-anchor='middle'>([\d.]+)<", one)]
     assert ticks[0] <= 0.1 and ticks[-1] >= 10  # a logarithmic axis
     few = {arm: ARMS[arm] for arm in ("surrogate", "drpo_0.05", "drpo_0.3")}
@@ -119,4 +209,4 @@ def test_nothing_overflows_in_a_browser_and_nothing_complains(tmp_path: Path) ->
         assert "CONSOLE" not in done.stderr, done.stderr
         (found,) = re.findall(r'data-found="(.*?)"', done.stdout)
         measured = json.loads(found.replace("&quot;", '"'))
-        assert measured["wide"] <= width and measured["drawings"] == 2 * (2 + 2 + 1)
+        assert measured["wide"] <= width and measured["drawings"] == 3 + 2 * (1 + 1 + 1 + 2)

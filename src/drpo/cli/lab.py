@@ -18,8 +18,9 @@ from drpo.lab.plan import Plan, make_plan, tries
 from drpo.lab.results import summary_rows
 from drpo.lab.run import Results, plain_verdicts, run_study, write_results
 from drpo.lab.runner import Workers
-from drpo.lab.study import Study, load_study
+from drpo.lab.study import Keys, Study, load_study
 from drpo.report.study_page import build_study_page
+from drpo.train.config import TrainConfig
 
 
 def run_plan(source: str, scale: str | None, jobs: int | None, measure: bool) -> None:
@@ -114,8 +115,18 @@ def write_page(results: Results, path: Path) -> None:
     """Write the study's report.html."""
     study, rows = results.study, results.rows
     summaries = {phase: summary_rows(study, rows, phase) for phase in ("shared", "best")}
-    page = build_study_page(study.model_dump(exclude_none=True), rows, plain_verdicts(results.verdicts), summaries)
+    values = study.model_dump(exclude_none=True)
+    values["settings"] = {name: _with_defaults(study, setting.keys) for name, setting in study.settings.items()}
+    page = build_study_page(values, rows, plain_verdicts(results.verdicts), summaries)
     replace_text(path / "report.html", page)
+
+
+def _with_defaults(study: Study, keys: Keys) -> Keys:
+    """A setting with the numbers that it leaves to base and to TrainConfig, so that it can be placed beside others."""
+    assert isinstance(study.base, dict)
+    numbers = {name: field.default for name, field in TrainConfig.model_fields.items()
+               if type(field.default) in (int, float)}  # fmt: skip
+    return numbers | study.base | keys
 
 
 def _say(console: Console, results: Results, path: Path) -> None:

@@ -19,6 +19,8 @@ MOST_POINTS = 150
 MOST_MARKS = 40
 #: Least distance of two labels.
 LABEL_HEIGHT = 13
+#: How far apart marks of several lines are drawn where they share an x.
+APART = 5
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Line:
     dashed: bool = False
     #: Drawn as dots with whiskers: a measurement with an interval, rather than a course.
     marks: bool = False
+    #: Place on a ramp from light, 0, to dark, 1, of its colour: for one of many lines in an order.
+    shade: float | None = None
+    #: Single measurements, (x, value), that the points sum up: small dots.
+    dots: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Chart:
     #: Horizontal rules: value and label.
     rules: Sequence[tuple[float, str]] = ()
     x_label: str = "step"
+    #: The y axis begins at zero even if all values are far from it.
+    from_zero: bool = True
 
 
 def draw(chart: Chart, horizontally: tuple[float, float] | Scale) -> str:
@@ -57,8 +65,9 @@ def draw(chart: Chart, horizontally: tuple[float, float] | Scale) -> str:
     x = Steps(*horizontally) if isinstance(horizontally, tuple) else horizontally
     y = _vertical(chart, lines)
     body = [*grid(y, chart.text), *_steps_axis(x, chart.x_label), *_rules(chart, y)]
-    for line in lines:
-        body.append(_line(line, x, y))
+    shifts = _shifts(lines)
+    body += [_dots(line, x, y, shift) for line, shift in zip(lines, shifts, strict=True)]
+    body += [_line(line, x, y, shift) for line, shift in zip(lines, shifts, strict=True)]
     body += _labels(lines, x, y, chart.text)
     return figure(chart.title, chart.caption, svg(_summary(chart, lines), body))
 
@@ -68,10 +77,10 @@ def figure(title: str, caption: str, body: str) -> str:
     return f"<figure><figcaption><b>{visible_plain(title)}</b> {caption}</figcaption>{body}</figure>"
 
 
-def svg(summary: str, body: Sequence[str]) -> str:
-    """The drawing, with ``summary`` for readers who do not see it."""
+def svg(summary: str, body: Sequence[str], height: int = HEIGHT) -> str:
+    """The drawing, ``height`` units high, with ``summary`` for readers who do not see it."""
     return (
-        f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{visible_plain(summary)}'>"
+        f"<svg viewBox='0 0 {WIDTH} {height}' role='img' aria-label='{visible_plain(summary)}'>"
         f"{''.join(body)}</svg>"
     )
 
@@ -124,8 +133,10 @@ def _vertical(chart: Chart, lines: Sequence[Line]) -> Scale:
     if chart.log:
         # Not down to the low ends of the bands: a step's first update can be a million times closer.
         return Log([*values, *(value for value, _ in chart.rules)])
-    lows = [point.low for point in points if point.low is not None]
-    return Linear(min(0.0, *values, *lows), max(0.0, *values))
+    values += [point.low for point in points if point.low is not None]
+    values += [value for line in lines for _, value in line.dots]
+    values += [0.0] * chart.from_zero
+    return Linear(min(values), max(values))
 
 
 def _steps_axis(x: Scale, label: str) -> list[str]:
@@ -148,23 +159,48 @@ def _rules(chart: Chart, y: Scale) -> list[str]:
     return parts
 
 
-def _line(line: Line, x: Scale, y: Scale) -> str:
+def _shifts(lines: Sequence[Line]) -> list[float]:
+    """How far to the right each line is drawn: marked ones lie side by side, so that no whisker hides another."""
+    marked = [index for index, line in enumerate(lines) if line.marks]
+    place = {index: APART * (order - (len(marked) - 1) / 2) for order, index in enumerate(marked)}
+    return [place.get(index, 0.0) for index in range(len(lines))]
+
+
+def _line(line: Line, x: Scale, y: Scale, shift: float) -> str:
     """The curve, broken where a value is missing, over its range."""
     parts = []
     marked = line.marks and len(line.points) <= MOST_MARKS
     for run in _unbroken(line.points):
         places = [
-            (horizontal(x, point.x), vertical(y, point.value)) for point in run if point.value is not None
+            (horizontal(x, point.x) + shift, vertical(y, point.value)) for point in run if point.value is not None
         ]
         if marked:
-            parts += [_whisker(point, x, y) for point in run]
+            parts += [_whisker(point, x, y, shift) for point in run]
         elif len(run) > 1:
             parts.append(_band(run, x, y))
         parts.append(f"<path class='line' d='M{'L'.join(f'{a:.1f} {b:.1f}' for a, b in places)}'/>")
         if marked or len(run) == 1:
             parts += [f"<circle cx='{a:.1f}' cy='{b:.1f}' r='3'/>" for a, b in places]
-    dashes = " dashed" if line.dashed else ""
-    return f"<g class='c{line.colour}{dashes}'>{''.join(parts)}</g>"
+    return f"<g {_paint(line)}>{''.join(parts)}</g>"
+
+
+def _dots(line: Line, x: Scale, y: Scale, shift: float) -> str:
+    if not line.dots:
+        return ""
+    places = [(horizontal(x, at) + shift, vertical(y, value)) for at, value in line.dots]
+    dots = "".join(f"<circle cx='{a:.1f}' cy='{b:.1f}' r='1.6'/>" for a, b in places)
+    return f"<g class='c{line.colour} seeds'>{dots}</g>"
+
+
+def _paint(line: Line) -> str:
+    """The attributes that colour a line."""
+    classes = f"c{line.colour}" + " dashed" * line.dashed
+    if line.shade is None:
+        return f"class='{classes}'"
+    # Light half: mixed with the page's ground; dark half: with its ink. So the order survives print and a dark page.
+    other, share = ("ground", 40 + 120 * line.shade) if line.shade <= 0.5 else ("ink", 180 - 160 * line.shade)
+    mixed = f"color-mix(in srgb, var(--c{line.colour}) {share:.0f}%, var(--{other}))"
+    return f"class='{classes} ramp' style='color:{mixed}'"
 
 
 def _unbroken(points: Sequence[Point]) -> list[list[Point]]:
@@ -186,11 +222,11 @@ def _band(run: Sequence[Point], x: Scale, y: Scale) -> str:
     return f"<path class='band' d='M{'L'.join(upper + lower)}Z'/>"
 
 
-def _whisker(point: Point, x: Scale, y: Scale) -> str:
+def _whisker(point: Point, x: Scale, y: Scale, shift: float) -> str:
     if point.low is None or point.high is None:
         return ""
     return (
-        f"<path class='whisker' d='M{horizontal(x, point.x):.1f} {vertical(y, point.low):.1f}"
+        f"<path class='whisker' d='M{horizontal(x, point.x) + shift:.1f} {vertical(y, point.low):.1f}"
         f"V{vertical(y, point.high):.1f}'/>"
     )
 
@@ -201,12 +237,15 @@ def _labels(lines: Sequence[Line], x: Scale, y: Scale, text: Callable[[float | N
     heights = spread([at for at, _ in ends], TOP + 2, BOTTOM - 2)
     parts = []
     for height, (_, i) in zip(heights, ends, strict=True):
-        value = text(known(lines[i].points)[-1])
-        name = f"{visible_plain(lines[i].name)} " if lines[i].name else ""
-        parts.append(
-            f"<text class='name c{lines[i].colour}' x='{RIGHT + 3}' y='{height + 4:.1f}'>"
-            f"{name}<tspan>{visible_plain(value)}</tspan></text>"
-        )
+        line = lines[i]
+        value = f"<tspan>{visible_plain(text(known(line.points)[-1]))}</tspan>"
+        name = f"{visible_plain(line.name)} " if line.name else ""
+        at = f"y='{height + 4:.1f}'"
+        if line.shade is None:
+            parts.append(f"<text class='name c{line.colour}' x='{RIGHT + 3}' {at}>{name}{value}</text>")
+        else:  # its lightest would be hard to read: a mark has the colour, and the name is in ink
+            parts.append(f"<g {_paint(line)}><circle cx='{RIGHT + 6}' cy='{height:.1f}' r='3'/></g>")
+            parts.append(f"<text class='name inked' x='{RIGHT + 13}' {at}>{name}{value}</text>")
     return parts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Protocol
 
 
@@ -83,6 +84,32 @@ class Log:
         return zero + [
             10.0**e for e in range(math.ceil(self.low - 1e-9), math.floor(self.high + 1e-9) + 1, stride)
         ]
+
+
+class Stops:
+    """Evenly spaced stops at the given values, however far apart these are: for settings chosen by hand.
+
+    The ends are set in by ``margin``, so that marks beside a stop stay inside.
+    """
+
+    margin = 0.05
+
+    def __init__(self, values: Iterable[float]):
+        self.stops = sorted(set(values))
+
+    def place(self, value: float) -> float:
+        return self.margin + (1 - 2 * self.margin) * self._share(value)
+
+    def _share(self, value: float) -> float:
+        if value <= self.stops[0]:
+            return 0.0
+        for index, (left, right) in enumerate(pairwise(self.stops)):
+            if value <= right:
+                return (index + (value - left) / (right - left)) / (len(self.stops) - 1)
+        return 1.0
+
+    def ticks(self) -> list[float]:
+        return list(self.stops)
 
 
 def round_step(rough: float) -> float:

@@ -11,13 +11,13 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --ground: #fff; --card: #f6f7f8; --ink: #1b1f23; --soft: #59636e; --edge: #d9dee3; --grid: #e3e7ea;
-  --c1: #0072b2; --c2: #ba4a00; --c3: #007a55; --c4: #666e77;
+  --c1: #0072b2; --c2: #ba4a00; --c3: #007a55; --c4: #666e77; --c5: #8f3f86;
   --warn: #9a4b00; --warn-ground: #fff4e5; --good: #00704c;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --ground: #0f1317; --card: #171c21; --ink: #e4e8eb; --soft: #9aa5af; --edge: #2c343b; --grid: #242b31;
-    --c1: #56b4e9; --c2: #f0954f; --c3: #35c797; --c4: #98a1a9;
+    --c1: #56b4e9; --c2: #f0954f; --c3: #35c797; --c4: #98a1a9; --c5: #d98cc6;
     --warn: #ffb366; --warn-ground: #2b2013; --good: #4fd1a1;
   }
 }
@@ -55,12 +55,15 @@ dd { margin: 0; }
 .notes { list-style: none; padding: 0; margin: 1.2rem 0 0; }
 .notes li { padding: .4rem .8rem; margin: .35rem 0; border-left: 3px solid var(--edge); }
 .notes li { background: var(--card); }
+.notes.tight { margin: .3rem 0 1rem; }
 .notes li.warn { border-color: var(--warn); background: var(--warn-ground); }
 
 .charts {
   display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1.5rem 1.8rem;
   margin-top: .8rem;
 }
+summary { cursor: pointer; color: var(--soft); margin: .5rem 0; }
+h3 { font-size: 1rem; margin: 1.4rem 0 .2rem; }
 figure { margin: 0; min-width: 0; display: flex; flex-direction: column; justify-content: space-between; }
 figcaption { font-size: .86rem; line-height: 1.4; margin-bottom: .3rem; }
 .none { color: var(--soft); font-style: italic; }
@@ -78,8 +81,17 @@ svg .dashed .line { stroke-dasharray: 5 3; stroke-width: 1.3; }
 svg .band { fill: currentColor; opacity: .14; }
 svg .area { fill: currentColor; opacity: .4; }
 svg .whisker { stroke: currentColor; stroke-width: 1.2; opacity: .6; }
-svg circle { fill: currentColor; }
+svg circle, svg rect { fill: currentColor; }
+svg .seeds { opacity: .55; }
+svg .ramp .band { opacity: .05; }
+svg .ramp .line { stroke-width: 1.4; }
+svg text.inked { fill: var(--ink); }
+svg circle.ring { fill: var(--ground); stroke: currentColor; stroke-width: 1.5; }
+svg .cross { stroke: currentColor; stroke-width: 1.8; }
+svg .whisker.bold { stroke-width: 2.2; opacity: 1; }
+svg path.zero { stroke: var(--ink); }
 .c1 { color: var(--c1); } .c2 { color: var(--c2); } .c3 { color: var(--c3); } .c4 { color: var(--c4); }
+.c5 { color: var(--c5); }
 
 .example { border-top: 1px solid var(--edge); padding: .8rem 0; }
 .example > p { margin: .2rem 0 .6rem; }

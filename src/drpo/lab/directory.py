@@ -54,10 +54,11 @@ class StudyDirectory:
         Raises:
             ConfigError: it holds another study. CheckpointError: it cannot be written to.
         """
-        values = study.model_dump(exclude_none=True)
+        values = study.model_dump(exclude_none=True, exclude={"scales"})  # the one that runs is applied
         if self.study_file.is_file():
             before = yaml.safe_load(self.study_file.read_text(encoding="utf-8"))
-            if different := sorted(key for key in before.keys() | values if before.get(key) != values.get(key)):
+            keys = (before.keys() | values) - {"scales"}
+            if different := sorted(key for key in keys if before.get(key) != values.get(key)):
                 raise ConfigError(f"{self.path} holds another study: {', '.join(different)} differ. A study is not "
                                   "changed once it runs; choose another --out, or put its file back.")
             return

@@ -1,0 +1,194 @@
+"""Write what the studies below results/ came to: docs/studies.md, the tables of docs/which-objective.md and README.md,
+and the figure of accuracy against δ. Everything is computed again from the committed results.csv."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from drpo.lab.results import Row, read_csv, summary_rows
+from drpo.lab.study import Study, check_study
+from drpo.lab.tables import table
+from drpo.lab.verdict import Verdict, judge
+from drpo.report.delta_curve import Point, delta_curve
+from drpo.train.config_text import read_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER, FIGURE = ROOT / "results", ROOT / "docs" / "figures" / "delta.png"
+#: In the order of the page.
+STUDIES = ("settle", "delta", "mask", "advantage-weight", "staleness", "activation")
+END = "<!-- end of studies -->"
+PHASES = {"shared": "At the shared learning rate", "best": "Each arm at its best of the tuning"}
+ANSWERS = {"better": "better", "worse": "worse", "not shown": "no difference shown", "not judged": "not judged"}
+
+
+@cache
+def load(name: str) -> tuple[Study, tuple[Row, ...], tuple[Verdict, ...]]:
+    """A study with its rows, and its verdicts judged again from them."""
+    study = check_study(read_yaml(FOLDER / name / "study.yaml"), name)
+    rows = read_csv(FOLDER / name / "results.csv")
+    return study, tuple(rows), tuple(judge(study, rows))
+
+
+def record(name: str, file: str) -> Any:
+    """A JSON file of a study."""
+    return json.loads((FOLDER / name / file).read_text(encoding="utf-8"))
+
+
+def ran(study: Study, rows: Sequence[Row], phase: str = "shared") -> list[str]:
+    """The settings all of whose runs of a phase have ended."""
+    def ended(setting: str) -> bool:
+        mine = [row["status"] for row in rows if (row["phase"], row["setting"]) == (phase, setting)]
+        return bool(mine) and set(mine) <= {"finished", "failed"}
+    return [setting for setting in study.settings if ended(setting)]  # fmt: skip
+
+
+def about(name: str) -> str:
+    """The command, how many runs, when and on what."""
+    study, rows, _ = load(name)
+    made, machine = record(name, "about.json"), record(name, "about.json")["machine"]
+    # A run at an arm's best that is the shared one is the same directory, and the same command.
+    runs = {row["command"]: row["status"] for row in rows if row["setting"] in ran(study, rows)}
+    counts = {status: list(runs.values()).count(status) for status in ("finished", "failed")}
+    dates = " to ".join(dict.fromkeys([made["began"], made["ended"]])) if made["began"] else machine["date"]
+    reused = f", those that it shares with {', '.join(made['reused'])} taken over" if made["reused"] else ""
+    threads = ", ".join(map(str, made["threads_a_run"])) or "1"
+    return (f"`{made['command']}`: {len(runs)} runs{reused}, {counts['failed']} failed; {dates}, {machine['cpu']}, "
+            f"{machine['cores']} cores, threads a run: {threads}, torch {machine['packages']['torch']}; "
+            f"{made['seconds'] / 60:.0f} minutes of runs, two at a time.")  # fmt: skip
+
+
+def studies_block() -> str:
+    """What stands in docs/studies.md: every study, its verdicts and its arms."""
+    parts = []
+    for name in STUDIES:
+        study, rows, verdicts = load(name)
+        where = ran(study, rows)
+        missing = [setting for setting in study.settings if setting not in where]
+        parts += [f"## {study.title}", f"*{study.question}* ([study](../recipes/studies/{name}.yaml), "
+                  f"[runs](../results/{name}/results.csv), [page](../results/{name}/report.html))", about(name)]  # fmt: skip
+        if missing:
+            parts.append(f"Not run yet: {', '.join(missing)}.")
+        told = [verdict for verdict in verdicts if verdict.setting in where]
+        parts.append("\n".join(f"- {verdict.hypothesis.claim} **{ANSWERS[verdict.answer].capitalize()}.** "
+                               f"{verdict.sentence}" for verdict in told))  # fmt: skip
+        for phase, heading in PHASES.items():
+            if settings := ran(study, rows, phase):
+                parts += [f"**{heading}**", arms_table(study, rows, phase, settings)]
+        if name == "activation":
+            parts += activation_parts()
+    return "\n\n".join(parts)
+
+
+def arms_table(study: Study, rows: Sequence[Row], phase: str, settings: Sequence[str]) -> str:
+    """Arms over their seeds."""
+    head = ("setting", "arm", "final accuracy", "95 %", "std", "area", "drawdown", "collapsed", "p99 |π−μ|",
+            "beyond δ=0.15", "w<0")  # fmt: skip
+    lines = []
+    for row in summary_rows(study, rows, phase):
+        if row["setting"] in settings:
+            beyond = sum(row[f"beyond_delta_{sign}"] * share for sign, share in (("positive", 0.5), ("negative", 0.5)))
+            lines.append([row["setting"], row["arm"], f"{row['final_accuracy']:.3f}",
+                          f"{row['low']:.3f} to {row['high']:.3f}", f"{row['spread']:.3f}", f"{row['area']:.3f}",
+                          f"{row['drawdown']:.3f}", f"{row['collapsed']} of {row['runs']}", f"{row['shift_p99']:.3f}",
+                          f"{beyond:.2%}", f"{row['corrective_share']:.2%}"])  # fmt: skip
+    return table(head, lines)
+
+
+def activation_parts() -> list[str]:
+    """Of logged tokens: how often each trust region would act, and where the moves are."""
+    parts = []
+    for setting, arms in record("activation", "tokens.json").items():
+        objectives = [verdict["objective"] for verdict in next(iter(arms.values()))["verdicts"]]
+        lines = [[arm, f"{found['tokens']:,}", f"{found['figures']['rare_share']:.2%}",
+                  f"{found['figures']['beyond_delta']:.2%}",
+                  *(f"{verdict['changed']:.2%}" for verdict in found["verdicts"])] for arm, found in arms.items()]  # fmt: skip
+        parts += [f"**{setting}: logged tokens** (a 20th of all, five seeds together). The last columns: the share of "
+                  "the gradient's mass that each trust region would change on these tokens, at δ = 0.15 where it has "
+                  "one.", table(("trained with", "tokens", "μ ≤ 0.01", "|π−μ| > 0.15", *objectives), lines)]  # fmt: skip
+        own = arms["drpo"]
+        bins = [[f"{part['low']:g} to {part['high']:g}", f"{part['share']:.1%}", f"{part['ratio_p05']:.2f}",
+                 f"{part['ratio_p95']:.2f}", f"{part['shift_p99']:.3g}", f"{part['beyond_delta']:.2%}"]
+                for part in own["mu_bins"] if part["share"]]  # fmt: skip
+        parts += [f"**{setting}: where the moves are**, trained with DRPO at δ = 0.15",
+                  table(("μ", "tokens", "ratio p5", "ratio p95", "|π−μ| p99", "|π−μ| > 0.15"), bins)]  # fmt: skip
+    return parts
+
+
+def headline_block() -> str:
+    """README.md: DRPO against the others in every setting that ran, and what δ = 12.5 is."""
+    study, rows, verdicts = load("settle")
+    where = ran(study, rows, "best")
+    cells = {phase: {(row["setting"], row["arm"]): row for row in summary_rows(study, rows, phase)} for phase in PHASES}
+    lines = []
+    for setting in where:
+        for arm in study.arms:
+            shared, best = (cells[phase][setting, arm] for phase in ("shared", "best"))
+            lines.append([setting, f"`{arm}`", *(f"{row['final_accuracy']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
+                                                 for row in (shared, best)), f"{best['spread']:.3f}"])  # fmt: skip
+    told = "\n".join(f"- {verdict.hypothesis.claim} **{ANSWERS[verdict.answer].capitalize()}.** {verdict.sentence}"
+                     for verdict in verdicts if verdict.setting in where)  # fmt: skip
+    head = ("setting", "objective", "final accuracy, shared rate", "at its best", "std over seeds")
+    return "\n\n".join([table(head, lines), told, about("settle")])
+
+
+def which_block() -> str:
+    """docs/which-objective.md: the claims with their answers, and the best δ."""
+    lines = []
+    for name in STUDIES:
+        study, rows, verdicts = load(name)
+        where = ran(study, rows)
+        for verdict in verdicts:
+            if verdict.setting in where and verdict.found:
+                found = verdict.found
+                lines.append([f"[{name}](studies.md)", verdict.setting, verdict.hypothesis.claim,
+                              ANSWERS[verdict.answer], f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+                              if verdict.hypothesis.compare == "mean" else
+                              f"× {found.value:.2g} ({found.low:.2g} to {found.high:.2g})",
+                              f"{found.detectable:.3f}" if verdict.hypothesis.compare == "mean" else "–"])  # fmt: skip
+    return table(("study", "setting", "claim", "answer", "difference (95 %)", "would have shown"), lines)
+
+
+def figure() -> Any:
+    """Final accuracy against δ."""
+    study, rows, _ = load("delta")
+    found = {row["arm"]: row for row in summary_rows(study, rows, "shared") if row["setting"] == "dense"}
+    lines: dict[str, list[Point]] = {"drpo": [], "dppo_tv": []}
+    for name, row in found.items():
+        objective = study.arms[name].keys["objective"]
+        if objective["name"] in lines:
+            lines[objective["name"]].append((objective["delta"], row["final_accuracy"], row["low"], row["high"]))
+    none = found["surrogate"]
+    start = [row["accuracy_before"] for row in rows if row["setting"] == "dense"]
+    band = ("surrogate", (none["final_accuracy"], none["low"], none["high"]))
+    return delta_curve(lines, band, sum(start) / len(start))
+
+
+#: Page → the start of its block, and what stands in it.
+BLOCKS = {
+    ROOT / "README.md": ("<!-- headline: made by make results -->", headline_block),
+    ROOT / "docs" / "studies.md": ("<!-- studies: made by make results -->", studies_block),
+    ROOT / "docs" / "which-objective.md": ("<!-- claims: made by make results -->", which_block),
+}
+
+
+def page(file: Path) -> str:
+    """A page with what was found between its marks."""
+    start, block = BLOCKS[file]
+    before, rest = file.read_text(encoding="utf-8").split(start)
+    _, after = rest.split(END)
+    return f"{before}{start}\n\n{block()}\n\n{END}{after}"
+
+
+def main() -> None:
+    """Write pages and figure."""
+    for file in BLOCKS:
+        file.write_text(page(file), encoding="utf-8")
+    figure().savefig(FIGURE, dpi=150, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()

@@ -19,8 +19,10 @@ from drpo.train.config_text import read_yaml
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER, FIGURE = ROOT / "results", ROOT / "docs" / "figures" / "delta.png"
 #: In the order of the page.
-STUDIES = ("settle", "delta", "mask", "advantage-weight", "staleness", "activation")
+ORDER = ("settle", "delta", "mask", "advantage-weight", "staleness", "activation", "divergence")
+STUDIES = [name for name in ORDER if (FOLDER / name).is_dir()]
 END = "<!-- end of studies -->"
+FIGURES = ("rare_share", "beyond_delta")
 PHASES = {"shared": "At the shared learning rate", "best": "Each arm at its best of the tuning"}
 ANSWERS = {"better": "better", "worse": "worse", "not shown": "no difference shown", "not judged": "not judged"}
 
@@ -68,8 +70,9 @@ def studies_block() -> str:
         study, rows, verdicts = load(name)
         where = ran(study, rows)
         missing = [setting for setting in study.settings if setting not in where]
-        parts += [f"## {study.title}", f"*{study.question}* ([study](../recipes/studies/{name}.yaml), "
-                  f"[runs](../results/{name}/results.csv), [page](../results/{name}/report.html))", about(name)]  # fmt: skip
+        links = (f"[study](../recipes/studies/{name}.yaml), [runs](../results/{name}/results.csv), "
+                 f"[page](../results/{name}/report.html)")  # fmt: skip
+        parts += [f"## {study.title}", f"*{study.question}* ({links})", about(name)]
         if missing:
             parts.append(f"Not run yet: {', '.join(missing)}.")
         told = [verdict for verdict in verdicts if verdict.setting in where]
@@ -86,15 +89,15 @@ def studies_block() -> str:
 def arms_table(study: Study, rows: Sequence[Row], phase: str, settings: Sequence[str]) -> str:
     """Arms over their seeds."""
     head = ("setting", "arm", "final accuracy", "95 %", "std", "area", "drawdown", "collapsed", "p99 |π−μ|",
-            "beyond δ=0.15", "w<0")  # fmt: skip
+            "beyond δ=0.15, Â>0", "Â<0", "w<0")  # fmt: skip
     lines = []
     for row in summary_rows(study, rows, phase):
         if row["setting"] in settings:
-            beyond = sum(row[f"beyond_delta_{sign}"] * share for sign, share in (("positive", 0.5), ("negative", 0.5)))
             lines.append([row["setting"], row["arm"], f"{row['final_accuracy']:.3f}",
                           f"{row['low']:.3f} to {row['high']:.3f}", f"{row['spread']:.3f}", f"{row['area']:.3f}",
                           f"{row['drawdown']:.3f}", f"{row['collapsed']} of {row['runs']}", f"{row['shift_p99']:.3f}",
-                          f"{beyond:.2%}", f"{row['corrective_share']:.2%}"])  # fmt: skip
+                          f"{row['beyond_delta_positive']:.2%}", f"{row['beyond_delta_negative']:.2%}",
+                          f"{row['corrective_share']:.2%}"])  # fmt: skip
     return table(head, lines)
 
 
@@ -103,12 +106,13 @@ def activation_parts() -> list[str]:
     parts = []
     for setting, arms in record("activation", "tokens.json").items():
         objectives = [verdict["objective"] for verdict in next(iter(arms.values()))["verdicts"]]
-        lines = [[arm, f"{found['tokens']:,}", f"{found['figures']['rare_share']:.2%}",
-                  f"{found['figures']['beyond_delta']:.2%}",
-                  *(f"{verdict['changed']:.2%}" for verdict in found["verdicts"])] for arm, found in arms.items()]  # fmt: skip
-        parts += [f"**{setting}: logged tokens** (a 20th of all, five seeds together). The last columns: the share of "
+        lines = [[arm, f"{found['tokens']:,}", *(f"{found['figures'][name]:.2%}" for name in FIGURES),
+                  *(f"{verdict['changed']:.2%}" for verdict in found["verdicts"])]
+                 for arm, found in arms.items()]  # fmt: skip
+        parts += [f"**{setting}: logged tokens** (a 20th of all, all seeds together). The last columns: the share of "
                   "the gradient's mass that each trust region would change on these tokens, at δ = 0.15 where it has "
-                  "one.", table(("trained with", "tokens", "μ ≤ 0.01", "|π−μ| > 0.15", *objectives), lines)]  # fmt: skip
+                  "one.",
+                  table(("trained with", "tokens", "μ ≤ 0.01", "|π−μ| > 0.15", *objectives), lines)]  # fmt: skip
         own = arms["drpo"]
         bins = [[f"{part['low']:g} to {part['high']:g}", f"{part['share']:.1%}", f"{part['ratio_p05']:.2f}",
                  f"{part['ratio_p95']:.2f}", f"{part['shift_p99']:.3g}", f"{part['beyond_delta']:.2%}"]

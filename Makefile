@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bases bench mismatch settings long-tail kill-test figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
+.PHONY: help demo test lint base bases bench mismatch settings long-tail results kill-test figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
@@ -17,6 +17,7 @@ help:
 	@echo "make mismatch  how far π and μ stand apart, source by source, for docs/mismatch.md"
 	@echo "make settings  run the six settings once each, for docs/settings.md (about half an hour)"
 	@echo "make long-tail  the objectives on a recommender's logged clicks, no LLM (about an hour on one core)"
+	@echo "make results  the tables of docs/studies.md and README.md again from the committed results of the studies"
 	@echo "make kill-test  20 runs killed at random moments, resumed and compared bit for bit"
 	@echo "make base    make the demo's base model again (about 15 minutes on 2 cores)"
 	@echo "make bases   make the bases of the lab's settings again: dense, moe, hybrid, reasoner (docs/bases.md)"
@@ -125,6 +126,9 @@ settings: $(VENV)/.train
 long-tail: $(VENV)/.dev
 	$(BIN)/python -m drpo.lab.long_tail
 	$(BIN)/python scripts/write_long_tail_page.py
+
+results: $(VENV)/.dev
+	$(BIN)/python scripts/write_study_pages.py
 
 kill-test: $(VENV)/.dev
 	$(BIN)/python scripts/kill_and_resume.py

@@ -1,0 +1,87 @@
+"""The pages say what the committed tables say, the tables hold every run that was planned, and verdicts follow."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drpo.lab.plan import make_plan
+from drpo.lab.run import plain_verdicts
+from drpo.lab.study import load_study
+from drpo.lab.tables import markdown
+from drpo.train.config import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "write_study_pages.py"), run_name="script")
+STUDIES, load = SCRIPT["STUDIES"], SCRIPT["load"]
+#: Fewest evaluation seeds of a committed study.
+SEEDS = 5
+
+
+@pytest.mark.parametrize("file", SCRIPT["BLOCKS"], ids=lambda file: file.name)
+def test_a_page_is_what_was_found(file: Path) -> None:
+    text, (start, _) = file.read_text(encoding="utf-8"), SCRIPT["BLOCKS"][file]
+    assert text.count(start) == 1 and text.count(SCRIPT["END"]) == 1
+    assert text == SCRIPT["page"](file), "run `make results`"
+
+
+def test_the_studies_that_answer_the_question_are_committed() -> None:
+    assert {"settle", "delta", "mask", "advantage-weight", "staleness", "activation"} <= set(STUDIES)
+
+
+@pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning")
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_planned_run_is_in_the_table(name: str) -> None:
+    """Once, whatever became of it; what was not run is missing there and said to be."""
+    study, rows, _ = load(name)
+    plan = make_plan(study)
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[part] for part in ("phase", "setting", "arm", "attempt", "seed"))
+    planned = [(run.phase, run.setting, run.arm, run.attempt, run.seed) for run in [*plan.tuning, *plan.shared]]
+    assert sorted(map(key, (row for row in rows if row["phase"] != "best"))) == sorted(planned)
+    assert {row["status"] for row in rows} <= {"finished", "failed", "missing"}
+    for setting in SCRIPT["ran"](study, rows):
+        statuses = [row["status"] for row in rows if row["setting"] == setting]
+        assert set(statuses) <= {"finished", "failed"}
+    assert SCRIPT["ran"](study, rows), "no setting is complete"  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_study_is_the_one_that_is_shipped(name: str) -> None:
+    study, _, _ = load(name)
+    _, shipped = load_study(str(ROOT / "recipes" / "studies" / f"{name}.yaml"))
+    assert study.model_dump(exclude={"scales"}) == shipped.model_dump(exclude={"scales"})
+    assert len(study.seeds) >= SEEDS
+    assert not study.tuning or not set(study.tuning.seeds) & set(study.seeds)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_verdicts_and_tables_follow_from_the_rows(name: str) -> None:
+    study, rows, verdicts = load(name)
+    folder = SCRIPT["FOLDER"] / name
+    assert json.loads((folder / "verdicts.json").read_text(encoding="utf-8")) == plain_verdicts(verdicts)
+    assert (folder / "results.md").read_text(encoding="utf-8") == markdown(study, rows, verdicts)
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if load(name)[0].tuning])
+def test_the_best_runs_are_those_that_the_tuning_chose(name: str) -> None:
+    """By the mean of the tuning seeds alone, of the configuration that the choice names."""
+    study, rows, _ = load(name)
+    choices = json.loads((SCRIPT["FOLDER"] / name / "choices.json").read_text(encoding="utf-8"))
+    assert choices
+    for record in choices:
+        place = record["setting"], record["arm"]
+        scores: dict[str, list[float]] = {}
+        for row in rows:
+            if row["phase"] == "tuning" and (row["setting"], row["arm"]) == place:
+                scores.setdefault(row["attempt"], []).append(row[study.metric])
+        assert scores == record["scores"]
+        assert sum(scores[record["chosen"]]) == max(map(sum, scores.values()))
+        rate = float(record["chosen"].split(",")[0].removeprefix("learning_rate="))
+        for row in rows:
+            if row["phase"] == "best" and (row["setting"], row["arm"]) == place:
+                assert load_config(None, row["command"].split(" --out")[0].split()[2:])[0].learning_rate == rate

@@ -20,8 +20,9 @@ from drpo.errors import CheckpointError, ConfigError
 from drpo.lab.directory import State, StudyDirectory
 from drpo.lab.plan import Run, make_plan
 from drpo.lab.run import Results, run_study
-from drpo.lab.runner import Progress, Watcher, Workers
+from drpo.lab.runner import Progress, Watcher
 from drpo.lab.study import Study
+from drpo.lab.workers import LocalWorkers
 from drpo.run_directory import RunDirectory
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -53,7 +54,7 @@ class Recorder(Watcher):
 
 def workers(
     folder: Path, study: Study, told: Callable[[Run], dict[str, Any]] = lambda run: {}, jobs: int = 2, **more: Any
-) -> Workers:
+) -> LocalWorkers:
     """Workers whose program is the stand-in, behaving as ``told`` says of each run."""
     plan = make_plan(study)
     runs = [*plan.tuning, *plan.shared]
@@ -62,7 +63,7 @@ def workers(
     behaviours = {str(run.path): {"config": run.config.resolved(), "accuracies": FLAT, **told(run)} for run in runs}
     file = folder / "behaviours.json"
     file.write_text(json.dumps(behaviours))
-    return Workers(jobs, 1, program=(sys.executable, str(STAND_IN), str(file)), **more)
+    return LocalWorkers(jobs, 1, program=(sys.executable, str(STAND_IN), str(file)), **more)
 
 
 def files_of(path: Path) -> dict[str, tuple[int, int]]:
@@ -92,8 +93,8 @@ def test_threads_and_devices_are_shared_out(tmp_path: Path, monkeypatch: pytest.
     assert {manifest["cuda"] for manifest in manifests} == {"3", "5"}
     assert {manifest["threads"] for manifest in manifests} == {"1"}
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    assert (Workers.here(3).jobs, Workers.here(3).threads) == (3, 2)
-    assert (Workers.here(20).jobs, Workers.here(20).threads) == (20, 1)
+    assert (LocalWorkers.here(3).jobs, LocalWorkers.here(3).threads) == (3, 2)
+    assert (LocalWorkers.here(20).jobs, LocalWorkers.here(20).threads) == (20, 1)
 
 
 def test_a_crash_is_a_row_with_its_reason_and_is_not_tried_again_unasked(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_a_crash_is_a_row_with_its_reason_and_is_not_tried_again_unasked(tmp_pat
 
 def test_a_run_that_cannot_even_start_is_a_row(tmp_path: Path) -> None:
     study = studies.study(settings=SETTINGS)
-    results, _ = run_study(study, tmp_path / "D", Workers(2, 1, program=(sys.executable, "-m", "no_such_module")),
+    results, _ = run_study(study, tmp_path / "D", LocalWorkers(2, 1, program=(sys.executable, "-m", "no_such_module")),
                            Recorder())  # fmt: skip
     assert results.count("failed") == 6 and all("No module named no_such_module" in r["reason"] for r in results.rows)
     assert results.verdicts[0].answer == "not judged"
@@ -150,10 +151,11 @@ def start(folder: Path, study: Study, told: Workers) -> subprocess.Popen[bytes]:
 import json
 from pathlib import Path
 from drpo.lab.run import run_study
-from drpo.lab.runner import Watcher, Workers
+from drpo.lab.runner import Watcher
 from drpo.lab.study import check_study
+from drpo.lab.workers import LocalWorkers
 study = check_study(json.loads(Path({str(folder / "study.json")!r}).read_text()), "test")
-_, stopped = run_study(study, Path({str(folder / "D")!r}), Workers(2, 1, program={tuple(told.program)!r}), Watcher())
+_, stopped = run_study(study, Path({str(folder / "D")!r}), LocalWorkers(2, 1, program={tuple(told.program)!r}), Watcher())
 raise SystemExit(7 if stopped else 0)
 """
     return subprocess.Popen([sys.executable, "-c", code], process_group=0)

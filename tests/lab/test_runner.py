@@ -144,7 +144,7 @@ def test_a_killed_run_says_by_what(tmp_path: Path) -> None:
     assert rows_by(results)["dppo", 0]["status"] == "finished"
 
 
-def start(folder: Path, study: Study, told: Workers) -> subprocess.Popen[bytes]:
+def start(folder: Path, study: Study, told: LocalWorkers) -> subprocess.Popen[bytes]:
     """A runner in a process of its own."""
     (folder / "study.json").write_text(json.dumps(study.model_dump(exclude_none=True)))
     code = f"""
@@ -155,7 +155,8 @@ from drpo.lab.runner import Watcher
 from drpo.lab.study import check_study
 from drpo.lab.workers import LocalWorkers
 study = check_study(json.loads(Path({str(folder / "study.json")!r}).read_text()), "test")
-_, stopped = run_study(study, Path({str(folder / "D")!r}), LocalWorkers(2, 1, program={tuple(told.program)!r}), Watcher())
+workers = LocalWorkers(2, 1, program={tuple(told.program)!r})
+_, stopped = run_study(study, Path({str(folder / "D")!r}), workers, Watcher())
 raise SystemExit(7 if stopped else 0)
 """
     return subprocess.Popen([sys.executable, "-c", code], process_group=0)
@@ -260,6 +261,26 @@ def test_two_runners_do_not_share_a_directory(tmp_path: Path) -> None:
 
     run_study(study, path, told, Second())
     assert len(errors) == 2
+
+
+def test_a_run_elsewhere_shares_the_hold_or_is_refused(tmp_path: Path) -> None:
+    directory, notes = StudyDirectory(tmp_path), []
+    with pytest.raises(CheckpointError, match=r"is not there or cannot be written to \(No such file or directory\)"):
+        directory.share_hold("a runner")
+    with directory.locked(notes.append) as first:
+        shared = directory.share_hold(first.runner)
+        with pytest.raises(CheckpointError, match="is held by another runner"):
+            directory.share_hold("a runner")
+    with pytest.raises(CheckpointError, match=r"is held by another runner|is not held by its runner"):
+        directory.share_hold("a runner")
+    threading.Timer(0.3, os.close, (shared,)).start()
+    with directory.locked(notes.append) as second:
+        assert notes == ["waiting for runs that an earlier runner left behind"]
+        with pytest.raises(CheckpointError, match="is held by another runner"):  # what the first had still to start
+            directory.share_hold(first.runner)
+        os.close(directory.share_hold(second.runner))
+    with pytest.raises(CheckpointError, match="is not held by its runner"):
+        directory.share_hold(second.runner)
 
 
 def test_a_study_is_not_changed_once_it_runs(tmp_path: Path) -> None:

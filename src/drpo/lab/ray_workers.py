@@ -6,6 +6,7 @@ Only the exit code comes back; everything else is in the study's directory, whic
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -66,7 +67,7 @@ class RayWorkers:
         own: dict[str, Any] = {} if address else {"num_cpus": cores(), "object_store_memory": OBJECT_STORE,
                                                   "include_dashboard": False}  # fmt: skip
         try:
-            ray.init(address=address or "local", log_to_driver=False, logging_level="warning", **own)
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"no Ray cluster at RAY_ADDRESS={address}: {error}. Correct it, or unset it for a local "
                               "one.") from error

@@ -20,8 +20,9 @@ from drpo.errors import CheckpointError, ConfigError
 from drpo.lab.directory import State, StudyDirectory
 from drpo.lab.plan import Run, make_plan
 from drpo.lab.run import Results, run_study
-from drpo.lab.runner import Progress, Watcher, Workers
+from drpo.lab.runner import Progress, Watcher
 from drpo.lab.study import Study
+from drpo.lab.workers import LocalWorkers
 from drpo.run_directory import RunDirectory
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -53,7 +54,7 @@ class Recorder(Watcher):
 
 def workers(
     folder: Path, study: Study, told: Callable[[Run], dict[str, Any]] = lambda run: {}, jobs: int = 2, **more: Any
-) -> Workers:
+) -> LocalWorkers:
     """Workers whose program is the stand-in, behaving as ``told`` says of each run."""
     plan = make_plan(study)
     runs = [*plan.tuning, *plan.shared]
@@ -62,7 +63,7 @@ def workers(
     behaviours = {str(run.path): {"config": run.config.resolved(), "accuracies": FLAT, **told(run)} for run in runs}
     file = folder / "behaviours.json"
     file.write_text(json.dumps(behaviours))
-    return Workers(jobs, 1, program=(sys.executable, str(STAND_IN), str(file)), **more)
+    return LocalWorkers(jobs, 1, program=(sys.executable, str(STAND_IN), str(file)), **more)
 
 
 def files_of(path: Path) -> dict[str, tuple[int, int]]:
@@ -92,8 +93,8 @@ def test_threads_and_devices_are_shared_out(tmp_path: Path, monkeypatch: pytest.
     assert {manifest["cuda"] for manifest in manifests} == {"3", "5"}
     assert {manifest["threads"] for manifest in manifests} == {"1"}
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    assert (Workers.here(3).jobs, Workers.here(3).threads) == (3, 2)
-    assert (Workers.here(20).jobs, Workers.here(20).threads) == (20, 1)
+    assert (LocalWorkers.here(3).jobs, LocalWorkers.here(3).threads) == (3, 2)
+    assert (LocalWorkers.here(20).jobs, LocalWorkers.here(20).threads) == (20, 1)
 
 
 def test_a_crash_is_a_row_with_its_reason_and_is_not_tried_again_unasked(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_a_crash_is_a_row_with_its_reason_and_is_not_tried_again_unasked(tmp_pat
 
 def test_a_run_that_cannot_even_start_is_a_row(tmp_path: Path) -> None:
     study = studies.study(settings=SETTINGS)
-    results, _ = run_study(study, tmp_path / "D", Workers(2, 1, program=(sys.executable, "-m", "no_such_module")),
+    results, _ = run_study(study, tmp_path / "D", LocalWorkers(2, 1, program=(sys.executable, "-m", "no_such_module")),
                            Recorder())  # fmt: skip
     assert results.count("failed") == 6 and all("No module named no_such_module" in r["reason"] for r in results.rows)
     assert results.verdicts[0].answer == "not judged"
@@ -143,17 +144,19 @@ def test_a_killed_run_says_by_what(tmp_path: Path) -> None:
     assert rows_by(results)["dppo", 0]["status"] == "finished"
 
 
-def start(folder: Path, study: Study, told: Workers) -> subprocess.Popen[bytes]:
+def start(folder: Path, study: Study, told: LocalWorkers) -> subprocess.Popen[bytes]:
     """A runner in a process of its own."""
     (folder / "study.json").write_text(json.dumps(study.model_dump(exclude_none=True)))
     code = f"""
 import json
 from pathlib import Path
 from drpo.lab.run import run_study
-from drpo.lab.runner import Watcher, Workers
+from drpo.lab.runner import Watcher
 from drpo.lab.study import check_study
+from drpo.lab.workers import LocalWorkers
 study = check_study(json.loads(Path({str(folder / "study.json")!r}).read_text()), "test")
-_, stopped = run_study(study, Path({str(folder / "D")!r}), Workers(2, 1, program={tuple(told.program)!r}), Watcher())
+workers = LocalWorkers(2, 1, program={tuple(told.program)!r})
+_, stopped = run_study(study, Path({str(folder / "D")!r}), workers, Watcher())
 raise SystemExit(7 if stopped else 0)
 """
     return subprocess.Popen([sys.executable, "-c", code], process_group=0)
@@ -258,6 +261,26 @@ def test_two_runners_do_not_share_a_directory(tmp_path: Path) -> None:
 
     run_study(study, path, told, Second())
     assert len(errors) == 2
+
+
+def test_a_run_elsewhere_shares_the_hold_or_is_refused(tmp_path: Path) -> None:
+    directory, notes = StudyDirectory(tmp_path), []
+    with pytest.raises(CheckpointError, match=r"is not there or cannot be written to \(No such file or directory\)"):
+        directory.share_hold("a runner")
+    with directory.locked(notes.append) as first:
+        shared = directory.share_hold(first.runner)
+        with pytest.raises(CheckpointError, match="is held by another runner"):
+            directory.share_hold("a runner")
+    with pytest.raises(CheckpointError, match=r"is held by another runner|is not held by its runner"):
+        directory.share_hold("a runner")
+    threading.Timer(0.3, os.close, (shared,)).start()
+    with directory.locked(notes.append) as second:
+        assert notes == ["waiting for runs that an earlier runner left behind"]
+        with pytest.raises(CheckpointError, match="is held by another runner"):  # what the first had still to start
+            directory.share_hold(first.runner)
+        os.close(directory.share_hold(second.runner))
+    with pytest.raises(CheckpointError, match="is not held by its runner"):
+        directory.share_hold(second.runner)
 
 
 def test_a_study_is_not_changed_once_it_runs(tmp_path: Path) -> None:

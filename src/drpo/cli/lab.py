@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -17,8 +18,8 @@ from drpo.lab.estimate import Cost, measure_settings, seconds
 from drpo.lab.plan import Plan, make_plan, tries
 from drpo.lab.results import summary_rows
 from drpo.lab.run import Results, plain_verdicts, run_study, write_results
-from drpo.lab.runner import Workers
 from drpo.lab.study import Keys, Study, load_study
+from drpo.lab.workers import LocalWorkers, Workers
 from drpo.report.study_page import build_study_page
 from drpo.train.config import TrainConfig
 
@@ -27,7 +28,7 @@ def run_plan(source: str, scale: str | None, jobs: int | None, measure: bool) ->
     """Print the study, and the time that it would take."""
     console = Console(width=None if sys.stdout.isatty() else 160)
     name, study = load_study(source, scale)
-    plan, workers = make_plan(study), Workers.here(jobs)
+    plan, workers = make_plan(study), LocalWorkers.here(jobs)
     _print(console, f"{name}: {study.title}. {study.question}\n")
     console.print(_arms(study), highlight=False)
     _print(console, _counts(plan))
@@ -59,7 +60,7 @@ def _counts(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _estimate(console: Console, plan: Plan, workers: Workers) -> None:
+def _estimate(console: Console, plan: Plan, workers: LocalWorkers) -> None:
     def say(setting: str, cost: Cost) -> None:
         _print(console, f"          {setting}: {cost.start:.1f} s to start, {cost.step:.2f} s a step, "
                         f"{cost.evaluation:.1f} s an evaluation")  # fmt: skip
@@ -72,24 +73,33 @@ def _estimate(console: Console, plan: Plan, workers: Workers) -> None:
 
 
 def run_run(
-    source: str, out: Path | None, scale: str | None, jobs: int | None, retry_failed: bool, keep_checkpoints: bool,
-    reuse: Sequence[Path], settings: Sequence[str],
+    source: str, out: Path | None, scale: str | None, jobs: int | None, where: str, retry_failed: bool,
+    keep_checkpoints: bool, reuse: Sequence[Path], settings: Sequence[str],
 ) -> None:  # fmt: skip
     """Run the study, show it, and say what came out."""
     console = Console()
     name, study = load_study(source, scale)
     path = out or default_directory(name)
-    with watch(console) as watcher:
-        results, stopped = run_study(study, path, Workers.here(jobs), watcher, retry_failed, keep_checkpoints,
-                                     reuse, settings)  # fmt: skip
+    with _workers(where, jobs) as workers, watch(console) as watcher:
+        results, stopped = run_study(study, path, workers, watcher, retry_failed, keep_checkpoints, reuse, settings)
     _say(console, results, path)
     if stopped:
         _print(console, "stopped; start the same command again to go on")
         raise KeyboardInterrupt
     if results.count("failed"):
         _print(console, "some runs failed; --retry-failed tries them again")
+    if results.count("interrupted", "missing"):
+        _print(console, "some runs were lost; start the same command again to go on with them")
     if results.count("failed", "interrupted", "missing"):
         sys.exit(2)
+
+
+def _workers(where: str, jobs: int | None) -> AbstractContextManager[Workers]:
+    if where == "ray":
+        from drpo.lab.ray_workers import RayWorkers
+
+        return RayWorkers.connected(jobs)
+    return nullcontext(LocalWorkers.here(jobs))
 
 
 def run_report(source: str, out: Path | None, scale: str | None) -> None:

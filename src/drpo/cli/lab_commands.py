@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,13 @@ Out = Annotated[Path | None, typer.Option(help="Directory of the study. Default:
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Runs at once; they share the cores. Default: one a GPU, or else one a core.")
 ]
+
+
+class Where(StrEnum):
+    """Where runs are executed."""
+
+    local = "local"
+    ray = "ray"
 
 
 @lab.command()
@@ -49,6 +57,9 @@ def run(
     out: Out = None,
     scale: ScaleName = None,
     jobs: Jobs = None,
+    on: Annotated[
+        Where, typer.Option(help="Processes of this machine, or a Ray cluster: at RAY_ADDRESS, or else a local one.")
+    ] = Where.local,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try crashed runs again; they stay as they are otherwise.")
     ] = False,
@@ -77,10 +88,12 @@ def run(
       drpo lab run mask --reuse runs/lab/delta
 
       drpo lab run settle --setting dense
+
+      RAY_ADDRESS=auto drpo lab run settle --on ray --out /shared/settle
     """
     from drpo.cli.lab import run_run
 
-    run_run(study, out, scale, jobs, retry_failed, keep_checkpoints, reuse or [], setting or [])
+    run_run(study, out, scale, jobs, on.value, retry_failed, keep_checkpoints, reuse or [], setting or [])
 
 
 @lab.command()

@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import signal
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,16 +28,28 @@ from drpo.lab.plan import Run
 from drpo.lab.study import Study
 from drpo.run_directory import RunDirectory, read_jsonl
 
+#: Locked by the runner, and by the runner and every run of its.
+RUNNER_LOCK, RUNS_LOCK = ".runner.lock", ".runs.lock"
 #: Of a crashed run's output, what its reason quotes.
 TAIL_LINES, TAIL_CHARACTERS = 6, 600
 
 
 @dataclass(frozen=True)
 class State:
-    """How a run stands: ``finished``; ``failed``, for a reason; ``interrupted``, to be continued; or ``missing``."""
+    """How a run stands: ``finished``; ``failed``, for a reason; ``interrupted``, to be continued; or ``missing``. The
+    last two have a reason if its machine was lost."""
 
     status: Literal["finished", "failed", "interrupted", "missing"]
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A runner's hold of a study's directory: ``descriptor`` is for its runs to inherit, so that the directory is held
+    for as long as one of them lives; ``runner`` names this runner and no other, for runs that it starts elsewhere."""
+
+    descriptor: int
+    runner: str
 
 
 class StudyDirectory:
@@ -73,7 +86,9 @@ class StudyDirectory:
         """Every entry, in order."""
         return list(read_jsonl(self.journal_file, ignore_cut_line=True)) if self.journal_file.is_file() else []
 
-    def write_entry(self, event: Literal["started", "ended", "stopped", "reused"], run: Run, **details: Any) -> None:
+    def write_entry(
+        self, event: Literal["started", "ended", "stopped", "lost", "reused"], run: Run, **details: Any
+    ) -> None:
         """Add a line to the journal."""
         with self.journal_file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"event": event, "run": str(run.path), **details}, ensure_ascii=False) + "\n")
@@ -92,7 +107,8 @@ class StudyDirectory:
             return State("failed", entry["reason"])
         if manifest.get("status") == "failed":  # it outlived the runner that started it
             return State("failed", manifest.get("failure", "no reason was recorded"))
-        return State("interrupted" if directory.exists() else "missing")
+        lost = entry["reason"] if entry.get("event") == "lost" else ""
+        return State("interrupted" if directory.exists() else "missing", lost)
 
     def check_kept(self, runs: list[Run]) -> None:
         """A run that is there was made by the configuration that is planned.
@@ -118,26 +134,60 @@ class StudyDirectory:
         return f"{how}: {' / '.join(line.strip() for line in lines[-TAIL_LINES:])[-TAIL_CHARACTERS:]}"
 
     @contextmanager
-    def locked(self, on_wait: Callable[[str], None]) -> Iterator[int]:
+    def locked(self, on_wait: Callable[[str], None]) -> Iterator[Hold]:
         """Hold the directory, once runs that outlived a killed runner have ended.
-
-        The file descriptor that is given is for the runs to inherit: it is held for as long as one of them lives.
 
         Raises:
             CheckpointError: another runner is at work here.
         """
-        with _lock(self.path / ".runner.lock") as runner, _lock(self.path / ".runs.lock") as runs:
-            if not _try(runner):
+        with _lock(self.path / RUNNER_LOCK) as runner, _lock(self.path / RUNS_LOCK) as runs:
+            if not _try(runner, fcntl.LOCK_EX):
                 raise CheckpointError(f"another runner is at work in {self.path}. Wait for it, or stop it with Ctrl-C.")
-            if not _try(runs):
+            # Before the wait: a run that an earlier runner is still starting elsewhere finds that its time is over, or
+            # is waited for.
+            name = uuid.uuid4().hex
+            os.ftruncate(runner, 0)
+            os.write(runner, name.encode())
+            os.fsync(runner)
+            if not _try(runs, fcntl.LOCK_EX):
                 on_wait(f"waiting for runs that an earlier runner left behind{self._at_work()}")
                 fcntl.flock(runs, fcntl.LOCK_EX)
-            yield runs
+            fcntl.flock(runs, fcntl.LOCK_SH)  # shared with runs that cannot inherit it
+            yield Hold(runs, name)
+
+    def share_hold(self, runner: str) -> int:
+        """For a run that cannot inherit its runner's hold, being on another machine: a descriptor that holds the
+        directory just as well.
+
+        Raises:
+            CheckpointError: this is not the directory that the runner of that name holds, as it is seen from here.
+        """
+        try:
+            descriptor = os.open(self.path / RUNS_LOCK, os.O_RDWR)
+        except OSError as error:
+            raise CheckpointError(f"{self.path} is not there or cannot be written to ({error.strerror}). It must be on "
+                                  "a file system that all nodes share; choose such an --out.") from error
+        try:
+            if _try(descriptor, fcntl.LOCK_EX):
+                raise CheckpointError(f"{self.path} is not held by its runner. It must be on a file system that all "
+                                      "nodes share, with locks (flock) that reach from one to the other; choose such "
+                                      "an --out.")
+            if not _try(descriptor, fcntl.LOCK_SH) or (self.path / RUNNER_LOCK).read_text() != runner:
+                raise CheckpointError(f"{self.path} is held by another runner. It must be on a file system that all "
+                                      "nodes share; choose such an --out.")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def _at_work(self) -> str:
         last = {entry["run"]: entry for entry in self.journal()}
-        running = [f"{run} (process {entry['pid']})" for run, entry in last.items() if entry["event"] == "started"]
+        running = [f"{run} ({_place(entry)})" for run, entry in last.items() if entry["event"] == "started"]
         return f": {', '.join(running)}" if running else ""
+
+
+def _place(entry: dict[str, Any]) -> str:
+    return f"process {entry['pid']}" if "pid" in entry else f"Ray job {entry['ray_job']}"
 
 
 def replace_text(file: Path, text: str) -> None:
@@ -156,9 +206,9 @@ def _lock(file: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _try(descriptor: int) -> bool:
+def _try(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

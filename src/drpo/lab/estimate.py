@@ -11,7 +11,7 @@ from pathlib import Path
 
 from drpo.errors import TrainingError
 from drpo.lab.plan import Run
-from drpo.lab.runner import Workers
+from drpo.lab.workers import LocalWorkers
 from drpo.run_directory import RunDirectory
 from drpo.train.config import as_overrides
 
@@ -32,7 +32,7 @@ class Cost:
         return self.start + self.step * run.config.steps + self.evaluation * len(run.evaluations)
 
 
-def measure(run: Run, workers: Workers) -> Cost:
+def measure(run: Run, workers: LocalWorkers) -> Cost:
     """Train two steps of ``run`` as it would be trained, alone on the machine.
 
     Raises:
@@ -57,7 +57,7 @@ def measure(run: Run, workers: Workers) -> Cost:
 
 
 def measure_settings(
-    runs: Sequence[Run], workers: Workers, on_measured: Callable[[str, Cost], None]
+    runs: Sequence[Run], workers: LocalWorkers, on_measured: Callable[[str, Cost], None]
 ) -> dict[str, Cost]:
     """The cost of one run of each setting."""
     costs: dict[str, Cost] = {}

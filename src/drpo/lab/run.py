@@ -13,11 +13,12 @@ from drpo.lab.directory import State, StudyDirectory, replace_text
 from drpo.lab.plan import Plan, Run, make_plan
 from drpo.lab.results import Row, read_rows, write_csv
 from drpo.lab.reuse import reuse_runs
-from drpo.lab.runner import Runner, Watcher, Workers
+from drpo.lab.runner import Runner, Watcher
 from drpo.lab.study import Study
 from drpo.lab.tables import markdown
 from drpo.lab.tuning import choose, read_choices, write_choices
 from drpo.lab.verdict import Verdict, judge
+from drpo.lab.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def run_study(
     """
     plan, directory = make_plan(study).only(settings), StudyDirectory(path)
     directory.create(study)
-    with directory.locked(watcher.on_note) as lock:
-        runner = Runner(directory, workers, watcher, lock, keep_checkpoints)
+    with directory.locked(watcher.on_note) as hold:
+        runner = Runner(directory, workers, watcher, hold, keep_checkpoints)
         with runner.stop_on_signals():
             _run_phases(plan, runner, retry_failed, reuse)
     return write_results(study, path), runner.stopping

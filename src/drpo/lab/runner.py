@@ -1,58 +1,29 @@
-"""Runs of a study as `drpo train` processes, several at a time.
+"""Brings the runs of a study to an end, several at a time; workers say where they are executed.
 
 Nothing is lost with the runner: every run is a process of its own that checkpoints, and what happened is read from the
-run directories and the journal. A run that crashes is recorded with its reason and not tried again unasked.
+run directories and the journal. A run that crashes is recorded with its reason and not tried again unasked; one that is
+lost with its machine stays as it is until the next runner, as it may live on where it cannot be seen.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from drpo.lab.directory import State, StudyDirectory
+from drpo.errors import ConfigError
+from drpo.lab.directory import Hold, State, StudyDirectory
 from drpo.lab.plan import Run
+from drpo.lab.workers import POLL, Ended, Execution, Workers
 from drpo.run_directory import RunDirectory
 
-#: Seconds between looks at the processes, and between looks at how far they are.
-POLL, SHOW = 0.1, 1.0
-
-
-@dataclass(frozen=True)
-class Workers:
-    """What runs at once: ``jobs`` processes of ``threads`` threads, on ``devices`` (CUDA's names) in turn."""
-
-    jobs: int
-    threads: int
-    devices: Sequence[str] = ()
-    program: Sequence[str] = (sys.executable, "-m", "drpo")
-
-    @classmethod
-    def here(cls, jobs: int | None = None) -> Workers:
-        """As many as this machine has GPUs, or else cores; its cores are shared out among them."""
-        import torch
-
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
-        devices = names if torch.cuda.is_available() else []
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        jobs = jobs or len(devices) or cores
-        return cls(jobs, max(1, cores // jobs), devices)
-
-    def environment(self, slot: int) -> dict[str, str]:
-        """The environment of the process in that slot."""
-        changes = {"OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
-        if self.devices:
-            changes["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
-        return os.environ | changes
+#: Seconds between looks at how far the runs are.
+SHOW = 1.0
 
 
 @dataclass(frozen=True)
@@ -74,10 +45,10 @@ class Watcher:
         """Something the user should know."""
 
     def on_start(self, run: Run, resumed: bool) -> None:
-        """A process was started."""
+        """A run was started."""
 
     def on_end(self, run: Run, state: State) -> None:
-        """A process ended, and the run stands so."""
+        """A run ended, and stands so."""
 
     def on_progress(self, progress: Progress) -> None:
         """Now and then."""
@@ -85,7 +56,7 @@ class Watcher:
 
 @dataclass
 class _Active:
-    process: subprocess.Popen[bytes]
+    execution: Execution
     slot: int
     asked_to_stop: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -94,20 +65,25 @@ class _Active:
 class Runner:
     """Runs what is not finished; ``stopping`` says that it was asked to stop."""
 
-    def __init__(self, directory: StudyDirectory, workers: Workers, watcher: Watcher, lock: int,
+    def __init__(self, directory: StudyDirectory, workers: Workers, watcher: Watcher, hold: Hold,
                  keep_checkpoints: bool = False):  # fmt: skip
-        self.directory, self.workers, self.watcher, self.lock = directory, workers, watcher, lock
+        self.directory, self.workers, self.watcher, self.hold = directory, workers, watcher, hold
         self.keep_checkpoints = keep_checkpoints
         self.active: dict[Run, _Active] = {}
         self.signals = 0
+        self.refusal = ""
 
     @property
     def stopping(self) -> bool:
-        """Whether a signal asked to stop."""
-        return self.signals > 0
+        """Whether a signal asked to stop, or a place where runs cannot be."""
+        return self.signals > 0 or bool(self.refusal)
 
     def run(self, runs: Sequence[Run], retry_failed: bool = False) -> dict[Run, State]:
-        """Bring every one of ``runs`` to an end, and return how they stand; fewer of them once asked to stop."""
+        """Bring every one of ``runs`` to an end, and return how they stand; fewer of them once asked to stop.
+
+        Raises:
+            ConfigError: a kept run is not of this study, or a place where a run was to start is not fit for it.
+        """
         states = self.directory.states(list(runs))
         self.directory.check_kept(list(runs))
         for run, state in states.items():
@@ -119,37 +95,34 @@ class Runner:
             while queue and not self.stopping and len(self.active) < self.workers.jobs:
                 self._start(queue.popleft())
             self._stop_if_asked()
-            for run in [run for run, active in self.active.items() if active.process.poll() is not None]:
-                states[run] = self._end(run)
+            for run, active in list(self.active.items()):
+                if (ended := active.execution.ended()) is not None:
+                    states[run] = self._end(run, ended)
             if time.monotonic() - shown > SHOW:
                 shown = time.monotonic()
                 self.watcher.on_progress(self._progress(states, clock))
             time.sleep(POLL)
         self.watcher.on_progress(self._progress(states, clock))
+        if self.refusal:
+            raise ConfigError(self.refusal)
         return states
 
     def _start(self, run: Run) -> None:
         resume = RunDirectory(self.directory.path / run.path).exists()
         command = run.arguments(self.directory.path, resume)
         slot = min(set(range(self.workers.jobs)) - {active.slot for active in self.active.values()})
-        log = self.directory.log_file(run)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            # A group of its own: Ctrl-C at a terminal reaches the runner alone, which then stops the runs.
-            process = subprocess.Popen(
-                [*self.workers.program, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                env=self.workers.environment(slot), pass_fds=(self.lock,), process_group=0,
-            )  # fmt: skip
-        self.active[run] = _Active(process, slot)
-        self.directory.write_entry("started", run, pid=process.pid, command=["drpo", *command],
+        execution = self.workers.start(command, self.directory.log_file(run), self.directory, self.hold, slot)
+        self.active[run] = _Active(execution, slot)
+        self.directory.write_entry("started", run, **execution.place, command=["drpo", *command],
                                    threads=self.workers.threads, at=time.time())  # fmt: skip
         self.watcher.on_start(run, resume)
 
-    def _end(self, run: Run) -> State:
+    def _end(self, run: Run, ended: Ended) -> State:
         active = self.active.pop(run)
-        code = active.process.wait()
-        reason = self.directory.reason(run, code) if code else None
-        self.directory.write_entry("stopped" if self.stopping else "ended", run, exit=code, reason=reason,
+        event = "stopped" if self.stopping else "lost" if ended.code is None else "ended"
+        reason = self.directory.reason(run, ended.code) if ended.code else ended.lost
+        self.refusal = self.refusal or (ended.lost if ended.refused else "")
+        self.directory.write_entry(event, run, exit=ended.code, reason=reason or None,
                                    seconds=time.monotonic() - active.started)  # fmt: skip
         state = self.directory.states([run])[run]
         self._tidy(run, state)
@@ -159,11 +132,10 @@ class Runner:
     def _stop_if_asked(self) -> None:
         for active in self.active.values():
             if self.signals > 1:
-                with suppress(ProcessLookupError):
-                    os.killpg(active.process.pid, signal.SIGKILL)
+                active.execution.kill()
             elif self.stopping and not active.asked_to_stop:
                 active.asked_to_stop = True
-                active.process.terminate()
+                active.execution.stop()
 
     def _tidy(self, run: Run, state: State) -> None:
         """A study has hundreds of runs, and its results need no weights."""

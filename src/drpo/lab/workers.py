@@ -1,0 +1,140 @@
+"""Where a study's runs are executed: here, as processes. On a Ray cluster: :mod:`drpo.lab.ray_workers`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from drpo.lab.directory import Hold, StudyDirectory
+
+#: Seconds between looks at the processes.
+POLL = 0.1
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the process of a run ended: with an exit code (minus the signal that killed it), or unseen and ``lost``, for
+    a reason. ``refused``: it was not started, as no run can be where this one was to be."""
+
+    code: int | None
+    lost: str = ""
+    refused: bool = False
+
+
+class Execution(Protocol):
+    """A run that was started."""
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where, for the journal."""
+        ...
+
+    def ended(self) -> Ended | None:
+        """How it ended; None while it is at work. Does not wait."""
+        ...
+
+    def stop(self) -> None:
+        """Let it finish its step and checkpoint."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once; may be repeated."""
+        ...
+
+
+class Workers(Protocol):
+    """What runs at once: ``jobs`` runs of ``threads`` threads."""
+
+    @property
+    def jobs(self) -> int: ...
+
+    @property
+    def threads(self) -> int: ...
+
+    def start(
+        self, arguments: Sequence[str], log: Path, directory: StudyDirectory, hold: Hold, slot: int
+    ) -> Execution:
+        """Start `drpo` with these arguments, its output appended to ``log``.
+
+        It holds the study's ``directory`` for as long as it lives; ``slot`` is one of ``jobs`` that is free.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalWorkers:
+    """``jobs`` processes of ``threads`` threads on this machine, on ``devices`` (CUDA's names) in turn."""
+
+    jobs: int
+    threads: int
+    devices: Sequence[str] = ()
+    program: Sequence[str] = (sys.executable, "-m", "drpo")
+
+    @classmethod
+    def here(cls, jobs: int | None = None) -> LocalWorkers:
+        """As many as this machine has GPUs, or else cores; its cores are shared out among them."""
+        import torch
+
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+        devices = names if torch.cuda.is_available() else []
+        jobs = jobs or len(devices) or cores()
+        return cls(jobs, max(1, cores() // jobs), devices)
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """The environment of the process in that slot."""
+        device = {"CUDA_VISIBLE_DEVICES": self.devices[slot % len(self.devices)]} if self.devices else {}
+        return environment(self.threads) | device
+
+    def start(
+        self, arguments: Sequence[str], log: Path, directory: StudyDirectory, hold: Hold, slot: int
+    ) -> LocalProcess:
+        """See :class:`Workers`."""
+        return LocalProcess([*self.program, *arguments], log, self.environment(slot), hold.descriptor)
+
+
+class LocalProcess:
+    """A run as a process of this machine, which inherits the descriptor ``held``."""
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], held: int):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            # A group of its own: Ctrl-C at a terminal reaches the runner alone, which then stops the runs.
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                            env=environment, pass_fds=(held,), process_group=0)  # fmt: skip
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """See :class:`Execution`."""
+        return {"pid": self.process.pid}
+
+    def ended(self) -> Ended | None:
+        """See :class:`Execution`."""
+        code = self.process.poll()
+        return None if code is None else Ended(code)
+
+    def stop(self) -> None:
+        """See :class:`Execution`."""
+        self.process.terminate()
+
+    def kill(self) -> None:
+        """See :class:`Execution`."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def cores() -> int:
+    """The cores of this machine that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment of a run's process."""
+    return os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}

@@ -22,6 +22,8 @@ FOLDER, FIGURE = ROOT / "results", ROOT / "docs" / "figures" / "delta.png"
 ORDER = ("settle", "delta", "mask", "advantage-weight", "staleness", "activation", "divergence")
 STUDIES = [name for name in ORDER if (FOLDER / name).is_dir()]
 END = "<!-- end of studies -->"
+#: The setting of the staleness study that README.md tells of.
+STALEST = "updates-16"
 FIGURES = ("rare_share", "beyond_delta")
 PHASES = {"shared": "At the shared learning rate", "best": "Each arm at its best of the tuning"}
 ANSWERS = {"better": "better", "worse": "worse", "not shown": "no difference shown", "not judged": "not judged"}
@@ -133,10 +135,11 @@ def headline_block() -> str:
             shared, best = (cells[phase][setting, arm] for phase in ("shared", "best"))
             lines.append([setting, f"`{arm}`", *(f"{row['final_accuracy']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
                                                  for row in (shared, best)), f"{best['spread']:.3f}"])  # fmt: skip
+    stale = [verdict for verdict in load("staleness")[2] if verdict.setting == STALEST]
     told = "\n".join(f"- {verdict.hypothesis.claim} **{ANSWERS[verdict.answer].capitalize()}.** {verdict.sentence}"
-                     for verdict in verdicts if verdict.setting in where)  # fmt: skip
+                     for verdict in [*(one for one in verdicts if one.setting in where), *stale])  # fmt: skip
     head = ("setting", "objective", "final accuracy, shared rate", "at its best", "std over seeds")
-    return "\n\n".join([table(head, lines), told, about("settle")])
+    return "\n\n".join([table(head, lines), told, about("settle"), about("staleness")])
 
 
 def which_block() -> str:

@@ -87,7 +87,7 @@ def statuses(study: Study, path: Path) -> dict[str, str]:
     return {f"{run.arm}-{run.seed}": state.status for run, state in StudyDirectory(path).states(runs).items()}
 
 
-def ended(pid: int) -> bool:
+def gone(pid: int) -> bool:
     """Whether a process is at work no more; one that nobody has asked for its exit code still has a number."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
@@ -162,7 +162,7 @@ def test_stopped_and_started_again_it_goes_on(tmp_path: Path, cluster: Cluster) 
     os.killpg(second.pid, signal.SIGKILL)
     second.wait()
     for pid in orphans:  # Ray ends the attendants, and the kernel their processes with them
-        wait_until(lambda pid=pid: ended(pid), 60)
+        wait_until(lambda pid=pid: gone(pid), 60)
     before = {name: seen for run in finished(path) for name, seen in files_of(run).items()}
 
     third = runner(tmp_path, cluster, study)
@@ -186,7 +186,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, cluster: Cluster) -> None
     os.kill(stopping.pid, signal.SIGTERM)
     assert stopping.wait(timeout=600) == 7
     for pid in pids:
-        wait_until(lambda pid=pid: ended(pid), 60)
+        wait_until(lambda pid=pid: gone(pid), 60)
 
 
 def test_a_lost_worker_is_a_run_that_did_not_end(tmp_path: Path, cluster: Cluster) -> None:
@@ -199,7 +199,7 @@ def test_a_lost_worker_is_a_run_that_did_not_end(tmp_path: Path, cluster: Cluste
     os.kill(int(stat.rsplit(")", 1)[1].split()[1]), signal.SIGKILL)  # its parent, the attendant
     out, err = losing.communicate(timeout=600)
     assert losing.returncode == 0, out + err
-    wait_until(lambda: ended(process), 60)
+    wait_until(lambda: gone(process), 60)
     row, other = read_rows(StudyDirectory(path), make_plan(study).shared, study)
     assert row["status"] == "interrupted" and row["reason"].startswith("lost with its Ray worker: ")
     assert other["status"] == "finished"

@@ -71,7 +71,7 @@ def test_objective_and_parameters_arrive_in_a_worker(name: str) -> None:
         f"+{SECTION}.parameters={{ratio_low: 0.3, modifiers: [{{name: opsm, kl_max: 0.5}}]}}",
     ], name=name)  # fmt: skip
     OmegaConf.resolve(config)  # the task runner does so before it makes workers
-    sent = cloudpickle.loads(cloudpickle.dumps(config.actor_rollout_ref))
+    sent = cloudpickle.loads(cloudpickle.dumps(config.actor_rollout_ref))  # pyright: ignore[reportPrivateImportUsage]
     section = omega_conf_to_dataclass(sent.actor).policy_loss
     assert isinstance(section, DRPOPolicyLossConfig)
     expected = drpo.make_objective("grpo", ratio_low=0.3, modifiers=[{"name": "opsm", "kl_max": 0.5}])

@@ -57,3 +57,11 @@ def test_without_scipy_nothing_is_run(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: the lab's statistics need scipy") and "drpo[train,lab]" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_without_ray_nothing_is_run(tmp_path: Path) -> None:
+    (tmp_path / "ray.py").write_text("raise ImportError('not here')\n")
+    done = drpo("run", "smoke", "--on", "ray", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --on ray needs Ray") and "pip install 'drpo[ray]'" in done.stderr
+    assert not (tmp_path / "runs").exists()

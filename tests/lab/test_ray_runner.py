@@ -17,7 +17,7 @@ import pytest
 import studies
 from test_runner import SETTINGS, files_of, finished, running, wait_until, workers
 
-from drpo.errors import CheckpointError
+from drpo.errors import CheckpointError, ConfigError
 from drpo.lab.directory import StudyDirectory
 from drpo.lab.plan import Run
 from drpo.lab.results import read_rows
@@ -28,7 +28,7 @@ from drpo.run_directory import RunDirectory
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'drpo[ray]'")
 from ray.cluster_utils import Cluster
 
-from drpo.lab.ray_workers import share
+from drpo.lab.ray_workers import RayWorkers, share
 
 #: What depends on where and how fast a run was.
 ELSEWHERE = {"seconds", "command"}
@@ -104,6 +104,15 @@ def test_threads_fit_on_nodes() -> None:
     assert share([2], 2) == (1, 2) and share([2], 0) == (1, 2) and share([8], 3) == (2, 4)
     assert share([4, 4, 4], 2) == (4, 3)  # not six: no node has as many
     assert share([4, 1], 2) == (2, 2) and share([1], 3) == (1, 1) and share([], 1) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"), [("127.0.0.1:1", "Connection refused"), ("127.0.0.1:x", "invalid literal")]
+)
+def test_a_cluster_that_does_not_answer(address: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError, match=rf"no Ray cluster at RAY_ADDRESS={address}: .*{reason}"):
+        RayWorkers.connected().__enter__()
 
 
 def test_the_same_results_as_on_this_machine(tmp_path: Path) -> None:

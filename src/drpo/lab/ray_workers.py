@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,10 +68,11 @@ class RayWorkers:
         own: dict[str, Any] = {} if address else {"num_cpus": cores(), "object_store_memory": OBJECT_STORE,
                                                   "include_dashboard": False}  # fmt: skip
         try:
+            _try_to_reach(address or "local")
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **own)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"no Ray cluster at RAY_ADDRESS={address}: {error}. Correct it, or unset it for a local "
-                              "one.") from error
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"no Ray cluster at RAY_ADDRESS={address or ''}: {error}. Give HOST:PORT of one, or "
+                              "auto on a node of it, or unset it for a local one.") from error
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             gpus = sum(int(node.get("GPU", 0)) for node in nodes)
@@ -191,6 +193,13 @@ class RayExecution:
     def kill(self) -> None:
         """See :class:`drpo.lab.workers.Execution`; the process ends with its parent."""
         ray.kill(self.actor)
+
+
+def _try_to_reach(address: str) -> None:
+    """Ray itself would go on trying for many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _ready(reference: Any) -> bool:

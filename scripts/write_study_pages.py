@@ -26,7 +26,8 @@ END = "<!-- end of studies -->"
 STALEST = "updates-16"
 FIGURES = ("rare_share", "beyond_delta")
 PHASES = {"shared": "At the shared learning rate", "best": "Each arm at its best of the tuning"}
-ANSWERS = {"better": "better", "worse": "worse", "not shown": "no difference shown", "not judged": "not judged"}
+#: How an answer is said where its own word is too short.
+SAID = {"not shown": "no difference shown"}
 
 
 @cache
@@ -53,14 +54,15 @@ def ran(study: Study, rows: Sequence[Row], phase: str = "shared") -> list[str]:
 def about(name: str) -> str:
     """The command, how many runs, when and on what."""
     study, rows, _ = load(name)
-    made, machine = record(name, "about.json"), record(name, "about.json")["machine"]
+    made = record(name, "about.json")
+    machine = made["machine"]
     # A run at an arm's best that is the shared one is the same directory, and the same command.
     runs = {row["command"]: row["status"] for row in rows if row["setting"] in ran(study, rows)}
-    counts = {status: list(runs.values()).count(status) for status in ("finished", "failed")}
+    failed = list(runs.values()).count("failed")
     dates = " to ".join(dict.fromkeys([made["began"], made["ended"]])) if made["began"] else machine["date"]
     reused = f", those that it shares with {', '.join(made['reused'])} taken over" if made["reused"] else ""
     threads = ", ".join(map(str, made["threads_a_run"])) or "1"
-    return (f"`{made['command']}`: {len(runs)} runs{reused}, {counts['failed']} failed; {dates}, {machine['cpu']}, "
+    return (f"`{made['command']}`: {len(runs)} runs{reused}, {failed} failed; {dates}, {machine['cpu']}, "
             f"{machine['cores']} cores, threads a run: {threads}, torch {machine['packages']['torch']}; "
             f"{made['seconds'] / 60:.0f} minutes of runs, two at a time.")  # fmt: skip
 
@@ -78,14 +80,24 @@ def studies_block() -> str:
         if missing:
             parts.append(f"Not run yet: {', '.join(missing)}.")
         told = [verdict for verdict in verdicts if verdict.setting in where]
-        parts.append("\n".join(f"- {verdict.hypothesis.claim} **{ANSWERS[verdict.answer].capitalize()}.** "
-                               f"{verdict.sentence}" for verdict in told))  # fmt: skip
+        parts.append(listed(told))
         for phase, heading in PHASES.items():
             if settings := ran(study, rows, phase):
                 parts += [f"**{heading}**", arms_table(study, rows, phase, settings)]
         if name == "activation":
             parts += activation_parts()
     return "\n\n".join(parts)
+
+
+def listed(verdicts: Sequence[Verdict]) -> str:
+    """A line a verdict: the claim, the answer, the sentence with its interval."""
+    return "\n".join(f"- {verdict.hypothesis.claim} **{said(verdict).capitalize()}.** {verdict.sentence}"
+                     for verdict in verdicts)  # fmt: skip
+
+
+def said(verdict: Verdict) -> str:
+    """The answer in words."""
+    return SAID.get(verdict.answer, verdict.answer)
 
 
 def arms_table(study: Study, rows: Sequence[Row], phase: str, settings: Sequence[str]) -> str:
@@ -136,8 +148,7 @@ def headline_block() -> str:
             lines.append([setting, f"`{arm}`", *(f"{row['final_accuracy']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
                                                  for row in (shared, best)), f"{best['spread']:.3f}"])  # fmt: skip
     stale = [verdict for verdict in load("staleness")[2] if verdict.setting == STALEST]
-    told = "\n".join(f"- {verdict.hypothesis.claim} **{ANSWERS[verdict.answer].capitalize()}.** {verdict.sentence}"
-                     for verdict in [*(one for one in verdicts if one.setting in where), *stale])  # fmt: skip
+    told = listed([*(verdict for verdict in verdicts if verdict.setting in where), *stale])
     head = ("setting", "objective", "final accuracy, shared rate", "at its best", "std over seeds")
     return "\n\n".join([table(head, lines), told, about("settle"), about("staleness")])
 
@@ -149,13 +160,14 @@ def which_block() -> str:
         study, rows, verdicts = load(name)
         where = ran(study, rows)
         for verdict in verdicts:
-            if verdict.setting in where and verdict.found:
-                found = verdict.found
-                lines.append([f"[{name}](studies.md)", verdict.setting, verdict.hypothesis.claim,
-                              ANSWERS[verdict.answer], f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
-                              if verdict.hypothesis.compare == "mean" else
-                              f"× {found.value:.2g} ({found.low:.2g} to {found.high:.2g})",
-                              f"{found.detectable:.3f}" if verdict.hypothesis.compare == "mean" else "–"])  # fmt: skip
+            if verdict.setting in where and (found := verdict.found):
+                if verdict.hypothesis.compare == "mean":
+                    value = f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+                    detectable = f"{found.detectable:.3f}"
+                else:
+                    value, detectable = f"× {found.value:.2g} ({found.low:.2g} to {found.high:.2g})", "–"
+                lines.append([f"[{name}](studies.md)", verdict.setting, verdict.hypothesis.claim, said(verdict), value,
+                              detectable])  # fmt: skip
     return table(("study", "setting", "claim", "answer", "difference (95 %)", "would have shown"), lines)
 
 

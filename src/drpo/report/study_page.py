@@ -62,7 +62,7 @@ def _across(study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[Ro
     for phase, said in PHASES.items():
         mine = [row for row in rows if row["phase"] == phase]
         if mine and (figures := over_settings(study, mine, summaries[phase])):
-            parts.append(f"<h3>{said.capitalize()}</h3><div class='charts'>{''.join(figures)}</div>")
+            parts.append(f"<h3>{said.capitalize()}</h3>{_grid(figures)}")
     return f"<section><h2>Across settings</h2>{''.join(parts)}</section>" if parts else ""
 
 

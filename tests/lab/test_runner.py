@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import studies
 
+from drpo.cli.lab import run_run
 from drpo.errors import CheckpointError, ConfigError
 from drpo.lab.directory import State, StudyDirectory
 from drpo.lab.plan import Run, make_plan
@@ -109,7 +111,7 @@ def test_a_crash_is_a_row_with_its_reason_and_is_not_tried_again_unasked(tmp_pat
     assert row["curves"]["accuracy"] == [(0, 0.5), (1, 0.5), (2, 0.5), (3, 0.0), (4, 0.0)]
     assert results.count("finished") == 5
     sentence = results.verdicts[0].sentence
-    assert "1 runs failed and count with 0 from there on (drpo seed 1)" in sentence
+    assert "1 run failed and counts with 0 from there on (drpo seed 1)" in sentence
     assert "the reason of the crash" in (path / "results.csv").read_text()
 
     again = Recorder()
@@ -398,3 +400,29 @@ def test_one_setting_now_and_the_other_later(tmp_path: Path) -> None:
     assert {row["status"] for row in results.rows} == {"finished"}
     with pytest.raises(ConfigError, match="no setting 'tow'"):
         run_study(study, tmp_path / "D", at_work, Recorder(), settings=["tow"])
+
+
+def test_the_command_counts_and_tells_of_the_settings_that_were_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One setting that ended well is an end without complaint, though runs of the other are missing."""
+    settings = {"one": {}, "two": {"learning_rate": 2e-4}, "three": {"learning_rate": 3e-4}}
+    study, file = studies.study(settings=settings), studies.write(tmp_path / "some.yaml", settings=settings)
+
+    def run(told: Callable[[Run], dict[str, Any]], *settings: str, retry: bool = False) -> str:
+        at_work = workers(tmp_path, study, told)
+        monkeypatch.setattr("drpo.cli.lab._workers", lambda where, jobs: nullcontext(at_work))
+        run_run(str(file), tmp_path / "D", None, None, "local", retry, False, (), settings)
+        return capsys.readouterr().out
+
+    printed = run(lambda run: {}, "two")
+    assert "runs    6 finished\n" in printed and "In two, " in printed and "lost" not in printed
+    assert "In one, " not in printed and "Over all settings" not in printed
+    page = (tmp_path / "D" / "report.html").read_text()
+    assert "<h2>two</h2>" in page and "for their commands: one, three.</p>" in page
+    with pytest.raises(SystemExit) as ended:
+        run(lambda run: {"crash_after": 2} if run.arm == "drpo" else {}, "one")
+    assert ended.value.code == 2 and "3 finished, 3 failed" in capsys.readouterr().out
+    assert "18 finished" in run(lambda run: {}, retry=True)
+    # "one" leaves the learning rate to its default, and is placed by it.
+    assert "Final accuracy against learning rate" in (tmp_path / "D" / "report.html").read_text()

@@ -12,6 +12,7 @@ from drpo.errors import ConfigError
 from drpo.lab.plan import make_plan, tries
 from drpo.lab.study import SHIPPED, check_study, load_study
 from drpo.train.config import load_config
+from drpo.train.config_text import read_yaml
 
 DRPO, DPPO = (studies.VALUES["arms"][name] for name in ("drpo", "dppo"))
 CLAIM = studies.VALUES["hypotheses"][0]
@@ -77,6 +78,15 @@ def test_a_scale_changes_budget_settings_and_seeds() -> None:
         study.at_scale("gup")
 
 
+def test_a_scale_adds_settings(tmp_path: Path) -> None:
+    (tmp_path / "three.yaml").write_text("steps: 7\ntemperature: 0.5\n")
+    scales = {"more": {"budget": {"steps": 8}, "settings": {"three": {"file": "three.yaml", "updates_per_step": 1}}}}
+    name, study = load_study(str(studies.write(tmp_path / "some.yaml", scales=scales)), "more")
+    assert name == "some-more" and list(study.settings) == ["one", "two", "three"]
+    assert study.settings["three"].keys["steps"] == 8 and study.settings["three"].keys["temperature"] == 0.5
+    assert {run.config.updates_per_step for run in make_plan(study).shared if run.setting == "three"} == {1}
+
+
 def test_every_arm_gets_the_same_grid() -> None:
     arms = {
         "drpo": {**DRPO, "tries": {"objective.delta": [0.1, 0.2, 0.3]}},
@@ -127,7 +137,7 @@ def test_the_best_at_the_shared_configuration_is_the_shared_run() -> None:
         ({"hypotheses": [{**CLAIM, "at": "best"}]}, r"at: best needs tuning"),
         ({"hypotheses": [{**CLAIM, "compare": "medians"}]}, r"hypotheses.0.compare: .*'mean' or 'variance'"),
         ({"hypotheses": [{**CLAIM, "setting": "one"}]}, r"unknown key 'hypotheses.0.setting'. Did you mean 'settings'"),
-        ({"scales": {"gpu": {"settings": {"three": {}}}}}, r"scales.gpu: unknown setting 'three'"),
+        ({"scales": {"gpu": {"settings": {"three": {}}}}}, r"scales.gpu: unknown setting 'three'.*needs its file"),
         ({"scales": {"gpu": {"tuning_seeds": [7]}}}, r"tuning_seeds would be ignored"),
         ({"arms": {"drpo": {**DRPO, "steps": 9}, "dppo": DPPO}}, r"an arm may not change steps: arms share"),
         ({"arms": {"drpo": {**DRPO, "learning_rate": 1e-3}, "dppo": DPPO}}, r"an arm may not change learning_rate"),
@@ -182,15 +192,14 @@ def test_what_is_no_study() -> None:
 @pytest.mark.filterwarnings("ignore:.*delta:drpo.errors.DrpoWarning")  # the paper's 12.5 is an arm on purpose
 @pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_shipped_study_plans_at_every_scale(file: Path) -> None:
-    scales = [None, *(["gpu"] if file.stem != "smoke" else [])]
-    for scale in scales:
+    for scale in [None, *check_study(read_yaml(file), file.name).scales]:
         name, study = load_study(str(file), scale)
         plan = make_plan(study)
         evaluated, tuned = {run.seed for run in plan.shared}, {run.seed for run in plan.tuning}
         assert plan.shared and study.hypotheses and not evaluated & tuned
         if file.stem == "smoke":
             continue
-        assert len(evaluated) >= (5 if scale is None else 10)
+        assert len(evaluated) >= (10 if scale == "gpu" else 5)
         first = {arm: [run.config for run in plan.shared if run.arm == arm] for arm in study.arms}
         for configs in first.values():  # arms differ in their objective alone
             others = first[next(iter(study.arms))]

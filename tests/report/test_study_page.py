@@ -185,6 +185,20 @@ def test_a_study_without_a_single_run_has_a_page() -> None:
     assert "Nothing was recorded." in text and "The study claims nothing." in text
 
 
+def test_what_has_not_run_takes_no_room() -> None:
+    """One line and its commands; what is claimed over all settings waits for them."""
+    rows = [row("one", arm, seed) for arm in ARMS for seed in (0, 1)]
+    rows += [row("two", arm, 0, status="missing", final_accuracy=None, curves=curves()) for arm in ARMS]
+    verdicts = [verdict("one", "better", (0.2, 0.1, 0.3)), verdict("two", "not judged", None),
+                verdict("all", "not judged", None)]  # fmt: skip
+    text = page(rows=rows, verdicts=verdicts)
+    assert "Not run yet, and not on this page but for their commands: two.</p>" in text
+    assert "<h2>one</h2>" in text and "<h2>two</h2>" not in text
+    assert "In one, better." in text and "not judged" not in text
+    assert "<details><summary>two, shared: 0 of 5 finished</summary>" in text
+    assert "Not run yet" not in page()
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on the PATH")
 def test_nothing_overflows_in_a_browser_and_nothing_complains(tmp_path: Path) -> None:
     """At the width of a phone and of a desk; the page's own policy forbids requests."""

@@ -82,15 +82,17 @@ def run_run(
     path = out or default_directory(name)
     with _workers(where, jobs) as workers, watch(console) as watcher:
         results, stopped = run_study(study, path, workers, watcher, retry_failed, keep_checkpoints, reuse, settings)
-    _say(console, results, path)
+    write_page(results, path)
+    asked = results.within(settings)
+    _say(console, asked, path)
     if stopped:
         _print(console, "stopped; start the same command again to go on")
         raise KeyboardInterrupt
-    if results.count("failed"):
+    if asked.count("failed"):
         _print(console, "some runs failed; --retry-failed tries them again")
-    if results.count("interrupted", "missing"):
+    if asked.count("interrupted", "missing"):
         _print(console, "some runs were lost; start the same command again to go on with them")
-    if results.count("failed", "interrupted", "missing"):
+    if asked.count("failed", "interrupted", "missing"):
         sys.exit(2)
 
 
@@ -113,7 +115,9 @@ def run_report(source: str, out: Path | None, scale: str | None) -> None:
     if not StudyDirectory(path).study_file.is_file():
         raise CheckpointError(f"{path} holds no study (no study.yaml). Give the directory of `drpo lab run` as --out.")
     StudyDirectory(path).create(study)  # says so if it is another one
-    _say(Console(), write_results(study, path), path)
+    results = write_results(study, path)
+    write_page(results, path)
+    _say(Console(), results, path)
 
 
 def default_directory(name: str) -> Path:
@@ -140,7 +144,6 @@ def _with_defaults(study: Study, keys: Keys) -> Keys:
 
 
 def _say(console: Console, results: Results, path: Path) -> None:
-    write_page(results, path)
     for row in results.rows:
         if row["status"] == "failed":
             _print(console, f"failed  {row['setting']} × {row['arm']} seed {row['seed']}: {row['reason']}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from drpo.errors import CheckpointError
@@ -13,21 +13,29 @@ from drpo.lab.plan import Run
 from drpo.run_directory import RunDirectory
 
 
-def reuse_runs(runs: Sequence[Run], directory: StudyDirectory, sources: Sequence[Path]) -> list[Run]:
-    """Copy finished runs of the same configuration from the run directories below ``sources``, checkpoints left out,
-    into those of ``runs`` that have not started; returns those.
+def finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
+    """The finished runs below ``sources`` by their configuration.
+
+    Raises:
+        CheckpointError: a source holds no runs.
+    """
+    return {key: path for source in sources for key, path in _finished(source)}
+
+
+def reuse_runs(runs: Sequence[Run], directory: StudyDirectory, finished: Mapping[str, Path]) -> list[Run]:
+    """Copy ``finished`` runs of the same configuration, checkpoints left out, into those of ``runs`` that have not
+    started; returns those.
 
     The configuration holds the seed, so that what is copied is what would have come out. Its manifest, copied too, says
     where it ran and by which command.
 
     Raises:
-        CheckpointError: a source holds no runs, or the copy cannot be written.
+        CheckpointError: the copy cannot be written.
     """
-    missing = [run for run in runs if not RunDirectory(directory.path / run.path).exists()]
-    finished = {key: path for source in sources for key, path in _finished(source)} if missing else {}
     found = []
-    for run in missing:
-        if path := finished.get(_key(run.config.resolved())):
+    for run in runs:
+        path = finished.get(_key(run.config.resolved()))
+        if path and not RunDirectory(directory.path / run.path).exists():
             _copy(path, directory.path / run.path)
             directory.write_entry("reused", run, source=str(path))
             found.append(run)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from drpo.lab.directory import State, StudyDirectory, replace_text
 from drpo.lab.plan import Plan, Run, make_plan
 from drpo.lab.results import Row, read_rows, write_csv
-from drpo.lab.reuse import reuse_runs
+from drpo.lab.reuse import finished_runs, reuse_runs
 from drpo.lab.runner import Runner, Watcher
 from drpo.lab.study import Study
 from drpo.lab.tables import markdown
@@ -32,6 +32,13 @@ class Results:
     def count(self, *statuses: str) -> int:
         """How many runs stand so."""
         return sum(row["status"] in statuses for row in self.rows)
+
+    def within(self, settings: Sequence[str]) -> Results:
+        """What belongs to these settings; all of it for none named."""
+        def kept(setting: str) -> bool:
+            return not settings or setting in settings
+        return replace(self, rows=[row for row in self.rows if kept(row["setting"])],
+                       verdicts=[verdict for verdict in self.verdicts if kept(verdict.setting)])  # fmt: skip
 
 
 def run_study(
@@ -53,29 +60,32 @@ def run_study(
         DrpoError: the study or its directory is not as it should be; nothing was started.
     """
     plan, directory = make_plan(study).only(settings), StudyDirectory(path)
+    reusable = finished_runs(reuse)
     directory.create(study)
     with directory.locked(watcher.on_note) as hold:
         runner = Runner(directory, workers, watcher, hold, keep_checkpoints)
         with runner.stop_on_signals():
-            _run_phases(plan, runner, retry_failed, reuse)
+            _run_phases(plan, runner, retry_failed, reusable)
     return write_results(study, path), runner.stopping
 
 
-def _run_phases(plan: Plan, runner: Runner, retry_failed: bool, reuse: Sequence[Path]) -> None:
+def _run_phases(plan: Plan, runner: Runner, retry_failed: bool, reusable: Mapping[str, Path]) -> None:
     directory, best = runner.directory, list[Run]()
     if plan.tuning:
-        states = _run(plan.tuning, runner, retry_failed, reuse)
+        states = _run(plan.tuning, runner, retry_failed, reusable)
         if any(state.status not in ("finished", "failed") for state in states.values()):
             return  # stopped: what is best is not known yet
         choices, records = choose(plan, read_rows(directory, plan.tuning, plan.study))
         write_choices(directory, records)
         best = plan.best(choices)
     if not runner.stopping:
-        _run(list(dict.fromkeys([*plan.shared, *best])), runner, retry_failed, reuse)
+        _run(list(dict.fromkeys([*plan.shared, *best])), runner, retry_failed, reusable)
 
 
-def _run(runs: Sequence[Run], runner: Runner, retry_failed: bool, reuse: Sequence[Path]) -> dict[Run, State]:
-    for run in reuse_runs(runs, runner.directory, reuse):
+def _run(
+    runs: Sequence[Run], runner: Runner, retry_failed: bool, reusable: Mapping[str, Path]
+) -> dict[Run, State]:
+    for run in reuse_runs(runs, runner.directory, reusable):
         runner.watcher.on_note(f"reused  {run.path}")
     return runner.run(runs, retry_failed)
 

@@ -104,7 +104,7 @@ class Hypothesis(Part):
 
 
 class Scale(Part):
-    """The same study at another size: budget and settings' keys to add, other seeds."""
+    """The same study at another size: budget and settings' keys to add, further settings by their file, other seeds."""
 
     budget: Keys = {}
     settings: dict[str, Keys] = {}
@@ -173,8 +173,9 @@ class Study(Part):
             if claim.at == "best" and not self.tuning:
                 found.append(f"{where}at: best needs tuning, with its seeds and learning_rates")
         for label, scale in self.scales.items():
-            found += [f"scales.{label}: unknown setting {name!r}.{suggest(name, self.settings)}"
-                      for name in scale.settings if name not in self.settings]  # fmt: skip
+            found += [f"scales.{label}: unknown setting {name!r}.{suggest(name, self.settings)} A setting that the "
+                      "scale adds needs its file." for name, keys in scale.settings.items()
+                      if name not in self.settings and "file" not in keys]  # fmt: skip
             if scale.tuning_seeds and not self.tuning:
                 found.append(f"scales.{label}: tuning_seeds would be ignored: the study has no tuning")
         return found
@@ -192,7 +193,7 @@ class Study(Part):
         scale, values = self.scales[name], self.model_dump()
         values["budget"] = merge(values["budget"], scale.budget)
         for setting, keys in scale.settings.items():
-            values["settings"][setting] = merge(values["settings"][setting], keys)
+            values["settings"][setting] = merge(values["settings"].get(setting, {}), keys)
         if scale.seeds:
             values["seeds"] = scale.seeds
         if scale.tuning_seeds:
@@ -200,7 +201,8 @@ class Study(Part):
         return check_study({**values, "scales": {}}, f"scale {name}")
 
     def without_files(self, folder: Path) -> Study:
-        """The same study with what its files say written out, so that it needs none of them.
+        """The same study with what its files say written out, so that it needs none of them; its scales, which name
+        more, are left behind.
 
         A setting's file comes before the budget, and the budget before the setting's own keys.
         """
@@ -209,7 +211,7 @@ class Study(Part):
             name: merge(merge(setting.from_file(folder), self.budget), setting.keys)
             for name, setting in self.settings.items()
         }
-        values = self.model_dump() | {"base": base, "budget": {}, "settings": settings}
+        values = self.model_dump() | {"base": base, "budget": {}, "settings": settings, "scales": {}}
         return check_study(values, "the study")
 
 

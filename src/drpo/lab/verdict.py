@@ -62,8 +62,13 @@ class Verdict:
                     f"{found.low:.2g} to {found.high:.2g}{tail}")  # fmt: skip
         what = {"better": "is better than", "worse": "is worse than"}.get(self.answer, "is not shown to differ from")
         power = "" if self.answer != "not shown" else f"; a difference of {found.detectable:.3f} would have shown"
-        return (f"{where}{ours} {what} {theirs} in {label} (difference {found.value:+.3f}, 95 % interval "
-                f"{found.low:+.3f} to {found.high:+.3f}{power}{tail}")  # fmt: skip
+        return (f"{where}{ours} {what} {theirs} in {label} (difference {signed(found.value)}, 95 % interval "
+                f"{signed(found.low)} to {signed(found.high)}{power}{tail}")  # fmt: skip
+
+
+def signed(difference: float) -> str:
+    """A difference to three places with its sign; what rounds to nothing is +0.000."""
+    return f"{round(difference, 3) + 0.0:+.3f}"
 
 
 def judge(study: Study, rows: Sequence[Row]) -> list[Verdict]:
@@ -137,4 +142,5 @@ def _belongs(row: Row, hypothesis: Hypothesis, arm: str, setting: str) -> bool:
 def _remark(hypothesis: Hypothesis, settings: list[str], rows: Sequence[Row]) -> str:
     broken = [f"{row['arm']} seed {row['seed']}" for setting in settings for arm in (hypothesis.ours, hypothesis.theirs)
               for row in rows if _belongs(row, hypothesis, arm, setting) and row["status"] == "failed"]  # fmt: skip
-    return f"{len(broken)} runs failed and count with 0 from there on ({', '.join(broken)})." if broken else ""
+    said = "1 run failed and counts" if len(broken) == 1 else f"{len(broken)} runs failed and count"
+    return f"{said} with 0 from there on ({', '.join(broken)})." if broken else ""

@@ -37,23 +37,33 @@ def build_study_page(
         verdicts: as verdicts.json holds them.
         summaries: phase → a row for each setting and arm over its seeds.
     """
+    begun = _begun(study, rows)
+    told = begun + (["all"] if len(begun) == len(study["settings"]) else [])
     return document(study["title"], [
-        _head(study, rows),
-        verdicts_section(verdicts),
+        _head(study, rows, begun),
+        verdicts_section([verdict for verdict in verdicts if verdict["setting"] in told]),
         _across(study, rows, summaries),
-        *(_setting(study, rows, summaries, setting) for setting in study["settings"]),
+        *(_setting(study, rows, summaries, setting) for setting in begun),
         _runs(rows),
     ])  # fmt: skip
 
 
-def _head(study: Row, rows: Sequence[Row]) -> str:
+def _begun(study: Row, rows: Sequence[Row]) -> list[str]:
+    """The settings in which a run has started; all of them before any has."""
+    started = {row["setting"] for row in rows if row["status"] != "missing"}
+    return [setting for setting in study["settings"] if setting in started or not started]
+
+
+def _head(study: Row, rows: Sequence[Row], begun: Sequence[str]) -> str:
     statuses = [row["status"] for row in rows]
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
     settings, seeds = ", ".join(study["settings"]), ", ".join(map(str, study["seeds"]))
+    later = ", ".join(setting for setting in study["settings"] if setting not in begun)
+    left = f"<p class='soft'>Not run yet, and not on this page but for their commands: {visible(later)}.</p>"
     return (
         f"<h1>{visible(study['title'])}</h1><p>{visible(study['question'])}</p>"
         f"<p class='soft'>Arms: {visible(', '.join(study['arms']))}. Settings: {visible(settings)}. Seeds: {seeds}. "
-        f"Runs: {visible(counts)}.</p>"
+        f"Runs: {visible(counts)}.</p>{left if later else ''}"
     )
 
 
@@ -111,8 +121,9 @@ def _runs(rows: Sequence[Row]) -> str:
     for phase, setting in places:
         mine = [row for row in rows if (row["phase"], row["setting"]) == (phase, setting)]
         finished = sum(row["status"] == "finished" for row in mine)
-        # Open where something is left to see: a reason, a run still to come.
-        opened = "" if finished == len(mine) else " open"
+        # Open where something is left to see: a reason, a run still to come among others that came.
+        missing = sum(row["status"] == "missing" for row in mine)
+        opened = "" if len(mine) in (finished, missing) else " open"
         said = f"{visible(setting)}, {phase}: {finished} of {len(mine)} finished"
         parts.append(f"<details{opened}><summary>{said}</summary>{''.join(map(_run, mine))}</details>")
     average = mean(row["seconds"] for row in rows if row["status"] == "finished")

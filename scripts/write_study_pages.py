@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from drpo.lab.results import Row, read_csv, summary_rows
@@ -69,9 +70,10 @@ def about(name: str) -> str:
     dates = " to ".join(dict.fromkeys([made["began"], made["ended"]])) if made["began"] else machine["date"]
     reused = f", those that it shares with {', '.join(made['reused'])} taken over" if made["reused"] else ""
     threads = ", ".join(map(str, made["threads_a_run"])) or "1"
+    took = f"; {made['seconds'] / 60:.0f} minutes of runs, two at a time" if made["started"] else ""
     return (f"`{made['command']}`: {len(runs)} runs{reused}, {failed} failed; {dates}, {machine['cpu']}, "
-            f"{machine['cores']} cores, threads a run: {threads}, torch {machine['packages']['torch']}; "
-            f"{made['seconds'] / 60:.0f} minutes of runs, two at a time.")  # fmt: skip
+            f"{machine['cores']} cores, threads a run: {threads}, torch "
+            f"{machine['packages']['torch']}{took}.")  # fmt: skip
 
 
 def studies_block() -> str:
@@ -150,6 +152,7 @@ def headline_block() -> str:
     cells = {(row["setting"], row["arm"]): row for row in summary_rows(study, rows, "best")}
     lines = [[f"`{arm}`", *(f"{row['final_accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
                             for row in (cells[setting, arm] for setting in where))] for arm in study.arms]  # fmt: skip
+    lines.append(["before training", *(f"{untrained(rows, setting):.3f}" for setting in where)])
     return "\n\n".join([
         "**Final accuracy, each objective at its best**", table(("objective", *where), lines),
         f"**What was claimed.** {LEGEND}", claims_table("settle", [*where, "all"]),
@@ -157,6 +160,12 @@ def headline_block() -> str:
         claims_table("staleness", [STALEST]),
         about("settle"), about("staleness"),
     ])  # fmt: skip
+
+
+def untrained(rows: Sequence[Row], setting: str) -> float:
+    """What the base reached in the evaluation before the first step, over seeds."""
+    return fmean({row["seed"]: row["accuracy_before"] for row in rows
+                  if (row["setting"], row["phase"]) == (setting, "shared")}.values())  # fmt: skip
 
 
 def which_block() -> str:
@@ -203,9 +212,8 @@ def figure() -> Any:
         if objective["name"] in lines:
             lines[objective["name"]].append((objective["delta"], row["final_accuracy"], row["low"], row["high"]))
     none = found["surrogate"]
-    start = [row["accuracy_before"] for row in rows if row["setting"] == "dense"]
     band = ("surrogate", (none["final_accuracy"], none["low"], none["high"]))
-    return delta_curve(lines, band, sum(start) / len(start))
+    return delta_curve(lines, band, untrained(rows, "dense"))
 
 
 #: Page → the start of its block, and what stands in it.

@@ -29,10 +29,10 @@ FIGURES = ("rare_share", "beyond_delta")
 PHASES = {"shared": "At the shared learning rate", "best": "Each arm at its best of the tuning"}
 #: How to read :func:`claims_table`.
 LEGEND = (
-    "In each setting: ours − theirs in final accuracy, or what the claim names (× is a ratio of variances), paired by "
-    "seed, with its own 95 % interval. **better** and **worse** are shown after Holm's correction for the study's "
-    "claims; where neither is said no difference is shown, and the last number is the one that these seeds would have "
-    "shown in four cases of five."
+    "In each setting: ours − theirs in final accuracy, or what the claim names (× is a ratio of variances, below 1 "
+    "where ours varies less), paired by seed, with its own 95 % interval. **better** and **worse** are shown after "
+    "Holm's correction for the study's claims; where neither is said no difference is shown, and the last number is "
+    "the one that these seeds would have shown in four cases of five (of a ratio: it or its inverse)."
 )
 #: How an answer is said where its own word is too short.
 SAID = {"not shown": "no difference shown"}
@@ -195,11 +195,12 @@ def answer(verdict: Verdict | None) -> str | None:
         return None
     if verdict.hypothesis.compare == "variance":
         text = f"× {found.value:.2g} ({found.low:.2g} to {found.high:.2g})"
+        detectable = f"× {found.detectable:.2g}"
     else:
         text = f"{signed(found.value)} ({signed(found.low)} to {signed(found.high)})"
-    if verdict.answer in ("better", "worse"):
-        return f"**{verdict.answer}** {text}"
-    return text if verdict.hypothesis.compare == "variance" else f"{text}; {found.detectable:.3f}"
+        detectable = f"{found.detectable:.3f}"
+    shown = verdict.answer in ("better", "worse")
+    return f"**{verdict.answer}** {text}" if shown else f"{text}; {detectable}"
 
 
 def figure() -> Any:

@@ -116,6 +116,9 @@ def test_variances_are_compared_as_a_ratio() -> None:
     assert "drpo varies less than dppo in final accuracy (ratio of variances" in verdict.sentence
     (verdict,) = verdicts(claims(compare="variance"), drpo=wide, dppo=narrow)
     assert verdict.answer == "worse" and "varies more than" in verdict.sentence
+    (verdict,) = verdicts(claims(compare="variance"), drpo=wide, dppo=wide[1:] + wide[:1])
+    assert verdict.answer == "not shown" and verdict.found is not None
+    assert f"; {verdict.found.detectable:.2g} or its inverse would have shown" in verdict.sentence
     (verdict,) = verdicts(claims(compare="variance"), drpo=[0.5] * 5, dppo=[0.5] * 5)
     assert verdict.answer == "not judged" and "do not vary at all" in verdict.sentence
 

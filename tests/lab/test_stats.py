@@ -139,6 +139,23 @@ def test_the_interval_of_a_ratio_of_variances_covers(true: float) -> None:
         assert 0.03 <= wrong / EXPERIMENTS <= 0.07
 
 
+@pytest.mark.parametrize(("size", "common"), [(5, 0.0), (6, 0.6)])
+def test_the_detectable_ratio_is_found_four_times_of_five(size: int, common: float) -> None:
+    generator = np.random.default_rng(8)
+    needed = 1 + 2 * (1 - common**2) * lab._strength(size) ** 2
+    true = needed + math.sqrt(needed**2 - 1)
+    root = np.linalg.cholesky([[true, common * math.sqrt(true)], [common * math.sqrt(true), 1.0]])
+    shown = 0
+    for _ in range(EXPERIMENTS):
+        found = lab.variance_ratio(*(root @ generator.standard_normal((2, size))))
+        shown += found.p <= 0.05 and found.value > 1
+    assert 0.76 <= shown / EXPERIMENTS <= 0.84
+    one, other = scores(1, 2, 4, 8, 9), scores(2, 1, 5, 6, 9)
+    own = float(np.corrcoef(one, other)[0, 1])
+    needed = 1 + 2 * (1 - own**2) * lab._strength(5) ** 2
+    assert lab.variance_ratio(one, other).detectable == pytest.approx(needed + math.sqrt(needed**2 - 1))
+
+
 def test_the_interval_of_variances_and_its_test_agree() -> None:
     generator = np.random.default_rng(7)
     for _ in range(200):

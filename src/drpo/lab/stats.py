@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, cast
 
 import numpy as np
@@ -25,6 +26,7 @@ LEVEL = 0.95
 DRAWS = 5_000
 #: Of an integral over a distribution, taken at its quantiles.
 POINTS = 400
+QUANTILES = (np.arange(POINTS) + 0.5) / POINTS
 #: Of the seeds, cut off at either end by the interquartile mean.
 CUT = 0.25
 
@@ -42,8 +44,9 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Difference(Estimate):
-    """One arm minus another, with the two-sided p-value of "no difference" and the ``detectable`` difference: the
-    smallest true one that this many seeds, spread as they are, would have shown in four comparisons of five."""
+    """One arm minus another, or the ratio of their variances, with the two-sided p-value of "no difference" and what is
+    ``detectable``: the smallest true difference, or ratio above 1, that this many seeds, spread and related as they
+    are, would have shown in four comparisons of five."""
 
     p: float
     detectable: float
@@ -125,16 +128,21 @@ def paired_difference(ours: Strata, theirs: Strata) -> Difference:
     return Difference(value, value - reach, value + reach, p, error * _noncentrality(freedom))
 
 
-def _noncentrality(freedom: float, power: float = 0.8) -> float:
-    """The true difference, in standard errors, that the two-sided test finds, with the right sign, with ``power``."""
-    quantiles = (np.arange(POINTS) + 0.5) / POINTS
+def _noncentrality(freedom: float, signal: np.ndarray | float = 1.0, power: float = 0.8) -> float:
+    """The true difference, in standard errors, that the two-sided test finds, with the right sign, with ``power``.
+
+    ``signal`` stretches it where that, too, varies from sample to sample: its quantiles ``[POINTS]``.
+    """
     # The test's bar in units of the true error: what was estimated of it varies.
-    bar = _t(freedom) * np.sqrt(stats.chi2.ppf(quantiles, freedom) / freedom)
+    bar = _t(freedom) * np.sqrt(stats.chi2.ppf(QUANTILES, freedom) / freedom)[:, None]
 
     def missing(shift: float) -> float:
-        return float(stats.norm.sf(bar - shift).mean()) - power
+        return float(stats.norm.sf(bar - shift * np.atleast_1d(signal)).mean()) - power
 
-    return cast(float, optimize.brentq(missing, 0.0, float(bar.max()) + 10))
+    top = float(bar.max()) + 10
+    while missing(top) < 0:
+        top *= 2
+    return cast(float, optimize.brentq(missing, 0.0, top))
 
 
 def probability_of_improvement(ours: Strata, theirs: Strata, seed: int = 0) -> Estimate:
@@ -160,8 +168,9 @@ def variance_ratio(ours: np.ndarray, theirs: np.ndarray) -> Difference:
     """Var(ours)/Var(theirs) over seeds ``[S]`` that both have, with Pitman's and Morgan's interval and test, which
     allow for what the seeds have in common (normal scores assumed).
 
-    Its p-value is for "the ratio is 1"; a ``value`` below 1 says that ours varies less. No detectable ratio is worked
-    out (NaN).
+    Its p-value is for "the ratio is 1"; a ``value`` below 1 says that ours varies less. The detectable ratio F is above
+    1, and 1/F as detectable: the test is that of the slope of sums on differences, whose noncentrality squared is
+    (F − 1)²/(4 F (1 − ρ²)) for each degree of freedom of the sums, with the arms' correlation ρ.
 
     Source: Pitman, Biometrika 31 (1939); Morgan, Biometrika 31 (1939).
     """
@@ -179,7 +188,15 @@ def variance_ratio(ours: np.ndarray, theirs: np.ndarray) -> Difference:
     correlation = np.corrcoef(one + other, one - other)[0, 1]
     strength = abs(float(correlation)) * math.sqrt((size - 2) / max(1 - float(correlation) ** 2, 1e-300))
     p = 2 * float(stats.t.sf(strength, size - 2))
-    return Difference(ratio, ratio * (spread - reach), ratio * (spread + reach), p, math.nan)
+    needed = 1 + 2 * (1 - common**2) * _strength(size) ** 2
+    detectable = needed + math.sqrt(needed**2 - 1)
+    return Difference(ratio, ratio * (spread - reach), ratio * (spread + reach), p, detectable)
+
+
+@cache
+def _strength(size: int) -> float:
+    """ϱ/√(1 − ϱ²) of the correlation ϱ of sums and differences that Pitman's test finds with ``size`` seeds."""
+    return _noncentrality(size - 2, np.sqrt(stats.chi2.ppf(QUANTILES, size - 1)))
 
 
 def rate(count: int, of: int) -> Estimate:

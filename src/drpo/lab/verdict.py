@@ -58,10 +58,11 @@ class Verdict:
         if self.hypothesis.compare == "variance":
             what = {"better": "varies less than", "worse": "varies more than"}.get(
                 self.answer, "is not shown to vary differently from")
+            power = f"; {found.detectable:.2g} or its inverse would have shown" if self.answer == "not shown" else ""
             return (f"{where}{ours} {what} {theirs} in {label} (ratio of variances {found.value:.2g}, 95 % interval "
-                    f"{found.low:.2g} to {found.high:.2g}{tail}")  # fmt: skip
+                    f"{found.low:.2g} to {found.high:.2g}{power}{tail}")  # fmt: skip
         what = {"better": "is better than", "worse": "is worse than"}.get(self.answer, "is not shown to differ from")
-        power = "" if self.answer != "not shown" else f"; a difference of {found.detectable:.3f} would have shown"
+        power = f"; a difference of {found.detectable:.3f} would have shown" if self.answer == "not shown" else ""
         return (f"{where}{ours} {what} {theirs} in {label} (difference {signed(found.value)}, 95 % interval "
                 f"{signed(found.low)} to {signed(found.high)}{power}{tail}")  # fmt: skip
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -38,21 +37,15 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
     return result.stderr
 
 
-def test_help_is_quick_and_needs_no_torch() -> None:
+def test_help_loads_nothing_that_is_slow_to_load() -> None:
     code = (
         "import sys; sys.argv = ['drpo', '--help']\nfrom drpo.cli import main\n"
         "try: main()\nexcept SystemExit: pass\n"
-        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+        "assert not {'torch', 'transformers', 'numpy', 'pyarrow', 'yaml', 'pydantic'} & set(sys.modules)"
     )
-    seconds, shown = [], ""
-    for _ in range(3):
-        started = time.perf_counter()
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        seconds.append(time.perf_counter() - started)
-        assert result.returncode == 0, result.stderr
-        shown = result.stdout
-    assert "train" in shown and "objectives" in shown
-    assert min(seconds) < 0.5
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "train" in result.stdout and "objectives" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "filter", "report", "inspect", "objectives", "bench"])

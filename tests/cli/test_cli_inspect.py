@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -32,20 +31,15 @@ def log(tmp_path: Path) -> Path:
     return file
 
 
-def test_help_is_quick_and_needs_no_torch() -> None:
+def test_help_loads_nothing_that_is_slow_to_load() -> None:
     code = (
         "import sys; sys.argv = ['drpo', 'inspect', '--help']\nfrom drpo.cli import main\n"
         "try: main()\nexcept SystemExit: pass\n"
         "assert not {'torch', 'numpy', 'pyarrow'} & set(sys.modules)"
     )
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        seconds.append(time.perf_counter() - started)
-        assert result.returncode == 0, result.stderr
-        assert "--delta" in result.stdout and "docs/inspect.md" in result.stdout
-    assert min(seconds) < 0.5
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "--delta" in result.stdout and "docs/inspect.md" in result.stdout
 
 
 def test_it_prints_what_it_found_and_writes_the_page_beside_the_log(log: Path) -> None:

@@ -243,15 +243,13 @@ def test_a_task_that_cannot_be_loaded(task: HostileTask, message: str) -> None:
         pass
 
 
-def test_a_batch_of_arithmetic_is_graded_at_once() -> None:
+def test_one_process_grades_a_batch_of_arithmetic() -> None:
     pytest.importorskip("reasoning_gym", reason="pip install 'drpo[train]'")
     task = make_task("reasoning_gym:chain_sum")
     examples = [task.training_example(0, i) for i in range(128)]
     texts = [f"<answer>{example.answer}</answer>" for example in examples]
+    texts[7] = "<answer>no number</answer>"
     with Grader(task) as grader:
-        seconds = []
-        for _ in range(5):
-            before = time.perf_counter()
-            assert grader.grade(examples, texts) == [Grade(1.0)] * 128
-            seconds.append(time.perf_counter() - before)
-    assert min(seconds) < 0.05
+        assert [i for i, grade in enumerate(grader.grade(examples, texts)) if grade != Grade(1.0)] == [7]
+        assert grader.grade(examples[8:], texts[8:]) == [Grade(1.0)] * 120
+        assert grader.restarts == 0

@@ -23,8 +23,8 @@ FOLDER, FIGURE = ROOT / "results", ROOT / "docs" / "figures" / "delta.png"
 ORDER = ("settle", "delta", "mask", "advantage-weight", "staleness", "activation", "divergence")
 STUDIES = [name for name in ORDER if (FOLDER / name).is_dir()]
 END = "<!-- end of studies -->"
-#: The setting of the staleness study that README.md tells of.
-STALEST = "updates-16"
+#: What README.md tells of the staleness study.
+STALE = ("updates-16", "all")
 FIGURES = ("rare_share", "beyond_delta")
 PHASES = {"shared": "At the shared learning rate", "best": "Each arm at its best of the tuning"}
 #: How to read :func:`claims_table`.
@@ -156,8 +156,9 @@ def headline_block() -> str:
     return "\n\n".join([
         "**Final accuracy, each objective at its best**", table(("objective", *where), lines),
         f"**What was claimed.** {LEGEND}", claims_table("settle", [*where, "all"]),
-        "**With sixteen updates on each batch of rollouts, at the shared rate**",
-        claims_table("staleness", [STALEST]),
+        "**With stale rollouts, at the shared rate**: sixteen updates on each batch (`updates-16`), and together with "
+        "fewer updates and with rollouts of older steps (all together)",
+        claims_table("staleness", STALE),
         about("settle"), about("staleness"),
     ])  # fmt: skip
 
@@ -178,20 +179,23 @@ def which_block() -> str:
 
 
 def claims_table(name: str, settings: Sequence[str]) -> str:
-    """A line a claim, a column for each of ``settings`` in which one was judged."""
+    """Claims and those of ``settings`` in which one was judged: a line for each of whatever there is more of."""
     study, _, verdicts = load(name)
     judged = {verdict.setting for verdict in verdicts if verdict.found}
     shown = [setting for setting in settings if setting in judged]
-    lines = []
+    grid: list[list[Any]] = [["claim", *("all together" if setting == "all" else setting for setting in shown)]]
     for hypothesis in study.hypotheses:
-        by_setting = {verdict.setting: verdict for verdict in verdicts if verdict.hypothesis == hypothesis}
-        lines.append([hypothesis.claim, *(answer(by_setting.get(setting)) for setting in shown)])
-    return table(("claim", *("all together" if setting == "all" else setting for setting in shown)), lines)
+        answers = {verdict.setting: answer(verdict) for verdict in verdicts if verdict.hypothesis == hypothesis}
+        grid.append([hypothesis.claim, *map(answers.get, shown)])
+    if len(shown) > len(study.hypotheses):
+        grid[0][0] = "setting"
+        grid = list(map(list, zip(*grid, strict=True)))
+    return table(grid[0], grid[1:])
 
 
-def answer(verdict: Verdict | None) -> str | None:
+def answer(verdict: Verdict) -> str | None:
     """What was found in one setting, as :data:`LEGEND` explains it."""
-    if verdict is None or (found := verdict.found) is None:
+    if (found := verdict.found) is None:
         return None
     if verdict.hypothesis.compare == "variance":
         text = f"× {found.value:.2g} ({found.low:.2g} to {found.high:.2g})"

@@ -32,7 +32,14 @@ def test_a_page_is_what_was_found(file: Path) -> None:
 
 
 def test_the_studies_that_answer_the_question_are_committed() -> None:
-    assert {"settle", "delta", "mask", "advantage-weight", "staleness", "activation"} <= set(STUDIES)
+    assert {"settle", "delta", "mask", "advantage-weight", "staleness", "activation", "divergence"} <= set(STUDIES)
+
+
+def test_the_question_is_answered_for_dense_and_mixture_and_fp8() -> None:
+    """Of every arm, at the shared rate and at its best."""
+    study, rows, _ = load("settle")
+    for phase in ("shared", "best"):
+        assert SCRIPT["ran"](study, rows, phase) == ["dense", "moe", "moe-fp8-rollout"]
 
 
 @pytest.mark.parametrize("name", STUDIES)

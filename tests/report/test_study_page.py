@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from browser import looks, needs_browser
 from page_check import check
 
 from drpo.report.study_page import build_study_page
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARMS = {
     "surrogate": {"objective": {"name": "surrogate"}},
     **{f"drpo_{delta}": {"objective": {"name": "drpo", "delta": delta}} for delta in (0.05, 0.15, 0.3, 12.5)},
@@ -199,28 +196,8 @@ def test_what_has_not_run_takes_no_room() -> None:
     assert "Not run yet" not in page()
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on the PATH")
+@needs_browser
 def test_nothing_overflows_in_a_browser_and_nothing_complains(tmp_path: Path) -> None:
-    """At the width of a phone and of a desk; the page's own policy forbids requests."""
-    (tmp_path / "page.html").write_text(page())
-    for width in (390, 1200):
-        harness = (
-            "<!DOCTYPE html><link rel=icon href='data:,'><body><script>const frame = document.createElement('iframe');"
-            f"frame.style.cssText = 'width:{width}px;height:800px;border:0'; frame.src = 'page.html';"
-            "frame.onload = () => {{ const page = frame.contentDocument;"
-            "document.body.dataset.found = JSON.stringify({{"
-            "wide: page.documentElement.scrollWidth, drawings: page.querySelectorAll('figure svg').length}}) }};"
-            "document.body.append(frame)</script>"
-        ).replace("{{", "{").replace("}}", "}")
-        (tmp_path / "harness.html").write_text(harness)
-        done = subprocess.run(
-            [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-             "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000",
-             "--dump-dom", (tmp_path / "harness.html").as_uri()],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert "CONSOLE" not in done.stderr, done.stderr
-        (found,) = re.findall(r'data-found="(.*?)"', done.stdout)
-        measured = json.loads(found.replace("&quot;", '"'))
-        assert measured["wide"] <= width and measured["drawings"] == 3 + 2 * (1 + 1 + 1 + 2)
+    for found in looks(page(), tmp_path / "profile"):
+        assert found["overflow"] <= 0 and found["outside"] == [], found
+        assert found["drawings"] == 3 + 2 * (1 + 1 + 1 + 2)

@@ -19,6 +19,8 @@ MOST_POINTS = 150
 MOST_MARKS = 40
 #: Least distance of two labels.
 LABEL_HEIGHT = 13
+#: What a letter of a label takes, on average.
+LETTER = 6.5
 #: How far apart marks of several lines are drawn where they share an x.
 APART = 5
 
@@ -68,8 +70,10 @@ def draw(chart: Chart, horizontally: tuple[float, float] | Scale) -> str:
     shifts = _shifts(lines)
     body += [_dots(line, x, y, shift) for line, shift in zip(lines, shifts, strict=True)]
     body += [_line(line, x, y, shift) for line, shift in zip(lines, shifts, strict=True)]
-    body += _labels(lines, x, y, chart.text)
-    return figure(chart.title, chart.caption, svg(_summary(chart, lines), body))
+    labels = [_label(line, chart.text) for line in lines]
+    body += _labels(lines, labels, y)
+    width = max(WIDTH, round(RIGHT + 13 + LETTER * max(len(f"{name} {value}") for name, value in labels)))
+    return figure(chart.title, chart.caption, svg(_summary(chart, lines), body, width=width))
 
 
 def figure(title: str, caption: str, body: str) -> str:
@@ -77,10 +81,10 @@ def figure(title: str, caption: str, body: str) -> str:
     return f"<figure><figcaption><b>{visible_plain(title)}</b> {caption}</figcaption>{body}</figure>"
 
 
-def svg(summary: str, body: Sequence[str], height: int = HEIGHT) -> str:
-    """The drawing, ``height`` units high, with ``summary`` for readers who do not see it."""
+def svg(summary: str, body: Sequence[str], height: int = HEIGHT, width: int = WIDTH) -> str:
+    """The drawing, ``width`` by ``height`` units, with ``summary`` for readers who do not see it."""
     return (
-        f"<svg viewBox='0 0 {WIDTH} {height}' role='img' aria-label='{visible_plain(summary)}'>"
+        f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='{visible_plain(summary)}'>"
         f"{''.join(body)}</svg>"
     )
 
@@ -231,21 +235,25 @@ def _whisker(point: Point, x: Scale, y: Scale, shift: float) -> str:
     )
 
 
-def _labels(lines: Sequence[Line], x: Scale, y: Scale, text: Callable[[float | None], str]) -> list[str]:
-    """Name and last value at the end of each line, pushed apart where they would touch."""
+def _label(line: Line, text: Callable[[float | None], str]) -> tuple[str, str]:
+    """What stands at the end of a line: its name, which may be empty, and its last value."""
+    return line.name, text(known(line.points)[-1])
+
+
+def _labels(lines: Sequence[Line], labels: Sequence[tuple[str, str]], y: Scale) -> list[str]:
+    """Each line's label at its end, pushed apart where they would touch."""
     ends = sorted((vertical(y, known(line.points)[-1]), i) for i, line in enumerate(lines))
     heights = spread([at for at, _ in ends], TOP + 2, BOTTOM - 2)
     parts = []
     for height, (_, i) in zip(heights, ends, strict=True):
-        line = lines[i]
-        value = f"<tspan>{visible_plain(text(known(line.points)[-1]))}</tspan>"
-        name = f"{visible_plain(line.name)} " if line.name else ""
+        line, (name, value) = lines[i], labels[i]
+        said = f"{visible_plain(name)} " * bool(name) + f"<tspan>{visible_plain(value)}</tspan>"
         at = f"y='{height + 4:.1f}'"
         if line.shade is None:
-            parts.append(f"<text class='name c{line.colour}' x='{RIGHT + 3}' {at}>{name}{value}</text>")
+            parts.append(f"<text class='name c{line.colour}' x='{RIGHT + 3}' {at}>{said}</text>")
         else:  # its lightest would be hard to read: a mark has the colour, and the name is in ink
             parts.append(f"<g {_paint(line)}><circle cx='{RIGHT + 6}' cy='{height:.1f}' r='3'/></g>")
-            parts.append(f"<text class='name inked' x='{RIGHT + 13}' {at}>{name}{value}</text>")
+            parts.append(f"<text class='name inked' x='{RIGHT + 13}' {at}>{said}</text>")
     return parts
 
 

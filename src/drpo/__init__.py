@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from drpo.diagnostics import diagnose
     from drpo.kernels import fused_loss, token_logprobs
     from drpo.metrics import Metric
+    from drpo.mismatch.start_check import StartCheck, start_check
     from drpo.objectives import MODIFIERS, OBJECTIVES, Objective, ObjectiveOutput, gradient_weight, make_objective
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ _HOME = {
     "Metric": "drpo.metrics",
     "Objective": "drpo.objectives",
     "ObjectiveOutput": "drpo.objectives",
+    "StartCheck": "drpo.mismatch.start_check",
     "TokenBatch": "drpo.batch",
     "aggregate": "drpo.aggregation",
     "diagnose": "drpo.diagnostics",
@@ -32,6 +34,7 @@ _HOME = {
     "gradient_weight": "drpo.objectives",
     "group_advantages": "drpo.advantages",
     "make_objective": "drpo.objectives",
+    "start_check": "drpo.mismatch.start_check",
     "token_logprobs": "drpo.kernels",
 }
 
@@ -41,6 +44,7 @@ __all__ = [
     "Metric",
     "Objective",
     "ObjectiveOutput",
+    "StartCheck",
     "TokenBatch",
     "aggregate",
     "diagnose",
@@ -48,6 +52,7 @@ __all__ = [
     "gradient_weight",
     "group_advantages",
     "make_objective",
+    "start_check",
     "token_logprobs",
 ]
 

@@ -31,6 +31,7 @@ LAYERS = {
     "objectives": 2,
     "diagnostics": 2,
     "kernels": 2,
+    "mismatch": 2,
     "__init__": 2,  # the public API: names of layers 0 to 2
     "inspection": 3,
     "tasks": 3,

@@ -8,8 +8,9 @@ import torch
 from synthetic_log import Log, make_log
 
 from drpo.inspection.measured import Measured
-from drpo.inspection.temperature import Slope, Temperature, logit
+from drpo.inspection.temperature import Temperature
 from drpo.inspection.tokens import Tokens
+from drpo.mismatch.temperature import Slope, logit
 
 
 def tokens_of(log: Log, updates: np.ndarray | None = None) -> Tokens:

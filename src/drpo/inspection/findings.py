@@ -9,14 +9,12 @@ from drpo.inspection.alignment import Alignment
 from drpo.inspection.distributions import NEAR, Distributions
 from drpo.inspection.precision import OUTLIER, SIDES, Grids, Outliers, Unusable
 from drpo.inspection.result import Finding, Severity
-from drpo.inspection.temperature import Slope
 from drpo.inspection.truncation import Truncation
+from drpo.mismatch.temperature import Slope
 from drpo.objectives import Objective
 
 #: Share of the tokens with r = 1 that makes a trust region inert.
 INERT = 0.999
-#: A temperature ratio further from 1 than this, which explains at least this share of π against μ, is a fault.
-TEMPERATURE_APART, TEMPERATURE_EXPLAINS = 0.05, 0.3
 
 _ORDER: dict[Severity, int] = {"fault": 0, "warning": 1, "note": 2}
 
@@ -116,10 +114,9 @@ def _temperature(evidence: Evidence) -> Iterator[Finding]:
     slope = evidence.slope
     if slope is None or evidence.distributions.near >= INERT * evidence.tokens:
         return
-    ratio = slope.estimate
-    apart = abs(ratio.value - 1) > TEMPERATURE_APART and not ratio.low <= 1 <= ratio.high
-    if not apart or slope.explained < TEMPERATURE_EXPLAINS:
+    if not slope.is_fault:
         return
+    ratio = slope.estimate
     yield Finding(
         "temperature",
         "fault",

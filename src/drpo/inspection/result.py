@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from drpo.mismatch.estimate import Estimate
+
 #: What an objective does to a token's gradient: w = 0; w < 1; w within 1 % of 1; w > 1; w < 0.
 VERDICTS = ("drops", "damps", "keeps", "boosts", "reverses")
 
@@ -92,15 +94,6 @@ class StepFigures:
     shift: float
     mismatch: float
     beyond_delta: float
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,62 +1,16 @@
-"""The ratio of the temperatures of π and μ, estimated from sampled tokens alone.
-
-At temperature T a distribution is p^(1/T), normalised. So with equal weights, the odds of a token with probability p
-against the rest of its state are, if the rest is spread like n equally likely tokens (n the exponential of its Rényi
-entropy of order a),
-
-    logit μ = a · logit π + (a − 1) · log n,        a = T_π / T_μ.
-
-log n differs from state to state. Among tokens that dominate their state (logit > DECIDED) it has little to do with
-logit π, so the slope of the conditional median is a; below, what kind of state a token comes from changes with its
-probability, so those tokens are left out. Numerical noise and drift between π and μ dilute the regression of μ on π
-and that of π on μ by about the same factor, so
-
-    â = √(slope of logit μ on logit π / slope of logit π on logit μ)
-
-is 1 for drift without direction. Medians in bins make it robust to outliers. The interval is a jackknife over groups
-of sequences; it does not cover what the assumption on n costs (about 0.02 of a in simulations). A policy that has
-grown more decided since it sampled has a slope ≠ 1 too: the estimate counts as a fault only if the line accounts for
-a large part of the difference between π and μ, which drift token by token never does. Where the log has a
-column ``update``, only tokens of update 0 are used, whose π has the weights that sampled them.
-"""
+"""The ratio of the temperatures of π and μ in a log (:mod:`drpo.mismatch.temperature`)."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
-
-from drpo.inspection.histograms import Axis
 from drpo.inspection.measured import Measured
-from drpo.inspection.result import Estimate
-
-#: Logits used, in bins of 0.1. Beyond, 1 − p has too few digits in float32.
-LOGIT = Axis(-7.0, 7.0, 140)
-#: Tokens with a smaller logit (p < 0.62) are left out.
-DECIDED = 0.5
-#: Groups of sequences for the jackknife, and Student's 97.5 % quantile at one degree of freedom less.
-GROUPS, STUDENT = 16, 2.131
-#: Fewest tokens in a bin, and in all.
-FEWEST_IN_BIN, FEWEST = 30, 1000
-
-Array = npt.NDArray[np.float64]
+from drpo.mismatch import temperature
 
 
-@dataclass(frozen=True, slots=True)
-class Slope:
-    """The estimate of T_π / T_μ, and the share of the mean |logit μ − logit π| that the line accounts for."""
-
-    estimate: Estimate
-    explained: float
-
-
-class Temperature:
-    """Counts of (logit π, logit μ), by group of sequences."""
+class Temperature(temperature.Temperature):
+    """Where the log has a column ``update``, only tokens of update 0 count: their π has the weights that sampled."""
 
     def __init__(self) -> None:
-        self.counts = np.zeros((GROUPS, LOGIT.bins, LOGIT.bins), dtype=np.int64)
+        super().__init__()
         self.sequences = 0
 
     def add(self, part: Measured) -> None:
@@ -64,75 +18,5 @@ class Temperature:
         tokens = part.tokens
         if tokens.updates is not None:
             tokens = tokens.select(tokens.updates == 0)
-        x, y = logit(tokens.logprobs), logit(tokens.behavior_logprobs)
-        inside = (np.abs(x) < LOGIT.high) & (np.abs(y) < LOGIT.high)
-        group = (tokens.sequences[inside] + self.sequences) % GROUPS
-        cells = (group * LOGIT.bins + LOGIT.place(x[inside])) * LOGIT.bins + LOGIT.place(y[inside])
-        self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
+        self.count(tokens.logprobs, tokens.behavior_logprobs, tokens.sequences + self.sequences)
         self.sequences += int(part.tokens.sequences[-1]) + 1 if len(part.tokens) else 0
-
-    def slope(self) -> Slope | None:
-        """The estimate; None if there are too few tokens or they are too much alike."""
-        counts = self.counts.sum(0)
-        whole = _symmetric_slope(counts)
-        if counts.sum() < FEWEST or whole is None:
-            return None
-        without = [_symmetric_slope(counts - group) for group in self.counts if group.any()]
-        known = np.array([value for value in without if value is not None])
-        if len(known) < 8:
-            return None
-        spread = math.sqrt((len(known) - 1) * np.mean((known - known.mean()) ** 2))
-        half = STUDENT * spread
-        return Slope(Estimate(whole, whole - half, whole + half), _explained(counts, whole))
-
-
-def logit(logprobs: npt.NDArray[np.floating]) -> Array:
-    """log p − log(1 − p) of log-probabilities ``[N]``; infinite at 0 and 1."""
-    wide = logprobs.astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return wide - np.log(-np.expm1(np.minimum(wide, 0.0)))
-
-
-def _symmetric_slope(counts: npt.NDArray[np.int64]) -> float | None:
-    """√(slope of the columns' on the rows' axis / slope the other way round)."""
-    forward, backward = _median_slope(counts), _median_slope(counts.T)
-    if forward is None or backward is None or forward <= 0 or backward <= 0:
-        return None
-    return math.sqrt(forward / backward)
-
-
-def _median_slope(counts: npt.NDArray[np.int64]) -> float | None:
-    """The weighted least-squares line through the median of each row ``[rows, columns]``."""
-    totals = counts.sum(1)
-    used = (totals >= FEWEST_IN_BIN) & (LOGIT.middles() > DECIDED)
-    if used.sum() < 5:
-        return None
-    x, n = LOGIT.middles()[used], totals[used].astype(np.float64)
-    y = _medians(counts[used], totals[used])
-    x0, y0 = np.average(x, weights=n), np.average(y, weights=n)
-    spread = n @ (x - x0) ** 2
-    return float(n @ ((x - x0) * (y - y0)) / spread) if spread > 0.1 * n.sum() else None
-
-
-def _medians(counts: npt.NDArray[np.int64], totals: npt.NDArray[np.int64]) -> Array:
-    """The median of each row, interpolated within its bin."""
-    reached = np.cumsum(counts, axis=1)
-    half = totals / 2
-    bins = (reached < half[:, None]).sum(1)
-    row = np.arange(len(counts))
-    inside = counts[row, bins]
-    before = reached[row, bins] - inside
-    return LOGIT.low + LOGIT.width * (bins + (half - before) / inside)
-
-
-def _explained(counts: npt.NDArray[np.int64], slope: float) -> float:
-    """How much smaller the mean absolute difference is from the line than from logit μ = logit π."""
-    rows, columns = np.nonzero(counts)
-    x, y = LOGIT.middles()[rows], LOGIT.middles()[columns]
-    used = x + y > 2 * DECIDED
-    n, x, y = counts[rows, columns][used], x[used], y[used]
-    before = n @ np.abs(y - x)
-    residual = y - slope * x
-    order = np.argsort(residual)
-    middle = residual[order][np.searchsorted(np.cumsum(n[order]), n.sum() / 2)]
-    return float(1 - n @ np.abs(residual - middle) / before) if before else 0.0

@@ -21,6 +21,7 @@ from drpo.train.config import Lora
 from drpo.train.lora import ADAPTER_FILE, add_adapter, base_of_adapter, load_adapter
 from drpo.train.master_weights import MasterWeights
 from drpo.train.recomputation import checkpoint_activations
+from drpo.train.response_text import tokens_outside_text
 from drpo.train.states import (
     Prompts,
     Sequences,
@@ -56,6 +57,7 @@ class Policy:
         self.tokenizer = tokenizer
         self.masters = masters
         self.stop_ids = _stop_ids(model, tokenizer)
+        self._outside_text = tokens_outside_text(tokenizer, self.stop_ids)
         self.head: torch.Tensor | None = plain_head(model)
         self.shares_prompts = can_share_prompts(model)
         self.routers = Routers(model)
@@ -107,8 +109,11 @@ class Policy:
         return self.tokenizer(prompt + "\n")["input_ids"]
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of a response, without special tokens."""
-        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        """The text of a response, without the tokens that end it, pad it, or start or end a turn. Other special tokens,
+        such as ``<answer>`` in some tokenizers, are text (:func:`drpo.train.response_text.tokens_outside_text`).
+        """
+        kept = [token for token in token_ids if token not in self._outside_text]
+        return self.tokenizer.decode(kept, skip_special_tokens=False)
 
     def response_logprobs(
         self, sequences: Sequence[Sequences], temperature: float

@@ -20,6 +20,10 @@ class CheckpointError(DrpoError, RuntimeError):
     """A run directory or checkpoint cannot be read or written."""
 
 
+class WriteError(CheckpointError):
+    """The disk refuses a write (full, not writable); the same command goes on once it does not."""
+
+
 class TaskError(DrpoError, RuntimeError):
     """A task cannot provide examples or grade them."""
 

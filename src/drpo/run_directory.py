@@ -14,16 +14,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
-from drpo.errors import CheckpointError, DataError
+from drpo.errors import CheckpointError
+from drpo.files import append_records, json_line, json_text, read_json, read_jsonl, replace_text, writing
 
 #: Bin edges of the histograms that every update records; values outside fall into the first or last bin.
 SHIFT_EDGES: tuple[float, ...] = (0.0, *(10 ** (-6 + i / 4) for i in range(25)))
@@ -34,7 +34,7 @@ class RunDirectory:
     """Paths, readers and writers of one run.
 
     Raises:
-        CheckpointError: from any writer, when the disk refuses (full, not writable).
+        WriteError: from any writer, when the disk refuses (full, not writable).
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -55,11 +55,9 @@ class RunDirectory:
 
     def create(self, config: dict[str, Any], manifest: dict[str, Any]) -> None:
         """Make the directory and write its configuration last: with it, the run exists."""
-        try:
+        with self._writing():
             self.rollouts.mkdir(parents=True, exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
-        except OSError as error:
-            raise self._refused(error) from error
         self.write_manifest(manifest)
         self._write(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
@@ -76,15 +74,16 @@ class RunDirectory:
 
     def read_manifest(self) -> dict[str, Any]:
         """What was written by :meth:`write_manifest`; empty if there is none."""
-        return json.loads(self.manifest_file.read_text(encoding="utf-8")) if self.manifest_file.is_file() else {}
+        return read_json(self.manifest_file) if self.manifest_file.is_file() else {}
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""
-        self._write(self.manifest_file, json.dumps(_without_nan(manifest), indent=2, ensure_ascii=False) + "\n")
+        self._write(self.manifest_file, json_text(manifest))
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
-        self._append(self.metrics_file, [record])
+        with self._writing():
+            append_records(self.metrics_file, [record])
 
     def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """All whole records, of one ``kind`` if given; a last line cut off by a crash is left out."""
@@ -94,14 +93,14 @@ class RunDirectory:
     def rewind(self, step: int) -> None:
         """Forget everything recorded after ``step``, as a resumed run will record it again."""
         kept = [record for record in self.read_metrics() if record["step"] <= step]
-        self._write(self.metrics_file, "".join(_line(record) for record in kept))
+        self._write(self.metrics_file, "".join(json_line(record) for record in kept))
         for file in (*self.rollouts.glob("*-[0-9]*.jsonl"), *self.tokens.glob("*-[0-9]*.jsonl")):
             if _step_of(file) > step:
                 file.unlink()
 
     def write_rollouts(self, name: str, step: int, records: Iterable[dict[str, Any]]) -> None:
         """Write ``rollouts/NAME-STEP.jsonl``: dicts with prompt, answer, text, reward, stop_reason."""
-        self._write(self.rollouts / f"{name}-{step:06d}.jsonl", "".join(_line(record) for record in records))
+        self._write(self.rollouts / f"{name}-{step:06d}.jsonl", "".join(json_line(record) for record in records))
 
     def read_rollouts(self, name: str) -> dict[int, list[dict[str, Any]]]:
         """Step → records of every ``rollouts/NAME-*.jsonl``, in order of step."""
@@ -115,11 +114,9 @@ class RunDirectory:
     def write_tokens(self, step: int, records: Iterable[dict[str, Any]]) -> None:
         """Write ``tokens/step-STEP.jsonl``: a dict a response, in the layout that `drpo inspect` reads
         (docs/inspect.md)."""
-        try:
+        with self._writing():
             self.tokens.mkdir(exist_ok=True)
-        except OSError as error:
-            raise self._refused(error) from error
-        self._write(self.tokens / f"step-{step:06d}.jsonl", "".join(_line(record) for record in records))
+        self._write(self.tokens / f"step-{step:06d}.jsonl", "".join(json_line(record) for record in records))
 
     def token_files(self) -> list[Path]:
         """Every ``tokens/step-*.jsonl`` with a record, in order of step."""
@@ -134,84 +131,14 @@ class RunDirectory:
         self._write(self.report_file, html)
 
     def _write(self, file: Path, text: str) -> None:
-        """Atomically: a reader sees the old file or the new one, never half of one."""
-        temporary = file.with_name(f".{file.name}.tmp")
-        try:
-            with temporary.open("w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(file)
-        except OSError as error:
-            raise self._refused(error) from error
+        with self._writing():
+            replace_text(file, text)
 
-    def _append(self, file: Path, records: Iterable[dict[str, Any]]) -> None:
-        try:
-            with file.open("a", encoding="utf-8") as stream:
-                stream.writelines(_line(record) for record in records)
-        except OSError as error:
-            raise self._refused(error) from error
-
-    def _refused(self, error: OSError) -> CheckpointError:
-        return CheckpointError(f"cannot write to {self.path}: {error.strerror or error}. Free space or fix its "
-                               f"permissions, then continue with `drpo train --resume {self.path}`, or choose "
-                               "another directory with --out.")
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self.path, "Free space or fix its permissions, then continue with `drpo train --resume "
+                       f"{self.path}`, or choose another directory with --out.")
 
 
 def _step_of(file: Path) -> int:
     return int(file.stem.rsplit("-", 1)[1])
 
-
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(_without_nan(record), ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: a figure that does not exist is written as null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value
-
-
-class JsonLine(NamedTuple):
-    """An object of a JSONL file, its line counted from 1, and the byte at which the line ends."""
-
-    number: int
-    record: dict[str, Any]
-    end: int
-
-
-def read_jsonl(file: str | os.PathLike[str], ignore_cut_line: bool = False) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file, one a line; empty lines are passed over.
-
-    Raises:
-        DataError: a line is not a JSON object; the message names file and line. With ``ignore_cut_line`` a last
-            line without its newline is left out instead.
-    """
-    return (line.record for line in numbered_jsonl(file, ignore_cut_line))
-
-
-def numbered_jsonl(file: str | os.PathLike[str], ignore_cut_line: bool = False) -> Iterator[JsonLine]:
-    """As :func:`read_jsonl`, with where each object stands."""
-    end = 0
-    # Bytes, decoded line by line: a crash may cut the last line in the middle of a character.
-    with open(file, "rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            end += len(line)
-            if not line.strip() or (ignore_cut_line and not line.endswith(b"\n")):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(f"{file}, line {number}: not UTF-8 text (byte {error.start + 1} of the line). "
-                                "Each line must be one JSON object.") from error
-            except json.JSONDecodeError as error:
-                raise DataError(f"{file}, line {number}: not JSON ({error.msg} at column {error.colno}). "
-                                "Each line must be one JSON object.") from error
-            if not isinstance(record, dict):
-                raise DataError(f"{file}, line {number}: a JSON object is needed, got {type(record).__name__}")
-            yield JsonLine(number, record, end)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from drpo.cli.display import LiveDisplay, PlainDisplay, watch
+from drpo.cli.printing import PlainConsole
 from drpo.run_directory import RunDirectory
 from drpo.train.config import load_config
 
@@ -25,7 +25,7 @@ def update(step: int, tokens: int, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("terminal", "kind"), [(False, PlainDisplay), (True, LiveDisplay)])
 def test_all_figures_are_shown(terminal: bool, kind: type, tmp_path: Path) -> None:
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=terminal, width=160, color_system=None)
+    console = PlainConsole(file=stream, force_terminal=terminal, width=160, color_system=None)
     config, _ = load_config(None, ["steps=4"])
     with watch(console) as display:
         assert type(display) is kind

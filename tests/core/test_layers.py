@@ -23,6 +23,8 @@ LAYERS = {
     "batch": 0,
     "metrics": 0,
     "errors": 0,
+    "files": 0,
+    "printable": 0,
     "run_directory": 0,
     "child_process": 0,
     "divergence": 1,

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from drpo.errors import CheckpointError, DataError
-from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES, RunDirectory, read_jsonl
+from drpo.files import read_jsonl
+from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES, RunDirectory
 
 CONFIG = {"steps": 3, "objective": {"name": "drpo", "delta": 0.15}, "note": "δ and μ"}
 
@@ -182,8 +183,7 @@ def test_a_line_may_be_cut_in_the_middle_of_a_character(run: RunDirectory):
 def test_a_line_cut_anywhere_else_is_an_error(run: RunDirectory):
     run.append_metrics(record(1))
     with run.metrics_file.open("a") as stream:
-        stream.write('{"kind": "upd')
-    run.append_metrics(record(2))
+        stream.write('{"kind": "upd\n')
     run.append_metrics(record(3))
     with pytest.raises(
         DataError, match=r"metrics\.jsonl, line 2: not JSON \(.+ at column \d+\)\. Each line must be one"

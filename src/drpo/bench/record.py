@@ -27,6 +27,7 @@ import torch
 
 from drpo.bench.frame import Row
 from drpo.errors import CheckpointError
+from drpo.files import replace_text
 
 SCHEMA = 1
 PACKAGES = ("torch", "numpy", "transformers", "trl", "liger_kernel", "triton")
@@ -92,6 +93,6 @@ def write(file: Path, record: dict[str, Any]) -> None:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        replace_text(file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise CheckpointError(f"cannot write {file}: {error.strerror or error}. Choose another --out.") from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 import warnings
 from typing import Any
 
 from drpo.errors import DrpoError
+from drpo.printable import printable
 
 
 def main() -> None:
@@ -22,6 +24,9 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show μ gets its number
     try:
         sys.exit(app(arguments, prog_name="drpo", standalone_mode=False) or 0)
     except typer.Exit as stop:
@@ -30,9 +35,11 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            _complain(traceback.format_exc())
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's usage errors print themselves
-            error.show()  # pyright: ignore[reportAttributeAccessIssue]
+            text = io.StringIO()
+            error.show(file=text)  # pyright: ignore[reportAttributeAccessIssue]
+            _complain(text.getvalue().rstrip("\n"))
             sys.exit(2)
         if isinstance(error, DrpoError):
             _complain(f"error: {error}")
@@ -43,7 +50,7 @@ def main() -> None:
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")
 
 
 def _show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:

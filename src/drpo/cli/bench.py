@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
 from drpo.bench import SUITES
 from drpo.bench.frame import Row, Settings
 from drpo.bench.record import as_json, describe, write
+from drpo.cli.printing import PlainConsole
 from drpo.errors import CheckpointError, ConfigError, suggest
 from drpo.report.quantities import plain
 from drpo.train.loop import pick_device
@@ -39,16 +39,16 @@ def run_bench(
         compiled=here.startswith("cuda") if compiled is None else compiled,
     )  # fmt: skip
     folder = out or Path("bench")
-    console = Console()
+    console = PlainConsole()
     if not console.is_terminal:
-        console = Console(width=WIDTH)
+        console = PlainConsole(width=WIDTH)
     for name in names:
         file = folder / f"{name}.json"
         record = measure_suite(name, settings, console)
         write(file, record)
-        _say(console, f"written {file}")
+        console.say(f"written {file}")
         if name == "curves":
-            _say(console, f"written {draw_curves(record, file.with_suffix('.png'))}")
+            console.say(f"written {draw_curves(record, file.with_suffix('.png'))}")
 
 
 def choose(suites: Sequence[str], options: dict[str, bool]) -> list[str]:
@@ -68,9 +68,9 @@ def choose(suites: Sequence[str], options: dict[str, bool]) -> list[str]:
     return chosen
 
 
-def measure_suite(name: str, settings: Settings, console: Console) -> dict[str, Any]:
+def measure_suite(name: str, settings: Settings, console: PlainConsole) -> dict[str, Any]:
     """The record of one suite."""
-    console.print(f"\n{name}", style="bold", highlight=False)
+    console.print(f"\n{name}", style="bold")
     machine = describe(settings.device)
     rows: list[Row] = []
     with _progress() as watch:
@@ -86,17 +86,17 @@ def command_line() -> str:
     return shlex.join(["drpo", *sys.argv[1:]])
 
 
-def show_case(rows: Sequence[Row], console: Console) -> None:
+def show_case(rows: Sequence[Row], console: PlainConsole) -> None:
     """A line a variant: seconds with their spread, ratios, and what else was measured."""
-    _say(console, f"  {rows[0].case}")
+    console.say(f"  {rows[0].case}")
     done = [row for row in rows if row.skipped is None]
     if done:
         console.print(Padding(case_table(done), (0, 0, 0, 4)))
     for row in rows:
         if row.skipped is not None:
-            _say(console, f"    {row.variant} skipped: {row.skipped}")
+            console.say(f"    {row.variant} skipped: {row.skipped}")
         if row.note is not None:
-            _say(console, f"    {row.variant}: {row.note}")
+            console.say(f"    {row.variant}: {row.note}")
 
 
 def case_table(rows: Sequence[Row]) -> Table:
@@ -149,7 +149,7 @@ def draw_curves(record: dict[str, Any], file: Path) -> Path:
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
     """A line on the terminal's error stream that says what is being measured; nothing elsewhere."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     if not console.is_terminal:
         yield lambda text: None
         return
@@ -163,7 +163,3 @@ def _progress() -> Iterator[Callable[[str], None]]:
         yield watch
     finally:
         watch("")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

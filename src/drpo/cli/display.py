@@ -9,18 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from drpo.cli.printing import PlainConsole
 from drpo.run_directory import RunDirectory
 from drpo.train.config import TrainConfig
 from drpo.train.observer import Observer
 
 
 @contextmanager
-def watch(console: Console) -> Iterator[Observer]:
+def watch(console: PlainConsole) -> Iterator[Observer]:
     """An observer that shows the run on ``console``."""
     if not console.is_terminal:
         yield PlainDisplay(console)
@@ -32,7 +33,7 @@ def watch(console: Console) -> Iterator[Observer]:
 class PlainDisplay(Observer):
     """One line a step, an evaluation, a note."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: PlainConsole):
         self.console = console
         self.heldout: float | None = None
         self.first = self.step = 0
@@ -63,7 +64,7 @@ class PlainDisplay(Observer):
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.say(text)
 
     def show_step(self, figures: dict[str, str]) -> None:
         """Print the figures of a finished step."""
@@ -97,7 +98,7 @@ def _token_mean(updates: list[dict[str, Any]], name: str) -> float:
 class LiveDisplay(PlainDisplay):
     """The same figures in a table that is redrawn, under a bar; notes scroll above it."""
 
-    def __init__(self, console: Console, live: Live):
+    def __init__(self, console: PlainConsole, live: Live):
         super().__init__(console)
         self.live = live
         self.shown: dict[str, str] = {}

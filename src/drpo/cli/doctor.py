@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from drpo.cli.printing import PlainConsole, write_json
 from drpo.doctor.check import Check
 from drpo.doctor.hosts import HOSTS, check_host, installed, require_host
 from drpo.doctor.machine import check_machine
@@ -33,7 +32,7 @@ def run_doctor(host: str | None, settings: list[str], as_json: bool) -> None:
         sections[name] = check_host(name, settings)
     if as_json:
         found = {name: [dataclasses.asdict(check) for check in checks] for name, checks in sections.items()}
-        Console().file.write(json.dumps(found, ensure_ascii=False) + "\n")
+        write_json(found)
     else:
         show(sections, missing)
     if any(check.status == "problem" for checks in sections.values() for check in checks):
@@ -42,7 +41,7 @@ def run_doctor(host: str | None, settings: list[str], as_json: bool) -> None:
 
 def show(sections: dict[str, list[Check]], missing: list[str]) -> None:
     """One table a section; what is not installed in a line below."""
-    console = Console()
+    console = PlainConsole()
     for name, checks in sections.items():
         console.print(f"{name}", style="bold")
         table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
@@ -51,9 +50,8 @@ def show(sections: dict[str, list[Check]], missing: list[str]) -> None:
         table.add_column(overflow="fold")
         for check in checks:
             fix = f"\nFix: {check.fix}" if check.fix else ""
-            table.add_row(f"[{STYLE[check.status]}]{check.status}[/]", check.what, escape(check.found + fix))
-        console.print(table, highlight=False)
+            table.add_row(Text(check.status, STYLE[check.status]), check.what, check.found + fix)
+        console.print(table)
         console.print()
     if missing:
-        console.print(f"Not installed here: {', '.join(missing)}. `drpo doctor HOST` says how to get one.",
-                      highlight=False)
+        console.print(f"Not installed here: {', '.join(missing)}. `drpo doctor HOST` says how to get one.")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from drpo.cli.printing import PlainConsole, write_json
 from drpo.errors import CheckpointError
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
@@ -23,8 +21,8 @@ from drpo.train.samplers import make_sampler
 
 def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
     """Evaluate a run's newest checkpoint or a model, and print the result."""
-    console = Console()
-    config, model = resolve_source(source, settings, Console(stderr=True))
+    console = PlainConsole()
+    config, model = resolve_source(source, settings, PlainConsole(stderr=True))
     task = make_task(config.task.name, **config.task.parameters)
     examples = task.heldout_examples(config.eval_examples)
     policy = load_policy(model, pick_device(config.device), config.precision)
@@ -36,19 +34,18 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
             policy, sampler, grader, examples, config.eval_samples, config.sampling(), config.seed
         )
     if as_json:
-        console.print_json(json.dumps({"model": model, "task": config.task.name, **record}))
+        write_json({"model": model, "task": config.task.name, **record}, indent=2)
         return
-    console.print(
+    console.say(
         f"{model} on {config.task.name}: sampled held-out accuracy {record['accuracy']:.3f} "
         f"({record['correct']} of {record['samples']} responses to {record['examples']} problems, "
         f"temperature {config.temperature:g}), mean reward {record['reward']:.3f}, "
         f"{record['response_length']:.1f} tokens a response, {record['truncated_share']:.1%} cut off, "
-        f"{record['failed_rewards']} rewards failed",
-        highlight=False, soft_wrap=True,
+        f"{record['failed_rewards']} rewards failed"
     )
     for name, rate in _rates(record):
-        console.print(f"{name} {rate['mean']:.3f}  95 % interval {rate['low']:.3f} to {rate['high']:.3f}, over "
-                      f"{rate['problems']} problems", highlight=False, soft_wrap=True)
+        console.say(f"{name} {rate['mean']:.3f}  95 % interval {rate['low']:.3f} to {rate['high']:.3f}, over "
+                      f"{rate['problems']} problems")
 
 
 def _rates(record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -58,7 +55,7 @@ def _rates(record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return first + [(f"pass@{k}", rate) for k, rate in record["pass_at_k"].items() if k != "1"]
 
 
-def resolve_source(source: str, settings: list[str], notes: Console) -> tuple[TrainConfig, str]:
+def resolve_source(source: str, settings: list[str], notes: PlainConsole) -> tuple[TrainConfig, str]:
     """The configuration and the model directory that ``source`` (a run's directory or a model) means.
 
     Raises:
@@ -69,7 +66,7 @@ def resolve_source(source: str, settings: list[str], notes: Console) -> tuple[Tr
         config, _ = load_config(None, [*settings, f"model={source}"])
         return config, source
     config, _ = load_config(run.config_file, settings)
-    checkpoint = find_checkpoint(run.checkpoints, lambda text: notes.print(f"note: {text}", highlight=False))
+    checkpoint = find_checkpoint(run.checkpoints, lambda text: notes.print(f"note: {text}"))
     if checkpoint is None:
         raise CheckpointError(f"{run.path} has no checkpoint yet. Wait for its first one, or evaluate {config.model}.")
     return config, str(checkpoint)

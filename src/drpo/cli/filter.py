@@ -7,9 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
-
 from drpo.cli.evaluate import resolve_source
+from drpo.cli.printing import PlainConsole
 from drpo.errors import ConfigError
 from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
@@ -29,8 +28,8 @@ def run_filter(
     if not any(above < right / samples < below for right in range(samples + 1)):
         raise ConfigError(f"with --samples {samples} no solve rate lies strictly between {above:g} and {below:g}. "
                           "Raise --samples, or move the bounds apart")
-    console = Console()
-    config, model = resolve_source(source, settings, Console(stderr=True))
+    console = PlainConsole()
+    config, model = resolve_source(source, settings, PlainConsole(stderr=True))
     task = make_task(config.task.name, **config.task.parameters)
     examples = training_problems(task, config.task.name)[:problems]
     policy = load_policy(model, pick_device(config.device), config.precision)
@@ -51,12 +50,11 @@ def run_filter(
                     stream.write(json.dumps(filtered_record(example, graded, correct), ensure_ascii=False) + "\n")
             stream.flush()
             seen += len(batch)
-            console.print(f"{seen} of {len(examples)} problems, {kept} kept", highlight=False)
-    console.print(
+            console.print(f"{seen} of {len(examples)} problems, {kept} kept")
+    console.say(
         f"{out}: {kept} of {seen} problems, solved more than {above:.0%} and less than {below:.0%} of the time "
         f"({samples} responses each, temperature {config.temperature:g}); never solved {never}, always {always}, "
-        f"not one response graded {unknown}",
-        highlight=False, soft_wrap=True,
+        f"not one response graded {unknown}"
     )
 
 

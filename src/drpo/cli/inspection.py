@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from drpo.cli.inspection_tables import show
-from drpo.errors import DataError
+from drpo.cli.printing import PlainConsole, write_json
+from drpo.files import replace_text, writing
 from drpo.inspection.survey import inspect
 from drpo.report.inspection_page import build_inspection_page
 from drpo.run_directory import RunDirectory
@@ -28,16 +25,16 @@ def run_inspect(log: list[Path], delta: float | None, objectives: str | None, ht
     torch.set_num_threads(1)
     with _progress() as advance:
         found = inspect(log, delta, names, advance)
-    console = Console()
+    console = PlainConsole()
     if as_json:
-        console.file.write(json.dumps(_without_nan(dataclasses.asdict(found)), ensure_ascii=False) + "\n")
+        write_json(dataclasses.asdict(found))
     else:
         show(found, console)
     if as_json and html is None:
         return
     page = _write_page(log[0], html, build_inspection_page(found))
     if not as_json:
-        console.print(f"\npage  {page}", highlight=False, soft_wrap=True)
+        console.say(f"\npage  {page}")
 
 
 def _write_page(first: Path, given: Path | None, html: str) -> Path:
@@ -47,17 +44,15 @@ def _write_page(first: Path, given: Path | None, html: str) -> Path:
         run.write_inspection(html)
         return run.inspection_file
     page = given or (first if first.is_dir() else first.parent) / run.inspection_file.name
-    try:
-        page.write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot write {page}: {error.strerror or error}. Name another place with --html.") from error
+    with writing(page, "Name another place with --html."):
+        replace_text(page, html)
     return page
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[float], None]]:
     """A bar on the terminal's error stream, so that what is printed can be piped."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     bar = Progress(
         TextColumn("reading"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn(),
         console=console, transient=True, disable=not console.is_terminal,
@@ -65,14 +60,3 @@ def _progress() -> Iterator[Callable[[float], None]]:
     with bar:
         task = bar.add_task("", total=1.0)
         yield lambda done: bar.update(task, completed=done)
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: a figure that does not exist is null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return value

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from drpo.cli.printing import PlainConsole
 from drpo.inspection.result import VERDICTS, Inspection
 from drpo.report.quantities import finite, percent, plain
 
@@ -17,10 +17,10 @@ WIDEST_MATRIX, MOST_STEPS, MOST_TOKENS = 10, 12, 8
 _STYLES = {"fault": "bold red", "warning": "yellow", "note": "cyan"}
 
 
-def show(found: Inspection, console: Console) -> None:
+def show(found: Inspection, console: PlainConsole) -> None:
     """Print all of it."""
     files = found.files[0] if len(found.files) == 1 else f"{len(found.files)} files"
-    _say(console, f"{found.tokens:,} tokens of {found.sequences:,} responses in {files}; δ = {found.delta:g}")
+    console.say(f"{found.tokens:,} tokens of {found.sequences:,} responses in {files}; δ = {found.delta:g}")
     _findings(found, console)
     _heading(console, "Suggested δ", plain(found.suggested_delta.value))
     console.print(Padding(Text(found.suggested_delta.reason), (0, 0, 0, 2)))
@@ -32,7 +32,7 @@ def show(found: Inspection, console: Console) -> None:
     _heading(console, "By objective", "share of gradient mass |Â r|; changed = Σ |Â r| |w − 1| / Σ |Â r|")
     console.print(_mass_table(found))
     for name, reason in found.not_evaluated.items():
-        _say(console, f"  {name} not evaluated: {reason}")
+        console.say(f"  {name} not evaluated: {reason}")
     if len(found.verdicts) <= WIDEST_MATRIX:
         _heading(console, "Agreement", "share of tokens with the same verdict")
         console.print(_agreement_table(found))
@@ -44,24 +44,20 @@ def show(found: Inspection, console: Console) -> None:
         console.print(_affected_table(found))
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _heading(console: Console, title: str, note: str) -> None:
+def _heading(console: PlainConsole, title: str, note: str) -> None:
     console.print(Text.assemble("\n", (title, "bold"), "  ", (note, "dim")))
 
 
-def _findings(found: Inspection, console: Console) -> None:
+def _findings(found: Inspection, console: PlainConsole) -> None:
     if not found.findings:
-        _say(console, "\nNo fault found: r moves, δ is within reach, and μ and π are measured alike.")
+        console.say("\nNo fault found: r moves, δ is within reach, and μ and π are measured alike.")
     for finding in found.findings:
         console.print(Text.assemble("\n", (finding.severity, _STYLES[finding.severity]), "  ", (finding.title, "bold")))
         console.print(Padding(Text(finding.evidence), (0, 0, 0, 2)))
         console.print(Padding(Text(f"Fix: {finding.fix}"), (0, 0, 0, 2)))
 
 
-def _figures(found: Inspection, console: Console) -> None:
+def _figures(found: Inspection, console: PlainConsole) -> None:
     f = {name: finite(value) for name, value in found.figures.items()}
     _heading(console, "Figures", "over all tokens")
     for line in (
@@ -72,7 +68,7 @@ def _figures(found: Inspection, console: Console) -> None:
         f"|log π − log μ|: mean {plain(f['mismatch'])} nats, at most {plain(f['mismatch_max'])}; KL(μ‖π) "
         f"{plain(f['k3_kl'])}",
     ):
-        _say(console, f"  {line}")
+        console.say(f"  {line}")
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]], left: int = 1) -> Padding:

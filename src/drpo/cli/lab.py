@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from drpo.cli.lab_display import duration, watch
+from drpo.cli.printing import PlainConsole, wide_console
 from drpo.errors import CheckpointError
-from drpo.lab.directory import StudyDirectory, replace_text
+from drpo.files import replace_text
+from drpo.lab.directory import StudyDirectory
 from drpo.lab.estimate import Cost, measure_settings, seconds
 from drpo.lab.plan import Plan, make_plan, tries
 from drpo.lab.results import summary_rows
@@ -26,16 +27,16 @@ from drpo.train.config import TrainConfig
 
 def run_plan(source: str, scale: str | None, jobs: int | None, measure: bool) -> None:
     """Print the study, and the time that it would take."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = wide_console()
     name, study = load_study(source, scale)
     plan, workers = make_plan(study), LocalWorkers.here(jobs)
-    _print(console, f"{name}: {study.title}. {study.question}\n")
-    console.print(_arms(study), highlight=False)
-    _print(console, _counts(plan))
+    console.say(f"{name}: {study.title}. {study.question}\n")
+    console.print(_arms(study))
+    console.say(_counts(plan))
     for hypothesis in study.hypotheses:
         where = ", ".join(hypothesis.settings or study.settings)
         arms = f"{hypothesis.ours} against {hypothesis.theirs}"
-        _print(console, f"claim     {hypothesis.claim} ({arms}: {hypothesis.compare} of "
+        console.say(f"claim     {hypothesis.claim} ({arms}: {hypothesis.compare} of "
                         f"{hypothesis.metric or study.metric}, {hypothesis.at}, in {where})")  # fmt: skip
     if measure:
         _estimate(console, plan, workers)
@@ -60,15 +61,15 @@ def _counts(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _estimate(console: Console, plan: Plan, workers: LocalWorkers) -> None:
+def _estimate(console: PlainConsole, plan: Plan, workers: LocalWorkers) -> None:
     def say(setting: str, cost: Cost) -> None:
-        _print(console, f"          {setting}: {cost.start:.1f} s to start, {cost.step:.2f} s a step, "
+        console.say(f"          {setting}: {cost.start:.1f} s to start, {cost.step:.2f} s a step, "
                         f"{cost.evaluation:.1f} s an evaluation")  # fmt: skip
 
-    _print(console, "measured  two steps of each setting, alone on the machine")
+    console.say("measured  two steps of each setting, alone on the machine")
     costs = measure_settings(plan.shared, workers, say)
     most = [*plan.tuning, *plan.shared, *(plan.shared if plan.tuning else ())]
-    _print(console, f"time      at most {duration(seconds(most, costs, workers.jobs))}, with {workers.jobs} at once of "
+    console.say(f"time      at most {duration(seconds(most, costs, workers.jobs))}, with {workers.jobs} at once of "
                     f"{workers.threads} threads, if they do not slow each other")  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def run_run(
     keep_checkpoints: bool, reuse: Sequence[Path], settings: Sequence[str],
 ) -> None:  # fmt: skip
     """Run the study, show it, and say what came out."""
-    console = Console()
+    console = PlainConsole()
     name, study = load_study(source, scale)
     path = out or default_directory(name)
     with _workers(where, jobs) as workers, watch(console) as watcher:
@@ -86,12 +87,12 @@ def run_run(
     asked = results.within(settings)
     _say(console, asked, path)
     if stopped:
-        _print(console, "stopped; start the same command again to go on")
+        console.say("stopped; start the same command again to go on")
         raise KeyboardInterrupt
     if asked.count("failed"):
-        _print(console, "some runs failed; --retry-failed tries them again")
+        console.say("some runs failed; --retry-failed tries them again")
     if asked.count("interrupted", "missing"):
-        _print(console, "some runs were lost; start the same command again to go on with them")
+        console.say("some runs were lost; start the same command again to go on with them")
     if asked.count("failed", "interrupted", "missing"):
         sys.exit(2)
 
@@ -117,7 +118,7 @@ def run_report(source: str, out: Path | None, scale: str | None) -> None:
     StudyDirectory(path).create(study)  # says so if it is another one
     results = write_results(study, path)
     write_page(results, path)
-    _say(Console(), results, path)
+    _say(PlainConsole(), results, path)
 
 
 def default_directory(name: str) -> Path:
@@ -143,16 +144,12 @@ def _with_defaults(study: Study, keys: Keys) -> Keys:
     return numbers | study.base | keys
 
 
-def _say(console: Console, results: Results, path: Path) -> None:
+def _say(console: PlainConsole, results: Results, path: Path) -> None:
     for row in results.rows:
         if row["status"] == "failed":
-            _print(console, f"failed  {row['setting']} × {row['arm']} seed {row['seed']}: {row['reason']}")
+            console.say(f"failed  {row['setting']} × {row['arm']} seed {row['seed']}: {row['reason']}")
     for verdict in results.verdicts:
-        _print(console, f"claim   {verdict.hypothesis.claim}\n        {verdict.sentence}")
+        console.say(f"claim   {verdict.hypothesis.claim}\n        {verdict.sentence}")
     counts = ", ".join(f"{count} {status}" for status in ("finished", "failed", "interrupted", "missing")
                        if (count := results.count(status)))  # fmt: skip
-    _print(console, f"runs    {counts}\nresults {path / 'results.md'}\nreport  {path / 'report.html'}")
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.say(f"runs    {counts}\nresults {path / 'results.md'}\nreport  {path / 'report.html'}")

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from drpo.cli.printing import PlainConsole
 from drpo.lab.directory import State
 from drpo.lab.plan import Run
 from drpo.lab.runner import Progress, Watcher
 
 
 @contextmanager
-def watch(console: Console) -> Iterator[Watcher]:
+def watch(console: PlainConsole) -> Iterator[Watcher]:
     """A watcher that shows the study on ``console``."""
     if not console.is_terminal:
         yield PlainDisplay(console)
@@ -29,7 +30,7 @@ def watch(console: Console) -> Iterator[Watcher]:
 class PlainDisplay(Watcher):
     """One line when a run starts, ends, or something is to be known."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: PlainConsole):
         self.console = console
         self.progress = Progress(0, 0, 0, [], None)
 
@@ -49,13 +50,13 @@ class PlainDisplay(Watcher):
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.say(text)
 
 
 class LiveDisplay(PlainDisplay):
     """A bar over all runs and a row for each at work; what ended scrolls above it."""
 
-    def __init__(self, console: Console, live: Live):
+    def __init__(self, console: PlainConsole, live: Live):
         super().__init__(console)
         self.live = live
         self.bar = Bar(TextColumn("{task.completed} of {task.total} runs"), BarColumn(bar_width=None),

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
+from drpo.cli.printing import PlainConsole
 from drpo.errors import ConfigError
 from drpo.train.config import TrainConfig
 from drpo.train.loop import pick_device
 from drpo.train.memory_report import report_memory, size
 
 
-def show_memory(console: Console, config: TrainConfig) -> None:
+def show_memory(console: PlainConsole, config: TrainConfig) -> None:
     """A row for all that takes memory, the peak, and what to change if it does not fit; nothing is loaded."""
     try:
         device = pick_device(config.device)
         report = report_memory(config, device)
     except ConfigError as error:  # the settings were what was asked for; a run would stop at this
-        console.print(f"\nmemory: cannot be told here. {error}", highlight=False, soft_wrap=True)
+        console.say(f"\nmemory: cannot be told here. {error}")
         return
     table = Table("memory", "", "when", "how", box=None, pad_edge=False)
     table.columns[1].justify = "right"
@@ -28,6 +28,6 @@ def show_memory(console: Console, config: TrainConfig) -> None:
                       f"prompts of {report.prompt_tokens} tokens assumed")  # fmt: skip
     table.add_row(f"there, on {device}", "unknown" if report.room is None else size(report.room), "", "")
     console.print()
-    console.print(table, highlight=False)
+    console.print(table)
     if warning := report.warning():
-        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+        console.say(f"warning: {warning}")

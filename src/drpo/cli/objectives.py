@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from drpo.cli.printing import PlainConsole
 from drpo.errors import ConfigError
 from drpo.objectives import MODIFIERS, OBJECTIVES, make_objective
 from drpo.objectives.documentation import documentation
@@ -27,33 +26,32 @@ def run_objectives(arguments: list[str], plot: bool, out: Path | None) -> None:
         return
     if settings or out is not None:
         raise ConfigError(f"{settings[0] if settings else '--out'} is for --plot only. Add --plot, or leave it out.")
-    console = Console()
+    console = PlainConsole()
     for name in names:
         explain(console, name)
     if not names:
         list_all(console)
 
 
-def list_all(console: Console) -> None:
+def list_all(console: PlainConsole) -> None:
     """Name, defaults, equation and source of everything."""
     for title, registry in (("Objectives", OBJECTIVES), ("Modifiers, for any objective", MODIFIERS)):
         console.print(f"{title}\n", style="bold")
         for name in registry:
             about = documentation(name)
-            console.print(f"{about.signature}  ", style="bold", end="", highlight=False, markup=False)
-            console.print(about.summary, highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{about.signature}  ", style="bold", end="")
+            console.say(about.summary)
             for head in ("Equation", "Source"):
-                console.print(f"    {about.sections[head]}", style="dim", highlight=False, markup=False, soft_wrap=True)
+                console.say(f"    {about.sections[head]}", style="dim")
             console.print()
-    console.print("`drpo objectives NAME` gives ranges, units and deviations; `drpo objectives --plot NAME…` draws.",
-                  highlight=False)
+    console.print("`drpo objectives NAME` gives ranges, units and deviations; `drpo objectives --plot NAME…` draws.")
 
 
-def explain(console: Console, name: str) -> None:
+def explain(console: PlainConsole, name: str) -> None:
     """The whole docstring of one."""
     about = documentation(name)
-    console.print(f"{about.signature}\n", highlight=False, markup=False)
-    console.print(about.text + "\n", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{about.signature}\n")
+    console.say(about.text + "\n")
 
 
 def draw(names: list[str], settings: list[str], folder: Path) -> None:
@@ -75,4 +73,4 @@ def draw(names: list[str], settings: list[str], folder: Path) -> None:
                               f"grpo \"grpo.modifiers=[{name}]\" grpo.anchor=proximal`")
         objectives.append(make_objective(name, **changes.get(name, {})))
     for file in write_plots(labels(objectives), folder):
-        Console().print(str(file), highlight=False)
+        PlainConsole().say(str(file))

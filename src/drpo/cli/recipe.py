@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
-
-from rich.console import Console
 from rich.table import Table
 
+from drpo.cli.printing import wide_console, write, write_json
 from drpo.recipes import compose, load_recipe, recipe_names
 from drpo.recipes.command import gpus
 from drpo.recipes.launch import dry_run, launch
@@ -24,24 +21,24 @@ def run_list(as_json: bool) -> None:
              "assumed": len(recipe.assumed)}
             for recipe in recipes
         ]  # fmt: skip
-        _write(json.dumps(rows, indent=2))
+        write_json(rows, indent=2)
         return
     table = Table("recipe", "model", "GPUs", "assumed", "objectives", box=None, pad_edge=False)
     for recipe in recipes:
         table.add_row(recipe.name, recipe.model, str(gpus(recipe)), f"{len(recipe.assumed)} of {len(recipe.settings)}",
                       " ".join(recipe.objectives))  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 160).print(table, highlight=False)
-    _write("\nassumed: values that are not public, GPUs among them; `drpo recipe show NAME` gives the reason for each.")
-    _write("\nHere, without another trainer:")
+    wide_console().print(table)
+    write("\nassumed: values that are not public, GPUs among them; `drpo recipe show NAME` gives the reason for each.")
+    write("\nHere, without another trainer:")
     for file, title in train_recipes().items():
-        _write(f"  drpo train {file}\n    {title}")
+        write(f"  drpo train {file}\n    {title}")
 
 
 def run_show(name: str, objective: str | None, changes: list[str], as_json: bool) -> None:
     """Print the run as a script, or as JSON."""
     plan = compose(load_recipe(name), objective, changes)
     if as_json:
-        _write(json.dumps(plan.as_dict(), indent=2, ensure_ascii=False))
+        write_json(plan.as_dict(), indent=2)
         return
     recipe = plan.recipe
     head = [
@@ -49,7 +46,7 @@ def run_show(name: str, objective: str | None, changes: list[str], as_json: bool
         f"{len(recipe.assumed)} of {len(recipe.settings)} values are assumed, not public; each says why.",
         *(f"Not expressible in {recipe.host}: {remark}" for remark in recipe.not_expressible),
     ]
-    _write("\n".join([*(f"# {line}" for line in head), plan.script()]))
+    write("\n".join([*(f"# {line}" for line in head), plan.script()]))
 
 
 def run_launch(
@@ -60,10 +57,6 @@ def run_launch(
     if not check_only:
         launch(plan, address, submit)
     answer = dry_run(plan)
-    _write(f"{plan.recipe.name} with {plan.objective.name}: valid")
-    _write("\n".join(f"  checked      {line}" for line in answer["validated"]))
-    _write("\n".join(f"  not checked  {line}" for line in answer["not_validated"]))
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    write(f"{plan.recipe.name} with {plan.objective.name}: valid")
+    write("\n".join(f"  checked      {line}" for line in answer["validated"]))
+    write("\n".join(f"  not checked  {line}" for line in answer["not_validated"]))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
+from drpo.cli.printing import PlainConsole
 from drpo.report import write_report
 from drpo.run_directory import RunDirectory
 
@@ -14,4 +13,4 @@ def run_report(path: Path) -> None:
     """Write the report of the run at ``path`` and say where it is."""
     run = RunDirectory(path)
     write_report(run)
-    Console().print(f"report  {run.report_file}", highlight=False, soft_wrap=True)
+    PlainConsole().say(f"report  {run.report_file}")

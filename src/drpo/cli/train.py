@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from drpo.cli.display import watch
 from drpo.cli.memory import show_memory
+from drpo.cli.printing import PlainConsole
 from drpo.errors import ConfigError
 from drpo.report import write_report
 from drpo.run_directory import RunDirectory
@@ -26,7 +27,7 @@ from drpo.train.observer import Summary
 
 def run_train(settings: list[str], out: Path | None, resume: Path | None, dry_run: bool) -> None:
     """Start or continue a run, show it, and write its report."""
-    console = Console()
+    console = PlainConsole()
     file, overrides = split_settings(settings)
     if resume is not None:
         if file is not None or out is not None or dry_run:
@@ -117,15 +118,14 @@ def _settings_table(config: TrainConfig, sources: dict[str, str]) -> Table:
     return table
 
 
-def _say_goodbye(console: Console, run: RunDirectory, summary: Summary) -> None:
+def _say_goodbye(console: PlainConsole, run: RunDirectory, summary: Summary) -> None:
     before, after = summary.accuracy_before, summary.accuracy_after
     if before is not None and after is not None:
-        console.print(
-            f"\nheld-out accuracy [bold]{before:.3f} → {after:.3f}[/bold] (sampled, {summary.status} after step "
-            f"{summary.step})",
-            highlight=False,
-        )
-    console.print(f"run     {run.path}", highlight=False, soft_wrap=True)
-    console.print(f"report  {run.report_file}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(
+            "\nheld-out accuracy ", (f"{before:.3f} → {after:.3f}", "bold"),
+            f" (sampled, {summary.status} after step {summary.step})",
+        ))
+    console.say(f"run     {run.path}")
+    console.say(f"report  {run.report_file}")
     if summary.status == "interrupted":
-        console.print(f"go on   drpo train --resume {run.path}", highlight=False, soft_wrap=True)
+        console.say(f"go on   drpo train --resume {run.path}")

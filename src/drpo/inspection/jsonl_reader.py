@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from drpo.errors import DataError
+from drpo.files import JsonLine, numbered_jsonl
 from drpo.inspection.columns import FIELDS, PER_TOKEN, require_sequence_id, resolve
 from drpo.inspection.refusals import refuse_lengths, refuse_nan_advantages, refuse_null, refuse_repeat
 from drpo.inspection.tokens import CHUNK_TOKENS, Tokens
-from drpo.run_directory import JsonLine, numbered_jsonl
 
 #: The columns of one sequence, lists of one length; ``line`` has the line of each token.
 Columns = dict[str, list[Any]]

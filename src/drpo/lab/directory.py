@@ -24,9 +24,10 @@ from typing import Any, Literal
 import yaml
 
 from drpo.errors import CheckpointError, ConfigError
+from drpo.files import read_jsonl, replace_text
 from drpo.lab.plan import Run
 from drpo.lab.study import Study
-from drpo.run_directory import RunDirectory, read_jsonl
+from drpo.run_directory import RunDirectory
 
 #: Locked by the runner, and by the runner and every run of its.
 RUNNER_LOCK, RUNS_LOCK = ".runner.lock", ".runs.lock"
@@ -188,13 +189,6 @@ class StudyDirectory:
 
 def _place(entry: dict[str, Any]) -> str:
     return f"process {entry['pid']}" if "pid" in entry else f"Ray job {entry['ray_job']}"
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from drpo.lab.directory import State, StudyDirectory, replace_text
+from drpo.files import replace_text
+from drpo.lab.directory import State, StudyDirectory
 from drpo.lab.metrics import COURSES, accuracy_curve, accuracy_metrics, by_step, tokens_to, update_metrics
 from drpo.lab.plan import Run
 from drpo.lab.stats import interquartile_mean, rate

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from drpo.lab.directory import State, StudyDirectory, replace_text
+from drpo.files import json_text, replace_text, without_nan
+from drpo.lab.directory import State, StudyDirectory
 from drpo.lab.plan import Plan, Run, make_plan
 from drpo.lab.results import Row, read_rows, write_csv
 from drpo.lab.reuse import finished_runs, reuse_runs
@@ -104,8 +102,7 @@ def write_results(study: Study, path: Path) -> Results:
     """Write results.csv, results.md and verdicts.json from the run directories."""
     results, directory = read_results(study, path), StudyDirectory(path)
     write_csv(directory, results.rows)
-    found = json.dumps(plain_verdicts(results.verdicts), indent=2, ensure_ascii=False)
-    replace_text(path / "verdicts.json", found + "\n")
+    replace_text(path / "verdicts.json", json_text(plain_verdicts(results.verdicts)))
     replace_text(path / "results.md", markdown(study, results.rows, results.verdicts))
     return results
 
@@ -115,11 +112,5 @@ def plain_verdicts(verdicts: Sequence[Verdict]) -> list[Row]:
     found = []
     for verdict in verdicts:
         values = asdict(verdict) | {"hypothesis": verdict.hypothesis.model_dump(), "sentence": verdict.sentence}
-        found.append({key: _finite(value) for key, value in values.items()})
+        found.append(without_nan(values))
     return found
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 
-from drpo.lab.directory import StudyDirectory, replace_text
+from drpo.files import json_text, read_json, replace_text
+from drpo.lab.directory import StudyDirectory
 from drpo.lab.metrics import METRICS
 from drpo.lab.plan import Plan
 from drpo.lab.results import Row
@@ -43,7 +43,7 @@ def write_choices(directory: StudyDirectory, records: Sequence[Row]) -> None:
     """Write choices.json; what it holds of other settings stays."""
     settings = {record["setting"] for record in records}
     kept = [record for record in _records(directory) if record["setting"] not in settings]
-    replace_text(directory.choices_file, json.dumps([*kept, *records], indent=2) + "\n")
+    replace_text(directory.choices_file, json_text([*kept, *records]))
 
 
 def read_choices(directory: StudyDirectory) -> Choices:
@@ -53,4 +53,4 @@ def read_choices(directory: StudyDirectory) -> Choices:
 
 def _records(directory: StudyDirectory) -> list[Row]:
     file = directory.choices_file
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    return read_json(file) if file.is_file() else []

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import html
 import json
-import unicodedata
 from itertools import groupby
 
-#: Invisible characters that ordinary writing needs: line feed, tab, the joiners of Persian, Hindi and emoji.
-_ORDINARY = frozenset("\n\t\u200c\u200d")
-#: Control, format (bidi overrides, zero-width, tags), lone surrogate, line and paragraph separator.
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+from drpo.printable import is_invisible
 
 
 def visible(value: object, limit: int | None = None) -> str:
@@ -46,7 +42,7 @@ def _escaped(text: str, mark: str) -> str:
     pieces = []
     for character, run in groupby(text):
         length = sum(1 for _ in run)
-        if character not in _ORDINARY and unicodedata.category(character) in _INVISIBLE:
+        if is_invisible(character):
             times = f"×{length}" if length > 1 else ""
             pieces.append(mark.format(f"U+{ord(character):04X}{times}"))
         else:

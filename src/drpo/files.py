@@ -1,0 +1,209 @@
+"""Files that a crash or a full disk leaves whole: atomic replacement, appended JSON lines, readers that name the line.
+
+A file that is replaced is written under a temporary name, flushed to disk, and renamed. A file that is appended to
+consists of lines; only its last line can be torn, and the torn line is cut before anything follows it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from drpo.errors import DataError, WriteError
+
+StrPath = str | os.PathLike[str]
+
+
+@contextmanager
+def writing(target: StrPath, fix: str = "Free space or fix its permissions.") -> Iterator[None]:
+    """Turn what the operating system refuses within the block into one message about ``target``.
+
+    Raises:
+        WriteError: it names ``target``, the reason, and ``fix``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"cannot write to {target}: {error.strerror or error}. {fix}") from error
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write ``file`` whole: a reader sees the old text or the new one, and a refused write leaves the old one.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    replace_bytes(file, text.encode("utf-8", "backslashreplace"))
+
+
+def replace_bytes(file: Path, content: bytes) -> None:
+    """As :func:`replace_text`, for bytes."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except OSError:
+        with suppress(OSError):  # the first refusal is the one to report
+            temporary.unlink()
+        raise
+
+
+def append_records(file: Path, records: Iterable[dict[str, Any]], sync: bool = False) -> None:
+    """Append a JSON line a record, all of them or none; a torn last line is cut first (:func:`cut_torn_line` says so).
+
+    Args:
+        file: made if it does not exist.
+        records: JSON values; NaN and infinities become null.
+        sync: wait until the disk has them.
+
+    Raises:
+        OSError: the disk refuses; the file is as it was.
+    """
+    content = "".join(json_line(record) for record in records).encode("utf-8", "backslashreplace")
+    cut_torn_line(file)
+    with file.open("ab", buffering=0) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        try:
+            left = memoryview(content)
+            while left:
+                left = left[stream.write(left) :]
+            if sync:
+                os.fsync(stream.fileno())
+        except OSError:
+            with suppress(OSError):  # the first refusal is the one to report
+                stream.truncate(size)
+            raise
+
+
+def cut_torn_line(file: Path) -> int:
+    """Cut a last line without its newline, which a crash or a full disk left.
+
+    Returns:
+        the number of bytes cut; 0 if the last line is whole or there is no file.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if not file.is_file():
+        return 0
+    with file.open("r+b") as stream:
+        size = end = stream.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65_536)
+            stream.seek(start)
+            newline = stream.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            stream.truncate(end)
+        return size - end
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove ``folder`` so that a crash leaves no half of it under its name; of a symbolic link, the link alone.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        doomed = folder.with_name(f".removing-{folder.name}")
+        if doomed.exists():
+            shutil.rmtree(doomed)
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN: a figure that does not exist is written as null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return value
+
+
+def json_text(value: Any) -> str:
+    """``value`` as indented JSON with a newline at its end."""
+    return json.dumps(without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """``record`` as one line of JSON."""
+    return json.dumps(without_nan(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+class JsonLine(NamedTuple):
+    """An object of a JSONL file, its line counted from 1, and the byte at which the line ends."""
+
+    number: int
+    record: dict[str, Any]
+    end: int
+
+
+def read_json(file: StrPath) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        DataError: it cannot be read, or is not JSON; the message names the file and the reason.
+    """
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
+    if not content.strip():
+        raise DataError(f"{file} is empty ({len(content)} bytes); a JSON value is needed.")
+    return _parsed(content, str(file))
+
+
+def read_jsonl(file: StrPath, ignore_cut_line: bool = False) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file, one a line; empty lines are passed over.
+
+    Raises:
+        DataError: a line is not a JSON object; the message names file and line. With ``ignore_cut_line`` a last
+            line without its newline is left out instead.
+    """
+    return (line.record for line in numbered_jsonl(file, ignore_cut_line))
+
+
+def numbered_jsonl(file: StrPath, ignore_cut_line: bool = False) -> Iterator[JsonLine]:
+    """As :func:`read_jsonl`, with where each object stands."""
+    end = 0
+    # Bytes, decoded line by line: a crash may cut the last line in the middle of a character.
+    with open(file, "rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            end += len(line)
+            if not line.strip() or (ignore_cut_line and not line.endswith(b"\n")):
+                continue
+            record = _parsed(line, f"{file}, line {number}", " Each line must be one JSON object.")
+            if not isinstance(record, dict):
+                raise DataError(f"{file}, line {number}: a JSON object is needed, got {type(record).__name__}")
+            yield JsonLine(number, record, end)
+
+
+def _parsed(content: bytes, where: str, rule: str = "") -> Any:
+    """The JSON value of ``content``, or a DataError that says why there is none."""
+    try:
+        return json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 text (byte {error.start + 1} of the line).{rule}") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno}).{rule}") from error
+    except RecursionError as error:
+        raise DataError(f"{where}: not JSON that can be read (nested too deeply).{rule}") from error
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise DataError(f"{where}: not JSON that can be read ({str(error).split(';')[0]}).{rule}") from error

@@ -73,7 +73,7 @@ def test_json_for_machines(log: Path, tmp_path: Path) -> None:
         (["log.jsonl", "--objectives", "grop"], "unknown objective 'grop'. Did you mean 'grpo'?"),
         (["log.jsonl", "--objectives", ""], "no objective to evaluate"),
         (["log.jsonl", "--delta", "0"], "--delta must be a finite probability > 0"),
-        (["log.jsonl", "--html", "no/such/place.html"], "cannot write no/such/place.html"),
+        (["log.jsonl", "--html", "no/such/place.html"], "cannot write to no/such/place.html"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(log: Path, arguments: list[str], message: str) -> None:

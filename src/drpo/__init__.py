@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from drpo.aggregation import aggregate
     from drpo.batch import TokenBatch
     from drpo.diagnostics import diagnose
-    from drpo.kernels import fused_loss, token_logprobs
+    from drpo.kernels import FusedLoss, fused_loss, token_logprobs
     from drpo.metrics import Metric
     from drpo.mismatch.start_check import StartCheck, start_check
     from drpo.objectives import MODIFIERS, OBJECTIVES, Objective, ObjectiveOutput, gradient_weight, make_objective
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "FusedLoss": "drpo.kernels",
     "MODIFIERS": "drpo.objectives",
     "OBJECTIVES": "drpo.objectives",
     "Metric": "drpo.metrics",
@@ -41,6 +42,7 @@ _HOME = {
 __all__ = [
     "MODIFIERS",
     "OBJECTIVES",
+    "FusedLoss",
     "Metric",
     "Objective",
     "ObjectiveOutput",

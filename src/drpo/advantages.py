@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Literal, get_args
 
 import torch
 
+from drpo.checks import as_floats, as_tensor, is_count, is_nonnegative, shorten
 from drpo.errors import ConfigError, DataError, suggest
 
 Kind = Literal["group_mean", "standardized", "leave_one_out"]
@@ -13,13 +15,14 @@ KINDS: tuple[str, ...] = get_args(Kind)
 
 
 def group_advantages(
-    rewards: torch.Tensor, group_ids: torch.Tensor, kind: Kind = "group_mean", epsilon: float = 1e-6
+    rewards: torch.Tensor, group_ids: torch.Tensor | int, kind: Kind = "group_mean", epsilon: float = 1e-6
 ) -> torch.Tensor:
     """One advantage a response.
 
     Args:
-        rewards: ``[R]`` float.
-        group_ids: ``[R]`` int64, in any order; responses to one prompt share an id.
+        rewards: ``[R]`` float; a NumPy array or a list will do.
+        group_ids: ``[R]`` int64, in any order; responses to one prompt share an id. An int is the size of every group,
+            whose responses then stand side by side.
         kind: ``group_mean``: R − mean of the group (Dr. GRPO, arXiv:2503.20783 §3.2; what the DRPO paper ran).
             ``standardized``: that divided by the group's standard deviation (with Bessel's correction) + epsilon
             (GRPO, arXiv:2402.03300 §4.1.2). ``leave_one_out``: R − mean of the *other* responses (RLOO,
@@ -30,14 +33,20 @@ def group_advantages(
         ``[R]`` in the dtype of ``rewards``.
 
     Raises:
-        ConfigError: unknown kind. DataError: shapes or dtypes disagree, or a reward is not
-            finite.
+        ConfigError: unknown kind, a group size below 1, or an epsilon that is not a number ≥ 0. DataError: shapes or
+            dtypes disagree, the number of rewards is no multiple of the group size, or a reward is not finite.
     """
     if kind not in KINDS:
         raise ConfigError(f"unknown advantage kind {kind!r}.{suggest(kind, KINDS)}")
+    if not is_nonnegative(epsilon):
+        raise ConfigError(f"epsilon must be a finite number ≥ 0 (reward units), got {shorten(repr(epsilon))}")
+    rewards = as_floats("rewards", rewards)
+    group_ids = _group_ids(group_ids, rewards)
     if rewards.dim() != 1 or rewards.shape != group_ids.shape:
         raise DataError(f"rewards and group_ids must both be [R], got {list(rewards.shape)} and "
                         f"{list(group_ids.shape)}")
+    if rewards.device != group_ids.device:
+        raise DataError(f"rewards are on {rewards.device} and group_ids on {group_ids.device}; move one with .to()")
     if not rewards.dtype.is_floating_point or group_ids.dtype != torch.int64:
         raise DataError(f"rewards must be floating point and group_ids int64, got {rewards.dtype} and "
                         f"{group_ids.dtype}; convert with .float() and .long()")
@@ -62,3 +71,15 @@ def group_advantages(
     if kind == "leave_one_out":
         return centred * size / others
     return centred / ((total(centred.square()) / others).sqrt() + epsilon)
+
+
+def _group_ids(groups: torch.Tensor | int, rewards: torch.Tensor) -> torch.Tensor:
+    """``groups`` as ids ``[R]``; an int is the size of each group."""
+    if isinstance(groups, float | bool) or (isinstance(groups, numbers.Integral) and not is_count(groups)):
+        raise ConfigError(f"a group size must be an integer ≥ 1, got {groups!r}")
+    if not isinstance(groups, numbers.Integral):
+        return as_tensor("group_ids", groups, rewards.device)
+    if rewards.dim() == 1 and len(rewards) % int(groups):
+        raise DataError(f"{len(rewards)} rewards are no whole number of groups of {groups}; pass group_ids [R] where "
+                        "groups differ in size")
+    return torch.arange(rewards.shape[0] if rewards.dim() else 0, device=rewards.device) // int(groups)

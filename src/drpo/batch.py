@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from drpo.checks import as_floats, as_tensor
 from drpo.errors import DataError
 
 #: Log-probabilities above zero by no more than this are rounding; beyond it they are an error.
@@ -28,6 +29,8 @@ OPTIONAL_FIELDS = {
 class TokenBatch:
     """One entry per *kept* response token; no padding.
 
+    NumPy arrays and lists of numbers are converted to tensors on the device of ``logprobs``.
+
     Args:
         logprobs: ``[N]`` float, log π(y_t|s_t) in nats; carries the gradient.
         behavior_logprobs: ``[N]`` float, log μ(y_t|s_t) in nats from the rollout engine, at the same
@@ -45,8 +48,8 @@ class TokenBatch:
             each update once may pass False for its micro-batches.
 
     Raises:
-        DataError: shapes or dtypes disagree, values are not finite, log-probabilities are positive beyond
-            rounding (1e-4), or sequence ids decrease.
+        DataError: shapes, dtypes or devices disagree, values are not finite, log-probabilities are positive beyond
+            rounding (1e-4), sequence ids decrease, or π and μ are swapped (μ carries a gradient and π none).
     """
 
     logprobs: torch.Tensor
@@ -61,7 +64,9 @@ class TokenBatch:
     validate: InitVar[bool] = True
 
     def __post_init__(self, validate: bool) -> None:
+        _convert(self)
         _check_shapes(self)
+        _check_gradients(self)
         for name in ("behavior_logprobs", "advantages", "proximal_logprobs", "entropy", "topk_behavior_logprobs"):
             value = getattr(self, name)
             if value is not None and value.requires_grad:
@@ -126,8 +131,11 @@ class TokenBatch:
             mask: ``[B, T]`` bool, or numbers of which non-zero means keep.
 
         Raises:
-            DataError: as the constructor, or when a shape is not ``[B, T]``.
+            DataError: as the constructor, when a shape is not ``[B, T]``, or when the mask holds NaN or numbers below 0
+                (an additive attention mask, which means the opposite).
         """
+        logprobs = as_floats("logprobs", logprobs)
+        advantages = as_floats("advantages", advantages, logprobs.device)
         if logprobs.dim() != 2:
             raise DataError(f"logprobs must be [B, T], got {list(logprobs.shape)}; for packed [N] tensors "
                             "call TokenBatch(...) instead of from_padded")
@@ -140,17 +148,56 @@ class TokenBatch:
             "topk_behavior_logprobs": topk_behavior_logprobs, "topk_is_sampled": topk_is_sampled,
         }
         for name, value in padded.items():
-            if value is None or (value.dim() == 3 and name.startswith("topk_") and value.shape[:2] == shape):
+            if value is None and name in OPTIONAL_FIELDS:
+                continue
+            padded[name] = value = _tensor(name, value, logprobs.device)
+            _check_device(name, value, logprobs.device)
+            if value.dim() == 3 and name.startswith("topk_") and value.shape[:2] == shape:
                 continue
             if value.shape != shape or name.startswith("topk_"):
                 allowed = "[B, T, K]" if name.startswith("topk_") else "[B, T]"
                 allowed += " or [B]" if name == "advantages" else ""
                 raise DataError(f"{name} must be {allowed} with [B, T] = {list(shape)} as logprobs has, "
                                 f"got {list(value.shape)}")
-        keep = padded.pop("mask").to(torch.bool)
+        mask = padded.pop("mask")
+        if validate and mask.dtype != torch.bool and bool((~(mask >= 0)).any()):
+            raise DataError("mask must be bool or numbers ≥ 0 of which non-zero means keep, got NaN or numbers below "
+                            "0. For an additive attention mask (0 and −inf) pass mask == 0.")
+        keep = mask.to(torch.bool)
         rows = torch.arange(shape[0], device=logprobs.device).unsqueeze(1).expand(shape)
         packed: dict[str, Any] = {name: None if value is None else value[keep] for name, value in padded.items()}
         return cls(logprobs[keep], sequence_ids=rows[keep], **packed, validate=validate)
+
+
+def _tensor(name: str, value: Any, device: torch.device) -> torch.Tensor:
+    """``value`` as a tensor; of floats where ``name`` is a field that holds them."""
+    integers = name in ("sequence_ids", "topk_is_sampled", "mask")
+    return as_tensor(name, value, device) if integers else as_floats(name, value, device)
+
+
+def _check_device(name: str, value: torch.Tensor, device: torch.device) -> None:
+    if value.device != device:
+        raise DataError(f"{name} is on {value.device} and logprobs on {device}; move one with .to()")
+
+
+def _convert(batch: TokenBatch) -> None:
+    """Make tensors of the arrays and lists among the fields."""
+    device = batch.logprobs.device if isinstance(batch.logprobs, torch.Tensor) else torch.device("cpu")
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if not (isinstance(value, torch.Tensor) or (value is None and field.default is None)):
+            object.__setattr__(batch, field.name, _tensor(field.name, value, device))
+
+
+def _check_gradients(batch: TokenBatch) -> None:
+    """Refuse a batch in which the gradient hangs on μ or π_old, a constant, instead of π."""
+    if batch.logprobs.requires_grad:
+        return
+    for name in ("behavior_logprobs", "proximal_logprobs"):
+        value = getattr(batch, name)
+        if value is not None and value.requires_grad:
+            raise DataError(f"{name} requires a gradient and logprobs does not: are they swapped? logprobs is log π of "
+                            f"the policy in training; {name} is a constant. If that is meant, pass {name}.detach().")
 
 
 def _check_shapes(batch: TokenBatch) -> None:
@@ -169,7 +216,10 @@ def _check_shapes(batch: TokenBatch) -> None:
                                 f"{list(value.shape)}")
             widths[field.name] = value.shape[1]
         elif value.shape != shape:
-            raise DataError(f"{field.name} must be [N] = {list(shape)} as logprobs is, got {list(value.shape)}")
+            per_sequence = field.name == "advantages" and batch.sequence_ids is not None
+            hint = "; for one advantage a sequence pass advantages[i], i [N] the sequence's row" if per_sequence else ""
+            raise DataError(f"{field.name} must be [N] = {list(shape)} as logprobs is, got {list(value.shape)}{hint}")
+        _check_device(field.name, value, batch.logprobs.device)
         if field.name == "sequence_ids":
             if value.dtype != torch.int64:
                 raise DataError(f"sequence_ids must be int64, got {value.dtype}; convert with .long()")

@@ -7,14 +7,18 @@ from collections.abc import Mapping
 import torch
 
 from drpo.batch import TokenBatch
+from drpo.checks import is_positive
 from drpo.divergence import MAX_LOG_RATIO, at_least_float32, k3, log_ratio, ratio, shift
 from drpo.errors import ConfigError
-from drpo.metrics import Maximum, Metric, Minimum
-from drpo.objectives.base import Objective, gradient_weight, harmful, is_positive
+from drpo.metrics import Maximum, Metric, Minimum, Parts, settle
+from drpo.objectives.base import Objective, gradient_weight, harmful, require_batch
 
 
 def diagnose(batch: TokenBatch, delta: float = 0.15, objective: Objective | None = None) -> dict[str, Metric]:
     """Measure a batch against the region |π − μ| ≤ ``delta``; every value merges exactly by ``+``.
+
+    Waits for the device once. A :class:`Metric` is a float (``json.dumps(drpo.diagnose(batch))`` works), and NaN where
+    it is a mean over no tokens.
 
     Args:
         batch: ``N`` tokens.
@@ -35,8 +39,10 @@ def diagnose(batch: TokenBatch, delta: float = 0.15, objective: Objective | None
         and ``weight`` to one direction.
 
     Raises:
-        ConfigError: delta is not a positive number.
+        ConfigError: delta is not a positive number, or ``objective`` is no objective. DataError: ``batch`` is no
+            TokenBatch, or lacks a field that the objective needs.
     """
+    require_batch(batch)
     if not is_positive(delta):
         raise ConfigError(f"delta must be a finite probability > 0, got {delta!r}")
     logprobs, behavior = batch.logprobs.detach(), batch.behavior_logprobs
@@ -46,37 +52,41 @@ def diagnose(batch: TokenBatch, delta: float = 0.15, objective: Objective | None
     distance = shift(logprobs, behavior).abs()
     beyond = distance > delta
     away, back = harmful(batch.advantages, log_r), harmful(-batch.advantages, log_r)
-    found: dict[str, Metric] = {
-        "ratio": Metric.of(r),
-        "ratio_min": Minimum.of(r),
-        "ratio_max": Maximum.of(r),
-        "shift": Metric.of(distance),
-        "shift_max": Maximum.of(distance),
-        "beyond_delta": Metric.of(beyond),
-        "beyond_delta_diverging": Metric.of(beyond, away),
-        "beyond_delta_converging": Metric.of(beyond, back),
+    found: dict[str, Parts] = {
+        "ratio": Metric.parts(r),
+        "ratio_min": Minimum.parts(r),
+        "ratio_max": Maximum.parts(r),
+        "shift": Metric.parts(distance),
+        "shift_max": Maximum.parts(distance),
+        "beyond_delta": Metric.parts(beyond),
+        "beyond_delta_diverging": Metric.parts(beyond, away),
+        "beyond_delta_converging": Metric.parts(beyond, back),
         **_by_sign("beyond_delta", beyond, batch),
-        "harmful_share": Metric.of(away),
+        "harmful_share": Metric.parts(away),
         **_by_sign("harmful_share", away, batch),
-        "mismatch": Metric.of(exact.abs()),
-        "mismatch_max": Maximum.of(exact.abs()),
-        "k3_kl": Metric.of(k3(log_r)),
-        "rare_share": Metric.of(at_least_float32(behavior).exp() <= 0.01),
-        "saturated_share": Metric.of(exact.abs() > MAX_LOG_RATIO),
+        "mismatch": Metric.parts(exact.abs()),
+        "mismatch_max": Maximum.parts(exact.abs()),
+        "k3_kl": Metric.parts(k3(log_r)),
+        "rare_share": Metric.parts(at_least_float32(behavior).exp() <= 0.01),
+        "saturated_share": Metric.parts(exact.abs() > MAX_LOG_RATIO),
     }
     if objective is not None:
-        found |= diagnose_weight(gradient_weight(objective, batch), batch)
-    return found
+        found |= _weight_parts(gradient_weight(objective, batch), batch)
+    return settle(found)
 
 
 def diagnose_weight(weight: torch.Tensor, batch: TokenBatch) -> dict[str, Metric]:
     """What :func:`diagnose` reports of an objective, from its gradient weights ``[N]``."""
+    return settle(_weight_parts(weight, batch))
+
+
+def _weight_parts(weight: torch.Tensor, batch: TokenBatch) -> dict[str, Parts]:
     log_r = log_ratio(batch.logprobs.detach(), batch.behavior_logprobs)
     return {
-        "weight": Metric.of(weight, batch.advantages != 0),
-        "weight_diverging": Metric.of(weight, harmful(batch.advantages, log_r)),
-        "weight_converging": Metric.of(weight, harmful(-batch.advantages, log_r)),
-        **verdict(weight, batch),
+        "weight": Metric.parts(weight, batch.advantages != 0),
+        "weight_diverging": Metric.parts(weight, harmful(batch.advantages, log_r)),
+        "weight_converging": Metric.parts(weight, harmful(-batch.advantages, log_r)),
+        **_verdict(weight, batch.advantages != 0, _surrogate_pull(batch)),
         **_by_sign("corrective_share", weight < 0, batch),
         **_by_sign("dropped_share", weight == 0, batch),
     }
@@ -84,7 +94,7 @@ def diagnose_weight(weight: torch.Tensor, batch: TokenBatch) -> dict[str, Metric
 
 def verdict(weight: torch.Tensor, batch: TokenBatch) -> dict[str, Metric]:
     """What gradient weights ``[N]`` do to a batch: the shares of tokens, and of gradient, that they reverse or drop."""
-    return _verdict(weight, batch.advantages != 0, _surrogate_pull(batch))
+    return settle(_verdict(weight, batch.advantages != 0, _surrogate_pull(batch)))
 
 
 def _surrogate_pull(batch: TokenBatch) -> torch.Tensor:
@@ -93,12 +103,12 @@ def _surrogate_pull(batch: TokenBatch) -> torch.Tensor:
     return pull.abs().double()
 
 
-def _verdict(weight: torch.Tensor, moves: torch.Tensor, pull: torch.Tensor) -> dict[str, Metric]:
+def _verdict(weight: torch.Tensor, moves: torch.Tensor, pull: torch.Tensor) -> dict[str, Parts]:
     return {
-        "corrective_share": Metric.of(weight < 0, moves),
-        "dropped_share": Metric.of(weight == 0, moves),
-        "corrective_mass": Metric.share(pull, weight < 0),
-        "dropped_mass": Metric.share(pull, weight == 0),
+        "corrective_share": Metric.parts(weight < 0, moves),
+        "dropped_share": Metric.parts(weight == 0, moves),
+        "corrective_mass": Metric.share_parts(pull, weight < 0),
+        "dropped_mass": Metric.share_parts(pull, weight == 0),
     }
 
 
@@ -109,13 +119,20 @@ def verdicts(batch: TokenBatch, objectives: Mapping[str, Objective]) -> dict[str
         DataError: the batch lacks a field that one of them needs.
     """
     moves, pull = batch.advantages != 0, _surrogate_pull(batch)
-    return {label: _verdict(gradient_weight(objective, batch), moves, pull) for label, objective in objectives.items()}
+    found = settle({
+        (label, name): parts for label, objective in objectives.items()
+        for name, parts in _verdict(gradient_weight(objective, batch), moves, pull).items()
+    })
+    by_label: dict[str, dict[str, Metric]] = {label: {} for label in objectives}
+    for (label, name), metric in found.items():
+        by_label[label][name] = metric
+    return by_label
 
 
-def _by_sign(name: str, values: torch.Tensor, batch: TokenBatch) -> dict[str, Metric]:
+def _by_sign(name: str, values: torch.Tensor, batch: TokenBatch) -> dict[str, Parts]:
     return {
-        f"{name}_positive": Metric.of(values, batch.advantages > 0),
-        f"{name}_negative": Metric.of(values, batch.advantages < 0),
+        f"{name}_positive": Metric.parts(values, batch.advantages > 0),
+        f"{name}_negative": Metric.parts(values, batch.advantages < 0),
     }
 
 

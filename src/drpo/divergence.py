@@ -6,6 +6,8 @@ per-token values of the same shape ``[N]``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 #: Ratios are formed from log-ratios saturated to this many nats, so that the square of a ratio stays finite
@@ -20,9 +22,32 @@ def at_least_float32(values: torch.Tensor) -> torch.Tensor:
 
 
 def log_ratio(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> torch.Tensor:
-    """log r = log π − log μ, saturated at ±MAX_LOG_RATIO in value; its gradient is 1 everywhere."""
-    exact = at_least_float32(logprobs) - at_least_float32(behavior_logprobs)
-    return exact + (exact.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO) - exact).detach()
+    """log r = log π − log μ, saturated at ±MAX_LOG_RATIO in value; its gradient is 1 everywhere.
+
+    At a mask-fill value (−1e9, −inf) in the place of a log-probability it is ±MAX_LOG_RATIO too.
+    """
+    return _Saturated.apply(at_least_float32(logprobs) - at_least_float32(behavior_logprobs))  # pyright: ignore[reportReturnType]
+
+
+class _Saturated(torch.autograd.Function):
+    """A clamp that is exact in value and passes the gradient on.
+
+    Not ``clamped.detach() + exact − exact.detach()``: at an infinity that difference is NaN.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(exact: torch.Tensor) -> torch.Tensor:
+        return exact.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> torch.Tensor:
+        return upstream[0]
 
 
 def ratio(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> torch.Tensor:

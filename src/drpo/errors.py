@@ -48,9 +48,10 @@ class DrpoWarning(UserWarning):
     """A setting that works but does not do what its name suggests."""
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: object, known: Iterable[str]) -> str:
     """The tail of an "unknown …" message: the nearest known name, if any, and all that are known."""
     names = sorted(known)
+    name = str(name)
     near = difflib.get_close_matches(name, names)
     # Letters in the wrong order are likelier than wrong letters: dpro is drpo rather than mdpo.
     nearest = max(near, key=lambda known: sorted(known) == sorted(name), default=None)

@@ -20,6 +20,7 @@ import drpo
 
 #: Top-level module or folder → layer. A unit imports its own layer and those below.
 LAYERS = {
+    "checks": 0,
     "batch": 0,
     "metrics": 0,
     "errors": 0,

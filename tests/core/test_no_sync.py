@@ -1,5 +1,6 @@
 """The loss path never waits for the device: no operation in it needs a tensor's values to know what to do next.
 
+Checks of values are made where that waits for nothing, on a CPU alone, and are turned off here.
 Seen on a CPU by the operations themselves: those that hand a value to Python, whose result's shape hangs on values,
 or that bring a new tensor over from the host.
 
@@ -16,7 +17,9 @@ from test_compile import fields
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import drpo
+from drpo import aggregation
 from drpo.aggregation import Mode
+from drpo.kernels import logprobs
 from drpo.kernels.chunks import CHUNK_ROWS
 from drpo.objectives import OBJECTIVES
 
@@ -28,6 +31,12 @@ WAYS: list[tuple[Mode, int | None, float | torch.Tensor | None]] = [
 ]  # fmt: skip
 #: Operations that put what Python holds into a tensor; on a device that is a copy the host waits for.
 FROM_THE_HOST = {torch.ops.aten.lift_fresh.default}
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (aggregation, logprobs):
+        monkeypatch.setattr(module, "is_readable", lambda values: False)
 
 
 class NoWaiting(TorchDispatchMode):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from drpo.checks import is_positive
 from drpo.diagnostics import diagnose
 from drpo.errors import ConfigError, DataError
 from drpo.inspection.affected import Affected
@@ -22,7 +23,6 @@ from drpo.inspection.tokens import Tokens
 from drpo.inspection.truncation import Truncation
 from drpo.inspection.verdicts import Verdicts, choose_objectives
 from drpo.metrics import Metric
-from drpo.objectives.base import is_positive
 
 #: The bound that shares refer to where neither the user nor the run names one.
 DEFAULT_DELTA = 0.15

@@ -17,11 +17,11 @@ from verl.trainer.ppo.core_algos import agg_loss, register_policy_loss
 from verl.workers.config import PolicyLossConfig
 
 from drpo.batch import TokenBatch
+from drpo.checks import is_positive
 from drpo.errors import ConfigError, DataError, MismatchError
 from drpo.integrations.padded import PREFIX, loss_metrics, make_host_objective, padded_loss, require_whole_update
 from drpo.integrations.verl_checks import PRESET, SECTION, check_host, check_other_losses
 from drpo.objectives import Objective
-from drpo.objectives.base import is_positive
 
 #: The one name in verl's registry.
 LOSS_MODE = "drpo"

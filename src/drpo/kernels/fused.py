@@ -17,11 +17,12 @@ import torch
 
 from drpo.aggregation import Mode, aggregate
 from drpo.batch import TokenBatch
+from drpo.checks import as_floats
 from drpo.divergence import at_least_float32
 from drpo.errors import ConfigError
 from drpo.kernels.chunks import Chunks
 from drpo.kernels.logprobs import check_inputs
-from drpo.objectives import Objective
+from drpo.objectives.base import Objective, require_objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def fused_loss(
     Args:
         hidden: ``[N, H]`` float, the states that predict the targets.
         weight: ``[V, H]`` float, the LM head; finite.
-        targets: ``[N]`` int64 in [0, V), the sampled tokens.
+        targets: ``[N]`` int64 in [0, V), the sampled tokens; checked as in :func:`drpo.token_logprobs`.
         objective: any that does not read the top K.
         behavior_logprobs, advantages, sequence_ids, proximal_logprobs, entropy: ``[N]``, as in
             :class:`drpo.TokenBatch`. They are not checked here (that would wait for the device): check each update
@@ -66,10 +67,16 @@ def fused_loss(
         temperature: > 0, the one the tokens were sampled at; or ``[N]``, one a token.
         mode, denominator, horizon: as in :func:`drpo.aggregate`.
 
+    Returns:
+        :class:`FusedLoss`: ``loss``, the scalar to differentiate, once; ``logprobs`` and ``entropy`` ``[N]`` in nats,
+        float32 at least. These two are constants: an entropy bonus or a KL penalty built from them has no gradient.
+        Where one is needed, take :func:`drpo.token_logprobs` (log π with its gradient) or whole logits (the entropy's).
+
     Raises:
-        ConfigError: the objective reads the top K, or a setting is out of its range.
-        DataError: shapes or dtypes disagree, or the objective lacks a field.
+        ConfigError: ``objective`` is no objective or reads the top K, or a setting is out of its range.
+        DataError: shapes or dtypes disagree, a target is outside [0, V), or the objective lacks a field.
     """
+    require_objective(objective)
     check_inputs(hidden, weight, targets, temperature)
     if objective.topk:
         raise ConfigError(f"objective {objective.name!r} reads the {objective.topk} most likely tokens of each "
@@ -79,7 +86,9 @@ def fused_loss(
         "proximal_logprobs": proximal_logprobs, "entropy": entropy,
     }
     # Only shapes are looked at: the values of log π do not matter to how tokens are weighed.
-    whole = TokenBatch(torch.zeros_like(at_least_float32(behavior_logprobs)), **given, validate=False)
+    given = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in given.items()}
+    like = as_floats("behavior_logprobs", given["behavior_logprobs"], hidden.device)
+    whole = TokenBatch(at_least_float32(like.new_zeros(len(hidden))), **given, validate=False)
     shares = _shares(whole, mode, denominator, horizon)
     if not torch.is_grad_enabled():  # else the weight's gradient would be made all the same
         hidden, weight = hidden.detach(), weight.detach()

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from drpo.checks import is_positive, is_readable, shorten
 from drpo.errors import ConfigError, DataError, suggest
 from drpo.kernels import triton_support
 from drpo.kernels.chunks import Chunks
@@ -34,7 +34,8 @@ def token_logprobs(
     Args:
         hidden: ``[N, H]`` float, the states that predict the targets.
         weight: ``[V, H]`` float, the LM head.
-        targets: ``[N]`` int64 in [0, V).
+        targets: ``[N]`` int64 in [0, V): no −100 for ignored positions, which are left out instead. Checked on a CPU;
+            on an accelerator, where that would wait for the device, another value is a device-side assertion.
         temperature: > 0, the one the tokens were sampled at; or ``[N]``, one a token.
         backend: ``reference`` (plain PyTorch, holds ``[N, V]``), ``chunked`` (any device; holds 256 rows of
             logits, its backward recomputes them), ``triton`` (CUDA; no logits outside the chip on the way forward), or
@@ -46,10 +47,10 @@ def token_logprobs(
 
     Raises:
         ConfigError: an unknown backend or one that cannot run here, or a temperature that is not positive.
-        DataError: shapes or dtypes disagree.
+        DataError: shapes or dtypes disagree, an input is no tensor, or a target is outside [0, V).
     """
     if backend != "auto" and backend not in BACKENDS:
-        raise ConfigError(f"unknown backend {backend!r}.{suggest(backend, [*BACKENDS, 'auto'])}")
+        raise ConfigError(f"unknown backend {shorten(repr(backend))}.{suggest(backend, [*BACKENDS, 'auto'])}")
     check_inputs(hidden, weight, targets, temperature)
     if backend == "auto":
         backend = choose_backend(hidden, weight)
@@ -79,24 +80,52 @@ def _announce(backend: str) -> None:
 def check_inputs(
     hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float | torch.Tensor
 ) -> None:
-    """Shapes, dtypes and a scalar temperature, without waiting for the device.
+    """Shapes, dtypes, devices and a scalar temperature, and on a CPU the targets; without waiting for a device.
 
     Raises:
-        ConfigError: temperature not positive. DataError: shapes or dtypes disagree.
+        ConfigError: temperature not positive. DataError: shapes, dtypes or devices disagree, an input is no tensor, or
+            a target is outside [0, V).
     """
+    for name, value in (("hidden", hidden), ("weight", weight), ("targets", targets)):
+        if not isinstance(value, torch.Tensor):
+            fix = f"; pass its weight: lm_head.{name}" if hasattr(value, "weight") else ""
+            raise DataError(f"{name} must be a tensor, got {type(value).__name__}{fix}")
+    if isinstance(temperature, torch.Tensor) and temperature.dim() == 0:
+        raise ConfigError("temperature must be a number, or a tensor [N] with one for each token; got a 0-d tensor, "
+                          "pass temperature.item()")
     if isinstance(temperature, torch.Tensor):
-        if temperature.shape != hidden.shape[:1]:
+        if hidden.dim() == 2 and temperature.shape != hidden.shape[:1]:
             raise DataError(f"a temperature for each token must be [N] = [{hidden.shape[0]}], got "
                             f"{list(temperature.shape)}")
-    elif not 0 < temperature < math.inf:
-        raise ConfigError(f"temperature must be finite and > 0, got {temperature}")
+    elif not is_positive(temperature):
+        raise ConfigError(f"temperature must be finite and > 0, got {shorten(repr(temperature))}")
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
-        raise DataError(f"hidden must be [N, H] and weight [V, H], got {list(hidden.shape)} and {list(weight.shape)}")
+        packed = "; of [B, T, H] keep the response tokens: hidden[mask] and targets[mask], with a bool mask [B, T]"
+        raise DataError(f"hidden must be [N, H] and weight [V, H], got {list(hidden.shape)} and {list(weight.shape)}"
+                        + packed * (hidden.dim() == 3))
     if hidden.dtype != weight.dtype or not hidden.dtype.is_floating_point:
         raise DataError(f"hidden and weight must have one floating-point dtype, got {hidden.dtype} and {weight.dtype}; "
                         "convert one with .to()")
     if targets.shape != hidden.shape[:1] or targets.dtype != torch.int64:
         raise DataError(f"targets must be int64 [N] = [{hidden.shape[0]}], got {targets.dtype} {list(targets.shape)}")
+    if not hidden.device == weight.device == targets.device:
+        raise DataError(f"hidden, weight and targets are on {hidden.device}, {weight.device} and {targets.device}; "
+                        "move them to one device with .to()")
+    if is_readable(targets):
+        _check_targets(targets, len(weight))
+
+
+def _check_targets(targets: torch.Tensor, vocabulary: int) -> None:
+    """Refuse a target that is no row of the LM head."""
+    outside = (targets < 0) | (targets >= vocabulary)
+    if not bool(outside.any()):
+        return
+    where = outside.nonzero().flatten()
+    first = int(where[0])
+    raise DataError(f"targets must be in [0, V) with V = {vocabulary}: {len(where)} of {len(targets)} are not, the "
+                    f"first at index {first} with {int(targets[first])}. Leave out the positions that are no response "
+                    "token (−100, padding): keep = targets >= 0, then hidden[keep], targets[keep], and so on for every "
+                    "[N] tensor. An id ≥ V belongs to another tokenizer or LM head.")
 
 
 def _reference(

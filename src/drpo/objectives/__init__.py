@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from drpo.checks import shorten
 from drpo.errors import ConfigError, suggest
 from drpo.objectives.base import Objective, ObjectiveOutput, gradient_weight
 from drpo.objectives.compose import modify
@@ -48,8 +49,8 @@ def make_objective(
         ConfigError: unknown name or parameter (with the nearest known one), a value out of its range, or a modifier
             that would correct what the anchor corrects already.
     """
-    if name not in OBJECTIVES:
-        raise ConfigError(f"unknown objective {name!r}.{suggest(name, OBJECTIVES)}")
+    if not isinstance(name, str) or name not in OBJECTIVES:
+        raise ConfigError(f"unknown objective {shorten(repr(name))}.{suggest(name, OBJECTIVES)}")
     cls = OBJECTIVES[name]
     for parameter in parameters:
         if parameter not in cls.parameters():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from drpo.batch import OPTIONAL_FIELDS, TokenBatch
+from drpo.checks import shorten
 from drpo.divergence import at_least_float32, ratio
 from drpo.errors import ConfigError, DataError
 
@@ -45,8 +45,9 @@ class Objective:
         """The per-token loss ``[N]`` of ``batch``, in float32 at least.
 
         Raises:
-            DataError: the batch lacks a field that the objective needs.
+            DataError: ``batch`` is no TokenBatch, or lacks a field that the objective needs.
         """
+        require_batch(batch)
         require_fields(batch, self.needs, f"objective {self.name!r}")
         # Widened once, here: a gradient that comes back over several casts would be summed in the narrow dtype.
         wide = at_least_float32(batch.logprobs)
@@ -79,30 +80,26 @@ def require_fields(batch: TokenBatch, needs: Iterable[str], who: str) -> None:
             raise DataError(f"{who} needs {field} {shape}; pass TokenBatch(…, {field}=…): {meaning}")
 
 
+def require_objective(objective: object) -> None:
+    """Raise a ConfigError that says how to make an objective, unless ``objective`` is one."""
+    if isinstance(objective, Objective):
+        return
+    name = objective.name if isinstance(objective, type) and issubclass(objective, Objective) else objective
+    fix = f"drpo.make_objective({name!r})" if isinstance(name, str) else "drpo.make_objective(NAME, …)"
+    raise ConfigError(f"objective must be an objective, got {shorten(repr(objective))}; make one: {fix}")
+
+
+def require_batch(batch: object) -> None:
+    """Raise a DataError that says how to make a TokenBatch, unless ``batch`` is one."""
+    if not isinstance(batch, TokenBatch):
+        raise DataError(f"batch must be a TokenBatch, got {type(batch).__name__}; make one: drpo.TokenBatch(logprobs, "
+                        "behavior_logprobs, advantages), or drpo.TokenBatch.from_padded with a mask")
+
+
 def require(condition: bool, owner: Any, parameter: str, allowed: str) -> None:
     """Raise a ConfigError that says what ``parameter`` of ``owner`` may be, unless ``condition`` holds."""
     if not condition:
         raise ConfigError(f"{owner.name}: {parameter} must be {allowed}, got {getattr(owner, parameter)!r}")
-
-
-def is_number(value: object) -> bool:
-    """Whether ``value`` is a finite real number (not a bool)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def is_nonnegative(value: object) -> bool:
-    """Whether ``value`` is a finite number ≥ 0."""
-    return is_number(value) and value >= 0  # pyright: ignore[reportOperatorIssue]
-
-
-def is_count(value: object) -> bool:
-    """Whether ``value`` is an integer above zero (not a bool)."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def is_positive(value: object) -> bool:
-    """Whether ``value`` is a finite number above zero."""
-    return is_number(value) and value > 0  # pyright: ignore[reportOperatorIssue]
 
 
 def harmful(advantages: torch.Tensor, log_ratio: torch.Tensor) -> torch.Tensor:
@@ -149,7 +146,12 @@ def gradient_weight(objective: Objective, batch: TokenBatch) -> torch.Tensor:
     Returns:
         ``[N]`` detached, in float32 at least; 1 is the plain surrogate, 0 no gradient, below 0 corrective.
         NaN where ``advantages == 0``.
+
+    Raises:
+        ConfigError: ``objective`` is no objective. DataError: as the objective's own.
     """
+    require_objective(objective)
+    require_batch(batch)
     # Widened first: the slope comes back in the dtype of the leaf, and a weight in bfloat16 has two digits.
     logprobs = at_least_float32(batch.logprobs.detach()).clone().requires_grad_(True)
     with torch.enable_grad():

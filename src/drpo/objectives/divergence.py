@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from drpo.batch import TokenBatch
+from drpo.checks import is_count, is_number, is_positive
 from drpo.divergence import (
     at_least_float32,
     binary_kl,
@@ -21,9 +22,6 @@ from drpo.divergence import (
 from drpo.objectives.base import (
     Objective,
     harmful,
-    is_count,
-    is_number,
-    is_positive,
     masked_surrogate,
     require,
     sequence_mean,

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import torch
 
 from drpo.batch import TokenBatch
+from drpo.checks import is_number, is_positive
 from drpo.divergence import at_least_float32, log_ratio
 from drpo.errors import ConfigError, suggest
-from drpo.objectives.base import is_number, is_positive, require, sequence_mean, sequence_sum
+from drpo.objectives.base import require, sequence_mean, sequence_sum
 
 LEVELS = ("token", "sequence", "geometric")
 

@@ -11,8 +11,9 @@ from typing import ClassVar
 import torch
 
 from drpo.batch import TokenBatch
+from drpo.checks import is_count, is_nonnegative, is_positive
 from drpo.divergence import at_least_float32, kl, ratio
-from drpo.objectives.base import Objective, is_count, is_nonnegative, is_positive, require
+from drpo.objectives.base import Objective, require
 from drpo.objectives.divergence import supports
 
 #: Halvings of the interval [0, 1] in which the projection is searched; float64 has no more digits to give.

@@ -8,12 +8,10 @@ from typing import ClassVar
 import torch
 
 from drpo.batch import TokenBatch
+from drpo.checks import is_nonnegative, is_number, is_positive
 from drpo.divergence import at_least_float32, log_ratio, ratio
 from drpo.objectives.base import (
     Objective,
-    is_nonnegative,
-    is_number,
-    is_positive,
     masked_surrogate,
     require,
     weighted_logprobs,

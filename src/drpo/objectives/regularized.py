@@ -10,9 +10,10 @@ from typing import ClassVar
 import torch
 
 from drpo.batch import TokenBatch
+from drpo.checks import is_nonnegative, is_number, is_positive
 from drpo.divergence import at_least_float32, binary_tv, k1, k2, k3, k_reverse, log_ratio, ratio, relative_shift
 from drpo.errors import DrpoWarning
-from drpo.objectives.base import Objective, harmful, is_nonnegative, is_number, is_positive, require
+from drpo.objectives.base import Objective, harmful, require
 
 #: Estimator name → per-token function of log r, as `kl_penalty` knows them.
 KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3, "reverse": k_reverse}

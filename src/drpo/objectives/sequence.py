@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 
 from drpo.batch import TokenBatch
+from drpo.checks import is_positive
 from drpo.divergence import at_least_float32, log_ratio
-from drpo.objectives.base import Objective, is_positive, require, sequence_mean
+from drpo.objectives.base import Objective, require, sequence_mean
 from drpo.objectives.ratio import RatioInterval
 
 

@@ -16,11 +16,11 @@ from typing import Literal
 import torch
 
 from drpo.batch import TokenBatch
+from drpo.checks import is_positive
 from drpo.diagnostics import quantile
 from drpo.divergence import at_least_float32
 from drpo.errors import ConfigError, DataError, MismatchError
 from drpo.mismatch.temperature import LOGIT, Slope, Temperature
-from drpo.objectives.base import is_positive
 
 Precision = Literal["fp32", "bf16", "fp16", "fp8"]
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bases bench mismatch settings long-tail results kill-test figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
+.PHONY: help demo test lint base bases bench mismatch settings long-tail results kill-test fuzz figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
@@ -19,6 +19,7 @@ help:
 	@echo "make long-tail  the objectives on a recommender's logged clicks, no LLM (about an hour on one core)"
 	@echo "make results  the tables of docs/studies.md and README.md again from the committed results of the studies"
 	@echo "make kill-test  20 runs killed at random moments, resumed and compared bit for bit"
+	@echo "make fuzz    generated overrides, data files and logs: no traceback, no hang (hours; FUZZ='--count 1000' for less)"
 	@echo "make base    make the demo's base model again (about 15 minutes on 2 cores)"
 	@echo "make bases   make the bases of the lab's settings again: dense, moe, hybrid, reasoner (docs/bases.md)"
 	@echo "make figures draw the pictures and the table of the documentation again"
@@ -132,6 +133,10 @@ results: $(VENV)/.dev
 
 kill-test: $(VENV)/.dev
 	$(BIN)/python scripts/kill_and_resume.py
+
+FUZZ ?= --count 100000
+fuzz: $(VENV)/.dev
+	$(BIN)/python scripts/fuzz.py $(FUZZ)
 
 figures: $(VENV)/.train
 	$(BIN)/python scripts/plot_gradient_weights.py

@@ -1,11 +1,24 @@
 """Errors a user can cause or meet. Each is also the standard exception it specialises."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+#: Characters of a message: without a space between them, and in one line. What goes beyond is cut out of the middle.
+LONGEST_WORD, LONGEST_LINE = 300, 2000
+_LONG = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
 
 
 class DrpoError(Exception):
-    """Base of every error that `drpo` raises on purpose; the command line prints it without a traceback."""
+    """Base of every error that `drpo` raises on purpose; the command line prints it without a traceback.
+
+    A message may name any value that was given: its text is shortened here, for all of them.
+    """
+
+    def __str__(self) -> str:
+        lines = (_LONG.sub(lambda word: _middle_cut(word[0], LONGEST_WORD), line) for line in
+                 super().__str__().split("\n"))
+        return "\n".join(_middle_cut(line, LONGEST_LINE) for line in lines)
 
 
 class ConfigError(DrpoError, ValueError):
@@ -46,6 +59,15 @@ class TrackingError(DrpoError, RuntimeError):
 
 class DrpoWarning(UserWarning):
     """A setting that works but does not do what its name suggests."""
+
+
+def _middle_cut(text: str, limit: int) -> str:
+    """``text``, or its two ends with the number of characters between them, about ``limit`` in all."""
+    if len(text) <= limit:
+        return text
+    head = limit * 2 // 3
+    tail = limit - head
+    return f"{text[:head]}…[{len(text) - limit} characters]…{text[-tail:]}"
 
 
 def suggest(name: object, known: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from drpo.errors import ConfigError
 from drpo.rollouts import VllmOptions
 from drpo.train.config import TrainConfig, as_overrides, load_config, validate_config
+from drpo.train.config_aliases import ALIASES
 
 
 def write(path: Path, text: str) -> Path:
@@ -91,11 +93,70 @@ def test_delta_shown_follows_the_objective() -> None:
         (["steps"], r"'steps' is neither a file nor key=value"),
         (["=3"], r"is neither a file nor key=value"),
         (["steps=["], r"the value is not YAML"),
+        (["learning_rate=2020-99-99"], r"learning_rate: .*valid number, got '2020-99-99'"),
+        (["seed=" + "9" * 4300], r"a whole number of 4300 characters"),
+        (["seed=18446744073709551616"], r"seed: .*less than 18446744073709551616"),
+        (["prompts_per_step=4294967296"], r"prompts_per_step: .*less than 2147483648"),
+        (["objective=" + "[" * 5000], r"nested more than 20 deep"),
+        (["objective=" + "{a: " * 5000], r"nested more than 20 deep"),
+        (["trackers=[&a [x, x], *a, *a]"], r"anchors .* aliases"),
+        (["lora={<<: {rank: 1}}"], r"merge keys"),
+        (["lora={rank: 1, rank: 2}"], r"'rank' stands twice"),
+        (["lora={1: 2}"], r"'1' is no name"),
+        (["seed=!!float x"], r"tags"),
+        (["steps=3", "steps.x=1"], r"steps is set to 3 by another override"),
+        (["lora.rank=3", "lora=null"], r"would discard lora.rank"),
+        (["model=runs/a #1"], r"comment in YAML"),
+        (["objective.modifiers=null"], r"drpo: modifiers must be a list .*got None"),
+        (["objective.modifiers=3"], r"drpo: modifiers must be a list .*got 3"),
+        (["mo\x00del=x"], r"'mo\\x00del=x' is neither"),
+        (["model=\x00"], r"unacceptable character"),
+        (["a." * 3000 + "a=1"], r"is neither a file nor key=value"),
+        (["chat_template_kwargs=x"], r"chat_template_kwargs: .*valid dictionary, got 'x'"),
+        (["lr=1e-4"], r"unknown key 'lr'. Here it is learning_rate"),
+        (["batch_size=4"], r"prompts_per_step"),
+        (["epochs=2"], r"Here it is steps"),
+        (["data=x.jsonl"], r"task=jsonl task.path=FILE"),
+        (["num_generations=4"], r"group_size"),
+        (["Max-Tokens=4"], r"max_new_tokens"),
+        (["beta=0.1"], r"drpo objectives"),
     ],
 )
 def test_mistakes_are_explained(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(None, overrides)
+
+
+@pytest.mark.parametrize("value", ["x" * 100_000, "x y " * 25_000, "[" + "1," * 40_000 + "1]"])
+def test_a_long_value_is_not_echoed_whole(value: str) -> None:
+    for override in (f"steps={value}", f"objective.delta={value}", f"{value}=1"):
+        with pytest.raises(ConfigError) as caught:
+            load_config(None, [override])
+        assert max(map(len, str(caught.value).splitlines())) < 2100 and "characters]" in str(caught.value)
+
+
+def test_texts_that_only_look_like_dates_times_or_octal_numbers_stay_texts() -> None:
+    config, _ = load_config(None, ["task=x", "task.a=2020-01-01", "task.b=1:30", "task.c=010", "task.d=1_000"])
+    assert config.task.parameters == {"a": "2020-01-01", "b": "1:30", "c": "010", "d": 1000}
+
+
+def test_settings_of_the_chat_template_are_written_and_read_again() -> None:
+    given = ["system_prompt='Be brief: # 1'", "chat_template_kwargs.enable_thinking=false",
+             "chat_template_kwargs={documents: [{a: {}, 'b.c': .inf}]}"]
+    config, sources = load_config(None, given)
+    assert config.system_prompt == "Be brief: # 1"
+    assert config.chat_template_kwargs == {
+        "enable_thinking": False, "documents": [{"a": {}, "b.c": float("inf")}]}
+    assert load_config(None, as_overrides(config))[0] == config
+    assert sources["chat_template_kwargs.enable_thinking"] == "command line"
+
+
+def test_every_alias_leads_to_a_setting_that_exists() -> None:
+    for alias, meaning in ALIASES.items():
+        assert alias not in TrainConfig.model_fields
+        keys = re.findall(r"\b[a-z]+_[a-z_]+\b|^\w+", meaning.split("(")[0])
+        roots = [key for key in keys if key in TrainConfig.model_fields]
+        assert roots or meaning.startswith(("the option --out", "a parameter of an objective")), alias
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -110,6 +171,16 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
         load_config(write(tmp_path / "a.yaml", "steps: [1"))
     with pytest.raises(ConfigError, match=r"must hold 'key: value' lines, got a list"):
         load_config(write(tmp_path / "b.yaml", "- steps"))
+    for text, message in {
+        "steps: 3\nseed: 1\nsteps: 4\n": r"'steps' stands twice \(line", "seed: 1\n\tsteps: 3\n": "not with tabs",
+        "a: &a {b: 1}\ntask: *a\n": "anchors", "task:\n  <<: {name: copy}\n": "merge keys", "0": "got a int",
+        "x: " * 60_000: r"not YAML|nested", "# " + "x" * 300_000: "too long for a configuration",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            load_config(write(tmp_path / "c.yaml", text))
+    (tmp_path / "d.yaml").write_bytes(b"steps: 3\xff")
+    with pytest.raises(ConfigError, match=r"not UTF-8 \(byte 0xff"):
+        load_config(tmp_path / "d.yaml")
 
 
 def test_overrides_that_make_a_configuration() -> None:

@@ -17,11 +17,12 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+_SETTINGS = {"ignore_unknown_options": True}  # so that `--steps 5` can be answered with steps=5
 app.add_typer(recipe, name="recipe")
 app.add_typer(lab, name="lab")
 
 
-@app.command()
+@app.command(context_settings=_SETTINGS)
 def train(
     settings: Annotated[
         list[str] | None,
@@ -56,7 +57,7 @@ def train(
     run_train(settings or [], out, resume, dry_run)
 
 
-@app.command("eval")
+@app.command("eval", context_settings=_SETTINGS)
 def evaluate(
     source: Annotated[
         str,
@@ -85,7 +86,7 @@ def evaluate(
     run_evaluate(source, settings or [], as_json)
 
 
-@app.command("filter")
+@app.command("filter", context_settings=_SETTINGS)
 def filter_problems(
     source: Annotated[
         str,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.cli.printing import PlainConsole, write_json
+from drpo.cli.settings import refuse_options
 from drpo.errors import CheckpointError
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
@@ -21,6 +22,7 @@ from drpo.train.samplers import make_sampler
 
 def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
     """Evaluate a run's newest checkpoint or a model, and print the result."""
+    refuse_options([source, *settings], ("--json", "--debug"))
     console = PlainConsole()
     config, model = resolve_source(source, settings, PlainConsole(stderr=True))
     task = make_task(config.task.name, **config.task.parameters)

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from drpo.cli.evaluate import resolve_source
 from drpo.cli.printing import PlainConsole
+from drpo.cli.settings import refuse_options
 from drpo.errors import ConfigError
 from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
@@ -17,11 +18,14 @@ from drpo.train.policy import load_policy
 from drpo.train.samplers import make_sampler
 from drpo.train.solve_rates import filtered_record, solve_rates, training_problems
 
+_OPTIONS = ("--out", "--samples", "--above", "--below", "--problems", "--debug")
+
 
 def run_filter(
     source: str, settings: list[str], out: Path, samples: int, bounds: tuple[float, float], problems: int | None
 ) -> None:
     """Write the training problems whose solve rate lies strictly between the bounds, as they are found."""
+    refuse_options([source, *settings], _OPTIONS)
     above, below = bounds
     if above >= below:
         raise ConfigError(f"--above {above:g} must lie below --below {below:g}: no solve rate is between them")

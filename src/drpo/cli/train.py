@@ -17,6 +17,7 @@ from rich.text import Text
 from drpo.cli.display import watch
 from drpo.cli.memory import show_memory
 from drpo.cli.printing import PlainConsole
+from drpo.cli.settings import refuse_data_file, refuse_options
 from drpo.errors import ConfigError
 from drpo.report import write_report
 from drpo.run_directory import RunDirectory
@@ -52,12 +53,15 @@ def split_settings(settings: list[str]) -> tuple[Path | None, list[str]]:
     """The configuration file, if one is given, and the ``key=value`` overrides.
 
     Raises:
-        ConfigError: more than one file.
+        ConfigError: more than one file, a data file, or an option that is none.
     """
+    refuse_options(settings, ("--out", "--resume", "--dry-run", "--debug"))
     files = [setting for setting in settings if "=" not in setting]
     if len(files) > 1:
         raise ConfigError(f"only one configuration file can be given, got {', '.join(files)}. Changes are written "
                           "key=value, for example steps=200.")
+    for file in files:
+        refuse_data_file(Path(file))
     return (Path(files[0]) if files else None), [setting for setting in settings if "=" in setting]
 
 
@@ -112,7 +116,7 @@ def _finish_step_on_signal(say: Any) -> Iterator[Any]:
 def _settings_table(config: TrainConfig, sources: dict[str, str]) -> Table:
     table = Table("setting", "value", "from", box=None, pad_edge=False)
     for key, value in config.resolved().items():
-        for sub, leaf in value.items() if isinstance(value, dict) else [(None, value)]:
+        for sub, leaf in value.items() if isinstance(value, dict) and value else [(None, value)]:
             name = key if sub is None else f"{key}.{sub}"
             table.add_row(name, str(leaf), sources.get(name, "default"))
     return table

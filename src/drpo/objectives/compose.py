@@ -95,6 +95,9 @@ def modify(objective: Objective, anchor: str, modifiers: Iterable[Any] | str | M
     """``objective`` itself where there is nothing to change, else the :class:`Modified` one."""
     if isinstance(modifiers, str | Mapping | Modifier):
         modifiers = [modifiers]
+    if not isinstance(modifiers, Iterable):
+        raise ConfigError(f"{objective.name}: modifiers must be a list of names or {{name: …, parameter: …}}, got "
+                          f"{modifiers!r}. Leave it out for none.")
     made = tuple(make_modifier(value) for value in modifiers)
     if anchor == "behavior" and not made:
         return objective

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drpo.errors import ConfigError, suggest
+from drpo.tasks.parameters import unknown_parameter
 
 #: Parameters that the task sets itself, and why.
 RESERVED = {
@@ -42,7 +43,7 @@ def build_config(name: str, config_class: type, parameters: Mapping[str, Any]) -
         if key in RESERVED:
             raise ConfigError(f"{name}: {key} cannot be set: {RESERVED[key]}. Leave it out.")
         if key not in known:
-            raise ConfigError(f"{name} has no parameter {key!r}.{suggest(key, known)}")
+            raise unknown_parameter(name, key, value, known)
         _check_plain_type(f"{name}: {key}", value, annotations[key], fields[key].default)
         values[key] = _convert(f"{name}: {key}", value, annotations[key])
     # One item, generated at a time; the seed is a stand-in until an example has its own.

@@ -15,6 +15,8 @@ from drpo.errors import ConfigError, DataError
 Record = tuple[str, dict[str, Any]]
 
 PARQUET = (".parquet", ".pq")
+#: Names that end so are data, not a configuration.
+DATA_SUFFIXES = (*PARQUET, ".jsonl", ".ndjson", ".csv", ".tsv", ".arrow", ".gz", ".zst", ".zstd", ".bz2", ".xz")
 _MARK = b"PAR1"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -14,9 +14,15 @@ from drpo.errors import ConfigError, suggest
 from drpo.objectives import Objective, make_objective
 from drpo.rollouts import Precision, SamplerOptions, SamplingParameters, make_sampler_options
 from drpo.trackers import TRACKERS
+from drpo.train.config_aliases import unknown_key
 from drpo.train.config_text import as_text, flat, parse_overrides, read_yaml
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+#: Numbers of things: what is above is a slip, and would overflow where arrays are made.
+_Count = Annotated[int, Field(ge=1, lt=2**31)]
+_CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
+#: Keys whose value is a :class:`Section`.
+_SECTIONS = ("task", "objective", "sampler")
 
 
 class Section(BaseModel):
@@ -36,7 +42,7 @@ class Lora(BaseModel):
 
     model_config = _STRICT
 
-    rank: int = Field(default=16, ge=1, description="rows of A")
+    rank: _Count = Field(default=16, description="rows of A")
     alpha: float = Field(default=32.0, gt=0, description="what B A is multiplied by, times the rank")
     targets: Literal["all-linear"] | list[str] = Field(
         default="all-linear",
@@ -62,6 +68,14 @@ class TrainConfig(BaseModel):
         name="reasoning_gym:chain_sum",
         min_terms=2, max_terms=3, min_digits=1, max_digits=1,  # pyright: ignore[reportCallIssue]
     )
+    system_prompt: str | None = Field(
+        default=None, min_length=1, description="a system turn before every prompt, in the tokenizer's chat template"
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default={},
+        description="variables of the tokenizer's chat template, for example {enable_thinking: false}; chat_template "
+        "names one of several templates",
+    )
     objective: Section = Section(name="drpo")
     advantages: Kind = Field(default="group_mean", description="how rewards of a group become advantages")
     aggregation: Mode = Field(
@@ -69,18 +83,20 @@ class TrainConfig(BaseModel):
         description="token losses to a scalar; sequence_sum divides by max_new_tokens (the paper's choice)",
     )
 
-    steps: int = Field(default=60, ge=1, description="rollout batches")
-    seed: int = Field(default=0, ge=0)
-    prompts_per_step: int = Field(default=16, ge=1)
-    group_size: int = Field(default=8, ge=2, description="responses a prompt; advantages compare them, so at least 2")
-    updates_per_step: int = Field(default=4, ge=1, description="optimizer steps a rollout batch")
+    steps: _Count = Field(default=60, description="rollout batches")
+    seed: int = Field(default=0, ge=0, lt=2**64)
+    prompts_per_step: _Count = Field(default=16)
+    group_size: int = Field(
+        default=8, ge=2, lt=2**31, description="responses a prompt; advantages compare them, so at least 2"
+    )
+    updates_per_step: _Count = Field(default=4, description="optimizer steps a rollout batch")
 
     learning_rate: float = Field(default=5e-5, gt=0)
-    warmup_updates: int = Field(default=0, ge=0, description="updates over which the rate rises linearly")
+    warmup_updates: _CountOrZero = Field(default=0, description="updates over which the rate rises linearly")
     weight_decay: float = Field(default=0.01, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
-    micro_batch_tokens: int | None = Field(
-        default=None, ge=1,
+    micro_batch_tokens: _Count | None = Field(
+        default=None,
         description="padded tokens in one forward pass; changes memory and speed, never the gradient; default: 1536 "
         "on a CPU, 16384 on a GPU",
     )
@@ -102,15 +118,15 @@ class TrainConfig(BaseModel):
         default=None,
         description="what the sampler computes in, for evaluation too: fp32, bf16 or fp8; default: as the trainer",
     )
-    rollout_lag: int = Field(
-        default=0, ge=0,
+    rollout_lag: _CountOrZero = Field(
+        default=0,
         description="sample each step from the weights of so many steps before; holds as many copies of them",
     )
 
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=1.0, description="must stay 1.0")
     top_k: int = Field(default=-1, description="must stay -1")
-    max_new_tokens: int = Field(default=64, ge=1)
+    max_new_tokens: _Count = Field(default=64)
 
     sampler: Section = Field(default=Section(name="in_process"), description="in_process or vllm (docs/sampling.md)")
 
@@ -119,10 +135,10 @@ class TrainConfig(BaseModel):
         description="train a mixture of experts with the experts that the rollout chose for each token (R3)",
     )
 
-    eval_every: int = Field(default=20, ge=0, description="steps between evaluations; 0: only before and after")
-    eval_examples: int = Field(default=256, ge=1, description="held-out problems")
-    eval_samples: int = Field(default=2, ge=1, description="responses to each")
-    checkpoint_every: int = Field(default=20, ge=1, description="steps between checkpoints; the last is always saved")
+    eval_every: _CountOrZero = Field(default=20, description="steps between evaluations; 0: only before and after")
+    eval_examples: _Count = Field(default=256, description="held-out problems")
+    eval_samples: _Count = Field(default=2, description="responses to each")
+    checkpoint_every: _Count = Field(default=20, description="steps between checkpoints; the last is always saved")
 
     delta_shown: float | None = Field(
         default=None, gt=0,
@@ -143,7 +159,7 @@ class TrainConfig(BaseModel):
         default=None, min_length=1, description="what trackio and wandb file the run under; default: drpo"
     )
     grading_time_limit: float = Field(default=10.0, gt=0, description="seconds for one reward")
-    grading_workers: int = Field(default=2, ge=1, description="grading processes; one that hangs holds up no other")
+    grading_workers: _Count = Field(default=2, description="grading processes; one that hangs holds up no other")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, …")
 
     @field_validator("task", "objective", "sampler", mode="before")
@@ -275,7 +291,7 @@ def merge(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(values)
     for key, given in _named(values, layer).items():
         before = merged.get(key)
-        before = {"name": before} if isinstance(before, str) else before
+        before = {"name": before} if isinstance(before, str) and key in _SECTIONS else before
         if isinstance(before, Mapping) and isinstance(given, Mapping):
             same = given.get("name", before.get("name")) == before.get("name")
             given = {**before, **given} if same else given
@@ -286,7 +302,8 @@ def merge(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]
 def _named(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     """``layer`` with the name alone of a task or objective written out."""
     return {
-        key: {"name": given} if isinstance(given, str) and isinstance(values.get(key), Mapping) else given
+        key: {"name": given} if isinstance(given, str) and key in _SECTIONS and isinstance(values.get(key), Mapping)
+        else given
         for key, given in layer.items()
     }
 
@@ -296,8 +313,11 @@ def as_overrides(config: TrainConfig) -> list[str]:
     defaults, overrides = TrainConfig().as_dict(), []
     for key, value in config.as_dict().items():
         default = defaults[key]
+        if default == {} and value != default:
+            overrides.append(f"{key}={as_text(value)}")  # its keys are anybody's, and may hold dots
+            continue
         known: dict[str, Any] = flat({key: default})
-        if isinstance(value, Mapping) and isinstance(default, Mapping) and value["name"] != default["name"]:
+        if key in _SECTIONS and value["name"] != default["name"]:
             known = {}  # naming another one drops the parameters of the one before
         for leaf, given in flat({key: value}).items():
             if leaf not in known or known[leaf] != given:
@@ -321,8 +341,9 @@ def validate_config(values: Mapping[str, Any]) -> TrainConfig:
 def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = Lora.model_fields if key.startswith("lora.") else TrainConfig.model_fields
-        return f"unknown key {key!r}.{suggest(str(problem['loc'][-1]), known)}"
+        if len(problem["loc"]) > 1:
+            return f"unknown key {key!r}.{suggest(str(problem['loc'][-1]), Lora.model_fields)}"
+        return unknown_key(key, list(TrainConfig.model_fields))
     message = problem["msg"].removeprefix("Value error, ")
     if not key:
         return message

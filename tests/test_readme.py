@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_loop_runs_as_printed() -> None:
+def test_the_loop_is_short() -> None:
+    """That it runs is for test_runnable_blocks.py."""
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in code.splitlines() if line and not line.startswith("import")]) <= 10
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "beyond_delta" in result.stdout
+    assert "drpo.diagnose" in code
 
 
 def test_its_pictures_exist() -> None:

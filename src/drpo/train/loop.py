@@ -22,6 +22,7 @@ from drpo.tasks.grading import Grader
 from drpo.trackers import make_trackers
 from drpo.train.checkpoint import Progress, find_checkpoint, older_weights, restore, save_checkpoint
 from drpo.train.config import TrainConfig
+from drpo.train.determinism import deterministic_algorithms
 from drpo.train.evaluate import evaluate
 from drpo.train.gradient import loss_path, with_proximal_logprobs
 from drpo.train.lora import base_of_adapter, describe_adapter, is_adapted
@@ -39,6 +40,7 @@ from drpo.train.tracking import start_tracking
 from drpo.train.update import make_optimizer, update_policy
 
 
+@deterministic_algorithms()
 def train(
     config: TrainConfig,
     run: RunDirectory,

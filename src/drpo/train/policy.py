@@ -25,6 +25,7 @@ from drpo.train.response_text import tokens_outside_text
 from drpo.train.states import (
     Prompts,
     Sequences,
+    at_places,
     can_share_prompts,
     distinct_prompts,
     padded_experts,
@@ -176,7 +177,8 @@ class Policy:
         if self.head is None:
             ids, at = positions(sequences)
             with self.replaying(sequences):
-                logits = self.model(input_ids=ids.to(self.device), use_cache=False).logits[tuple(at.to(self.device))]
+                whole = self.model(input_ids=ids.to(self.device), use_cache=False).logits
+            logits = at_places(whole, at.to(self.device))
         else:
             states = self.response_states(sequences)
             wide = wide_dtype(states)

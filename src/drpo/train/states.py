@@ -45,7 +45,7 @@ def response_states(backbone: Any, sequences: Sequence[Sequences], shares_prompt
         ids, at = positions(sequences)
         device = backbone.device
         states = backbone(input_ids=ids.to(device), use_cache=False).last_hidden_state
-        return states[tuple(at.to(device))]
+        return at_places(states, at.to(device))
     return Prompts(backbone, prompts, detached=False).states(sequences)
 
 
@@ -92,7 +92,8 @@ class Prompts:
         ids = padded(prompts).to(backbone.device)
         self.width = ids.shape[1]
         out = backbone(input_ids=ids, use_cache=True)
-        last = out.last_hidden_state[torch.arange(len(prompts), device=ids.device), self.lengths - 1]
+        rows = torch.arange(len(prompts), device=ids.device)
+        last = at_places(out.last_hidden_state, torch.stack([rows, self.lengths - 1]))
         #: The last states ``[P, H]``, then keys and values of each layer.
         self.made = [last, *(part for layer in out.past_key_values.layers for part in (layer.keys, layer.values))]
         self.held = [part.detach().requires_grad_(part.requires_grad) for part in self.made] if detached else self.made
@@ -101,7 +102,7 @@ class Prompts:
         """``[N, H]``: as :func:`response_states`."""
         device, responses = self.backbone.device, [sequence.token_ids for sequence in sequences]
         rows = torch.tensor([self.index[tuple(sequence.prompt_ids)] for sequence in sequences]).to(device)
-        last, *states = (part[rows] for part in self.held)
+        last, *states = (part.index_select(0, rows) for part in self.held)
         found = last.unsqueeze(1)
         # The last token of a response predicts nothing that is trained.
         inner = padded([response[:-1] for response in responses]).to(device)
@@ -117,7 +118,7 @@ class Prompts:
                 position_ids=lengths + further, past_key_values=cache, use_cache=True,
             )  # fmt: skip
             found = torch.cat([found, out.last_hidden_state], 1)
-        return found[tuple(_places([len(response) for response in responses], [0] * len(responses)).to(device))]
+        return at_places(found, _places([len(response) for response in responses], [0] * len(responses)).to(device))
 
     def backward(self) -> None:
         """Pass on to the model's parameters what the micro-batches left."""
@@ -206,6 +207,14 @@ def padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
     for target, row in zip(ids, rows, strict=True):
         target[: len(row)] = torch.tensor(row)
     return ids
+
+
+def at_places(states: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """``[N, H]``: of ``states`` ``[B, T, H]`` those at (row, column) ``at`` ``[2, N]``."""
+    # Not states[rows, columns]: on a CPU with several threads its backward adds in any order, that of index_select in
+    # the order of the index.
+    rows, columns = at
+    return states.flatten(0, 1).index_select(0, rows * states.shape[1] + columns)
 
 
 def _places(lengths: Sequence[int], starts: Sequence[int]) -> torch.Tensor:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from drpo.errors import DataError, WriteError
+from drpo.json_lines import parse_json, parse_line
 
 StrPath = str | os.PathLike[str]
 
@@ -167,7 +168,7 @@ def read_json(file: StrPath) -> Any:
         raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
     if not content.strip():
         raise DataError(f"{file} is empty ({len(content)} bytes); a JSON value is needed.")
-    return _parsed(content, str(file))
+    return parse_json(content, str(file))
 
 
 def read_jsonl(file: StrPath, ignore_cut_line: bool = False) -> Iterator[dict[str, Any]]:
@@ -189,21 +190,4 @@ def numbered_jsonl(file: StrPath, ignore_cut_line: bool = False) -> Iterator[Jso
             end += len(line)
             if not line.strip() or (ignore_cut_line and not line.endswith(b"\n")):
                 continue
-            record = _parsed(line, f"{file}, line {number}", " Each line must be one JSON object.")
-            if not isinstance(record, dict):
-                raise DataError(f"{file}, line {number}: a JSON object is needed, got {type(record).__name__}")
-            yield JsonLine(number, record, end)
-
-
-def _parsed(content: bytes, where: str, rule: str = "") -> Any:
-    """The JSON value of ``content``, or a DataError that says why there is none."""
-    try:
-        return json.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 text (byte {error.start + 1} of the line).{rule}") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno}).{rule}") from error
-    except RecursionError as error:
-        raise DataError(f"{where}: not JSON that can be read (nested too deeply).{rule}") from error
-    except ValueError as error:  # an integer of more digits than Python converts
-        raise DataError(f"{where}: not JSON that can be read ({str(error).split(';')[0]}).{rule}") from error
+            yield JsonLine(number, parse_line(line, f"{file}, line {number}"), end)

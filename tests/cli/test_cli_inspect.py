@@ -53,6 +53,17 @@ def test_it_prints_what_it_found_and_writes_the_page_beside_the_log(log: Path) -
     assert page.startswith("<!DOCTYPE html>") and "<b>" in page and "\x1b" not in page
 
 
+def test_a_mask_that_is_named_is_applied_and_said(log: Path) -> None:
+    rows = [{**row, "kl_mask": i % 2, "lp": row["logprob"]} for i, row in enumerate(ROWS)]
+    for row in rows:
+        del row["logprob"]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = drpo(log, "--objectives", "drpo", "--map", "mask=kl_mask,logprob=lp", "--map", "text=none")
+    assert result.returncode == 0, result.stderr
+    assert "300 tokens of 30 responses" in result.stdout and "300 more left out by kl_mask" in result.stdout
+    assert "300 by kl_mask" in (log.parent / "inspection.html").read_text()
+
+
 def test_json_for_machines(log: Path, tmp_path: Path) -> None:
     result = drpo(log, "--json", "--delta", "0.02", "--objectives", "drpo, ppo")
     assert result.returncode == 0, result.stderr
@@ -72,12 +83,15 @@ def test_json_for_machines(log: Path, tmp_path: Path) -> None:
         (["bad.jsonl"], "bad.jsonl, line 2: not JSON"),
         (["log.jsonl", "--objectives", "grop"], "unknown objective 'grop'. Did you mean 'grpo'?"),
         (["log.jsonl", "--objectives", ""], "no objective to evaluate"),
+        (["log.jsonl", "--map", "logprob"], "--map: 'logprob' is not COLUMN=NAME"),
+        (["masked.jsonl"], "the column 'kl_mask' looks like a mask"),
         (["log.jsonl", "--delta", "0"], "--delta must be a finite probability > 0"),
         (["log.jsonl", "--html", "no/such/place.html"], "cannot write to no/such/place.html"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(log: Path, arguments: list[str], message: str) -> None:
     (log.parent / "bad.jsonl").write_text(json.dumps(ROWS[0]) + "\n{\n")
+    (log.parent / "masked.jsonl").write_text(json.dumps({**ROWS[0], "kl_mask": 1}) + "\n")
     result = drpo(*arguments, cwd=log.parent)
     assert result.returncode == 2 and message in result.stderr
     assert "Traceback" not in result.stderr and not result.stdout.startswith("{")

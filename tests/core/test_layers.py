@@ -26,6 +26,7 @@ LAYERS = {
     "errors": 0,
     "files": 0,
     "printable": 0,
+    "json_lines": 0,
     "run_directory": 0,
     "child_process": 0,
     "divergence": 1,

@@ -26,9 +26,9 @@ def log() -> Log:
 
 
 def comparable(found: Inspection) -> dict[str, Any]:
-    """All but where the records stand."""
+    """All but where the records stand, and what was left out."""
     values = dataclasses.asdict(found)
-    del values["files"]
+    del values["files"], values["masks"], values["masked_tokens"]
     for token in values["affected"]:
         del token["source"], token["row"]
     return values

@@ -170,6 +170,10 @@ def inspect(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object; no page unless --html names it.")
     ] = False,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="COLUMN=NAME,...", help="Names of columns; masks are joined by +; none: unread."),
+    ] = None,
 ) -> None:
     """Ask of logged token log-probabilities: is the trust region doing anything, and are they sound?
 
@@ -179,11 +183,13 @@ def inspect(
 
       drpo inspect tokens.parquet --delta 0.2 --objectives drpo,dppo_tv,grpo
 
+      drpo inspect tokens.jsonl --map logprob=lp,behavior_logprob=engine_lp,mask=loss_mask+tool_mask
+
     The columns that a log needs are in docs/inspect.md.
     """
     from drpo.cli.inspection import run_inspect
 
-    run_inspect(log, delta, objectives, html, as_json)
+    run_inspect(log, delta, objectives, html, as_json, columns or [])
 
 
 @app.command()

@@ -13,18 +13,30 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from drpo.cli.inspection_tables import show
 from drpo.cli.printing import PlainConsole, write_json
 from drpo.files import replace_text, writing
+from drpo.inspection.column_map import parse_column_map
 from drpo.inspection.survey import inspect
 from drpo.report.inspection_page import build_inspection_page
 from drpo.run_directory import RunDirectory
 
 
-def run_inspect(log: list[Path], delta: float | None, objectives: str | None, html: Path | None, as_json: bool) -> None:
-    """Inspect the log, print what was found, and write the page."""
+def run_inspect(
+    log: list[Path], delta: float | None, objectives: str | None, html: Path | None, as_json: bool, columns: list[str]
+) -> None:  # fmt: skip
+    """Inspect the log, print what was found, and write the page.
+
+    Args:
+        log: files, folders, or run directories.
+        delta: of every objective that has one; None keeps the run's, or each one's own.
+        objectives: names separated by commas; None means all.
+        html: where the page goes; None: beside the log.
+        as_json: print one JSON object, and write no page unless ``html`` names it.
+        columns: the values of ``--map``.
+    """
     names = None if objectives is None else [name.strip() for name in objectives.split(",") if name.strip()]
     # Objectives run side by side already; more threads within an operation on one chunk only wait for each other.
     torch.set_num_threads(1)
     with _progress() as advance:
-        found = inspect(log, delta, names, advance)
+        found = inspect(log, delta, names, advance, parse_column_map(columns))
     console = PlainConsole()
     if as_json:
         write_json(dataclasses.asdict(found))

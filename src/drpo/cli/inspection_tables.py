@@ -21,6 +21,8 @@ def show(found: Inspection, console: PlainConsole) -> None:
     """Print all of it."""
     files = found.files[0] if len(found.files) == 1 else f"{len(found.files)} files"
     console.say(f"{found.tokens:,} tokens of {found.sequences:,} responses in {files}; δ = {found.delta:g}")
+    if found.masked_tokens:
+        console.say(f"{found.masked_tokens:,} more left out by {' and '.join(found.masks)}")
     _findings(found, console)
     _heading(console, "Suggested δ", plain(found.suggested_delta.value))
     console.print(Padding(Text(found.suggested_delta.reason), (0, 0, 0, 2)))
@@ -49,7 +51,7 @@ def _heading(console: PlainConsole, title: str, note: str) -> None:
 
 
 def _findings(found: Inspection, console: PlainConsole) -> None:
-    if not found.findings:
+    if all(finding.severity == "note" for finding in found.findings):
         console.say("\nNo fault found: r moves, δ is within reach, and μ and π are measured alike.")
     for finding in found.findings:
         console.print(Text.assemble("\n", (finding.severity, _STYLES[finding.severity]), "  ", (finding.title, "bold")))

@@ -10,6 +10,7 @@ import numpy as np
 from drpo.inspection.measured import Measured
 from drpo.inspection.result import AffectedToken
 from drpo.inspection.tokens import Tokens
+from drpo.inspection.verdicts import gradient_change
 
 #: Tokens kept, and neighbours shown on either side.
 MOST, NEIGHBOURS = 20, 12
@@ -24,7 +25,7 @@ class Affected:
     def add(self, part: Measured, weights: np.ndarray) -> None:
         """Look through one chunk with its ``weights`` ``[N]``, NaN where Â = 0."""
         tokens = part.tokens
-        pull = np.nan_to_num(part.mass * np.abs(weights - 1), nan=0.0, posinf=0.0)
+        pull = np.nan_to_num(gradient_change(part.mass, weights), nan=0.0)
         least = self.found[-1].change if len(self.found) == MOST else 0.0
         best = np.argpartition(-pull, MOST)[:MOST] if len(pull) > MOST else np.arange(len(pull))
         for at in best[pull[best] > least].tolist():

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from drpo.inspection.alignment import Alignment
 from drpo.inspection.distributions import NEAR, Distributions
+from drpo.inspection.placeholders import RARE, Placeholders, TopToken
 from drpo.inspection.precision import OUTLIER, SIDES, Grids, Outliers, Unusable
+from drpo.inspection.reading import Reading
 from drpo.inspection.result import Finding, Severity
 from drpo.inspection.truncation import Truncation
 from drpo.mismatch.temperature import Slope
@@ -29,20 +31,23 @@ class Evidence:
     alignment: Alignment
     slope: Slope | None
     truncation: Truncation
+    placeholders: Placeholders
+    top_token: TopToken
     grids: Grids
     outliers: Outliers
     unusable: Unusable
     bounded: Sequence[Objective]
+    reading: Reading
 
 
 #: Findings that make |π − μ| a measure of the fault instead of the policy's change.
-MISPLACED = frozenset({"shifted", "truncated", "temperature"})
+MISPLACED = frozenset({"placeholder", "shifted", "top_token", "truncated", "temperature"})
 
 
 def findings(evidence: Evidence) -> list[Finding]:
     """All that applies, faults first."""
     writers: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
-        _unusable, _misplaced_mu, _rounding, _outliers, _inert, _vacuous,
+        _unusable, _misplaced_mu, _rounding, _outliers, _inert, _vacuous, _masks, _unfinished,
     )  # fmt: skip
     found = [finding for write in writers for finding in write(evidence)]
     return sorted(found, key=lambda finding: _ORDER[finding.severity])
@@ -52,24 +57,60 @@ def _unusable(evidence: Evidence) -> Iterator[Finding]:
     found = evidence.unusable
     if not found.counts:
         return
-    kinds = "; ".join(f"{what} on {_tokens(n)}, first at {found.first[what]}" for what, n in found.counts.items())
+    only = found.placeholders == found.tokens
     yield Finding(
         "unusable_logprobs",
         "fault",
-        f"{_tokens(found.tokens)} with log-probabilities that cannot be",
-        f"{kinds}. These tokens are left out of everything below.",
+        f"{_tokens(found.tokens)} with {'placeholders for' if only else 'invalid'} log-probabilities",
+        f"{found.kinds()}. These tokens are left out of everything below.",
         "A log-probability is ≤ 0, in nats, and finite for a token that was sampled. Positive ones are often "
-        "probabilities or negated losses; NaN and −inf come from padding, from tokens that the engine masked, or "
-        "from an overflow. Log kept response tokens only.",
+        "probabilities or negated losses; NaN and infinite ones come from padding, from tokens that the engine masked, "
+        "or from an overflow; −100, −9999 or −1e9 are written where there is none. Log kept response tokens only, or a "
+        "mask.",
     )
 
 
 def _misplaced_mu(evidence: Evidence) -> Iterator[Finding]:
-    """At most one of: shifted, truncated, at another temperature. Each makes the tests after it meaningless."""
-    for write in (_shifted, _truncated, _temperature):
+    """At most one: filled in, shifted, another token's, truncated, at another temperature.
+
+    Each makes the tests after it meaningless.
+    """
+    for write in (_placeholder, _shifted, _top_token, _truncated, _temperature):
         if found := list(write(evidence)):
             yield from found
             return
+
+
+def _placeholder(evidence: Evidence) -> Iterator[Finding]:
+    clauses = evidence.placeholders.evidence()
+    if not clauses:
+        return
+    yield Finding(
+        "placeholder",
+        "fault",
+        f"Some log-probabilities are placeholders: {clauses[0]}",
+        f"{'; '.join(clauses)}. A sampled token's log-probability has many digits and does not repeat. Shift, "
+        "truncation and temperature were not looked for.",
+        "Log what the engine returned for the sampled token, and NaN or null where there is nothing; or leave such "
+        "tokens out with a mask. Greedy decoding (temperature near 0, or top-k 1) makes μ = 1 as well: no "
+        "importance ratio exists there.",
+    )
+
+
+def _top_token(evidence: Evidence) -> Iterator[Finding]:
+    found = evidence.top_token
+    if not found.found():
+        return
+    yield Finding(
+        "top_token",
+        "fault",
+        "μ is of the most likely token, not of the sampled one",
+        f"π is far below μ on {_tokens(found.below)} and far above it on {found.above:,}; there π + μ ≤ 1, as for two "
+        f"different tokens. π < {RARE:g} on {_tokens(found.rare_pi)}, μ on {found.rare_mu:,}. Truncation and "
+        "temperature were not looked for.",
+        "Take the log-probability of the token that was sampled. vLLM and SGLang return several a position: pick by "
+        "token id, not the first or the highest.",
+    )
 
 
 def _shifted(evidence: Evidence) -> Iterator[Finding]:
@@ -205,6 +246,31 @@ def _vacuous(evidence: Evidence) -> Iterator[Finding]:
         f"The largest |π − μ| of all tokens is {furthest:.3g}. {why}",
         "Lower δ towards the suggested one, or accept that this run is the plain surrogate with, at most, a slight "
         f"damping ({', '.join(sorted(at.values())) or 'no objective here'} would hold nothing back).",
+    )
+
+
+def _masks(evidence: Evidence) -> Iterator[Finding]:
+    masks = evidence.reading.masks
+    if len(masks) < 2:
+        return
+    yield Finding(
+        "masks",
+        "note",
+        f"{len(masks)} masks were combined: {', '.join(masks):.300}",
+        f"A token is kept where none of them is 0; {_tokens(evidence.reading.masked)} were left out.",
+        f"If one of them does not say which tokens are trained on, name the right ones: --map mask={masks[0]:.80}.",
+    )
+
+
+def _unfinished(evidence: Evidence) -> Iterator[Finding]:
+    if not evidence.reading.unfinished:
+        return
+    yield Finding(
+        "unfinished_line",
+        "note",
+        "The log is still being written: its last line is unfinished",
+        f"{'; '.join(evidence.reading.unfinished[:5])}: passed over. The last response may lack its last tokens.",
+        "Inspect the log again once it is complete.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from drpo.batch import POSITIVE_TOLERANCE, TokenBatch
@@ -21,7 +22,7 @@ class Measured:
     batch: TokenBatch
     log_ratio: Floats
     distance: Floats
-    mass: Floats
+    mass: npt.NDArray[np.floating]
     harmful: Flags
 
     @classmethod
@@ -41,7 +42,7 @@ class Measured:
             batch,
             log_ratio.numpy(),
             binary_tv(batch.logprobs, batch.behavior_logprobs).numpy(),
-            (batch.advantages.abs() * ratio(batch.logprobs, batch.behavior_logprobs)).numpy(),
+            _mass(batch),
             harmful(batch.advantages, log_ratio).numpy(),
         )
 
@@ -57,11 +58,27 @@ class Measured:
         return low + np.flatnonzero(present), (np.cumsum(present) - 1)[offset]
 
 
+def _mass(batch: TokenBatch) -> npt.NDArray[np.floating]:
+    """``[N]`` |Â| r, in double precision where single precision overflows."""
+    r = ratio(batch.logprobs, batch.behavior_logprobs)
+    mass = batch.advantages.abs() * r
+    return (mass if bool(mass.isfinite().all()) else batch.advantages.abs().double() * r.double()).numpy()
+
+
+#: Whole log-probabilities below this are what was written where there was none: −100, −9999, −1e9, the lowest float.
+LOWEST = -50.0
+
+
 def usable(tokens: Tokens) -> Flags:
-    """``[N]``: both log-probabilities are finite and not positive beyond rounding, optional columns finite."""
+    """``[N]``: both log-probabilities are ones that a sampled token can have, optional columns finite."""
     good = np.ones(len(tokens), dtype=bool)
     for values in (tokens.logprobs, tokens.behavior_logprobs):
-        good &= np.isfinite(values) & (values <= POSITIVE_TOLERANCE)
+        good &= np.isfinite(values) & (values <= POSITIVE_TOLERANCE) & ~filled_in(values)
     for values in tokens.optional.values():
         good &= np.isfinite(values)
     return good
+
+
+def filled_in(values: Floats) -> Flags:
+    """``[N]``: log-probabilities that a program fills in, far down and without a fraction."""
+    return (values <= LOWEST) & (values == np.floor(values)) & np.isfinite(values)

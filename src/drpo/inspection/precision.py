@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from drpo.batch import POSITIVE_TOLERANCE
-from drpo.inspection.measured import Measured
+from drpo.inspection.measured import Measured, filled_in
 from drpo.inspection.tokens import Flags, Floats, Tokens
 
 #: Format → low bits of a float32 that are zero in all its numbers. Coarsest first.
@@ -16,6 +16,9 @@ FORMATS = {"bfloat16": 16, "float16": 13}
 ON_GRID, FEWEST = 0.9, 100
 #: |log π − log μ| (nats) beyond which a token is an outlier: a factor of 148 in probability.
 OUTLIER = 5.0
+
+#: A positive value on at least this many tokens of a chunk, and no other one, was filled in. Values that are named.
+FEWEST_REPEATED, MOST_REPEATED = 3, 3
 
 SIDES = ("logprob", "behavior_logprob")
 
@@ -48,11 +51,12 @@ class Grids:
 
 @dataclass(slots=True)
 class Unusable:
-    """Log-probabilities that cannot be, which are left out of everything else: how many, and where the first is."""
+    """Log-probabilities that no sampled token has, which are left out of everything else: how many, and where first."""
 
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
     tokens: int = 0
+    placeholders: int = 0
 
     def add(self, tokens: Tokens, usable: Flags) -> None:
         """Count those of one chunk."""
@@ -62,15 +66,37 @@ class Unusable:
         for name, values in zip(SIDES, (tokens.logprobs, tokens.behavior_logprobs), strict=True):
             self._count(f"{name} is NaN or null", np.isnan(values), tokens, values)
             self._count(f"{name} is infinite", np.isinf(values), tokens, values)
-            self._count(f"{name} is positive", np.isfinite(values) & (values > POSITIVE_TOLERANCE), tokens, values)
+            self._add_repeated(name, filled_in(values), tokens, values)
+            positive = np.isfinite(values) & (values > POSITIVE_TOLERANCE)
+            # One positive value all over was filled in; probabilities and negated losses differ.
+            repeated = positive & (values == values[positive.argmax()])
+            if repeated.sum() >= FEWEST_REPEATED and (repeated == positive).all():
+                self._add_repeated(name, positive, tokens, values)
+            else:
+                self._count(f"{name} is positive", positive, tokens, values)
         for name, values in tokens.optional.items():
             self._count(f"{name} is not finite", ~np.isfinite(values), tokens, values)
+
+    def _add_repeated(self, name: str, wrong: Flags, tokens: Tokens, values: Floats) -> None:
+        """Count placeholders, the first few values by themselves."""
+        self.placeholders += int(wrong.sum())
+        for value in np.unique(values[wrong])[:MOST_REPEATED]:
+            here = wrong & (values == value)
+            what = f"{name} is {value:g}, a placeholder,"
+            if what not in self.counts and len(self.counts) > 4 * MOST_REPEATED:
+                what = f"{name} is another placeholder"
+            self._count(what, here, tokens, values)
 
     def _count(self, what: str, wrong: Flags, tokens: Tokens, values: Floats) -> None:
         if wrong.any():
             at = int(wrong.argmax())
             self.counts[what] = self.counts.get(what, 0) + int(wrong.sum())
             self.first.setdefault(what, f"{tokens.source}, row {tokens.rows[at]}: {values[at]:g}")
+
+    def kinds(self) -> str:
+        """What is wrong on how many tokens, and where first."""
+        return "; ".join(f"{what} on {n:,} token{'' if n == 1 else 's'}, first at {self.first[what]}"
+                         for what, n in self.counts.items())  # fmt: skip
 
 
 class Outliers:

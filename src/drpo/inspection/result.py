@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from drpo.mismatch.estimate import Estimate
@@ -128,3 +128,5 @@ class Inspection:
     affected: list[AffectedToken]
     reference: str
     temperature: Estimate | None = None
+    masked_tokens: int = 0
+    masks: list[str] = field(default_factory=list)

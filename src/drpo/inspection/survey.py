@@ -11,11 +11,14 @@ from drpo.errors import ConfigError, DataError
 from drpo.inspection.affected import Affected
 from drpo.inspection.alignment import Alignment
 from drpo.inspection.bounds import suggest_delta
+from drpo.inspection.column_map import AUTOMATIC, ColumnMap
 from drpo.inspection.distributions import Distributions
 from drpo.inspection.findings import MISPLACED, Evidence, findings
 from drpo.inspection.histograms import PROBABILITY, SHIFT, Axis, Counts
 from drpo.inspection.measured import Measured, usable
+from drpo.inspection.placeholders import Placeholders, TopToken
 from drpo.inspection.precision import Grids, Outliers, Unusable
+from drpo.inspection.reading import Reading
 from drpo.inspection.result import Inspection, SuggestedDelta
 from drpo.inspection.sources import Log, find_log, read_log
 from drpo.inspection.temperature import Temperature
@@ -40,6 +43,7 @@ def inspect(
     delta: float | None = None,
     objectives: Sequence[str] | None = None,
     on_progress: Callable[[float], None] = lambda done: None,
+    columns: ColumnMap = AUTOMATIC,
 ) -> Inspection:
     """Inspect the token records in ``paths``: files, folders of files, or run directories.
 
@@ -48,6 +52,7 @@ def inspect(
             a run's, else each objective's default (and 0.15 for the shares beyond δ).
         objectives: registry names to evaluate; None means all that the log has the columns for.
         on_progress: called with the share of the log read so far.
+        columns: names of columns that go before the known ones.
 
     Raises:
         DataError: a file is missing or malformed, or no token is usable.
@@ -55,24 +60,37 @@ def inspect(
     """
     if delta is not None and not is_positive(delta):
         raise ConfigError(f"--delta must be a finite probability > 0, got {delta!r}")
-    log = find_log(paths)
+    log, reading = find_log(paths), Reading(columns)
     survey: Survey | None = None
-    for tokens, done in read_log(log):
+    for tokens, done in read_log(log, reading):
         if survey is None:
-            survey = Survey(log, delta, objectives, tokens.optional)
+            survey = Survey(log, delta, objectives, tokens.optional, reading)
         survey.add(tokens)
         on_progress(done)
     if survey is None or not survey.tokens:
-        raise DataError(f"{', '.join(map(str, log.files))}: no token has two usable log-probabilities (finite and "
-                        "≤ 0, in nats). Check what logprob and behavior_logprob hold.")
+        raise DataError(_nothing(log, reading, survey))
     return survey.result()
+
+
+def _nothing(log: Log, reading: Reading, survey: Survey | None) -> str:
+    """Why no token is left to count."""
+    files = ", ".join(map(str, log.files[:5])) + (" and others" if len(log.files) > 5 else "")
+    if survey is not None and survey.unusable.tokens:
+        return (f"{files}: no token has two usable log-probabilities (finite and ≤ 0, in nats): "
+                f"{survey.unusable.kinds()}. Check what logprob and behavior_logprob hold.")
+    if reading.masked:
+        return (f"{files}: {' and '.join(reading.masks) or 'the mask'} leaves out all {reading.masked:,} tokens. Give "
+                "the mask that is 1 on trained tokens with --map mask=NAME, or --map mask=none.")
+    return f"{files}: the responses have no tokens. Give a log with at least one token."
 
 
 class Survey:
     """Everything that is counted on the way through a log."""
 
-    def __init__(self, log: Log, delta: float | None, names: Sequence[str] | None, available: Iterable[str]):
-        self.log = log
+    def __init__(
+        self, log: Log, delta: float | None, names: Sequence[str] | None, available: Iterable[str], reading: Reading
+    ):  # fmt: skip
+        self.log, self.reading = log, reading
         given = log.delta if delta is None else delta
         self.delta = DEFAULT_DELTA if given is None else given
         chosen, self.not_evaluated = choose_objectives(names, given, available)
@@ -82,6 +100,7 @@ class Survey:
         self.verdicts = Verdicts(chosen)
         self.distributions = Distributions(self.delta)
         self.alignment, self.temperature, self.truncation = Alignment(), Temperature(), Truncation()
+        self.placeholders, self.top_token = Placeholders(), TopToken()
         self.grids, self.outliers, self.unusable = Grids(), Outliers(), Unusable()
         self.affected = Affected()
         self.figures: dict[str, Metric] = {}
@@ -100,8 +119,8 @@ class Survey:
         part = Measured.of(kept)
         self.tokens += len(kept)
         self.sequences += part.batch.num_sequences
-        for counter in (self.distributions, self.alignment, self.temperature, self.truncation, self.grids,
-                        self.outliers):  # fmt: skip
+        for counter in (self.distributions, self.alignment, self.temperature, self.truncation, self.placeholders,
+                        self.top_token, self.grids, self.outliers):  # fmt: skip
             counter.add(part)
         weights = self.verdicts.add(part)
         self.affected.add(part, weights[self.reference.name])
@@ -113,8 +132,9 @@ class Survey:
         """What was found."""
         counted = self.distributions
         evidence = Evidence(
-            self.tokens, self.delta, counted, self.alignment, self.temperature.slope(), self.truncation, self.grids,
-            self.outliers, self.unusable, [o for o in self.verdicts.objectives if hasattr(o, "delta")],
+            self.tokens, self.delta, counted, self.alignment, self.temperature.slope(), self.truncation,
+            self.placeholders, self.top_token, self.grids, self.outliers, self.unusable,
+            [o for o in self.verdicts.objectives if hasattr(o, "delta")], self.reading,
         )  # fmt: skip
         slope, found = evidence.slope, findings(evidence)
         suggested = suggest_delta(counted, self.tokens)
@@ -142,6 +162,8 @@ class Survey:
             affected=self.affected.found,
             reference=self.reference.name,
             temperature=None if slope is None else slope.estimate,
+            masked_tokens=self.reading.masked,
+            masks=self.reading.masks,
         )
 
 

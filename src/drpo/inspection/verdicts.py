@@ -103,6 +103,13 @@ def verdict_of(weights: np.ndarray) -> np.ndarray:
     return verdict
 
 
+def gradient_change(mass: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """``[N]`` |Â r| |w − 1|, in double precision where single precision overflows; NaN where w is."""
+    with np.errstate(over="ignore"):
+        change = mass * np.abs(weights - 1)
+    return change if not np.isinf(change).any() else mass.astype(np.float64) * np.abs(weights.astype(np.float64) - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class _Weighed:
     """One objective on one chunk: per token its weight, verdict and |Â r| |w − 1|; sums by sign and verdict."""
@@ -116,8 +123,9 @@ class _Weighed:
 
 
 def _weigh(weights: np.ndarray, mass: np.ndarray, negative: np.ndarray) -> _Weighed:
+    weights = np.where(np.isfinite(weights), weights, np.nan)
     verdicts = verdict_of(weights)
-    change = mass * np.abs(weights - 1)
+    change = gradient_change(mass, weights)
     change[verdicts == NONE] = 0
     shape = (_SIGNS, len(VERDICTS) + 1)
     cells = verdicts + negative * np.int8(shape[1])

@@ -33,7 +33,7 @@ def _head(found: Inspection) -> str:
     suggested = found.suggested_delta
     facts = {
         "tokens": f"{found.tokens:,} of {found.sequences:,} responses",
-        "left out": f"{found.unusable_tokens:,} tokens with unusable log-probabilities",
+        "left out": _left_out(found),
         "μ ≤ 0.01": percent(f["rare_share"]),
         "Â(r − 1) > 0": percent(f["harmful_share"]),
         "ratio r": f"mean {plain(f['ratio'])}, {plain(f['ratio_min'])} to {plain(f['ratio_max'])}",
@@ -51,6 +51,11 @@ def _head(found: Inspection) -> str:
     )
 
 
+def _left_out(found: Inspection) -> str:
+    masked = f", {found.masked_tokens:,} by {visible(' and '.join(found.masks), LONGEST)}" if found.masks else ""
+    return f"{found.unusable_tokens:,} tokens with unusable log-probabilities{masked}"
+
+
 def _temperature(found: Inspection) -> str:
     if found.temperature is None:
         return "not estimated: too few tokens"
@@ -59,15 +64,14 @@ def _temperature(found: Inspection) -> str:
 
 
 def _findings(found: Inspection) -> str:
-    if not found.findings:
-        items = "<li>No fault found: r moves, δ is within reach, and μ and π are measured alike.</li>"
-    else:
-        items = "".join(
-            f"<li{'' if f.severity == 'note' else ' class=warn'}><b>{visible(f.title)}</b> "
-            f"<span class='soft'>({f.severity})</span><br>{visible(f.evidence)}<br><i class='fix'>Fix:</i> "
-            f"{visible(f.fix)}</li>"
-            for f in found.findings
-        )
+    items = "".join(
+        f"<li{'' if f.severity == 'note' else ' class=warn'}><b>{visible(f.title)}</b> "
+        f"<span class='soft'>({f.severity})</span><br>{visible(f.evidence)}<br><i class='fix'>Fix:</i> "
+        f"{visible(f.fix)}</li>"
+        for f in found.findings
+    )
+    if all(f.severity == "note" for f in found.findings):
+        items = f"<li>No fault found: r moves, δ is within reach, and μ and π are measured alike.</li>{items}"
     return f"<section><h2>Findings</h2><ul class='notes'>{items}</ul></section>"
 
 

@@ -1,0 +1,117 @@
+"""What is written where there is no log-probability is named as that, and so is another token's log-probability."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_log import Log, log_softmax, make_log, round_to_bfloat16, states, write_jsonl, write_parquet
+
+from drpo.errors import DataError
+from drpo.inspection.result import Inspection
+from drpo.inspection.survey import inspect
+
+pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
+LOWEST = float(np.finfo(np.float32).min)
+
+
+def inspected(tmp_path: Path, log: Log, delta: float = 0.1) -> Inspection:
+    return inspect([write_parquet(tmp_path / "log.parquet", log)], delta, ["drpo", "dppo_tv"])
+
+
+def names(found: Inspection) -> list[str]:
+    return [finding.name for finding in found.findings]
+
+
+def filled(log: Log, column: str, value: float, share: float, seed: int = 0) -> Log:
+    where = np.random.default_rng(seed).random(len(log[column])) < share
+    return {**log, column: np.where(where, value, log[column]).astype(np.float32)}
+
+
+@pytest.mark.parametrize("share", [1.0, 0.05])
+@pytest.mark.parametrize("column", ["logprob", "behavior_logprob"])
+def test_zeros_are_placeholders_and_not_top_p(tmp_path: Path, column: str, share: float) -> None:
+    found = inspected(tmp_path, filled(make_log(), column, 0.0, share))
+    assert "placeholder" in names(found) and not {"truncated", "temperature"} & set(names(found))
+    assert found.suggested_delta.value is None
+    finding = found.findings[0]
+    assert f"log {'π' if column == 'logprob' else 'μ'} is exactly 0" in finding.evidence and finding.severity == "fault"
+
+
+@pytest.mark.parametrize("value", [-9999.0, -100.0, -1e4, -1e9, -1e10, -1e30, LOWEST, 1.0, 100.0])
+@pytest.mark.parametrize("column", ["logprob", "behavior_logprob"])
+def test_a_value_that_no_sampled_token_has_is_left_out_and_named(tmp_path: Path, column: str, value: float) -> None:
+    log = make_log()
+    damaged = filled(log, column, value, 0.02)
+    found = inspected(tmp_path, damaged)
+    count = int((damaged[column] != log[column]).sum())
+    assert names(found) == ["unusable_logprobs"] and found.unusable_tokens == count
+    assert "placeholders" in found.findings[0].title
+    assert f"{column} is {value:g}, a placeholder, on {count} tokens" in found.findings[0].evidence
+    assert found.suggested_delta.value is not None
+
+
+@pytest.mark.parametrize("value", [-9999.0, -1e9, 1.0])
+def test_nothing_but_placeholders_is_an_error_that_names_them(tmp_path: Path, value: float) -> None:
+    log = filled(make_log(tokens=1000), "behavior_logprob", value, 1.0)
+    for file in (write_parquet(tmp_path / "log.parquet", log), write_jsonl(tmp_path / "log.jsonl", log)):
+        with pytest.raises(DataError, match=r"no token has two usable .* a placeholder, on 1,000"):
+            inspect([file])
+
+
+@pytest.mark.parametrize("value", [-1.0, -10.0, float(np.log(1e-10)), float(np.log(1e-6)), float(np.log(1e-30))])
+def test_a_value_that_comes_again_and_again_is_a_placeholder(tmp_path: Path, value: float) -> None:
+    found = inspected(tmp_path, filled(make_log(), "behavior_logprob", value, 0.03))
+    assert "placeholder" in names(found) and "log μ is exactly" in found.findings[0].evidence
+    assert "truncated" not in names(found)
+
+
+def test_a_constant_is_a_placeholder(tmp_path: Path) -> None:
+    found = inspected(tmp_path, filled(make_log(), "behavior_logprob", -0.6931, 1.0))
+    assert names(found)[0] == "placeholder" and "on all tokens" in found.findings[0].evidence
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("drift", [0.0, 0.02, 0.15])
+def test_the_most_likely_tokens_probability_is_told_from_top_p(tmp_path: Path, seed: int, drift: float) -> None:
+    log = make_log(seed=seed, drift=drift)
+    random = np.random.default_rng(seed)
+    # The same states as in make_log, whose first draws they are.
+    parts = []
+    for first in range(0, 12_000, 4000):
+        logits = states(min(4000, 12_000 - first), random)
+        parts.append(log_softmax(logits).max(-1))
+        random.normal(0, 1, logits.shape)
+        random.gumbel(size=logits.shape)
+    log["behavior_logprob"] = np.concatenate(parts).astype(np.float32)
+    found = inspected(tmp_path, log)
+    assert "top_token" in names(found) and not {"truncated", "temperature", "shifted"} & set(names(found))
+    assert found.suggested_delta.value is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sampled_tokens_that_were_only_pushed_down_are_no_other_tokens(tmp_path: Path, seed: int) -> None:
+    """A run on wrong answers alone: every sampled token becomes less likely, some of them by far."""
+    log = make_log(seed=seed, drift=0.15)
+    push = np.random.default_rng(seed).exponential(0.5, len(log["logprob"]))
+    mu = log["behavior_logprob"].astype(np.float64)
+    odds = mu - np.log(-np.expm1(np.minimum(mu, -1e-7))) - push
+    log["logprob"] = -np.logaddexp(0, -odds).astype(np.float32)
+    assert "top_token" not in names(inspected(tmp_path, log))
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("top_p", [1.0, 0.7, 0.9])
+@pytest.mark.parametrize("temperature", [0.4, 0.6, 1.0, 1.4])
+def test_sound_values_are_no_placeholders(tmp_path: Path, temperature: float, top_p: float, narrow: bool) -> None:
+    log = make_log(temperature=temperature, top_p=top_p, drift=0.3)
+    if narrow:
+        log |= {side: round_to_bfloat16(log[side]) for side in ("logprob", "behavior_logprob")}
+    assert not {"placeholder", "top_token", "unusable_logprobs"} & set(names(inspected(tmp_path, log)))
+
+
+def test_a_copied_side_is_named_as_copied(tmp_path: Path) -> None:
+    log = make_log()
+    found = inspected(tmp_path, {**log, "logprob": log["behavior_logprob"]})
+    assert names(found) == ["inert"] and "copied" in found.findings[0].evidence

@@ -31,3 +31,23 @@ class HangsOnce(CopyTask):
         if example.prompt == "ab":
             time.sleep(3600)
         return super().reward(example, text)
+
+
+class SometimesLong(CopyTask):
+    """Every fifth training prompt does not fit into the 256 positions of the tests' model, and every seventh holds half
+    of a surrogate pair."""
+
+    def training_example(self, seed: int, index: int) -> Example:
+        example = super().training_example(seed, index)
+        long = "abcd" * 80 if index % 5 == 4 else example.prompt
+        return Example(long + ("\ud800" if index % 7 == 6 else ""), example.answer, example.data)
+
+
+class AlwaysLong(CopyTask):
+    def training_example(self, seed: int, index: int) -> Example:
+        return Example("abcd" * 80, "a")
+
+
+class NothingHeldOut(CopyTask):
+    def heldout_examples(self, count: int) -> list[Example]:
+        return []

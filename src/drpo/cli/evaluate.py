@@ -10,13 +10,14 @@ from drpo.cli.printing import PlainConsole, write_json
 from drpo.cli.settings import refuse_options
 from drpo.errors import CheckpointError
 from drpo.run_directory import RunDirectory
-from drpo.tasks import make_task
+from drpo.tasks import Example, make_task
 from drpo.tasks.grading import Grader
 from drpo.train.checkpoint import find_checkpoint
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.evaluate import evaluate
 from drpo.train.loop import pick_device
-from drpo.train.policy import load_policy
+from drpo.train.policy import Policy, load_policy
+from drpo.train.prompt_room import PromptRoom, fitting
 from drpo.train.samplers import make_sampler
 
 
@@ -28,6 +29,7 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
     task = make_task(config.task.name, **config.task.parameters)
     examples = task.heldout_examples(config.eval_examples)
     policy = load_policy(model, pick_device(config.device), config.precision)
+    examples = fitting_examples(policy, config, examples, "held-out")
     with (
         closing(make_sampler(config, policy)) as sampler,
         Grader(task, config.grading_time_limit, config.grading_workers) as grader,
@@ -55,6 +57,26 @@ def _rates(record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     average = record["avg_at_k"]
     first = [] if average is None else [(f"avg@{average['k']}", average)]
     return first + [(f"pass@{k}", rate) for k, rate in record["pass_at_k"].items() if k != "1"]
+
+
+def fitting_examples(policy: Policy, config: TrainConfig, examples: list[Example], side: str) -> list[Example]:
+    """The examples whose prompts fit the model; says on the terminal how many do not.
+
+    Args:
+        policy: from now on with the run's settings of the chat template.
+        config: of the run.
+        examples: of one side.
+        side: "training" or "held-out".
+
+    Raises:
+        ConfigError: none fits. DataError: a prompt cannot be encoded.
+    """
+    policy.prompt_settings = config.prompt_settings
+    room = PromptRoom.of(policy.model.config, config)
+    found = fitting(policy.prompt_encoder, examples, side, room)
+    if note := found.note(side, room):
+        PlainConsole(stderr=True).say(f"note: {note}")
+    return found.examples
 
 
 def resolve_source(source: str, settings: list[str], notes: PlainConsole) -> tuple[TrainConfig, str]:

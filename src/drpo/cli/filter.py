@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TextIO
 
-from drpo.cli.evaluate import resolve_source
+from drpo.cli.evaluate import fitting_examples, resolve_source
 from drpo.cli.printing import PlainConsole
 from drpo.cli.settings import refuse_options
 from drpo.errors import ConfigError
@@ -37,6 +37,7 @@ def run_filter(
     task = make_task(config.task.name, **config.task.parameters)
     examples = training_problems(task, config.task.name)[:problems]
     policy = load_policy(model, pick_device(config.device), config.precision)
+    examples = fitting_examples(policy, config, examples, "training")
     seen = kept = never = always = unknown = 0
     with (
         _new_file(out) as stream,

@@ -17,6 +17,7 @@ from rich.text import Text
 from drpo.cli.display import watch
 from drpo.cli.memory import show_memory
 from drpo.cli.printing import PlainConsole
+from drpo.cli.prompts import show_prompts
 from drpo.cli.settings import refuse_data_file, refuse_options
 from drpo.errors import ConfigError
 from drpo.report import write_report
@@ -41,6 +42,7 @@ def run_train(settings: list[str], out: Path | None, resume: Path | None, dry_ru
         if dry_run:
             console.print(_settings_table(config, sources))
             show_memory(console, config)
+            show_prompts(console, config)
             return
         run = RunDirectory(out or _new_directory(config))
     with watch(console) as observer, _finish_step_on_signal(observer.on_note) as stop_requested:

@@ -130,9 +130,10 @@ def check_length(requests: Sequence[Request], parameters: SamplingParameters, li
     """
     longest = max((len(request.prompt_ids) for request in requests), default=0)
     if limit is not None and longest + parameters.max_new_tokens > limit:
+        fix = f"Lower max_new_tokens to {limit - longest} or less, or use" if longest < limit else "Use"
         raise DataError(
             f"a prompt of {longest} tokens and max_new_tokens={parameters.max_new_tokens} exceed the model's "
-            f"{limit} positions. Lower max_new_tokens to {max(limit - longest, 0)}, or use shorter prompts."
+            f"{limit} positions. {fix} shorter prompts."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,13 +12,15 @@ class Example:
     """One problem. ``data`` is whatever its task needs to grade it (picklable).
 
     ``chat`` says how a model gets the prompt: as a user's turn in the tokenizer's chat template, where it has one; or,
-    if False, as plain text to be continued.
+    if False, as plain text to be continued. ``turns`` is the conversation ({role, content}, the last one the user's)
+    where the prompt is more than one user's turn; ``prompt`` is then its text, for a tokenizer without a template.
     """
 
     prompt: str
     answer: str
     data: Mapping[str, Any] = field(default_factory=dict)
     chat: bool = True
+    turns: Sequence[Mapping[str, str]] = ()
 
 
 class Task(Protocol):

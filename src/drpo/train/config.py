@@ -16,6 +16,7 @@ from drpo.rollouts import Precision, SamplerOptions, SamplingParameters, make_sa
 from drpo.trackers import TRACKERS
 from drpo.train.config_aliases import unknown_key
 from drpo.train.config_text import as_text, flat, parse_overrides, read_yaml
+from drpo.train.prompts import PromptSettings
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 #: Numbers of things: what is above is a slip, and would overflow where arrays are made.
@@ -203,6 +204,7 @@ class TrainConfig(BaseModel):
         self.make_objective()
         self.make_sampler_options()
         self.sampling()
+        PromptSettings(self.system_prompt, self.chat_template_kwargs)
         return self
 
     @property
@@ -228,6 +230,11 @@ class TrainConfig(BaseModel):
         return SamplingParameters(
             temperature=self.temperature, max_new_tokens=self.max_new_tokens, top_p=self.top_p, top_k=self.top_k
         )
+
+    @property
+    def prompt_settings(self) -> PromptSettings:
+        """How prompts are put into the tokenizer's chat template."""
+        return PromptSettings(self.system_prompt, self.chat_template_kwargs)
 
     @property
     def horizon(self) -> int | None:

@@ -30,6 +30,7 @@ from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.memory_report import report_memory
 from drpo.train.observer import Observer, Summary
 from drpo.train.policy import find_model, load_policy
+from drpo.train.prompt_room import TrainingStream, check_prompts
 from drpo.train.rollout import Rollout, roll_out
 from drpo.train.rollout_weights import RolloutWeights, Snapshot
 from drpo.train.routing import replay_routing, routing_mismatch
@@ -103,7 +104,6 @@ class Trainer:
         random.seed(config.seed)
         np.random.seed(config.seed % 2**32)
         self.task = make_task(config.task.name, **config.task.parameters)
-        self.heldout = self.task.heldout_examples(config.eval_examples)
         self.objective = config.make_objective()
         checkpoint = find_checkpoint(run.checkpoints, observer.on_note) if resume else None
         if base_of_adapter(find_model(config.model)) is not None:
@@ -112,8 +112,12 @@ class Trainer:
         source, device = config.model if checkpoint is None else str(checkpoint), pick_device(config.device)
         self.policy = load_policy(source, device, config.precision, config.lora, config.gradient_checkpointing)
         self.optimizer = make_optimizer(self.policy, config)
-        prompts = [self.policy.encode(example.prompt, example.chat) for example in self.heldout]
-        self.memory = report_memory(config, self.policy.device, max(map(len, prompts)))
+        self.policy.prompt_settings = config.prompt_settings
+        encoder, heldout = self.policy.prompt_encoder, self.task.heldout_examples(config.eval_examples)
+        self.prompts = check_prompts(encoder, self.policy.model.config, self.task, heldout, config)
+        self.heldout = self.prompts.heldout.examples
+        self.stream = TrainingStream(self.task, encoder, self.prompts.room, config.seed)
+        self.memory = report_memory(config, self.policy.device, self.prompts.heldout.longest)
         self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
         older = [] if checkpoint is None else older_weights(checkpoint, device)
         self.rollout_weights = RolloutWeights(config.rollout_lag, older)
@@ -136,7 +140,7 @@ class Trainer:
             step = self.progress.step + 1
             rollout = self.roll_out(step)
             records = self.update(rollout, step)
-            self.progress = Progress(step, self.progress.updates, self.progress.cursor + config.prompts_per_step)
+            self.progress = Progress(step, self.progress.updates, self.progress.cursor + rollout.taken)
             self.observer.on_step(records)
             stopping = stop_requested() and step < config.steps
             if step == config.steps or (config.eval_every and step % config.eval_every == 0):
@@ -152,13 +156,15 @@ class Trainer:
 
     def roll_out(self, step: int) -> Rollout:
         """The rollout batch of ``step``, kept on disk as well."""
-        config, first = self.config, self.progress.cursor
-        examples = [self.task.training_example(config.seed, first + i) for i in range(config.prompts_per_step)]
+        config = self.config
+        examples, taken, left_out = self.stream.take(self.progress.cursor, config.prompts_per_step)
+        if left_out and self.prompts.training is None:  # else told at the start
+            self.observer.on_note(f"step {step}: {len(left_out)} training prompts left out, for example: {left_out[0]}")
         source = self.rollout_weights.next(Snapshot(step - 1, self.progress.updates, self.policy.weights()))
         self.sampler.load_weights(source.weights)
         rollout = replace(
             roll_out(self.policy, self.sampler, self.grader, examples, config, step),
-            lag=step - 1 - source.step, updates=source.updates,
+            lag=step - 1 - source.step, updates=source.updates, taken=taken,
         )
         self.run.write_rollouts("step", step, [sample.record() for sample in rollout.samples])
         if rollout.failures:
@@ -226,6 +232,8 @@ class Trainer:
 
     def say_what_to_expect(self) -> None:
         """Tell the user what memory the run needs, of a trust region that cannot act, and of what LoRA leaves alone."""
+        for note in self.prompts.notes():
+            self.observer.on_note(note)
         self.observer.on_note(self.memory.summary())
         if warning := self.memory.warning():
             self.observer.on_note(warning)

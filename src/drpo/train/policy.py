@@ -5,7 +5,7 @@ Shapes: ``B`` sequences, ``T`` positions, ``N`` response tokens, ``H`` hidden wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from drpo.rollouts.routing import Routers
 from drpo.train.config import Lora
 from drpo.train.lora import ADAPTER_FILE, add_adapter, base_of_adapter, load_adapter
 from drpo.train.master_weights import MasterWeights
+from drpo.train.prompts import PromptEncoder, PromptSettings
 from drpo.train.recomputation import checkpoint_activations
 from drpo.train.response_text import tokens_outside_text
 from drpo.train.states import (
@@ -50,12 +51,14 @@ class Policy:
         masters: the float32 weights behind a model that computes in less.
 
     ``head`` is the LM head ``[V, H]`` if logits are hidden · headᵀ and no more, else None; ``shares_prompts`` says
-    whether responses to one prompt can share its pass through the model; ``routers`` are those of its experts.
+    whether responses to one prompt can share its pass through the model; ``routers`` are those of its experts;
+    ``prompt_settings`` how the tokenizer's chat template is used.
     """
 
     def __init__(self, model: Any, tokenizer: Any, masters: MasterWeights | None = None):
         self.model = model
         self.tokenizer = tokenizer
+        self.prompt_settings = PromptSettings()
         self.masters = masters
         self.stop_ids = _stop_ids(model, tokenizer)
         self._outside_text = tokens_outside_text(tokenizer, self.stop_ids)
@@ -98,16 +101,15 @@ class Policy:
             return nullcontext()
         return self.routers.replaying(padded_experts(sequences).flatten(0, 1).to(self.device))
 
-    def encode(self, prompt: str, chat: bool = True) -> list[int]:
-        """Token ids of a task's prompt: the tokenizer's chat template with a generation prompt if it has one, else
-        the prompt and a line end. With ``chat=False``, the prompt as it is."""
-        if not chat:
-            return self.tokenizer(prompt)["input_ids"]
-        if self.tokenizer.chat_template:
-            turns = [{"role": "user", "content": prompt}]
-            text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return self.tokenizer(prompt + "\n")["input_ids"]
+    def encode(self, prompt: str, chat: bool = True, turns: Sequence[Mapping[str, str]] = ()) -> list[int]:
+        """Token ids of a task's prompt (:meth:`drpo.train.prompts.PromptEncoder.encode`)."""
+        return self.prompt_encoder.encode(prompt, chat, turns)
+
+    @property
+    def prompt_encoder(self) -> PromptEncoder:
+        """What makes token ids of prompts."""
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        return PromptEncoder(self.tokenizer, rows, self.prompt_settings)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a response, without the tokens that end it, pad it, or start or end a turn. Other special tokens,

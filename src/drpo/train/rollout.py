@@ -53,7 +53,8 @@ class Rollout:
 
     ``samples`` and ``advantages`` hold the responses whose grading succeeded; ``failures`` the reasons of the
     others, which take no part in training. The weights that sampled were those of ``lag`` steps before this one,
-    after ``updates`` updates.
+    after ``updates`` updates. ``taken`` is how many places of the task's stream of training examples it took, those
+    left out among them.
     """
 
     samples: list[Sample]
@@ -63,6 +64,7 @@ class Rollout:
     grading_seconds: float
     lag: int = 0
     updates: int = 0
+    taken: int = 0
 
 
 def sample_and_grade(
@@ -76,7 +78,7 @@ def sample_and_grade(
 ) -> tuple[list[Sample], float, float]:
     """``count`` graded responses to each example, in order; then the seconds of sampling and of grading."""
     started = time.perf_counter()
-    prompts = [policy.encode(example.prompt, example.chat) for example in examples]
+    prompts = [policy.encode(example.prompt, example.chat, example.turns) for example in examples]
     requests = [Request(ids, count, seed) for ids, seed in zip(prompts, seeds, strict=True)]
     groups = sampler.sample(requests, parameters)
     sampled = time.perf_counter()

@@ -55,7 +55,8 @@ def test_without_scipy_nothing_is_run(tmp_path: Path) -> None:
     (tmp_path / "scipy.py").write_text("raise ImportError('not here')\n")
     done = drpo("run", "smoke", cwd=tmp_path)  # python -m finds modules of the working directory first
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the lab's statistics need scipy") and "drpo[train,lab]" in done.stderr
+    assert done.stderr.startswith("error: the lab's statistics need scipy")
+    assert "pip install -e '.[train,lab]'" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
@@ -63,5 +64,5 @@ def test_without_ray_nothing_is_run(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise ImportError('not here')\n")
     done = drpo("run", "smoke", "--on", "ray", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: --on ray needs Ray") and "pip install 'drpo[ray]'" in done.stderr
+    assert done.stderr.startswith("error: --on ray needs Ray") and "pip install -e '.[ray]'" in done.stderr
     assert not (tmp_path / "runs").exists()

@@ -14,7 +14,7 @@ import tiny
 from drpo.tasks.math_task import MathTask
 from drpo.train.pass_rates import pass_rates
 
-pytest.importorskip("math_verify", reason="pip install 'drpo[math]'")
+pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
 
 NUMBERS = [f"{a}{b}" for a in "1234" for b in "1234"]
 #: The model repeats a number, and math-verify finds it without a box.

@@ -41,7 +41,7 @@ def test_releases_of_torch(version: str, status: str) -> None:
 @pytest.mark.parametrize(("release", "status"), [(None, "note"), ("0.32.0+cpu", "ok"), ("0.31.2", "warning")])
 def test_releases_of_vllm(release: str | None, status: str) -> None:
     check = check_vllm(release)
-    assert check.status == status and (release or "pip install 'drpo[vllm]'") in check.found
+    assert check.status == status and (release or "pip install -e '.[vllm]'") in check.found
     assert any(found.what == "vLLM" for found in check_machine())
 
 

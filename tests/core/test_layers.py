@@ -29,6 +29,7 @@ LAYERS = {
     "json_lines": 0,
     "run_directory": 0,
     "child_process": 0,
+    "installation": 0,
     "divergence": 1,
     "aggregation": 1,
     "advantages": 1,

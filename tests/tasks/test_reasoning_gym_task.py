@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("reasoning_gym", reason="pip install 'drpo[train]'")
+pytest.importorskip("reasoning_gym", reason="pip install -e '.[train]'")
 
 import reasoning_gym
 from reasoning_gym.factory import DATASETS
@@ -212,7 +212,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     module._library.cache_clear()
     try:
-        with pytest.raises(ConfigError, match=r"which is not installed\. Run: pip install 'drpo\[train\]'"):
+        with pytest.raises(ConfigError, match=r"which is not installed\. Run: pip install -e '\.\[train\]'"):
             make_task("reasoning_gym:chain_sum")
         with pytest.raises(ConfigError, match="unknown task 'chain_sum'"):
             make_task("chain_sum")

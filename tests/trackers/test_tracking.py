@@ -194,7 +194,7 @@ def test_a_missing_package_is_told_before_the_run_starts(
     monkeypatch.setattr(drpo.trackers, "distribution", absent)
     monkeypatch.setattr(loop, "load_policy", lambda *_: pytest.fail("a model was loaded"))
     config = load_config(None, [f"model={copyist}", *SMALL, "trackers=[wandb,trackio]"])[0]
-    with pytest.raises(ConfigError, match=r"wandb, trackio not installed here. .*pip install 'drpo\[track\]'"):
+    with pytest.raises(ConfigError, match=r"wandb, trackio not installed here. .*pip install -e '\.\[track\]'"):
         train(config, RunDirectory(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

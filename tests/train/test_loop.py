@@ -387,6 +387,6 @@ def test_a_sampler_that_is_not_installed_is_told_before_anything_is_written(
     copyist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vllm_sampler, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'drpo\[vllm\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[vllm\]'"):
         run(configuration(copyist, "sampler=vllm"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -23,7 +23,7 @@ from drpo.train.lora import add_adapter, describe_adapter, linear_names, plain_w
 from drpo.train.policy import Policy, load_policy
 from drpo.train.states import Sequences
 
-pytest.importorskip("peft", reason="pip install 'drpo[lora]'")
+pytest.importorskip("peft", reason="pip install -e '.[lora]'")
 
 CPU = torch.device("cpu")
 
@@ -211,5 +211,5 @@ def test_an_unknown_target_and_a_missing_package_are_explained(
     with pytest.raises(ConfigError, match=r"no linear layer 'q_porj' .*Did you mean 'q_proj'\?"):
         load_policy(str(copyist), CPU, lora=Lora(targets=["q_porj"]))
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ConfigError, match=r"lora needs peft, .*pip install 'drpo\[lora\]'"):
+    with pytest.raises(ConfigError, match=r"lora needs peft, .*pip install -e '\.\[lora\]'"):
         load_policy(str(copyist), CPU, lora=Lora())

@@ -105,7 +105,7 @@ def test_lora_and_checkpointing_take_less(tmp_path: Path) -> None:
 
 
 def test_adapters_are_counted_as_peft_makes_them(copyist: Path) -> None:
-    pytest.importorskip("peft", reason="pip install 'drpo[lora]'")
+    pytest.importorskip("peft", reason="pip install -e '.[lora]'")
     from drpo.train.policy import load_policy
 
     for lora in (Lora(rank=4), Lora(rank=3, targets=["q_proj", "down_proj"])):
@@ -155,7 +155,7 @@ def test_a_measured_peak_is_near_the_estimate(tmp_path: Path, settings: list[str
     an optimizer state or a working space counted twice, or half of the layers left out.
     """
     if settings == ["lora.rank=16"]:
-        pytest.importorskip("peft", reason="pip install 'drpo[lora]'")
+        pytest.importorskip("peft", reason="pip install -e '.[lora]'")
     tiny.model(vocabulary=8000, hidden_size=256, intermediate_size=768, num_hidden_layers=8, num_attention_heads=8,
                num_key_value_heads=4, head_dim=32).save_pretrained(tmp_path / "model")  # fmt: skip
     tiny.tokenizer().save_pretrained(tmp_path / "model")

@@ -72,9 +72,9 @@ def shorter(name: str, copyist: Path) -> list[str]:
 def test_it_runs_with_stand_ins(
     name: str, tmp_path: Path, copyist: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("math_verify", reason="pip install 'drpo[math]'")
+    pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
     if "1.7b" in name:
-        pytest.importorskip("peft", reason="pip install 'drpo[lora]'")
+        pytest.importorskip("peft", reason="pip install -e '.[lora]'")
     parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
     monkeypatch.chdir(tmp_path)
     stand_in = tmp_path / "model"

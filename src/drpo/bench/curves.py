@@ -13,6 +13,7 @@ from drpo.bench.kernels import loss_case
 from drpo.bench.losses import Size
 from drpo.bench.sampler import GENERATE, variants
 from drpo.bench.step import configure, our_steps
+from drpo.installation import install
 
 LOSSES = ["floor", "fused_loss", "naive"]
 STEP = "training step"
@@ -26,7 +27,7 @@ def run(settings: Settings, watch: Watch) -> Iterator[list[Row]]:
     rounds = settings.rounds or (1 if settings.quick else 3)
     for size, curve in loss_sizes(settings):
         yield measure(loss_case(size, LOSSES, rounds, curve=curve), watch)
-    if reason := missing("transformers", "pip install 'drpo[train]'"):
+    if reason := missing("transformers", install("train")):
         watch(f"no curves of sampling: {reason}")
         return
     prompts = 2 if settings.quick else 16

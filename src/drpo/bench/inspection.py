@@ -11,6 +11,7 @@ import numpy as np
 
 from drpo.bench.child import run_alone
 from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, missing
+from drpo.installation import install
 
 #: Tokens made at a time, and tokens of a response.
 PART, RESPONSE = 1_000_000, 500
@@ -20,7 +21,7 @@ VARIANTS = {"log-probabilities": False, "with tokens and text": True}
 def run(settings: Settings, watch: Watch) -> Iterator[list[Row]]:
     """One case: the log with and without text, each made once."""
     tokens = settings.tokens or (2_000 if settings.quick else 1_000_000)
-    reason = missing("pyarrow", "pip install 'drpo[inspect]'")
+    reason = missing("pyarrow", install("inspect"))
     with tempfile.TemporaryDirectory() as folder:
         variants = {}
         for name, text in VARIANTS.items():

@@ -15,6 +15,7 @@ import torch
 
 import drpo
 from drpo.bench.frame import missing
+from drpo.installation import install
 
 Step = Callable[[], None]
 
@@ -184,8 +185,8 @@ def losses(device: str, compiled: bool) -> tuple[list[str], dict[str, str]]:
 
     cpu = not device.startswith("cuda")
     skipped = {
-        "TRL fused head": missing("trl", "pip install 'drpo[trl]'"),
-        "Liger GRPO": missing("liger_kernel", "pip install 'drpo[bench]'"),
+        "TRL fused head": missing("trl", install("trl")),
+        "Liger GRPO": missing("liger_kernel", install("bench")),
         "token_logprobs triton": missing("triton", "pip install triton") if "triton" in BACKENDS
         else "this version of drpo has no such backend",
         "naive compiled": _no_compiler() if cpu else None,

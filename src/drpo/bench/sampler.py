@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, missing, timed
+from drpo.installation import install
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from drpo.tasks import make_task
 from drpo.train.config import TrainConfig
@@ -25,7 +26,7 @@ GENERATE, STATIC = "generate", "generate static cache"
 def run(settings: Settings, watch: Watch) -> Iterator[list[Row]]:
     """All responses of full length, then as in training."""
     prompts, count, length = (2, 2, 4) if settings.quick else (16, 8, 64)
-    reason = missing("transformers", "pip install 'drpo[train]'")
+    reason = missing("transformers", install("train"))
     for title, stops in (("full length", False), ("as in training", True)):
         case = Case(
             title=f"{prompts} × {count} responses of {'at most ' if stops else ''}{length} tokens, {title}",

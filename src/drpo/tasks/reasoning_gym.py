@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from drpo.errors import ConfigError, DrpoWarning, TaskError, suggest
+from drpo.installation import install
 from drpo.tasks.base import Example
 from drpo.tasks.procedural import ProceduralTask
 from drpo.tasks.reasoning_gym_config import build_config, given, reason
@@ -138,7 +139,7 @@ def _library() -> _Library:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "reasoning_gym"
         state = "is not installed" if missing else f"is installed but cannot be imported ({error})"
         raise ConfigError(f"The task needs the reasoning-gym library, which {state}. "
-                          "Run: pip install 'drpo[train]'") from error
+                          f"Run: {install('train')}") from error
     return _Library(DATASETS, extract_answer)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.errors import ConfigError, DataError
+from drpo.installation import install
 
 #: A record and where it stands, for messages.
 Record = tuple[str, dict[str, Any]]
@@ -64,8 +65,8 @@ def parquet_records(path: Path) -> Iterator[Record]:
         DataError: the file cannot be read as Parquet.
         ConfigError: pyarrow is not installed.
     """
-    parquet = _imported("pyarrow.parquet", "reading Parquet", "pip install 'drpo[math]'")
-    arrow = _imported("pyarrow", "reading Parquet", "pip install 'drpo[math]'")
+    parquet = _imported("pyarrow.parquet", "reading Parquet", install("math"))
+    arrow = _imported("pyarrow", "reading Parquet", install("math"))
     try:
         with path.open("rb") as stream:
             number = 0

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 
 from drpo.errors import ConfigError
+from drpo.installation import install
 from drpo.trackers.base import TrackedRun, Tracker
 from drpo.trackers.scalars import flat_scalars, updates_done
 from drpo.trackers.tensorboard import TensorBoard
@@ -29,8 +30,8 @@ def make_trackers(names: Sequence[str]) -> dict[str, Tracker]:
     """
     missing = [name for name in names if not _installed(name)]
     if missing:
-        raise ConfigError(f"trackers: {', '.join(missing)} not installed here. Install with `pip install "
-                          f"'drpo[track]'`, or leave {'it' if len(missing) == 1 else 'them'} out of trackers.")
+        raise ConfigError(f"trackers: {', '.join(missing)} not installed here. Install with "
+                          f"{install('track')}, or leave {'it' if len(missing) == 1 else 'them'} out of trackers.")
     return {name: TRACKERS[name]() for name in names}
 
 

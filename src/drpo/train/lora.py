@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from drpo.errors import CheckpointError, ConfigError, suggest
+from drpo.installation import install
 from drpo.train.config import Lora
 
 #: What tells an adapter's directory from a model's.
@@ -117,5 +118,5 @@ def _peft() -> Any:
     try:
         return importlib.import_module("peft")
     except ImportError as error:
-        raise ConfigError(f"lora needs peft, which is not installed here ({error}). Install it with: pip install "
-                          "'drpo[lora]'") from error
+        raise ConfigError(f"lora needs peft, which is not installed here ({error}). Install it with: "
+                          + install("lora")) from error

@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "integrations" / "trl.md").read_text(encoding="utf-8")
 
 
-def test_the_script_runs_and_logs(tmp_path: Path) -> None:
+def test_the_script_runs_and_learns_from_rewards_that_vary(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    shorter = code.replace("max_steps=24", "max_steps=4")
+    shorter = code.replace("max_steps=64", "max_steps=8")
     assert shorter != code
     result = subprocess.run(
         [sys.executable, "-c", shorter], cwd=tmp_path, capture_output=True, text=True, check=False,
@@ -26,6 +26,12 @@ def test_the_script_runs_and_logs(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     assert "drpo/start_mismatch" in result.stdout and "DrpoWarning" not in result.stderr
+    logged = {name: [float(value) for value in re.findall(rf"'{name}': '?([-+.\de]+)", result.stdout)]
+              for name in ("reward", "reward_std", "grad_norm", "completions/clipped_ratio")}  # fmt: skip
+    assert all(len(values) == 2 for values in logged.values()), result.stdout
+    assert all(0 < value < 1 for value in logged["reward"])
+    assert all(value > 0 for value in logged["reward_std"] + logged["grad_norm"])
+    assert all(value < 0.5 for value in logged["completions/clipped_ratio"])
 
 
 def test_it_names_the_tested_version() -> None:

@@ -99,6 +99,9 @@ def test_a_wrong_setting_names_the_right_one(settings: dict[str, Any], says: str
 
 @pytest.mark.parametrize(("settings", "parts", "says"), [
     ({}, {"rollout_func": None}, "no μ: TRL's own generate returns no log-probabilities"),
+    ({}, {"rollout_func": InProcessRollouts}, "pass InProcessRollouts()"),
+    ({"use_vllm": True}, {"rollout_func": InProcessRollouts}, "pass InProcessRollouts()"),
+    ({}, {"rollout_func": "InProcessRollouts"}, "must be callable with (prompts, trainer), got str"),
     ({"use_transformers_continuous_batching": True}, {"rollout_func": None}, "gives no log-probabilities"),
     ({"use_transformers_continuous_batching": True}, {}, "gives no log-probabilities"),
     ({}, {"tools": [len]}, "Use use_vllm=True with them"),

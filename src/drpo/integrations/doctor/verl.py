@@ -33,7 +33,8 @@ def check_registration() -> Iterator[Check]:
     policy = os.environ.get(POLICY, "auto")
     if not any(point.name == "drpo" for point in entry_points(group=GROUP)):
         yield Check(status="problem", what="plug-in", found=f"the entry point {GROUP} does not name drpo: it is on the "
-                    "path without being installed", fix="pip install drpo into this environment")
+                    "path without being installed", fix="install drpo into this environment: pip install ."
+                    " in a clone of it")
     elif policy != "auto" and "drpo" not in policy.split(","):
         yield Check(status="problem", what="plug-in", found=f"{POLICY}={policy} keeps verl from loading it",
                     fix=f"unset {POLICY}, or add drpo to it")

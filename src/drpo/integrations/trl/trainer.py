@@ -6,6 +6,7 @@ Shapes: ``B`` sequences of a micro-batch, ``T`` completion positions, ``N`` kept
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import warnings
 from collections.abc import Mapping
@@ -245,6 +246,12 @@ def name_mu_source(config: DRPOConfig, given: Mapping[str, Any]) -> str:
         ConfigError: from nowhere.
     """
     rollout_func = given.get("rollout_func")
+    if inspect.isclass(rollout_func):
+        raise ConfigError(f"rollout_func is the class {rollout_func.__name__}, which TRL would call with the prompts; "
+                          f"pass {rollout_func.__name__}()")
+    if rollout_func is not None and not callable(rollout_func):
+        raise ConfigError(f"rollout_func must be callable with (prompts, trainer), got {type(rollout_func).__name__}. "
+                          f"{HOW_TO_GET_MU}")
     if config.use_transformers_continuous_batching:
         raise ConfigError("use_transformers_continuous_batching=True gives no log-probabilities of the sampled tokens "
                           f"(and a rollout_func replaces it). {HOW_TO_GET_MU}")

@@ -11,7 +11,7 @@ import pytest
 
 from drpo.tasks.math_grading import grade
 
-pytest.importorskip("math_verify", reason="pip install 'drpo[math]'")
+pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
 
 FILE = Path(__file__).parent / "grading_corpus.jsonl"
 

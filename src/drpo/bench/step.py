@@ -106,7 +106,7 @@ def trl_block(config: TrainConfig, warm_up: int, steps: int, folder: Path) -> li
     """Each of TRL's steps after warm-up."""
     from datasets import Dataset  # pyright: ignore[reportMissingImports]
     from transformers import PrinterCallback, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
+    from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
 
     task = make_task(config.task.name, **config.task.parameters)
     examples = [task.training_example(config.seed, index) for index in range(config.prompts_per_step)]
@@ -131,7 +131,8 @@ def trl_block(config: TrainConfig, warm_up: int, steps: int, folder: Path) -> li
     prompts = [{"prompt": example.prompt + "\n"} for example in examples]
     policy = load_policy(config.model, pick_device(config.device))
     trainer = GRPOTrainer(
-        model=policy.model, processing_class=policy.tokenizer, reward_funcs=reward, callbacks=[Clock()],
+        model=policy.model, processing_class=policy.tokenizer, callbacks=[Clock()],
+        reward_funcs=reward,  # pyright: ignore[reportArgumentType]
         args=GRPOConfig(**trl_settings(config, warm_up + steps, folder)),
         train_dataset=Dataset.from_list(prompts * (warm_up + steps)),
     )  # fmt: skip

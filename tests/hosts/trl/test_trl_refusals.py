@@ -9,7 +9,7 @@ import pytest
 import torch
 from parity import fixed_batch
 from transformers import TrainingArguments
-from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportAttributeAccessIssue]
+from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
 from trl_path import inputs_of, table
 from trl_runs import make_config, make_trainer
 

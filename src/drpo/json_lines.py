@@ -77,8 +77,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _long_integer(content: bytes) -> str:
     """The key under which a too long integer stands, in words."""
-    record = json.loads(content, parse_int=lambda digits: _Long() if len(digits) > MOST_DIGITS else 0)
-    keys = [name for name, value in record.items() if _holds_long(value)] if isinstance(record, dict) else []
+    try:
+        record = json.loads(content, parse_int=lambda digits: _Long() if len(digits) > MOST_DIGITS else 0)
+        keys = [name for name, value in record.items() if _holds_long(value)] if isinstance(record, dict) else []
+    except (RecursionError, ValueError):  # wrong in more than one way
+        keys = []
     return f"the column {keys[0]!r:.80}" if keys else "the line"
 
 

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).resolve().parent
 #: Seconds that a child has for its imports, on top of its first case.
 START = 120.0
 #: Not generators.
-_FRAME = ("child", "outcomes", "runner", "test_fuzz")
+_FRAME = ("child", "log_files", "log_records", "outcomes", "runner", "test_fuzz")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,11 @@ from drpo.inspection.alignment import Alignment
 from drpo.inspection.bounds import suggest_delta
 from drpo.inspection.column_map import AUTOMATIC, ColumnMap
 from drpo.inspection.distributions import Distributions
-from drpo.inspection.findings import MISPLACED, Evidence, findings
+from drpo.inspection.evidence import Evidence
+from drpo.inspection.findings import findings
 from drpo.inspection.histograms import PROBABILITY, SHIFT, Axis, Counts
 from drpo.inspection.measured import Measured, usable
+from drpo.inspection.misplaced import MISPLACED
 from drpo.inspection.placeholders import Placeholders, TopToken
 from drpo.inspection.precision import Grids, Outliers, Unusable
 from drpo.inspection.reading import Reading
@@ -79,8 +81,8 @@ def _nothing(log: Log, reading: Reading, survey: Survey | None) -> str:
         return (f"{files}: no token has two usable log-probabilities (finite and ≤ 0, in nats): "
                 f"{survey.unusable.kinds()}. Check what logprob and behavior_logprob hold.")
     if reading.masked:
-        return (f"{files}: {' and '.join(reading.masks) or 'the mask'} leaves out all {reading.masked:,} tokens. Give "
-                "the mask that is 1 on trained tokens with --map mask=NAME, or --map mask=none.")
+        return (f"{files}: all {reading.masked:,} tokens are left out by {' and '.join(reading.masks)}. Give the mask "
+                "that is 1 on trained tokens with --map mask=NAME, or --map mask=none.")
     return f"{files}: the responses have no tokens. Give a log with at least one token."
 
 

@@ -1,0 +1,47 @@
+"""What findings are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from drpo.inspection.alignment import Alignment
+from drpo.inspection.distributions import Distributions
+from drpo.inspection.placeholders import Placeholders, TopToken
+from drpo.inspection.precision import Grids, Outliers, Unusable
+from drpo.inspection.reading import Reading
+from drpo.inspection.truncation import Truncation
+from drpo.mismatch.temperature import Slope
+from drpo.objectives import Objective
+
+#: Share of the tokens with r = 1 that makes a trust region inert.
+INERT = 0.999
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All counts of a log. ``bounded`` are the objectives with a ``delta``."""
+
+    tokens: int
+    delta: float
+    distributions: Distributions
+    alignment: Alignment
+    slope: Slope | None
+    truncation: Truncation
+    placeholders: Placeholders
+    top_token: TopToken
+    grids: Grids
+    outliers: Outliers
+    unusable: Unusable
+    bounded: Sequence[Objective]
+    reading: Reading
+
+    @property
+    def is_inert(self) -> bool:
+        """Whether r = 1 throughout."""
+        return self.distributions.near >= INERT * self.tokens
+
+
+def said(count: int) -> str:
+    """``count`` tokens, in words."""
+    return f"{count:,} token{'' if count == 1 else 's'}"

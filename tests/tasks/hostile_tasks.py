@@ -125,3 +125,14 @@ class EndsWhileLoading(HostileTask):
 
 def _fail() -> None:
     raise RuntimeError("the reward model is not there")
+
+
+class SlowAnswers(HostileTask):
+    """Tells slow responses from a task that hangs: an example whose answer is "sleep" hangs before any response."""
+
+    def prepare_example(self, example: Example) -> None:
+        if example.answer == "sleep":
+            time.sleep(600)
+
+    def answer_kind(self, text: str) -> str | None:
+        return text.split()[0] if text.startswith(("sleep", "backtrack")) else None

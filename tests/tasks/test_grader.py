@@ -12,11 +12,13 @@ from hostile_tasks import (
     EndsWhileLoading,
     HostileTask,
     PreparedTask,
+    SlowAnswers,
 )
 from process_checks import ends
 
 from drpo.errors import ConfigError, DataError, TaskError
 from drpo.tasks import Example, Grade, Grader, make_task
+from drpo.tasks.grading import TIMEOUTS
 
 LIMIT = 1.0
 
@@ -116,6 +118,31 @@ def test_workers_share_the_responses_and_one_that_hangs_holds_up_none() -> None:
     failures = {3: hung, 500: hung, 501: hung, 700: ended}
     expected = [Grade(None, failures[i]) if i in failures else Grade((i % 10 + 1) / 10) for i in range(1000)]
     assert grades == expected
+
+
+def test_a_slow_response_is_wrong_and_one_that_hangs_for_another_reason_is_a_failure() -> None:
+    hung = "no reward within 0.5 s; process ended"
+    examples = [Example("", answer) for answer in ("", "", "sleep", "")]
+    with Grader(SlowAnswers(), time_limit=0.5) as grader:
+        grades = grader.grade(examples, ["one", "sleep", "one", "loop_ignoring_signals"])
+        assert grades == [Grade(0.1), Grade(0.0, timeout=hung), Grade(None, hung), Grade(None, hung)]
+        assert grade(grader, "one") == [Grade(0.1)]
+        assert grader.restarts == 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_slow_responses_of_one_kind_cost_no_more_than_the_budget(workers: int) -> None:
+    texts = ["one", *["sleep"] * 40, "one two", "backtrack", "one"]
+    with Grader(SlowAnswers(), time_limit=0.3, workers=workers) as grader:
+        grades = grade(grader, *texts)
+        tried = [g for g in grades if g.timeout == "no reward within 0.3 s; process ended"]
+        assert TIMEOUTS + 1 <= len(tried) <= TIMEOUTS + workers  # another kind is tried even then
+        assert all(g.timeout and g.timeout.startswith("not tried") for g in grades[1 + TIMEOUTS + workers - 1:41])
+        assert [grades[i].reward for i in (0, 41, 43)] == [0.1, 0.2, 0.1]
+        assert grader.restarts == len(tried)
+        # Every batch has a budget of its own.
+        again = grade(grader, *["sleep"] * 10)
+        assert TIMEOUTS <= sum(str(g.timeout).startswith("no reward") for g in again) < TIMEOUTS + workers
 
 
 def test_workers_hang_side_by_side() -> None:

@@ -12,8 +12,9 @@ import pytest
 from drpo.errors import DataError
 from drpo.tasks import Example, Grade, Grader
 from drpo.tasks.exhaustion import watch_exhaustion
+from drpo.tasks.grading import TIMEOUTS
 from drpo.tasks.math_answers import decide, form
-from drpo.tasks.math_grading import ANSWER_LIMIT, boxed_answer, grade
+from drpo.tasks.math_grading import ANSWER_LIMIT, answer_kind, boxed_answer, grade
 from drpo.tasks.math_task import MathTask
 
 pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
@@ -141,13 +142,16 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_answer_is_one_failure_and_costs_no_more_than_its_limit(shared: Grader, name: str) -> None:
+def test_a_hostile_answer_costs_no_more_than_its_limit(shared: Grader, name: str) -> None:
     hostile, failure = HOSTILE[name]
     graded(shared, "3")  # a process that was started again has loaded by now
     before = time.monotonic()
     (result,) = graded(shared, hostile)
     seconds = time.monotonic() - before
-    assert result.reward is None and result.failure is not None and result.failure.startswith(failure)
+    if result.timeout is None:
+        assert result.reward is None and result.failure is not None and result.failure.startswith(failure)
+    else:
+        assert result.reward == 0.0 and result.timeout == HUNG and HUNG in failure
     assert seconds < LIMIT + 0.5
     assert graded(shared, "3", "4") == [Grade(1.0), Grade(0.0)]
 
@@ -190,7 +194,8 @@ def test_a_thousand_gradings_with_two_workers(task: MathTask) -> None:
         results = graded(grader, *answers)
         seconds = time.monotonic() - before
         assert grader.restarts == 2
-    assert [i for i, result in enumerate(results) if result.failure] == [100, 101, 500]
+    assert [i for i, result in enumerate(results) if result.failure or result.timeout] == [100, 101, 500]
+    assert results[100].reward == 0.0 and results[500].reward is None
     assert [i for i, result in enumerate(results) if result.reward == 1.0] == [300]
     assert seconds < 2 * LIMIT + 40
 
@@ -211,3 +216,27 @@ def test_a_library_that_grades_wrongly_is_found_before_it_grades(
     monkeypatch.setattr("resource.setrlimit", lambda *limits: None)
     with pytest.raises(Exception, match=r"does not find 1/2 equal to 0\.5, .*antlr4-python3-runtime==4"):
         task.prepare_grading()
+
+
+def test_a_right_answer_that_takes_too_long_is_a_failure_and_no_wrong_response(task: MathTask) -> None:
+    hangs = Example(prompt="", answer=r"\sum_{n=1}^{100000000} n^n")
+    with Grader(task, time_limit=1.5) as grader:
+        results = grader.grade([hangs, Example("", "3")], [r"\boxed{x}", r"\boxed{3}"])
+    assert results == [Grade(None, "no reward within 1.5 s; process ended"), Grade(1.0)]
+
+
+def test_many_slow_answers_of_one_kind_are_not_all_tried(task: MathTask) -> None:
+    answers = [rf"9^{{9^{{9^{i}}}}} - 9^{{9^{{9^{i}}}}} + 3" for i in range(20, 40)]
+    with Grader(task, time_limit=0.5) as grader:
+        results = graded(grader, *answers, "3", r"\frac{6}{2}", "4")
+        assert grader.restarts == TIMEOUTS
+    assert [result.reward for result in results] == [*[0.0] * 20, 1.0, 1.0, 0.0]
+    assert sum("not tried" in str(result.timeout) for result in results) == 20 - TIMEOUTS
+    assert not any(result.failure for result in results)
+
+
+def test_kinds_of_answers() -> None:
+    answers = (r"9^{9^{9^9}} - x", r"7^{8^{9^9}}-x", r"7^{8^{9^9}}-y", "12 cm")
+    kinds = [answer_kind(rf"so \boxed{{{answer}}}") for answer in answers]
+    assert kinds[0] == kinds[1] != kinds[2] and kinds[0] is not None and kinds[3] is None
+    assert answer_kind("\\boxed{" * 200_000) is not None

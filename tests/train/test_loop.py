@@ -262,6 +262,23 @@ def test_a_hanging_reward_costs_its_time_limit(copyist: Path, tmp_path: Path) ->
     assert "ab" not in seen and seen
 
 
+def test_responses_that_take_too_long_to_grade_are_wrong_counted_and_told(copyist: Path, tmp_path: Path) -> None:
+    observer = Recorder()
+    config = configuration(copyist, "task=python:user_tasks:SlowForSome", "grading_time_limit=0.3", "steps=1",
+                           "prompts_per_step=16", "eval_examples=4")
+    _, directory = run(config, tmp_path / "run", observer)
+    rollouts = directory.read_rollouts("step")[1]
+    slow = [record for record in rollouts if record["text"].startswith("a")]
+    assert slow and all(record["reward"] == 0.0 and record["timeout"] and not record["failure"] for record in slow)
+    assert any("not tried" in record["timeout"] for record in slow)
+    assert not any("timeout" in record for record in rollouts if record not in slow)
+    updates = directory.read_metrics("update")
+    assert sum(record["timed_out_rewards"] for record in updates) == len(slow)
+    assert sum(record["failed_rewards"] for record in updates) == 0
+    assert sum(record["sequences"] for record in updates) == len(rollouts)
+    assert any(f"{len(slow)} responses took too long to grade" in note for note in observer.notes)
+
+
 def test_behavior_logprobs_that_are_not_the_policys_stop_the_run(
     copyist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

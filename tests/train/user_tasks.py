@@ -51,3 +51,18 @@ class AlwaysLong(CopyTask):
 class NothingHeldOut(CopyTask):
     def heldout_examples(self, count: int) -> list[Example]:
         return []
+
+
+class SlowForSome(CopyTask):
+    """Responses that begin with "a" take longer than any time limit, and are all of one kind."""
+
+    def prepare_example(self, example: Example) -> None:
+        """Nothing to read."""
+
+    def answer_kind(self, text: str) -> str | None:
+        return "a" if text.startswith("a") else None
+
+    def reward(self, example: Example, text: str) -> float:
+        if text.startswith("a"):
+            time.sleep(3600)
+        return super().reward(example, text)

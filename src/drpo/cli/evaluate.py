@@ -45,7 +45,8 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
         f"({record['correct']} of {record['samples']} responses to {record['examples']} problems, "
         f"temperature {config.temperature:g}), mean reward {record['reward']:.3f}, "
         f"{record['response_length']:.1f} tokens a response, {record['truncated_share']:.1%} cut off, "
-        f"{record['failed_rewards']} rewards failed"
+        f"{record['failed_rewards']} rewards failed, "
+        f"{record['timed_out_rewards']} took too long to grade and count as wrong"
     )
     for name, rate in _rates(record):
         console.say(f"{name} {rate['mean']:.3f}  95 % interval {rate['low']:.3f} to {rate['high']:.3f}, over "

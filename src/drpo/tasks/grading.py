@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -17,23 +17,35 @@ from drpo.errors import ConfigError, DataError, TaskError
 from drpo.tasks.base import Example, Task
 from drpo.tasks.grading_process import START_LIMIT, Died, GradingProcess
 
+#: Time limits that the responses of one batch may use up before others of their kinds are not tried any more.
+TIMEOUTS = 3
+#: Kinds of responses that took too long which are remembered.
+_KINDS = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """A reward in [0, 1], or why there is none. A failure is not a 0: it says nothing of the response."""
+    """A reward in [0, 1], or why there is none. A failure is not a 0: it says nothing of the response.
+
+    ``timeout`` says why a response is wrong (reward 0) that takes too long to grade.
+    """
 
     reward: float | None
     failure: str | None = None
+    timeout: str | None = None
 
 
 @dataclass(slots=True)
 class _Seat:
-    """A grading process and what it is at: loading the task, idle, or a job that ends by ``deadline``."""
+    """A grading process and what it is at: loading the task, idle, or a job that ends by ``deadline``.
+
+    ``prepared``: the task has read the job's example, so that the time which is left is the response's."""
 
     process: GradingProcess
     deadline: float
     ready: bool = False
     job: int | None = None
+    prepared: bool = False
 
     def free(self) -> bool:
         return self.ready and self.job is None
@@ -43,8 +55,14 @@ class Grader:
     """Grades responses with ``task.reward`` in processes of its own.
 
     A reward that raises or is no number in [0, 1] is a failure of that response. One that takes too long, or
-    ends its process, is too; a new process takes the place of that one while the others go on. Use it from one
-    thread (on Linux the processes end with the thread that started them), as a context manager::
+    ends its process, is too; a new process takes the place of that one while the others go on.
+
+    A task with the methods ``prepare_example(example)`` and ``answer_kind(text)`` tells a response that takes too long
+    from a task that hangs. The first is called before every reward, under a time limit of its own; a response that
+    takes too long after it is wrong (:attr:`Grade.timeout`), if the second names a kind for it and not None. Once the
+    responses of a batch have used up ``TIMEOUTS`` time limits, others of their kinds are wrong without being tried.
+
+    Use a grader from one thread (on Linux the processes end with the thread that started them), as a context manager::
 
         with Grader(task, workers=2) as grader:
             grades = grader.grade(examples, texts)
@@ -71,12 +89,15 @@ class Grader:
         self._task = _pickled_task(task)
         self._seats: list[_Seat] = []
         self._arrivals: queue.SimpleQueue[tuple[GradingProcess, bytes]] = queue.SimpleQueue()
+        self._kind: Callable[[str], str | None] | None = getattr(task, "answer_kind", None)
+        self._slow_kinds: dict[str, None] = {}
+        self._timeouts = 0
 
     def __enter__(self) -> Self:
         try:
             self._start()
             while not all(seat.ready for seat in self._seats):
-                self._await_event([])
+                self._await_event([], [])
         except BaseException:
             self.close()
             raise
@@ -108,13 +129,16 @@ class Grader:
         jobs = [_pickled_job(example, text) for example, text in zip(examples, texts, strict=True)]
         grades: list[Grade | None] = [None] * len(jobs)
         waiting = deque(enumerate(jobs))
+        self._timeouts = 0
         try:
             self._start()
             while waiting or any(seat.job is not None for seat in self._seats):
+                self._pass_over_slow(waiting, texts, grades)
                 for seat in self._seats:
                     if waiting and seat.free():
                         self._give(seat, *waiting.popleft())
-                self._await_event(grades)
+                if any(not seat.free() for seat in self._seats):
+                    self._await_event(grades, texts)
         except BaseException:
             # Replies of this batch that are still to come must not be taken for those of the next.
             self.close()
@@ -143,18 +167,42 @@ class Grader:
         seat.process.kill()
         self._seats[self._seats.index(seat)] = self._new_seat()
 
+    def _pass_over_slow(
+        self, waiting: deque[tuple[int, bytes]], texts: Sequence[str], grades: list[Grade | None]
+    ) -> None:
+        """Once the batch has used up its time limits, grade responses at the head of the queue whose kind is slow."""
+        while waiting and self._kind is not None and self._timeouts >= TIMEOUTS:
+            index = waiting[0][0]
+            if self._kind(texts[index]) not in self._slow_kinds:
+                return
+            reason = f"not tried: answers of this kind took longer than {self.time_limit:g} s"
+            grades[index] = Grade(0.0, timeout=reason)
+            waiting.popleft()
+
+    def _overdue(self, seat: _Seat, text: str) -> Grade:
+        """The grade of a response that took too long: wrong where that is its own fault."""
+        reason = f"no reward within {self.time_limit:g} s; process ended"
+        kind = self._kind(text) if seat.prepared and self._kind is not None else None
+        if kind is None:
+            return Grade(None, reason)
+        self._timeouts += 1
+        self._slow_kinds[kind] = None
+        if len(self._slow_kinds) > _KINDS:
+            del self._slow_kinds[next(iter(self._slow_kinds))]
+        return Grade(0.0, timeout=reason)
+
     def _give(self, seat: _Seat, index: int, job: bytes) -> None:
-        seat.job, seat.deadline = index, time.monotonic() + self.time_limit
+        seat.job, seat.prepared, seat.deadline = index, False, time.monotonic() + self.time_limit
         seat.process.send(job)
 
-    def _await_event(self, grades: list[Grade | None]) -> None:
+    def _await_event(self, grades: list[Grade | None], texts: Sequence[str]) -> None:
         """Wait for a line of any process, or for a deadline, and act on it; a job that ends leaves its grade."""
         deadline = min((seat.deadline for seat in self._seats if not seat.free()), default=0.0)
         try:
             patience = min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
             process, line = self._arrivals.get(timeout=patience)
         except queue.Empty:
-            self._end_overdue(grades)
+            self._end_overdue(grades, texts)
             return
         for seat in self._seats:
             if seat.process is process:  # or else it was ended before its line was read
@@ -174,18 +222,21 @@ class Grader:
             if job is not None:
                 grades[job] = Grade(None, str(death))
             return
+        if "prepared" in reply:
+            seat.prepared, seat.deadline = True, time.monotonic() + self.time_limit
+            return
         if job is not None:
             grades[job], seat.job = Grade(reply["reward"], reply["failure"]), None
         if "spent" in reply:
             self._replace(seat)
 
-    def _end_overdue(self, grades: list[Grade | None]) -> None:
+    def _end_overdue(self, grades: list[Grade | None], texts: Sequence[str]) -> None:
         now = time.monotonic()
         for seat in [seat for seat in self._seats if not seat.free() and seat.deadline <= now]:
             if seat.job is None:
                 raise TaskError(f"the grading process did not load the task within {START_LIMIT:.0f} s. Make "
                                 "importing and unpickling it faster.")
-            grades[seat.job] = Grade(None, f"no reward within {self.time_limit:g} s; process ended")
+            grades[seat.job] = self._overdue(seat, texts[seat.job])
             self._replace(seat)
 
 

@@ -2,7 +2,8 @@
 
 Requests are frames, eight bytes of length and a pickle: first the task, then (example, text) pairs. Replies
 are lines of JSON: {"ready": true} or {"error": …} for the task, {"reward": …, "failure": …} for each pair, with
-"spent" where this process should grade no more: what used up its memory may still lie in some cache.
+"spent" where this process should grade no more: what used up its memory may still lie in some cache. Before the
+reply to a pair stands {"prepared": true}, where the task has read the example in a step of its own.
 The parent, whose data the requests are, may use pickle; a reply may come from a process that user code has
 spoiled, hence JSON.
 """
@@ -19,6 +20,7 @@ import struct
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from drpo.child_process import die_with_parent
@@ -46,13 +48,20 @@ def main() -> None:
         os._exit(1)  # a normal exit would wait for the reading thread
     _reply(replies, {"ready": True})
     while True:
-        _reply(replies, grade(task, jobs.get()))
+        _reply(replies, grade(task, jobs.get(), lambda: _reply(replies, {"prepared": True})))
 
 
-def grade(task: Task, job: bytes) -> dict[str, Any]:
-    """The reply for one pickled (example, text); whatever goes wrong becomes its ``failure``."""
+def grade(task: Task, job: bytes, on_prepared: Callable[[], None]) -> dict[str, Any]:
+    """The reply for one pickled (example, text); whatever goes wrong becomes its ``failure``.
+
+    Calls ``on_prepared`` between the task's ``prepare_example``, if it has that method, and its ``reward``.
+    """
     try:
         example, text = pickle.loads(job)
+        prepare = getattr(task, "prepare_example", None)
+        if prepare is not None:
+            prepare(example)
+            on_prepared()
         reward = task.reward(example, text)
         failure = reward_problem(reward)
     except BaseException as error:  # SystemExit too: a task that calls exit() must not end the grading

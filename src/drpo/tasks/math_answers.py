@@ -70,7 +70,7 @@ def is_readable(answer: Form) -> bool:
     structure = read_structure(answer.plain)
     parts = [answer.plain] if structure is None else structure.items
     return _LETTER.fullmatch(answer.plain) is not None or all(
-        read_number(read_quantity(without_name(part)[1]).number) is not None for part in parts
+        isinstance(read_number(read_quantity(without_name(part)[1]).number), Number) for part in parts
     )
 
 

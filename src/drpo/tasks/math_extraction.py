@@ -15,6 +15,8 @@ _JOINT = re.compile(
 _NEW_START = ("no not wait actually then so but instead correction rather should hence therefore thus is are "
               "equals gives simplifies becomes answer final which i.e that means because since")
 _GAP = 80
+#: Characters from one box to the next of the same answer.
+_REACH = 2000
 
 _TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
 _PHRASE = re.compile(
@@ -38,9 +40,11 @@ def boxed_answer(text: str) -> str | None:
         return None
     answers = [found[0]]
     for box in reversed(boxes[:-1]):
-        before = _content(text, box.end())
-        if before is None or before[1] > start:
-            continue  # it is not closed, or it holds the one behind it
+        if start - box.end() > _REACH:
+            break
+        before = _content(text[:start], box.end())
+        if before is None:
+            continue  # it holds the one behind it
         if not _joined(text[before[1]:start]):
             break
         answers.insert(0, before[0])

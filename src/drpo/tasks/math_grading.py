@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 
 from drpo.errors import ConfigError, DataError, TaskError
 from drpo.installation import install
 from drpo.tasks.math_answers import decide, form, is_readable, same_answer
 from drpo.tasks.math_extraction import boxed_answer, stated_answer
-from drpo.tasks.math_oracle import equal
+from drpo.tasks.math_oracle import closed_form, equal
 from drpo.tasks.math_text import latex_form
 
 #: Characters of an answer that are looked at; the longest answers of DAPO-Math, MATH-500 and GSM8K have dozens.
@@ -22,6 +23,8 @@ ANSWER_LIMIT = 2000
 #: A line of up to so many characters may be an answer as a whole.
 _SHORT = 80
 _GIB = 2**30
+_DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
+_SPACE = re.compile(r"\s+")
 
 
 def require_math_verify() -> None:
@@ -47,6 +50,27 @@ def prepare(memory_gib: float) -> None:
     if not equal(r"\frac{1}{2}", "0.5"):
         raise TaskError("math-verify does not find 1/2 equal to 0.5, so that no answer could be graded. Install an "
                         "ANTLR runtime that it knows: pip install antlr4-python3-runtime==4.13.2 (beside Hydra 4.9.3)")
+
+
+def read_right_answer(right: str) -> None:
+    """Read a right answer as :func:`grade` does, and keep what takes time for the next response to the same problem.
+
+    Raises:
+        MemoryError, RecursionError: there was not enough memory or stack to read it.
+    """
+    expected = form(stated_answer(right) or right)
+    if not is_readable(expected):
+        closed_form(expected.latex)
+
+
+def answer_kind(text: str) -> str | None:
+    """The answer of a response with its numbers as 0: what ``9^{9^{9^9}} - 1`` and ``7^{8^{9^9}} - 2`` have in common.
+    None for an answer that is read without being computed, which cannot take long."""
+    answer = stated_answer(text[-2 * ANSWER_LIMIT:])
+    if answer is None:
+        answer = text[-_SHORT:]
+    answer = answer[:ANSWER_LIMIT]
+    return None if is_readable(form(answer)) else _SPACE.sub("", _DIGITS.sub("0", answer))
 
 
 def grade(text: str, right: str, require_box: bool) -> bool:

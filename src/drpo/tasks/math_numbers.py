@@ -16,7 +16,7 @@ BITS = 20_000
 #: A decimal of fewer significant digits stands for itself only, and not for what it may be rounded from.
 ROUNDED_DIGITS = 4
 _FLOAT_DIGITS = 15
-_DEPTH = 100
+_DEPTH = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +129,6 @@ class _Parser:
             raise Unreadable
 
     def sum(self, depth: int) -> Reading:
-        if depth > _DEPTH:
-            raise Unreadable
         total = self.product(depth)
         while sign := self.take("+", "-"):
             term = self.product(depth)
@@ -150,6 +148,8 @@ class _Parser:
                 return total
 
     def signed(self, depth: int) -> Reading:
+        if depth > _DEPTH:
+            raise Unreadable
         negative = False
         while sign := self.take("-", "+"):
             negative ^= sign == "-"

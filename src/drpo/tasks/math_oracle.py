@@ -74,6 +74,7 @@ def equal(answer: str, right: str, alone: bool = True) -> bool:
     return same
 
 
+@functools.lru_cache(maxsize=64)
 def closed_form(text: str) -> Fraction | None:
     """The value of a real formula without variables, to fifty digits; None if it is something else.
 

@@ -94,6 +94,14 @@ class MathTask(FiniteTask):
         """In a grading process: bound its memory, and load math-verify."""
         math_grading.prepare(self.memory_gib)
 
+    def prepare_example(self, example: Example) -> None:
+        """In a grading process: read the right answer, so that what takes long after it is the response."""
+        math_grading.read_right_answer(example.answer)
+
+    def answer_kind(self, text: str) -> str | None:
+        """What answers that take long to grade have in common (:func:`drpo.tasks.math_grading.answer_kind`)."""
+        return math_grading.answer_kind(text)
+
     def reward(self, example: Example, text: str) -> float:
         """1.0 if the response gives the answer, else 0.0.
 

@@ -10,7 +10,7 @@ from drpo.tasks.base import Example
 from drpo.tasks.grading import Grader
 from drpo.train.pass_rates import pass_rates
 from drpo.train.policy import Policy
-from drpo.train.rollout import Sample, failed_rewards, sample_and_grade
+from drpo.train.rollout import Sample, failed_rewards, sample_and_grade, timed_out
 from drpo.train.seeds import derive_seed
 
 
@@ -44,6 +44,7 @@ def evaluate(
         "samples": len(rewards),
         "examples": len(examples),
         "failed_rewards": len(failures),
+        "timed_out_rewards": len(timed_out(samples)),
         **pass_rates(counts, samples_each),
         "reward": sum(rewards) / len(rewards),
         "response_length": sum(len(sample.response.token_ids) for sample in samples) / len(samples),

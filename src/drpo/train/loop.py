@@ -31,7 +31,7 @@ from drpo.train.memory_report import report_memory
 from drpo.train.observer import Observer, Summary
 from drpo.train.policy import find_model, load_policy
 from drpo.train.prompt_room import TrainingStream, check_prompts
-from drpo.train.rollout import Rollout, roll_out
+from drpo.train.rollout import Rollout, roll_out, timed_out
 from drpo.train.rollout_weights import RolloutWeights, Snapshot
 from drpo.train.routing import replay_routing, routing_mismatch
 from drpo.train.samplers import make_sampler
@@ -170,6 +170,9 @@ class Trainer:
         if rollout.failures:
             self.observer.on_note(f"step {step}: {len(rollout.failures)} rewards failed and were left out, for "
                                   f"example: {rollout.failures[0]}")
+        if slow := timed_out(rollout.samples):
+            self.observer.on_note(f"step {step}: {len(slow)} responses took too long to grade and count as wrong, for "
+                                  f"example: {slow[-1]}")
         return rollout
 
     def update(self, rollout: Rollout, step: int) -> list[dict[str, Any]]:
@@ -204,6 +207,7 @@ class Trainer:
             record = {
                 "kind": "update", "step": step, "update": index, "lag": rollout.lag, "staleness": staleness, **record,
                 "failed_rewards": len(rollout.failures) if index == 0 else 0,
+                "timed_out_rewards": len(timed_out(rollout.samples)) if index == 0 else 0,
                 "timing": {**seconds, "tokens_per_second": record["tokens"] / sum(seconds.values())},
             }
             self.run.append_metrics(record)

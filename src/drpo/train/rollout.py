@@ -44,6 +44,7 @@ class Sample:
             "prompt": self.example.prompt, "answer": self.example.answer, "text": self.text,
             "reward": self.grade.reward, "failure": self.grade.failure, "tokens": len(self.response.token_ids),
             "stop_reason": self.response.stop_reason,
+            **({} if self.grade.timeout is None else {"timeout": self.grade.timeout}),
         }
 
 
@@ -115,6 +116,11 @@ def roll_out(
     groups = torch.tensor([group for group, _ in graded])
     advantages = group_advantages(rewards, groups, config.advantages).tolist()
     return Rollout([sample for _, sample in graded], advantages, failures, sampling, grading)
+
+
+def timed_out(samples: Sequence[Sample]) -> list[str]:
+    """Why responses of ``samples`` are wrong that took too long to grade, one reason a response."""
+    return [sample.grade.timeout for sample in samples if sample.grade.timeout is not None]
 
 
 def failed_rewards(samples: Sequence[Sample]) -> list[str]:

@@ -40,8 +40,8 @@ from drpo.tasks.grading import Grader
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import Trainer
 from drpo.train.memory_report import size
+from drpo.train.model_source import EMBEDDED
 from drpo.train.observer import Observer
-from drpo.train.policy import EMBEDDED
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "bench"
 SHAPE = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 10, "num_attention_heads": 16,

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from hypothesis import given
@@ -15,7 +16,8 @@ import tiny
 from drpo.errors import ConfigError
 from drpo.rollouts import Precision
 from drpo.train.master_weights import MasterWeights
-from drpo.train.policy import EMBEDDED, Policy, load_policy
+from drpo.train.model_source import EMBEDDED
+from drpo.train.policy import Policy, load_policy
 from drpo.train.states import Sequences, micro_batches
 
 CPU = torch.device("cpu")
@@ -112,13 +114,17 @@ def test_the_embedded_base_is_small_and_loads_in_float32() -> None:
     assert sum(file.stat().st_size for file in EMBEDDED["arithmetic"].iterdir()) < 4_000_000
 
 
-def test_what_cannot_be_loaded_is_explained(tmp_path: Path, copyist: Path) -> None:
+def test_what_cannot_be_loaded_is_explained(
+    tmp_path: Path, copyist: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
     def load(name: object) -> None:
         load_policy(str(name), CPU)
 
     with pytest.raises(ConfigError, match=r"no embedded model 'arithmetics'. Known: arithmetic"):
         load("embedded:arithmetics")
-    with pytest.raises(ConfigError, match=r"is not a directory. Models are read from local"):
+    with pytest.raises(ConfigError, match=r"is not a directory here, .*`hf download Qwen/Qwen3-0.6B"):
         load("Qwen/Qwen3-0.6B")
     with pytest.raises(ConfigError, match=r"is no Hugging Face model directory \(no config.json\)"):
         load(tmp_path)

@@ -20,7 +20,8 @@ from safetensors import safe_open
 from drpo.rollouts import InProcessSampler, Request, Response, SamplingParameters
 from drpo.tasks import make_task
 from drpo.tasks.word_problems import WordProblemsTask
-from drpo.train.policy import EMBEDDED, Policy, load_policy
+from drpo.train.model_source import EMBEDDED
+from drpo.train.policy import Policy, load_policy
 from drpo.train.states import Sequences
 from drpo.train.warm_start import words
 from drpo.train.warm_start.bases import BASES

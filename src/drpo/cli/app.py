@@ -121,7 +121,7 @@ def filter_problems(
     run_filter(source, settings or [], out, samples, (above, below), problems)
 
 
-@app.command()
+@app.command(context_settings=_SETTINGS)
 def export(
     source: Annotated[
         str,
@@ -131,8 +131,12 @@ def export(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The directory to write; it must not exist.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[key=value]...", help="model=DIR: the base of an adapter; trust_remote_code=true."),
+    ] = None,
 ) -> None:
-    """Write a policy as a plain Hugging Face model, which transformers and every engine load: a LoRA adapter merged.
+    """Write a policy as a plain Hugging Face model, which transformers and every engine load: an adapter merged.
 
     Examples:
 
@@ -140,7 +144,7 @@ def export(
     """
     from drpo.cli.export import run_export
 
-    run_export(source, out)
+    run_export(source, out, settings or [])
 
 
 @app.command()

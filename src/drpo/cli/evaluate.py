@@ -14,6 +14,7 @@ from drpo.tasks import Example, make_task
 from drpo.tasks.grading import Grader
 from drpo.train.checkpoint import find_checkpoint
 from drpo.train.config import TrainConfig, load_config
+from drpo.train.config_text import parse_overrides
 from drpo.train.evaluate import evaluate
 from drpo.train.loop import pick_device
 from drpo.train.policy import Policy, load_policy
@@ -28,7 +29,7 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
     config, model = resolve_source(source, settings, PlainConsole(stderr=True))
     task = make_task(config.task.name, **config.task.parameters)
     examples = task.heldout_examples(config.eval_examples)
-    policy = load_policy(model, pick_device(config.device), config.precision)
+    policy = load_source(config, model, settings, PlainConsole(stderr=True))
     examples = fitting_examples(policy, config, examples, "held-out")
     with (
         closing(make_sampler(config, policy)) as sampler,
@@ -51,6 +52,17 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
     for name, rate in _rates(record):
         console.say(f"{name} {rate['mean']:.3f}  95 % interval {rate['low']:.3f} to {rate['high']:.3f}, over "
                       f"{rate['problems']} problems")
+
+
+def load_source(config: TrainConfig, model: str, settings: list[str], notes: PlainConsole) -> Policy:
+    """The policy of :func:`resolve_source`. Of an adapter, ``model=`` among ``settings`` names the base."""
+    policy = load_policy(
+        model, pick_device(config.device), config.precision, base=parse_overrides(settings).get("model"),
+        trust_remote_code=config.trust_remote_code,
+    )  # fmt: skip
+    for note in policy.notes:
+        notes.say(f"note: {note}")
+    return policy
 
 
 def _rates(record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

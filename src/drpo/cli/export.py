@@ -6,12 +6,26 @@ from pathlib import Path
 
 from drpo.cli.evaluate import resolve_source
 from drpo.cli.printing import PlainConsole
+from drpo.cli.settings import refuse_options
+from drpo.errors import ConfigError
+from drpo.train.config_text import parse_overrides
 from drpo.train.export import export_model
 
+#: What can be set: where an adapter's base is, and whether code may run.
+_SETTINGS = ("model", "trust_remote_code")
 
-def run_export(source: str, out: Path) -> None:
+
+def run_export(source: str, out: Path, settings: list[str]) -> None:
     """Write a run's newest checkpoint, or a model, as a plain Hugging Face directory."""
-    _, model = resolve_source(source, [], PlainConsole(stderr=True))
-    merged = export_model(model, out)
-    how = "its LoRA adapter merged into the base, " if merged else ""
+    refuse_options([source, *settings], ("--out", "--debug"))
+    notes = PlainConsole(stderr=True)
+    given = parse_overrides(settings)
+    for key in given.keys() - set(_SETTINGS):
+        raise ConfigError(f"{key}: export would ignore it. It takes model=DIR (the base of an adapter) and "
+                          "trust_remote_code=true.")
+    config, model = resolve_source(source, settings, notes)
+    exported = export_model(model, out, given.get("model"), config.trust_remote_code)
+    for note in exported.notes:
+        notes.say(f"note: {note}")
+    how = "its adapter merged into the base, " if exported.merged else ""
     PlainConsole().say(f"{out}  {model}, {how}float32")

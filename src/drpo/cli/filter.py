@@ -7,14 +7,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import TextIO
 
-from drpo.cli.evaluate import fitting_examples, resolve_source
+from drpo.cli.evaluate import fitting_examples, load_source, resolve_source
 from drpo.cli.printing import PlainConsole
 from drpo.cli.settings import refuse_options
 from drpo.errors import ConfigError
 from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
-from drpo.train.loop import pick_device
-from drpo.train.policy import load_policy
 from drpo.train.samplers import make_sampler
 from drpo.train.solve_rates import filtered_record, solve_rates, training_problems
 
@@ -36,7 +34,7 @@ def run_filter(
     config, model = resolve_source(source, settings, PlainConsole(stderr=True))
     task = make_task(config.task.name, **config.task.parameters)
     examples = training_problems(task, config.task.name)[:problems]
-    policy = load_policy(model, pick_device(config.device), config.precision)
+    policy = load_source(config, model, settings, PlainConsole(stderr=True))
     examples = fitting_examples(policy, config, examples, "training")
     seen = kept = never = always = unknown = 0
     with (

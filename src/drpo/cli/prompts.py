@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from drpo.cli.printing import PlainConsole
-from drpo.errors import ConfigError, DrpoError
+from drpo.errors import DrpoError
 from drpo.tasks import make_task
 from drpo.train.config import TrainConfig
-from drpo.train.policy import find_model
+from drpo.train.loading import load_model_config, load_tokenizer
+from drpo.train.model_source import find_model
 from drpo.train.prompt_room import check_prompts
 from drpo.train.prompts import PromptEncoder
 
 
 def show_prompts(console: PlainConsole, config: TrainConfig) -> None:
     """How many problems each side has, the longest prompt, and what is left out; no weights are loaded."""
-    import transformers
-
     try:
         task = make_task(config.task.name, **config.task.parameters)
         heldout = task.heldout_examples(config.eval_examples)
-        directory = find_model(config.model)
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                directory, local_files_only=True, trust_remote_code=False
-            )
-            model = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(f"model: {directory}: {error}") from error
+        directory = find_model(config.model, config.trust_remote_code, weights=False)
+        tokenizer = load_tokenizer(directory, config.trust_remote_code)
+        model = load_model_config(directory, config.trust_remote_code)
         encoder = PromptEncoder(tokenizer, model.get_text_config().vocab_size, config.prompt_settings)
         found = check_prompts(encoder, model, task, heldout, config)
     except DrpoError as error:  # the settings were what was asked for; a run would stop at this

@@ -147,7 +147,7 @@ def train(problems: Problems, config: DRPOConfig) -> DRPOTrainer:
         DataError: the problems cannot be read.
         ConfigError: DRPOTrainer refuses the configuration.
     """
-    tokenizer = AutoTokenizer.from_pretrained(problems.model)
+    tokenizer = AutoTokenizer.from_pretrained(problems.model, trust_remote_code=False)
 
     def prepared(source: str, split: str) -> Dataset:
         rows = read_problems(source, split, problems.data_config)

@@ -85,7 +85,8 @@ def engine_arguments(start: Start) -> dict[str, Any]:
             device["kv_cache_memory_bytes"] = int(options.cache_gib * GIB)
     return {
         "model": start.directory, "load_format": "dummy", "skip_tokenizer_init": True, "generation_config": "vllm",
-        "dtype": start.dtype, "max_model_len": options.max_length, "enable_sleep_mode": options.sleep,
+        "trust_remote_code": False, "dtype": start.dtype, "max_model_len": options.max_length,
+        "enable_sleep_mode": options.sleep,
         "logprobs_mode": "processed_logprobs", "max_logprobs": -1, "seed": 0, **device,
     }  # fmt: skip
 

@@ -64,7 +64,15 @@ class TrainConfig(BaseModel):
 
     model_config = _STRICT
 
-    model: str = Field(default="embedded:arithmetic", description="Hugging Face directory, or embedded:NAME")
+    model: str = Field(
+        default="embedded:arithmetic",
+        description="Hugging Face directory, name on the Hugging Face Hub (org/name or org/name@revision), or "
+        "embedded:NAME",
+    )
+    trust_remote_code: bool = Field(
+        default=False,
+        description="run the Python files that come with the model; they can do whatever you can",
+    )
     task: Section = Section(
         name="reasoning_gym:chain_sum",
         min_terms=2, max_terms=3, min_digits=1, max_digits=1,  # pyright: ignore[reportCallIssue]
@@ -198,6 +206,9 @@ class TrainConfig(BaseModel):
         if self.sampler.name == "vllm" and self.lora is not None:
             raise ValueError("lora with sampler=vllm is not supported: vLLM is given whole weights, and only the "
                              "in-process sampler runs adapters. Use sampler=in_process.")
+        if self.sampler.name == "vllm" and self.trust_remote_code:
+            raise ValueError("trust_remote_code with sampler=vllm is not supported: vLLM is given weights, and no "
+                             "code. Use sampler=in_process.")
         if self.sampler.name == "vllm" and self.sampling_precision == "fp8":
             raise ValueError("sampler=vllm samples in fp32 or bf16 here: set rollout_precision to one of them, or "
                              "sampler=in_process for fp8.")

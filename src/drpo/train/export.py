@@ -2,40 +2,83 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 
-from drpo.errors import CheckpointError, ConfigError
-from drpo.train.lora import base_of_adapter, is_adapted, plain_weights
-from drpo.train.policy import find_model, load_policy
+from drpo.errors import ConfigError, WriteError
+from drpo.train.adapters import base_of_adapter
+from drpo.train.loading import load
 
 
-def export_model(source: str, out: Path) -> bool:
-    """Write the model that ``source`` (a directory or embedded:NAME) holds to the new directory ``out``, in float32.
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Whether an adapter was ``merged``, and what the user should know of the files."""
 
-    Returns:
-        whether an adapter was merged.
+    merged: bool
+    notes: tuple[str, ...]
+
+
+def export_model(source: str, out: Path, base: str | None = None, trust_remote_code: bool = False) -> Exported:
+    """Write the model that ``source`` (as the key ``model``) holds to the new directory ``out``, in float32.
+
+    It is written beside ``out`` under a temporary name, and renamed once it is whole and on the disk.
+
+    Args:
+        source: a directory of a model or adapter, a name on the Hub, or embedded:NAME.
+        out: must not exist, or be an empty directory.
+        base: where the base of an adapter is, if not where the adapter says.
+        trust_remote_code: run Python files that come with the model.
 
     Raises:
-        ConfigError: ``out`` exists, or ``source`` is no model. CheckpointError: the disk refuses.
+        ConfigError: ``out`` exists, or ``source`` is no model. CheckpointError: an adapter does not fit, or changes
+            nothing. WriteError: the disk refuses.
     """
-    if out.exists():
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise ConfigError(f"--out {out} exists. Choose another directory, or remove it")
-    cpu = torch.device("cpu")
-    policy = load_policy(source, cpu)
-    model, adapted = policy.model, is_adapted(policy.model)
-    if adapted:
-        base = base_of_adapter(find_model(source))
-        assert base is not None
-        model = load_policy(base, cpu).model
-        model.load_state_dict(plain_weights(policy.model))
+    loaded = load(source, base=base, trust_remote_code=trust_remote_code, merge=True)
+    temporary = out.absolute().parent / f".{out.name}.writing-{os.getpid()}"
     try:
-        model.save_pretrained(out)
-        policy.tokenizer.save_pretrained(out)
+        _remove_leftovers(out)
+        temporary.mkdir(parents=True)
+        loaded.model.save_pretrained(temporary)
+        loaded.tokenizer.save_pretrained(temporary)
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
+        temporary.rename(out)
+        _flush(out.absolute().parent)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(out, ignore_errors=True)
-        raise CheckpointError(f"cannot write {out}: {error}. Free space or choose another --out") from error
-    return adapted
+        raise WriteError(f"cannot write {out}: {error}. Free space or choose another --out") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Exported(base_of_adapter(loaded.source.directory) is not None, loaded.notes)
+
+
+def _remove_leftovers(out: Path) -> None:
+    """What exports to ``out`` left that were killed."""
+    folder, prefix = out.absolute().parent, f".{out.name}.writing-"
+    for left in folder.iterdir() if folder.is_dir() else ():
+        number = left.name.removeprefix(prefix)
+        if left.name.startswith(prefix) and number.isdigit() and not _is_alive(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -20,16 +20,18 @@ from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
 from drpo.trackers import make_trackers
+from drpo.train.adapters import base_of_adapter
 from drpo.train.checkpoint import Progress, find_checkpoint, older_weights, restore, save_checkpoint
 from drpo.train.config import TrainConfig
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.evaluate import evaluate
 from drpo.train.gradient import loss_path, with_proximal_logprobs
-from drpo.train.lora import base_of_adapter, describe_adapter, is_adapted
+from drpo.train.lora import describe_adapter, is_adapted
 from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.memory_report import report_memory
+from drpo.train.model_source import find_model
 from drpo.train.observer import Observer, Summary
-from drpo.train.policy import find_model, load_policy
+from drpo.train.policy import load_policy
 from drpo.train.prompt_room import TrainingStream, check_prompts
 from drpo.train.rollout import Rollout, roll_out, timed_out
 from drpo.train.rollout_weights import RolloutWeights, Snapshot
@@ -66,7 +68,7 @@ def train(
         manifest = continued_manifest(run.read_manifest())
     else:
         loss = loss_path(trainer.policy, trainer.objective, config)
-        manifest = new_manifest(config, trainer.policy.device, loss, trainer.memory.as_dict())
+        manifest = new_manifest(config, trainer.policy, loss, trainer.memory.as_dict())
     trainer.observer = start_tracking(
         trackers, config, run, manifest["run_id"], trainer.observer, trainer.progress.step, resume
     )
@@ -106,11 +108,14 @@ class Trainer:
         self.task = make_task(config.task.name, **config.task.parameters)
         self.objective = config.make_objective()
         checkpoint = find_checkpoint(run.checkpoints, observer.on_note) if resume else None
-        if base_of_adapter(find_model(config.model)) is not None:
+        trust = config.trust_remote_code
+        if base_of_adapter(find_model(config.model, trust)) is not None:
             raise ConfigError(f"model: {config.model} is a LoRA adapter, not a model to train. Merge it first: "
                               f"`drpo export {config.model} --out DIR`, then model=DIR.")
         source, device = config.model if checkpoint is None else str(checkpoint), pick_device(config.device)
-        self.policy = load_policy(source, device, config.precision, config.lora, config.gradient_checkpointing)
+        self.policy = load_policy(
+            source, device, config.precision, config.lora, config.gradient_checkpointing, trust_remote_code=trust
+        )
         self.optimizer = make_optimizer(self.policy, config)
         self.policy.prompt_settings = config.prompt_settings
         encoder, heldout = self.policy.prompt_encoder, self.task.heldout_examples(config.eval_examples)
@@ -236,9 +241,8 @@ class Trainer:
 
     def say_what_to_expect(self) -> None:
         """Tell the user what memory the run needs, of a trust region that cannot act, and of what LoRA leaves alone."""
-        for note in self.prompts.notes():
+        for note in (*self.policy.notes, *self.prompts.notes(), self.memory.summary()):
             self.observer.on_note(note)
-        self.observer.on_note(self.memory.summary())
         if warning := self.memory.warning():
             self.observer.on_note(warning)
         if is_adapted(self.policy.model):

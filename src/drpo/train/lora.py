@@ -7,23 +7,15 @@ while training, so that the frozen weights keep their bits.
 
 from __future__ import annotations
 
-import importlib
-import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from drpo.errors import CheckpointError, ConfigError, suggest
-from drpo.installation import install
+from drpo.errors import ConfigError, suggest
+from drpo.train.adapters import ADAPTER_NAME, require_peft
 from drpo.train.config import Lora
-
-#: What tells an adapter's directory from a model's.
-ADAPTER_FILE = "adapter_config.json"
-#: peft's name of the one adapter a policy has.
-_NAME = "default"
 
 
 def add_adapter(model: Any, lora: Lora, base: str) -> None:
@@ -35,7 +27,7 @@ def add_adapter(model: Any, lora: Lora, base: str) -> None:
     Raises:
         ConfigError: peft is missing, or a target is no linear layer of the model.
     """
-    peft = _peft()
+    peft = require_peft()
     targets = lora.targets if isinstance(lora.targets, list) else sorted(linear_names(model))
     for target in targets:
         if target not in linear_names(model):
@@ -48,27 +40,7 @@ def add_adapter(model: Any, lora: Lora, base: str) -> None:
             task_type="CAUSAL_LM",
         )
     )
-    model.peft_config[_NAME].base_model_name_or_path = base
-
-
-def load_adapter(model: Any, folder: Path) -> None:
-    """Put the adapters that a checkpoint holds on its base ``model``, to train or to sample.
-
-    Raises:
-        ConfigError: peft is missing. CheckpointError: they do not fit the model.
-    """
-    _peft()
-    try:
-        model.load_adapter(str(folder), is_trainable=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise CheckpointError(f"the adapter in {folder} does not fit {type(model).__name__}: {error}. It needs the "
-                              "base that it was trained on.") from error
-
-
-def base_of_adapter(folder: Path) -> str | None:
-    """What an adapter's directory names as its base; None if ``folder`` holds no adapter."""
-    file = folder / ADAPTER_FILE
-    return json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"] if file.is_file() else None
+    model.peft_config[ADAPTER_NAME].base_model_name_or_path = base
 
 
 def is_adapted(model: Any) -> bool:
@@ -110,13 +82,5 @@ def plain_weights(model: Any) -> Mapping[str, torch.Tensor]:
     merged = {name.replace(".base_layer.", "."): value for name, value in state.items() if ".lora_" not in name}
     for name, module in model.named_modules():
         if hasattr(module, "base_layer"):
-            merged[f"{name}.weight"] = module.base_layer.weight + module.get_delta_weight(_NAME)
+            merged[f"{name}.weight"] = module.base_layer.weight + module.get_delta_weight(ADAPTER_NAME)
     return merged
-
-
-def _peft() -> Any:
-    try:
-        return importlib.import_module("peft")
-    except ImportError as error:
-        raise ConfigError(f"lora needs peft, which is not installed here ({error}). Install it with: "
-                          + install("lora")) from error

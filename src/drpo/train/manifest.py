@@ -12,6 +12,7 @@ import torch
 
 import drpo
 from drpo.train.config import TrainConfig
+from drpo.train.policy import Policy
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "reasoning-gym", "numpy", "peft")
 
@@ -21,7 +22,7 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def new_manifest(config: TrainConfig, device: torch.device, loss: str, memory: dict[str, Any]) -> dict[str, Any]:
+def new_manifest(config: TrainConfig, policy: Policy, loss: str, memory: dict[str, Any]) -> dict[str, Any]:
     """Seed, command, versions, device, how the loss is computed and the memory expected (bytes), of a run that starts
     now."""
     return {
@@ -30,7 +31,9 @@ def new_manifest(config: TrainConfig, device: torch.device, loss: str, memory: d
         "seed": config.seed,
         "command": ["drpo", *sys.argv[1:]],
         "started": now(),
-        "device": str(device),
+        "device": str(policy.device),
+        "model": None if policy.source is None else policy.source.as_dict(),
+        "trust_remote_code": config.trust_remote_code,
         "loss": loss,
         "memory": memory,
         "threads": torch.get_num_threads(),

@@ -11,15 +11,15 @@ from typing import Any, Literal
 
 import torch
 
-from drpo.errors import ConfigError
 from drpo.kernels.chunks import CHUNK_NUMBERS, CHUNK_ROWS, GPU_CHUNK_ROWS
 from drpo.kernels.logprobs import AUTO_LIMIT
 from drpo.rollouts import InProcessOptions
 from drpo.rollouts.vllm_engine import DEFAULT_CPU_CACHE_GIB, DEFAULT_GPU_SHARE, GIB
 from drpo.train.config import Lora, TrainConfig
 from drpo.train.gradient import default_micro_batch_tokens
+from drpo.train.loading import load_sketch
 from drpo.train.lora import linear_names
-from drpo.train.policy import find_model
+from drpo.train.model_source import find_model
 
 #: Prompt tokens, where no prompt was seen.
 ASSUMED_PROMPT = 256
@@ -77,22 +77,14 @@ class Shape:
     mlp: int  # numbers a layer's MLP holds of a position while it works
 
 
-def sketch(name: str, lora: Lora | None = None) -> Shape:
-    """The shape of the model ``name`` (a directory, or embedded:NAME), from its config.json.
+def sketch(name: str, lora: Lora | None = None, trust_remote_code: bool = False) -> Shape:
+    """The shape of the model ``name`` (a directory, org/name, or embedded:NAME), from its config.json.
 
     Raises:
         ConfigError: there is no such model, or a target of ``lora`` is not in it.
     """
-    import transformers
-
-    directory = find_model(name)
-    try:
-        config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
-        with torch.device("meta"):
-            model: Any = transformers.AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"model: {directory} is no causal LM that transformers knows: {error}") from error
-    return shape_of(model, lora)
+    directory = find_model(name, trust_remote_code, weights=False)
+    return shape_of(load_sketch(directory, trust_remote_code), lora)
 
 
 def shape_of(model: Any, lora: Lora | None = None) -> Shape:

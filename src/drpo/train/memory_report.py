@@ -71,7 +71,9 @@ def report_memory(config: TrainConfig, device: torch.device, prompt_tokens: int 
     prompt_tokens = ASSUMED_PROMPT if prompt_tokens is None else prompt_tokens
 
     def need(changed: TrainConfig) -> Need:
-        return estimate(sketch(changed.model, changed.lora), changed, device, prompt_tokens)
+        return estimate(
+            sketch(changed.model, changed.lora, changed.trust_remote_code), changed, device, prompt_tokens
+        )
 
     report = MemoryReport(need(config), room_on(device), prompt_tokens)
     if report.fits:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +17,10 @@ from drpo.kernels.products import wide_dtype
 from drpo.rollouts.precision import Precision
 from drpo.rollouts.routing import Routers
 from drpo.train.config import Lora
-from drpo.train.lora import ADAPTER_FILE, add_adapter, base_of_adapter, load_adapter
+from drpo.train.loading import load
+from drpo.train.lora import add_adapter, is_adapted
 from drpo.train.master_weights import MasterWeights
+from drpo.train.model_source import ModelSource
 from drpo.train.prompts import PromptEncoder, PromptSettings
 from drpo.train.recomputation import checkpoint_activations
 from drpo.train.response_text import tokens_outside_text
@@ -35,12 +36,6 @@ from drpo.train.states import (
     targets,
 )
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
-#: A directory without any of these has no tokenizer.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-#: Models that ship with the package, by name.
-EMBEDDED = {name: ASSETS / name for name in ("arithmetic", "dense", "moe", "hybrid", "reasoner")}
-
 
 class Policy:
     """A causal LM with its tokenizer.
@@ -49,14 +44,20 @@ class Policy:
         model: any causal LM of transformers.
         tokenizer: its tokenizer.
         masters: the float32 weights behind a model that computes in less.
+        source: where it was loaded from.
+        notes: what the user should know of its files.
 
     ``head`` is the LM head ``[V, H]`` if logits are hidden · headᵀ and no more, else None; ``shares_prompts`` says
     whether responses to one prompt can share its pass through the model; ``routers`` are those of its experts;
     ``prompt_settings`` how the tokenizer's chat template is used.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, masters: MasterWeights | None = None):
+    def __init__(
+        self, model: Any, tokenizer: Any, masters: MasterWeights | None = None, source: ModelSource | None = None,
+        notes: Sequence[str] = (),
+    ):  # fmt: skip
         self.model = model
+        self.source, self.notes = source, tuple(notes)
         self.tokenizer = tokenizer
         self.prompt_settings = PromptSettings()
         self.masters = masters
@@ -190,72 +191,37 @@ class Policy:
 
 
 def load_policy(
-    name: str, device: torch.device, precision: Precision = "fp32", lora: Lora | None = None, recompute: bool = False
+    name: str, device: torch.device, precision: Precision = "fp32", lora: Lora | None = None, recompute: bool = False,
+    *, base: str | None = None, trust_remote_code: bool = False,
 ) -> Policy:
-    """The policy stored in a Hugging Face directory, or an embedded one (``embedded:NAME``).
+    """The policy stored in a Hugging Face directory, on the Hub (``org/name``), or embedded (``embedded:NAME``).
 
-    It computes in ``precision``; what is trained is float32. A directory that holds a LoRA adapter (a checkpoint of
-    such a run) gives its base with the adapter on it.
+    It computes in ``precision``; what is trained is float32. A directory that holds an adapter (a checkpoint of a LoRA
+    run, for example) gives its base with the adapter on it. :mod:`drpo.train.loading` says what is refused.
 
     Args:
-        lora: fresh adapters to train in the place of the model's own weights.
+        name: what the key ``model`` of a configuration holds.
+        device: where the model goes.
+        precision: what it computes in.
+        lora: adapters that train in the place of the model's own weights: fresh ones, or those of a checkpoint.
         recompute: gradient checkpointing.
+        base: where the base of an adapter is, if not where the adapter says.
+        trust_remote_code: run Python files that come with the model.
 
     Raises:
-        ConfigError: the name is unknown, the directory is missing, it lacks a model or tokenizer, or the model does
+        ConfigError: there is no such model, it is damaged, incomplete or no causal LM, it lacks a tokenizer, or it does
             not take ``precision``, ``lora`` or ``recompute``. CheckpointError: an adapter does not fit its base.
     """
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    directory = find_model(name)
-    base = base_of_adapter(directory)
-    if not any((directory / file).is_file() for file in TOKENIZER_FILES):
-        raise ConfigError(f"model: {directory} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json). Save "
-                          "it there with tokenizer.save_pretrained.")
-    source = directory if base is None else find_model(base)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            source, local_files_only=True, dtype=torch.float32, use_safetensors=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"model: {source} cannot be loaded as a causal LM: {error}") from error
-    if base is not None:
-        load_adapter(model, directory)
-    elif lora is not None:
-        add_adapter(model, lora, name if name.startswith("embedded:") else str(directory.resolve()))
-    model.to(device)  # pyright: ignore[reportArgumentType]
+    loaded = load(name, base=base, trust_remote_code=trust_remote_code, trained=lora is not None)
+    model = loaded.model
+    if lora is not None and not is_adapted(model):
+        add_adapter(model, lora, name if name.startswith("embedded:") else str(loaded.source.directory.resolve()))
+    model.to(device)
     model.eval()
     if recompute:
         checkpoint_activations(model)
-    return Policy(model, tokenizer, None if precision == "fp32" else MasterWeights(model, precision))
-
-
-def find_model(name: str) -> Path:
-    """The Hugging Face directory that ``name`` (a path, or embedded:NAME) means: of a model, or of a LoRA adapter.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    directory = _directory(name)
-    if not any((directory / file).is_file() for file in ("config.json", ADAPTER_FILE)):
-        raise ConfigError(f"model: {directory} is no Hugging Face model directory (no config.json). Give a directory "
-                          "that model.save_pretrained wrote, or embedded:arithmetic.")
-    return directory
-
-
-def _directory(name: str) -> Path:
-    if name.startswith("embedded:"):
-        key = name.removeprefix("embedded:")
-        if key not in EMBEDDED:
-            raise ConfigError(f"model: no embedded model {key!r}. Known: {', '.join(EMBEDDED)}.")
-        return EMBEDDED[key]
-    directory = Path(name).expanduser()
-    if not directory.is_dir():
-        raise ConfigError(f"model: {name} is not a directory. Models are read from local Hugging Face directories; "
-                          "download it first (for example with `hf download`), or use embedded:arithmetic.")
-    return directory
+    masters = None if precision == "fp32" else MasterWeights(model, precision)
+    return Policy(model, loaded.tokenizer, masters, loaded.source, loaded.notes)
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:

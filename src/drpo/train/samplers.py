@@ -11,6 +11,7 @@ from drpo.rollouts import CopySampler, InProcessSampler, Sampler
 from drpo.rollouts.options import InProcessOptions
 from drpo.rollouts.vllm_sampler import VllmSampler, require_vllm
 from drpo.train.config import TrainConfig
+from drpo.train.lora import is_adapted, plain_weights
 from drpo.train.policy import Policy
 
 
@@ -46,5 +47,6 @@ def make_sampler(
         policy.model, policy.stop_ids, options, engine_log, note,
         dtype="float32" if config.sampling_precision == "fp32" else "bfloat16",
     )  # fmt: skip
-    sampler.load_weights(policy.weights())
+    # vLLM knows whole matrices alone: an adapter that is evaluated is added into them.
+    sampler.load_weights(plain_weights(policy.model) if is_adapted(policy.model) else policy.weights())
     return sampler

@@ -127,16 +127,22 @@ GOOD = {"prompt": "p", "answer": "a"}
         ((GOOD, "{oops"), r"problems\.jsonl, line 2: not JSON \(.* at column 2\)\. Each line is"),
         ((GOOD, "", "[1]"), r"line 3: a JSON object is needed, got an array"),
         ((GOOD, "null"), r"line 2: a JSON object is needed, got null"),
-        ((GOOD, {"question": "q", "answer": 1}), r"line 2: no 'prompt'; its keys are 'question', 'answer'"),
-        ((GOOD, {}), r"line 2: no 'prompt' and no 'answer'; its keys are \(none\)"),
-        ((GOOD, {"prompt": 3, "answer": 1}), r"line 2: 'prompt' must be a string, got a number"),
+        ((GOOD, {"question": "q", "answer": 1}), r"line 2: no column 'prompt'; its columns are 'question', 'answer'"),
+        ((GOOD, {}), r"line 2: no column 'prompt'; its columns are \(none\)"),
+        ((GOOD, {"prompt": 3, "answer": 1}), r"line 2: 'prompt' must be a string or chat messages .*, got a number"),
         ((GOOD, {"prompt": "  ", "answer": 1}), r"line 2: 'prompt' is empty\. Fill it in"),
         ((GOOD, {"prompt": "q", "answer": True}), r"line 2: 'answer' must be .*, got a boolean"),
-        ((GOOD, {"prompt": "q", "answer": ["1"]}), r"line 2: 'answer' must be .*, got an array"),
+        ((GOOD, {"prompt": "q", "answer": [["1"]]}), r"line 2: 'answer' must be .*, got an array"),
+        ((GOOD, {"prompt": "q", "answer": []}), r"line 2: 'answer' is an array without any answer"),
+        ((GOOD, {"prompt": "q", "answer": ["a", None]}), r"line 2: 'answer' must be .*, got null"),
+        ((GOOD, '{"prompt": "q\\ud83d", "answer": "1"}'), r"line 2: 'prompt' holds half of a surrogate pair"),
+        ((GOOD, '{"prompt": "q", "answer": "\\udc00"}'), r"line 2: 'answer' holds half of a surrogate pair"),
+        ((GOOD, "[" * 100_000), r"line 2: (nested too deep|not JSON)"),
         ((GOOD, {"prompt": "q", "answer": None}), r"line 2: 'answer' must be .*, got null"),
         ((GOOD, {"prompt": "q", "answer": " . "}), r"line 2: .* of which normalising leaves nothing"),
-        ((GOOD, '{"prompt": "q", "answer": NaN}'), r"line 2: not a number .* \(NaN\)"),
-        ((GOOD, '{"prompt": "q", "answer": ' + "1" * 5000 + "}"), r"line 2: not a number that can be"),
+        ((GOOD, '{"prompt": "q", "answer": NaN}'), r"line 2: 'answer' is nan, which no response can equal"),
+        ((GOOD, '{"prompt": "q", "answer": ' + "1" * 5000 + "}"), r"line 2: 'answer' .* more than 1000 digits"),
+        ((GOOD, '{"prompt": "q", "answer": 1e999999}'), r"line 2: 'answer' .* more than 1000 digits"),
         ((), r"problems\.jsonl holds no problem\. Each line is"),
         (("", "  "), r"problems\.jsonl holds no problem"),
         ((GOOD, GOOD), r"one distinct prompt, which leaves nothing to hold out .* Give it at least two"),
@@ -157,20 +163,22 @@ def test_a_file_in_another_encoding(tmp_path: Path) -> None:
 def test_missing_file_and_directory(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"absent\.jsonl does not exist.*{re.escape(os.getcwd())}"):
         JsonlTask(path=tmp_path / "absent.jsonl")
-    with pytest.raises(DataError, match="is a directory; `path` must name one JSONL file"):
+    with pytest.raises(DataError, match="is a directory and no saved data set"):
         JsonlTask(path=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({}, "needs the parameter path. It takes: path, heldout_fraction"),
+        ({}, "needs the parameter path. It takes: path, heldout_fraction, prompt_column"),
         ({"path": 3}, "path must name a file, got 3"),
         ({"path": ""}, "path must name a file, got ''"),
         ({"path": "x", "heldout_fraction": 0}, "between 0 and 1, got 0"),
         ({"path": "x", "heldout_fraction": 1.0}, "between 0 and 1, got 1.0"),
         ({"path": "x", "heldout_fraction": float("nan")}, "between 0 and 1, got nan"),
         ({"path": "x", "heldout_fraction": "0.1"}, "must be a number, got '0.1'"),
+        ({"path": "x", "prompt_column": 3}, "prompt_column must be the name of a column, got 3"),
+        ({"path": "x", "answer_column": ""}, "answer_column must be the name of a column, got ''"),
         ({"path": "x", "file": "y"}, "has no parameter 'file'"),
     ],
 )

@@ -164,18 +164,20 @@ GOOD = {"prompt": "p", "answer": "1"}
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        (({"text": "x", "label": 1},), r"a\.jsonl, line 1: the columns 'text', 'label' fit no layout\. Known: dapo: .*"
-         r"gsm8k: .*aime: .*aime_2024: .*plain: .*\. Rename the columns"),
+        (({"text": "x", "value": 1},), r"a\.jsonl, line 1: the columns 'text', 'value' fit no layout\. "
+         r".*task\.answer_column\. Known: dapo: .*gsm8k: .*aime: .*aime_2024: .*plain: "),
         ((GOOD, {"prompt": "p"}), r"line 2: no column 'answer'; its columns are 'prompt'"),
-        ((GOOD, {"prompt": "q", "answer": None}), r"line 2: 'answer' must be a string or a number, got null"),
-        ((GOOD, {"prompt": "q", "answer": True}), r"line 2: 'answer' must be a string or a number, got a boolean"),
-        ((GOOD, {"prompt": ["q"], "answer": 1}), r"line 2: 'prompt' must be a string, got an array"),
+        ((GOOD, {"prompt": "q", "answer": None}), r"line 2: 'answer' must be a string or a number, .*, got null"),
+        ((GOOD, {"prompt": "q", "answer": True}), r"line 2: 'answer' must be a string or a number, .*, got a boolean"),
+        ((GOOD, {"prompt": ["q"], "answer": 1}), r"line 2: 'prompt' must be a string or chat messages"),
         ((GOOD, {"prompt": " ", "answer": 1}), r"line 2: 'prompt' is empty"),
-        (({"question": "q", "answer": "42"},), r"line 1: 'answer' must end with '#### ' and the answer"),
+        (({"question": "q", "answer": "#### 42"}, {"question": "p", "answer": "42"}),
+         r"line 2: 'answer' must end with"),
+        ((GOOD, {"prompt": "q", "answer": "NaN"}), r"line 2: 'answer' is NaN, which no response can equal"),
         (({"prompt": "p", "reward_model": {}},), r"'reward_model' must be an object with a 'ground_truth', got an obj"),
         (({"prompt": [{"role": "assistant", "content": "p"}], "reward_model": {"ground_truth": 1}},),
-         r"'prompt' must be chat messages: .*; got roles \['assistant'\]"),
-        (({"prompt": [], "reward_model": {"ground_truth": 1}},), r"'prompt' must be chat messages: .*; got roles \[\]"),
+         r"'prompt' must be chat messages that end .*; got roles \['assistant'\]"),
+        (({"prompt": [], "reward_model": {"ground_truth": 1}},), r"'prompt' must be .*chat messages .*without any"),
         ((GOOD,), r"a\.jsonl has 1 distinct problems, too few to hold some out .*heldout_path=FILE"),
         ((), r"a\.jsonl has 0 distinct problems"),
         (("not an object",), r"line 1: a JSON object is needed, got a string"),

@@ -22,6 +22,17 @@ class Example:
     chat: bool = True
     turns: Sequence[Mapping[str, str]] = ()
 
+    @classmethod
+    def with_answers(cls, prompt: str, answers: Sequence[str], **others: Any) -> Example:
+        """An example with several answers, any of which is right; ``answer`` is the first of them."""
+        data = dict(others.pop("data", {}))
+        return cls(prompt, answers[0], data | ({"answers": list(answers)} if len(answers) > 1 else {}), **others)
+
+    @property
+    def answers(self) -> Sequence[str]:
+        """All answers that are right."""
+        return self.data.get("answers", (self.answer,))
+
 
 class Task(Protocol):
     """Problems and their grading. A task is picklable: grading runs in processes of its own.

@@ -1,9 +1,9 @@
-"""A user's own problems: a file of {"prompt": …, "answer": …} lines, graded by exact match."""
+"""A user's own problems: records with a prompt and an answer, graded by exact match."""
 
 from __future__ import annotations
 
+import itertools
 import os
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,50 +11,63 @@ from drpo.errors import ConfigError, DataError
 from drpo.tasks.answers import extract_answer, normalise_answer
 from drpo.tasks.base import Example
 from drpo.tasks.finite import FiniteTask, check_fraction
-from drpo.tasks.records import json_type, jsonl_records
+from drpo.tasks.math_layouts import Layout, find_layout, named_columns
+from drpo.tasks.records import file_records
 from drpo.tasks.split import heldout_prompts
 
 _FORM = 'Each line is one JSON object such as {"prompt": "2 + 3 =", "answer": "5"}.'
 
 
 class JsonlTask(FiniteTask):
-    """Problems from a JSONL file.
+    """Problems from a file: JSONL, a JSON array, CSV, Parquet, Arrow, compressed or not, or a saved data set.
 
-    A line's ``prompt`` is a string, its ``answer`` a string or a number; other keys are passed over, as are
-    empty lines. The distinct prompts with the smallest hashes are held out, all lines of a prompt on one
-    side. Training goes through the lines of its side in a new order every epoch. A response is right (1.0,
-    else 0.0) if what its last <answer>…</answer> holds, or all of it without such tags, equals the answer
-    after normalising (:func:`drpo.tasks.answers.normalise_answer`).
+    A record's prompt is a string or chat messages, its answer a string, a number or a list of those, any of which is
+    right; other columns are passed over. The distinct prompts with the smallest hashes are held out, all records of a
+    prompt on one side. Training goes through the records of its side in a new order every epoch. A response is right
+    (1.0, else 0.0) if what its last <answer>…</answer> holds, or all of it without such tags, equals an answer after
+    normalising (:func:`drpo.tasks.answers.normalise_answer`).
 
     Args:
-        path: the file, UTF-8; relative to the working directory.
+        path: the file; relative to the working directory.
         heldout_fraction: of the distinct prompts, in (0, 1); rounded up, but one always stays for training.
+        prompt_column: of the prompt, dots for what is inside of a column; without it and ``answer_column``, "prompt"
+            and "answer", or the columns of the first layout that fits (``LAYOUTS``).
+        answer_column: of the answer.
 
     Raises:
         ConfigError: a parameter is not allowed.
-        DataError: the file or one of its lines is not as described; the message names the line.
+        DataError: the file or one of its records is not as described; the message names the line.
     """
 
-    def __init__(self, *, path: str | os.PathLike[str], heldout_fraction: float = 0.1):
+    def __init__(
+        self, *, path: str | os.PathLike[str], heldout_fraction: float = 0.1, prompt_column: str | None = None,
+        answer_column: str | None = None,
+    ):  # fmt: skip
         if not isinstance(path, str | os.PathLike) or not os.fspath(path):
             raise ConfigError(f"jsonl: path must name a file, got {path!r}")
         self.heldout_fraction = check_fraction("jsonl", heldout_fraction)
+        self.prompt_column = check_column("jsonl", "prompt_column", prompt_column)
+        self.answer_column = check_column("jsonl", "answer_column", answer_column)
         self.path = Path(path).expanduser().absolute()
         self.load()
 
     def reward(self, example: Example, text: str) -> float:
-        """1.0 if the response gives the answer, else 0.0."""
-        return float(normalise_answer(extract_answer(text)) == normalise_answer(example.answer))
+        """1.0 if the response gives an answer, else 0.0."""
+        given = normalise_answer(extract_answer(text))
+        return float(any(given == normalise_answer(answer) for answer in example.answers))
 
     def read(self) -> tuple[list[Example], list[Example]]:
-        """The training lines in the file's order, and the held-out problems: one a prompt, its first line, by rising
-        hash."""
-        examples = [_example(record, where) for where, record in jsonl_records(self.path, _FORM)]
+        """The training records in the file's order, and the held-out problems: one a prompt, its first record, by
+        rising hash."""
+        records = file_records(self.path, _FORM)
+        first = next(records, None)
+        if first is None:
+            raise DataError(f"{self.path} holds no problem. {_FORM}")
+        layout = self._layout(*first)
+        examples = [_example(layout, record, where) for where, record in itertools.chain([first], records)]
         first_lines: dict[str, Example] = {}
         for example in examples:
             first_lines.setdefault(example.prompt, example)
-        if not examples:
-            raise DataError(f"{self.path} holds no problem. {_FORM}")
         if len(first_lines) == 1:
             raise DataError(f"{self.path} has one distinct prompt, which leaves nothing to hold out for "
                             "evaluation. Give it at least two; a hundred or more make a useful evaluation.")
@@ -63,22 +76,30 @@ class JsonlTask(FiniteTask):
         training = [example for example in examples if example.prompt not in kept_out]
         return training, [first_lines[prompt] for prompt in heldout]
 
+    def _layout(self, where: str, record: Any) -> Layout:
+        """That of the columns that were named, else the plain one, else the first that fits."""
+        if self.prompt_column or self.answer_column:
+            return named_columns(self.prompt_column, self.answer_column, record, where)
+        is_plain = "prompt" in record and "answer" in record
+        return find_layout("plain" if is_plain else None, record, where)
 
-def _example(record: dict[str, Any], where: str) -> Example:
-    """One line, checked. Numbers keep the digits that the file gives them."""
-    missing = [key for key in ("prompt", "answer") if key not in record]
-    if missing:
-        raise DataError(f"{where}: no {' and no '.join(map(repr, missing))}; its keys are "
-                        f"{', '.join(map(repr, record)) or '(none)'}. {_FORM}")
-    prompt, answer = record["prompt"], record["answer"]
-    if not isinstance(prompt, str):
-        raise DataError(f"{where}: 'prompt' must be a string, got {json_type(prompt)}. {_FORM}")
-    if not prompt.strip():
-        raise DataError(f"{where}: 'prompt' is empty. Fill it in or remove the line.")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | Decimal):
-        raise DataError(f"{where}: 'answer' must be a string or a number, got {json_type(answer)}. {_FORM}")
-    answer = format(answer, "f") if isinstance(answer, Decimal) else str(answer)
-    if not normalise_answer(answer):
-        raise DataError(f"{where}: 'answer' is {answer!r}, of which normalising leaves nothing, so that an "
-                        "empty response would be right. Fill it in or remove the line.")
-    return Example(prompt=prompt, answer=answer)
+
+def check_column(task: str, key: str, value: Any) -> str | None:
+    """The name of a column, or None.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if value is not None and (not isinstance(value, str) or not value):
+        raise ConfigError(f"{task}: {key} must be the name of a column, got {value!r}")
+    return value
+
+
+def _example(layout: Layout, record: Any, where: str) -> Example:
+    """One record, checked."""
+    problem = layout.read(record, where)
+    for answer in problem.answers:
+        if not normalise_answer(answer):
+            raise DataError(f"{where}: {layout.columns[1]!r} is {answer!r}, of which normalising leaves nothing, so "
+                            "that an empty response would be right. Fill it in or remove the record.")
+    return Example.with_answers(problem.text, problem.answers, turns=problem.turns)

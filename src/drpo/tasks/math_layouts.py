@@ -1,13 +1,13 @@
-"""The layouts that mathematical problems come in, and how a record of each gives its problem and its answer."""
+"""The layouts that problems come in, and how a record of each gives its problem and its answers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from drpo.errors import ConfigError, DataError, suggest
+from drpo.tasks.fields import Prompt, Turn, answers_of, checked, field, prompt_of
 from drpo.tasks.records import json_type
 
 # DAPO-Math asks for a line "Answer: …" around every problem, which contradicts the box that we grade.
@@ -16,10 +16,11 @@ _DAPO_AFTER = re.compile(r"\n\s*Remember to put your answer[^\n]*Answer:[^\n]*\Z
 
 
 class Problem(NamedTuple):
-    """A problem without any instruction, and its answer."""
+    """A problem without any instruction, its answers, any of which is right, and its conversation if there is one."""
 
     text: str
-    answer: str
+    answers: tuple[str, ...]
+    turns: tuple[Turn, ...] = ()
 
 
 class Layout(NamedTuple):
@@ -27,32 +28,35 @@ class Layout(NamedTuple):
 
     columns: tuple[str, str]
     description: str
-    problem: Callable[[Any], str]
-    answer: Callable[[Any], str]
+    problem: Callable[[Any], Prompt]
+    answers: Callable[[Any], tuple[str, ...]]
 
     def read(self, record: Mapping[str, Any], where: str) -> Problem:
-        """The problem of a record.
+        """The problem of a record, as it stands there.
 
         Raises:
             DataError: it lacks one of the columns, or holds something else in it.
         """
-        found = []
-        for column, convert in zip(self.columns, (self.problem, self.answer), strict=True):
-            if column not in record:
-                raise DataError(f"{where}: no column {column!r}; its columns are "
-                                f"{', '.join(map(repr, record)) or '(none)'}.")
-            try:
-                text = convert(record[column]).strip()
-            except ValueError as error:
-                raise DataError(f"{where}: {column!r} {error}.") from None
-            if not text:
+        prompt = self._converted(record, 0, where, self.problem)
+        answers = self._converted(record, 1, where, self.answers)
+        last = prompt.turns[-1]["content"] if prompt.turns else prompt.text
+        for column, text in ((self.columns[0], last), *((self.columns[1], answer) for answer in answers)):
+            if not text.strip():
                 raise DataError(f"{where}: {column!r} is empty. Fill it in or remove the record.")
-            found.append(text)
-        return Problem(*found)
+        return Problem(prompt.text, answers, prompt.turns)
+
+    def _converted(self, record: Mapping[str, Any], place: int, where: str, convert: Callable[[Any], Any]) -> Any:
+        column = self.columns[place]
+        try:
+            return convert(field(record, column, where))
+        except DataError:
+            raise
+        except ValueError as error:
+            raise DataError(f"{where}: {column!r} {error}.") from None
 
 
-def find_layout(name: str | None, columns: Iterable[str], where: str) -> Layout:
-    """The layout of that name, or the first that the columns of the first record fit.
+def find_layout(name: str | None, record: Mapping[str, Any] | None, where: str) -> Layout:
+    """The layout of that name, or the first that the first record of a source fits.
 
     Raises:
         ConfigError: there is no layout of that name.
@@ -62,62 +66,94 @@ def find_layout(name: str | None, columns: Iterable[str], where: str) -> Layout:
         if name not in LAYOUTS:
             raise ConfigError(f"math: unknown layout {name!r}.{suggest(name, LAYOUTS)}")
         return LAYOUTS[name]
-    present = list(columns)
-    for layout in LAYOUTS.values():
-        if set(layout.columns) <= set(present):
+    record = {} if record is None else record
+    for key, layout in LAYOUTS.items():
+        if set(layout.columns) <= set(record) and (key != "gsm8k" or _has_mark(record["answer"])):
             return layout
     known = "; ".join(f"{key}: {layout.description}" for key, layout in LAYOUTS.items())
-    raise DataError(f"{where}: the columns {', '.join(map(repr, present)) or '(none)'} fit no layout. Known: {known}. "
-                    "Rename the columns to those of one of them.")
+    raise DataError(f"{where}: the columns {', '.join(map(repr, record)) or '(none)'} fit no layout. Name those of "
+                    f"problem and answer with task.prompt_column and task.answer_column. Known: {known}.")
 
 
-def _string(value: Any) -> str:
+def named_columns(
+    prompt: str | None, answer: str | None, record: Mapping[str, Any], where: str, unwrap: bool = False
+) -> Layout:
+    """The layout of columns that a user names. One that is not named is the first of a layout that the record has.
+
+    Args:
+        prompt, answer: their names; dots for what is inside of a column.
+        record: the first of its source.
+        where: it stands.
+        unwrap: take off what DAPO-Math wraps around a problem.
+
+    Raises:
+        DataError: one is not named, and the record has none of a layout.
+    """
+    columns = []
+    for place, named in enumerate((prompt, answer)):
+        known = [layout.columns[place] for layout in (LAYOUTS["plain"], *LAYOUTS.values())]
+        found = named or next((column for column in known if column in record), None)
+        if found is None:
+            key = ("prompt_column", "answer_column")[place]
+            raise DataError(f"{where}: none of the columns {', '.join(map(repr, record)) or '(none)'} is known as "
+                            f"{('a prompt', 'an answer')[place]}. Name it with task.{key}.")
+        columns.append(found)
+    return Layout((columns[0], columns[1]), "columns named by the user", _unwrapped if unwrap else prompt_of,
+                  _any_answers)
+
+
+def _has_mark(value: Any) -> bool:
+    return isinstance(value, str) and "####" in value
+
+
+def _after_mark(value: Any) -> tuple[str, ...]:
     if not isinstance(value, str):
         raise ValueError(f"must be a string, got {json_type(value)}")
-    return value
-
-
-def _string_or_number(value: Any) -> str:
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"must be a string or a number, got {json_type(value)}")
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def _after_mark(value: Any) -> str:
-    _, mark, answer = _string(value).rpartition("####")
+    _, mark, answer = value.rpartition("####")
     if not mark:
-        raise ValueError("must end with '#### ' and the answer, as GSM8K's do")
-    return answer.strip().replace(",", "")
+        raise ValueError("must end with '#### ' and the answer, as GSM8K's do and the first record's does")
+    return (checked(answer).strip().replace(",", ""),)
 
 
-def _messages(value: Any) -> str:
-    """The user's turn, behind a system turn if there is one; without what DAPO-Math wraps around a problem."""
-    if isinstance(value, str):
-        text = value
-    else:
-        turns = value if isinstance(value, list) else [value]
-        roles = [turn.get("role") if isinstance(turn, Mapping) else None for turn in turns]
-        if roles not in (["user"], ["system", "user"]):
-            raise ValueError(f"must be chat messages: a user's turn, before it at most a system's; got roles {roles}")
-        text = "\n\n".join(_string(turn.get("content")) for turn in turns)
-    return _DAPO_AFTER.sub("", _DAPO_BEFORE.sub("", text.strip()))
+def _unwrapped(value: Any) -> Prompt:
+    """The prompt, without what DAPO-Math wraps around a problem."""
+    prompt = prompt_of(value)
+    if prompt.turns:
+        return prompt
+    return Prompt(_DAPO_AFTER.sub("", _DAPO_BEFORE.sub("", prompt.text.strip())))
 
 
-def _ground_truth(value: Any) -> str:
+def _ground_truth(value: Any) -> tuple[str, ...]:
     if not isinstance(value, Mapping) or "ground_truth" not in value:
         raise ValueError(f"must be an object with a 'ground_truth', got {json_type(value)}")
-    return _string_or_number(value["ground_truth"])
+    return answers_of(value["ground_truth"])
+
+
+def _any_answers(value: Any) -> tuple[str, ...]:
+    """Of a column that a user names: an object with a ``ground_truth``, a text with a mark, or answers."""
+    if isinstance(value, Mapping):
+        return _ground_truth(value)
+    return _after_mark(value) if _has_mark(value) else answers_of(value)
+
+
+def _plain(problem: str, answer: str, description: str = "") -> Layout:
+    return Layout((problem, answer), description or f"{problem} and {answer}", prompt_of, answers_of)
 
 
 #: By name, in the order in which they are tried; a record has further columns of any name.
 LAYOUTS: dict[str, Layout] = {
     "dapo": Layout(("prompt", "reward_model"),
                    "prompt (chat messages) and reward_model.ground_truth, as DAPO-Math-17k and verl's other files",
-                   _messages, _ground_truth),
-    "gsm8k": Layout(("question", "answer"), "question and answer, which ends with '#### 42'", _string, _after_mark),
-    "aime": Layout(("problem", "answer"), "problem and answer, as AIME and MATH-500", _string, _string_or_number),
-    "aime_2024": Layout(("Problem", "Answer"), "Problem and Answer", _string, _string_or_number),
-    "plain": Layout(("prompt", "answer"), "prompt and answer", _string, _string_or_number),
+                   _unwrapped, _ground_truth),
+    "gsm8k": Layout(("question", "answer"), "question and answer, which ends with '#### 42'", prompt_of, _after_mark),
+    "question": _plain("question", "answer", "question and answer, without '####'"),
+    "aime": _plain("problem", "answer", "problem and answer, as AIME and MATH-500"),
+    "aime_2024": _plain("Problem", "Answer"),
+    "plain": _plain("prompt", "answer"),
+    "messages": _plain("messages", "answer", "messages (a chat) and answer"),
+    "rlvr": _plain("messages", "ground_truth", "messages (a chat) and ground_truth, as RLVR's"),
+    "ground_truth": _plain("prompt", "ground_truth"),
+    "final_answer": _plain("question", "final_answer"),
+    "expected_answer": _plain("problem", "expected_answer"),
+    "label": _plain("prompt", "label"),
 }  # fmt: skip

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from drpo.errors import ConfigError, DataError, suggest
 from drpo.tasks import math_grading
 from drpo.tasks.base import Example
+from drpo.tasks.fields import number_text, with_last
 from drpo.tasks.finite import FiniteTask, check_fraction
-from drpo.tasks.math_layouts import LAYOUTS, Problem, find_layout
+from drpo.tasks.jsonl import check_column
+from drpo.tasks.math_layouts import LAYOUTS, Layout, Problem, find_layout, named_columns
 from drpo.tasks.records import Record, dataset_records, file_records
 from drpo.tasks.split import heldout_prompts
 
 INSTRUCTION = r"Think it through step by step, then give the final answer in \boxed{}."
 _NEXT = "\nProblem:"
+_SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d+)?[eE][-+]?\d{1,6}")
 
 #: How a problem becomes a prompt; {problem} and {instruction} are filled in.
 PROMPT_STYLES: dict[str, tuple[str, bool]] = {
@@ -37,9 +42,11 @@ class MathTask(FiniteTask):
     else 0.0) if math-verify finds what its last ``\boxed{…}`` holds equal to the answer.
 
     Args:
-        path: JSONL or Parquet files, one or several; or else ``dataset``.
+        path: files, one or several (:func:`drpo.tasks.records.file_records`); or else ``dataset``.
         dataset: a name (or folder) for ``datasets.load_dataset``, with its ``subset`` and ``split`` ("train").
         layout: of ``path`` or ``dataset``, a key of ``LAYOUTS``; without it, the columns decide.
+        prompt_column: in the place of ``layout``: the column of the problem, dots for what is inside of a column.
+        answer_column: likewise, of the answer.
         heldout_path: files of the held-out problems; what they share with the training ones leaves training.
         heldout_split: the split of ``dataset`` that is held out; in the place of ``heldout_path``.
         heldout_layout: of the held-out problems, as ``layout``.
@@ -63,6 +70,8 @@ class MathTask(FiniteTask):
         subset: str | None = None,
         split: str | None = None,
         layout: str | None = None,
+        prompt_column: str | None = None,
+        answer_column: str | None = None,
         heldout_path: Paths | None = None,
         heldout_split: str | None = None,
         heldout_layout: str | None = None,
@@ -75,6 +84,8 @@ class MathTask(FiniteTask):
         self._dataset, self._subset, self._split = dataset, subset, split or "train"
         self._heldout_split = heldout_split
         self._layout, self._heldout_layout = layout, heldout_layout
+        self._columns = (check_column("math", "prompt_column", prompt_column),
+                         check_column("math", "answer_column", answer_column))
         self._check_sources(path, split, heldout_path, heldout_fraction)
         self.paths = [] if path is None else _paths("path", path)
         self.heldout_paths = [] if heldout_path is None else _paths("heldout_path", heldout_path)
@@ -95,8 +106,9 @@ class MathTask(FiniteTask):
         math_grading.prepare(self.memory_gib)
 
     def prepare_example(self, example: Example) -> None:
-        """In a grading process: read the right answer, so that what takes long after it is the response."""
-        math_grading.read_right_answer(example.answer)
+        """In a grading process: read the right answers, so that what takes long after it is the response."""
+        for answer in example.answers:
+            math_grading.read_right_answer(answer)
 
     def answer_kind(self, text: str) -> str | None:
         """What answers that take long to grade have in common (:func:`drpo.tasks.math_grading.answer_kind`)."""
@@ -110,13 +122,14 @@ class MathTask(FiniteTask):
         """
         if self.prompt_style == "base":
             text = text.partition(_NEXT)[0]
-        return float(math_grading.grade(text, example.answer, self.require_box))
+        return float(any(math_grading.grade(text, answer, self.require_box) for answer in example.answers))
 
     def read(self) -> tuple[list[Example], list[Example]]:
         """The two sides, each problem once. Held-out ones in their source's order, or by rising hash."""
-        problems = _distinct(self._training_records(), self._layout)
+        problems = _distinct(self._training_records(), self._layout, self._columns)
         if self.heldout_paths or self._heldout_split:
-            heldout = _distinct(self._heldout_records(), self._heldout_layout)
+            columns = (None, None) if self._heldout_layout is not None else self._columns
+            heldout = _distinct(self._heldout_records(), self._heldout_layout, columns)
         else:
             if len(problems) < 2:
                 raise DataError(f"{self._source()} has {len(problems)} distinct problems, too few to hold some out for "
@@ -141,15 +154,22 @@ class MathTask(FiniteTask):
 
     def _example(self, problem: Problem) -> Example:
         form, chat = PROMPT_STYLES[self.prompt_style]
-        prompt = form.format(problem=problem.text, instruction=INSTRUCTION)
-        return Example(prompt, problem.answer, {"problem": problem.text}, chat)
+
+        def asked(text: str) -> str:
+            return form.format(problem=text, instruction=INSTRUCTION)
+
+        turns = with_last(problem.turns, asked(problem.turns[-1]["content"])) if problem.turns and chat else ()
+        data: dict[str, Any] = {"problem": problem.text}
+        if problem.turns:
+            data["turns"] = list(problem.turns)
+        return Example.with_answers(asked(problem.text), problem.answers, data=data, chat=chat, turns=turns)
 
     def _source(self) -> str:
         return f"dataset {self._dataset}" if self._dataset is not None else ", ".join(map(str, self.paths))
 
     def _check_sources(self, path: Any, split: Any, heldout_path: Any, heldout_fraction: Any) -> None:
         if (path is None) == (self._dataset is None):
-            raise ConfigError("task 'math' needs either path (a JSONL or Parquet file) or dataset (a name for "
+            raise ConfigError("task 'math' needs either path (a file) or dataset (a name for "
                               f"datasets.load_dataset); got {'neither' if path is None else 'both'}")
         texts = {"dataset": self._dataset, "subset": self._subset, "split": split, "heldout_split": self._heldout_split,
                  "layout": self._layout, "heldout_layout": self._heldout_layout}
@@ -169,10 +189,14 @@ class MathTask(FiniteTask):
                               "source. Use layout")
         for layout in (self._layout, self._heldout_layout):
             if layout is not None:
-                find_layout(layout, (), "")
+                find_layout(layout, None, "")
+        if self._layout is not None and any(self._columns):
+            raise ConfigError("math: layout would be ignored beside prompt_column or answer_column. Give one of them")
 
 
-def _distinct(sources: Iterable[Iterable[Record]], layout: str | None) -> dict[str, Problem]:
+def _distinct(
+    sources: Iterable[Iterable[Record]], layout: str | None, columns: tuple[str | None, str | None]
+) -> dict[str, Problem]:
     """The problems by their text with white space evened out; the first of those that are the same."""
     problems: dict[str, Problem] = {}
     for source in sources:
@@ -180,11 +204,28 @@ def _distinct(sources: Iterable[Iterable[Record]], layout: str | None) -> dict[s
         first = next(records, None)
         if first is None:
             continue
-        chosen = find_layout(layout, first[1], first[0])
+        where, record = first
+        chosen = (named_columns(*columns, record, where, unwrap=True) if any(columns)
+                  else find_layout(layout, record, where))
         for where, record in itertools.chain([first], records):
-            problem = chosen.read(record, where)
+            problem = _stripped(chosen.read(record, where), chosen, where)
             problems.setdefault(" ".join(problem.text.split()), problem)
     return problems
+
+
+def _stripped(problem: Problem, layout: Layout, where: str) -> Problem:
+    """The problem without white space around its texts; numbers in scientific notation written out."""
+    answers = []
+    for answer in problem.answers:
+        text = answer.strip()
+        if text.lower() in ("nan", "inf", "-inf"):
+            raise DataError(f"{where}: {layout.columns[1]!r} is {text}, which no response can equal. Fill it in or "
+                            "remove the record.")
+        try:
+            answers.append(number_text(Decimal(text)) if _SCIENTIFIC.fullmatch(text) else text)
+        except ValueError as error:
+            raise DataError(f"{where}: {layout.columns[1]!r} {error}.") from None
+    return Problem(problem.text.strip(), tuple(answers), problem.turns)
 
 
 def _paths(key: str, value: Any) -> list[Path]:

@@ -1,149 +1,186 @@
-"""Files and data sets as records: each with the place that a message about it names."""
+"""Files as records: each with the place that a message about it names."""
 
 from __future__ import annotations
 
-import importlib
+import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from drpo.errors import ConfigError, DataError
-from drpo.installation import install
+from drpo.errors import DataError
+from drpo.tasks.arrow_records import (
+    ARROW_FILE,
+    ARROW_STREAM,
+    Record,
+    arrow_records,
+    dataset_records,
+    parquet_records,
+    saved_dataset_records,
+)
+from drpo.tasks.streams import decompressed, lines, unreadable, whole
 
-#: A record and where it stands, for messages.
-Record = tuple[str, dict[str, Any]]
+__all__ = ["DATA_SUFFIXES", "Record", "dataset_records", "file_records", "json_type"]
 
 PARQUET = (".parquet", ".pq")
+_COMPRESSED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 #: Names that end so are data, not a configuration.
-DATA_SUFFIXES = (*PARQUET, ".jsonl", ".ndjson", ".csv", ".tsv", ".arrow", ".gz", ".zst", ".zstd", ".bz2", ".xz")
-_MARK = b"PAR1"
+DATA_SUFFIXES = (*PARQUET, ".jsonl", ".ndjson", ".csv", ".tsv", ".arrow", ".feather", *_COMPRESSED)
+_PARQUET_MARK = b"PAR1"
+#: Digits that Python converts to an int without being asked; longer numbers stay decimal.
+_INT_DIGITS = 4000
 
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
-
-
-_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(
+    parse_float=Decimal, parse_int=lambda text: int(text) if len(text) <= _INT_DIGITS else Decimal(text)
+)
 
 
 def file_records(path: Path, form: str) -> Iterator[Record]:
-    """The records of a Parquet file (by its name, or its first bytes) or of a JSONL file; ``form`` as there.
+    """The records of a file: Parquet, Arrow, JSONL, one JSON array or CSV, compressed or not; or of a folder that
+    ``Dataset.save_to_disk`` wrote.
 
-    Raises:
-        DataError: the file cannot be read, or is not what its name says.
-        ConfigError: pyarrow, which Parquet needs, is not installed.
-    """
-    yield from parquet_records(path) if _is_parquet(path) else jsonl_records(path, form)
-
-
-def jsonl_records(path: Path, form: str) -> Iterator[Record]:
-    """The objects of a JSONL file, without its empty lines; numbers with a fraction as Decimal, digits kept.
+    Numbers of JSON with a fraction are Decimal, digits kept; a field of CSV is text.
 
     Args:
-        path: UTF-8, with or without a byte-order mark.
-        form: what a line looks like, one sentence for the messages.
+        path: the name decides about CSV and tab-separated values alone; the rest is told by the first bytes.
+        form: what a line of JSONL looks like, one sentence for the messages.
 
     Raises:
-        DataError: the file cannot be read, or a line is no JSON object; the message names the line.
+        DataError: the file cannot be read, or is not what it seems to be; the message names the line or row.
+        ConfigError: pyarrow, which Parquet and Arrow need, is not installed.
     """
+    if "\0" in str(path):
+        raise DataError(f"{str(path)!r} cannot be read: a name holds no NUL.")
     try:
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    where = f"{path}, line {number}"
-                    yield where, _decoded(line, where, form)
+        is_folder = path.is_dir()
     except OSError as error:
-        raise _unreadable(path, error, "JSONL") from error
+        raise unreadable(path, error) from error
+    if is_folder:
+        try:
+            yield from saved_dataset_records(path)
+        except OSError as error:
+            raise unreadable(path, error) from error
+        return
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    kind = next((suffix for suffix in reversed(suffixes) if suffix not in _COMPRESSED), "")
+    with decompressed(path) as (stream, head), closing(_records(stream, head, kind, path, form)) as records:
+        yield from records
 
 
-def parquet_records(path: Path) -> Iterator[Record]:
-    """The rows of a Parquet file as plain Python values; read in batches.
+def _records(
+    stream: io.BufferedReader, head: bytes, kind: str, path: Path, form: str
+) -> Generator[Record, None, None]:
+    if head.startswith(_PARQUET_MARK) or kind in PARQUET:
+        yield from parquet_records(_seekable(stream, path), path)
+    elif head.startswith((ARROW_FILE, ARROW_STREAM)):
+        yield from arrow_records(_seekable(stream, path), path, head)
+    elif kind in (".csv", ".tsv"):
+        yield from _csv_records(lines(stream, head, path), path, "\t" if kind == ".tsv" else None)
+    else:
+        yield from _json_records(lines(stream, head, path), path, kind, form)
 
-    Raises:
-        DataError: the file cannot be read as Parquet.
-        ConfigError: pyarrow is not installed.
-    """
-    parquet = _imported("pyarrow.parquet", "reading Parquet", install("math"))
-    arrow = _imported("pyarrow", "reading Parquet", install("math"))
+
+def _seekable(stream: io.BufferedReader, path: Path) -> io.BufferedIOBase:
+    """The stream itself, or what is in it where that was compressed."""
+    return stream if isinstance(stream.raw, io.FileIO) else io.BytesIO(whole(stream, path))
+
+
+def _json_records(text: Iterator[bytes], path: Path, kind: str, form: str) -> Iterator[Record]:
+    """One object a line, without empty lines; or one array of objects over any number of lines."""
+    for number, line in enumerate(text, start=1):
+        if not line.strip():
+            continue
+        first = number == 1 or kind == ".json"
+        if line.lstrip().startswith(b"[") and first:
+            yield from _array_records(line + b"".join(text), number, path, form)
+            return
+        if kind == ".json" and line.lstrip().startswith(b"{") and not line.rstrip().endswith(b"}"):
+            keys = ", ".join(map(repr, list(_decoded(line + b"".join(text), str(path), form))[:8]))
+            raise DataError(f"{path} is one JSON object (of {keys}); an array of records, or one record a line, is "
+                            f"needed. {form}")
+        where = f"{path}, line {number}"
+        record = _decoded(line, where, form)
+        if not isinstance(record, dict):
+            raise DataError(f"{where}: a JSON object is needed, got {json_type(record)}. {form}")
+        yield where, record
+
+
+def _array_records(data: bytes, line: int, path: Path, form: str) -> Iterator[Record]:
+    values = _decoded(data, f"{path}, line {line}", form)
+    for number, record in enumerate(values, start=1):
+        where = f"{path}, record {number}"
+        if not isinstance(record, dict):
+            raise DataError(f"{where}: a JSON object is needed, got {json_type(record)}. {form}")
+        yield where, record
+
+
+def _decoded(data: bytes, where: str, form: str) -> Any:
     try:
-        with path.open("rb") as stream:
-            number = 0
-            for batch in parquet.ParquetFile(stream).iter_batches(batch_size=4096):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path}, row {number}", row
-    except OSError as error:  # pyarrow's own errors of reading are OSErrors too, without a number
-        if error.errno is not None:
-            raise _unreadable(path, error, "Parquet") from error
-        raise DataError(f"{path} cannot be read as Parquet: {error}. Write the file again.") from error
-    except arrow.ArrowException as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}. A JSONL file must not be named .parquet; "
-                        "otherwise write the file again.") from error
+        return _DECODER.decode(data.decode("utf-8").strip())
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 (byte {data[error.start]:#04x}). Save the file as UTF-8.") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno}). {form}") from error
+    except RecursionError as error:
+        raise DataError(f"{where}: nested too deep to be read. {form}") from error
+    except (ValueError, ArithmeticError) as error:  # a number that no decimal holds
+        raise DataError(f"{where}: not a number that can be read ({error}). Write it as a string.") from error
 
 
-def dataset_records(name: str, subset: str | None, split: str) -> Iterator[Record]:
-    """The rows of a split, as ``datasets.load_dataset(name, subset, split=split)`` finds them (a hub or a folder).
-
-    Raises:
-        DataError: it cannot be loaded.
-        ConfigError: the datasets library is not installed.
-    """
-    library = _imported("datasets", f"dataset={name}", "pip install datasets")
+def _csv_records(text: Iterator[bytes], path: Path, separator: str | None) -> Iterator[Record]:
+    """The rows of a CSV file under its header; all fields are text."""
+    header: list[str] = []
+    row: list[str] = []
+    number = 0
+    decoded = _utf8_lines(text, path)
+    first = next(decoded, "")
+    if separator is None:  # where a comma is the decimal sign, spreadsheets write semicolons
+        separator = ";" if ";" in first and "," not in first else "\t" if "\t" in first and "," not in first else ","
+    reader = csv.reader(_with(first, decoded), delimiter=separator, strict=True)
+    before = csv.field_size_limit(2**31 - 1)
     try:
-        rows = library.load_dataset(name, subset, split=split)
-    except Exception as error:  # of the library, its readers and its network client: no common class
-        raise DataError(f"datasets.load_dataset({name!r}, {subset!r}, split={split!r}) failed with "
-                        f"{type(error).__name__}: {error}. Check dataset, subset and split, and that the hub can be "
-                        "reached; or download the file and give path=FILE.") from error
-    for number, row in enumerate(rows, start=1):
-        yield f"{name} ({split}), row {number}", dict(row)
+        for row in reader:
+            if not row:
+                continue
+            if not header:
+                header = [name.strip() for name in row]
+                if len(set(header)) < len(header):
+                    raise DataError(f"{path}: two columns of the header have one name: {', '.join(header)}.")
+                continue
+            number += 1
+            where = f"{path}, row {number} (line {reader.line_num})"
+            if len(row) != len(header):
+                raise DataError(f"{where}: {len(row)} fields, and the header has {len(header)}. Quote fields that hold "
+                                f"a {'tab' if separator == chr(9) else separator!r} or a line end.")
+            yield where, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: not CSV ({error}). Quote fields that hold a quote, a "
+                        "separator or a line end.") from error
+    finally:
+        csv.field_size_limit(before)
+
+
+def _with(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _utf8_lines(text: Iterator[bytes], path: Path) -> Iterator[str]:
+    for number, line in enumerate(text, start=1):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}, line {number}: not UTF-8 (byte {line[error.start]:#04x}). Save the file as "
+                            "UTF-8.") from error
 
 
 def json_type(value: Any) -> str:
     """What JSON calls a value of this type."""
-    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _is_parquet(path: Path) -> bool:
-    if path.suffix.lower() in PARQUET:
-        return True
-    try:
-        with path.open("rb") as stream:
-            return stream.read(len(_MARK)) == _MARK
-    except OSError:
-        return False  # whoever reads it says why it cannot be read
-
-
-def _imported(module: str, purpose: str, install: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(f"{purpose} needs the {module.partition('.')[0]} library ({error}). Install it: "
-                          f"{install}") from error
-
-
-def _unreadable(path: Path, error: OSError, kind: str) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{path} does not exist. Give `path` relative to the working directory ({Path.cwd()}) or "
-                         "from the root.")
-    if isinstance(error, IsADirectoryError):
-        return DataError(f"{path} is a directory; `path` must name one {kind} file.")
-    return DataError(f"{path} cannot be read: {error.strerror or error}. Make it readable.")
-
-
-def _decoded(line: bytes, where: str, form: str) -> dict[str, Any]:
-    try:
-        # A byte-order mark, as some editors put before the first line, is not part of it.
-        record = _DECODER.decode(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 (byte {line[error.start]:#04x}). Save the file as UTF-8.") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno}). {form}") from error
-    except ValueError as error:  # an infinity, a NaN, or more digits than Python converts
-        raise DataError(f"{where}: not a number that can be compared ({error}). Write it as a string.") from error
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: a JSON object is needed, got {json_type(record)}. {form}")
-    return record
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null",
+             bytes: "bytes that are not UTF-8"}
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return "a number" if value == value else "NaN"
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -20,9 +20,10 @@ TASKS: dict[str, type] = {"copy": CopyTask, "jsonl": JsonlTask, "math": MathTask
 #: Every form a task's name can take, for help texts.
 FORMS: dict[str, str] = {
     "copy": "repeat a few letters; needs nothing installed (length, alphabet)",
-    "jsonl": 'your own problems, a file of {"prompt", "answer"} lines, exact match (path, heldout_fraction)',
-    "math": "problems as DAPO-Math, GSM8K and AIME lay them out, JSONL or Parquet, graded by math-verify (path, "
-    "heldout_path, dataset, prompt_style, …)",
+    "jsonl": "your own problems, a file of prompts and answers (JSONL, JSON, CSV, Parquet, …), exact match (path, "
+    "prompt_column, answer_column, heldout_fraction)",
+    "math": "problems as DAPO-Math, GSM8K and AIME lay them out, in the same files, graded by math-verify (path, "
+    "prompt_column, answer_column, heldout_path, dataset, prompt_style, …)",
     "word_problems": "small sums told in words; needs nothing installed (min_steps, max_steps, largest_start, "
     "largest_change)",
     "reasoning_gym:<dataset>": "a data set of the reasoning-gym library, with its parameters and its scoring",

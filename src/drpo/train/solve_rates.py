@@ -55,7 +55,10 @@ def solve_rates(
 
 def filtered_record(example: Example, graded: int, correct: int) -> dict[str, Any]:
     """The line that the tasks ``math`` and ``jsonl`` read as this problem."""
+    answers = list(example.answers)
+    turns = example.data.get("turns", list(example.turns))
     return {
-        "prompt": example.data.get("problem", example.prompt), "answer": example.answer,
+        "prompt": turns or example.data.get("problem", example.prompt),
+        "answer": answers if len(answers) > 1 else example.answer,
         "solve_rate": correct / graded, "samples": graded,
     }

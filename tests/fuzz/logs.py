@@ -105,7 +105,8 @@ def _page_problem(found: Inspection) -> str | None:
     page, _, problem = outcome(lambda: build_inspection_page(found))
     if problem is not None:
         return f"page: {problem}"
-    page = re.sub(r"<style>.*?</style>|<section><h2>Findings.*?</section>", "", page, flags=re.DOTALL)
+    # What a model wrote, and what a finding quotes, may be any text.
+    page = re.sub(r"<style>.*?</style>|<section><h2>Findings.*?</section>|<bdi.*?</bdi>", "", page, flags=re.DOTALL)
     if bad := _NOT_FINITE.search(page):
         return f"the page says {page[max(0, bad.start() - 60) : bad.end() + 20]!r}"
     return None
@@ -121,6 +122,7 @@ def _table_problem(found: Inspection) -> str | None:
     tables = stream.getvalue()
     if unclean := next((c for c in tables if not c.isprintable() and c not in "\n\t\u200c\u200d"), None):
         return f"the tables print {unclean!r}"
-    if bad := _NOT_FINITE.search(tables[tables.find("Suggested δ") :]):
+    tables = tables[tables.find("Suggested δ") :].split("Most affected tokens")[0]
+    if bad := _NOT_FINITE.search(tables):
         return f"the tables say {tables[max(0, bad.start() - 60) : bad.end() + 20]!r}"
     return None

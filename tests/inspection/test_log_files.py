@@ -33,9 +33,10 @@ def look(file: Path) -> Inspection:
     return inspect([file], objectives=["drpo"])
 
 
-def test_a_compressed_log_is_read(tmp_path: Path, log: Log) -> None:
+@pytest.mark.parametrize("ending", ["jsonl.gz", "ndjson.gz", "JSONL.GZ"])
+def test_a_compressed_log_is_read(tmp_path: Path, log: Log, ending: str) -> None:
     plain = write_jsonl(tmp_path / "log.jsonl", log)
-    packed = tmp_path / "packed.jsonl.gz"
+    packed = tmp_path / f"packed.{ending}"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
     seen: list[float] = []
     found = inspect([packed], objectives=["drpo"], on_progress=seen.append)
@@ -117,6 +118,15 @@ def test_a_parquet_page_of_bytes_that_are_no_text_is_read(tmp_path: Path, log: L
     text = arrow.StringArray.from_buffers(1000, buffers[1], buffers[2])
     found = look(write_parquet(tmp_path / "log.parquet", {**log, "text": text}))
     assert found.affected[0].text == "\ufffd\ufffd"
+
+
+def test_a_text_that_is_missing_is_not_shown_as_a_number(tmp_path: Path, log: Log) -> None:
+    text = [float("nan"), None] * 500
+    columns = {name: values.tolist() for name, values in log.items()} | {"text": text}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = look(tmp_path / "log.jsonl")
+    assert {token.text for token in found.affected} == {None} and found.affected[0].before == ""
 
 
 @pytest.mark.parametrize("value", [1e38, 3e38, 1e-45])

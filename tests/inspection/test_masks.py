@@ -86,7 +86,7 @@ def test_a_mask_of_whole_responses(tmp_path: Path, log: Log, ending: str) -> Non
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 @pytest.mark.parametrize("name", ["kl_mask", "Loss_Mask", "lossMask", "MASK", "truncated_masks", "is_pad_masked",
-                                  "mask_2", "attention_mask", "prompt_mask"])  # fmt: skip
+                                  "mask_2", "attention_mask", "prompt_mask", "is_pad", "isPromptToken"])  # fmt: skip
 def test_a_column_that_may_be_a_mask_is_asked_about(tmp_path: Path, log: Log, name: str, ending: str) -> None:
     longer, kept = with_tool_output(log)
     file = write(tmp_path / f"log.{ending}", {**longer, name: kept.astype(np.int64)}, False)

@@ -55,7 +55,8 @@ def _described(tokens: Tokens, at: int, weight: float, change: float) -> Affecte
 
 def _item(column: Sequence[Any] | None, at: int) -> str | None:
     value = None if column is None else column[at]
-    return None if value is None else str(value)
+    # A table library writes NaN where a text is missing.
+    return None if value is None or value != value else str(value)
 
 
 def _joined(column: Sequence[Any] | None, first: int, end: int) -> str:

@@ -37,7 +37,7 @@ def read_records(file: Path, reading: Reading) -> Iterator[Record]:
     size = max(file.stat().st_size, 1)
     try:
         with file.open("rb") as raw:
-            stream = gzip.GzipFile(fileobj=raw) if file.suffix == ".gz" else raw
+            stream = gzip.GzipFile(fileobj=raw) if file.suffix.lower() == ".gz" else raw
             number = 0
             while line := stream.readline(LONGEST_LINE + 1):
                 number += 1

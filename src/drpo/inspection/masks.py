@@ -23,7 +23,11 @@ COVERED = ("attention_mask", "attention_masks", "prompt_mask", "prompt_masks", "
 #: What a loss did with a token, which says nothing about whose token it is (prime-rl).
 VERDICTS = ("is_masked", "is_masked_high", "is_masked_low")
 
-_LIKE_A_MASK = re.compile(r"mask(s|ed)?(_?\d+)?$", re.IGNORECASE)
+#: Names that end in mask, and flags that say what kind of token it is: is_pad, is_prompt_token, is_tool.
+_LIKE_A_MASK = re.compile(
+    r"mask(s|ed)?(_?\d+)?$|^is_?(pad(ding|ded)?|prompt|response|completion|assistant|tool|generated)(_?tokens?)?$",
+    re.IGNORECASE,
+)
 
 
 def resolve_masks(present: Collection[str], where: str) -> list[str]:

@@ -90,7 +90,7 @@ def read_log(log: Log, reading: Reading | None = None) -> Iterator[tuple[Tokens,
 
 
 def _reader_of(file: Path) -> Callable[[Path, Reading], Iterator[Tokens]] | None:
-    return next((reader for ending, reader in READERS.items() if file.name.endswith(ending)), None)
+    return next((reader for ending, reader in READERS.items() if file.name.lower().endswith(ending)), None)
 
 
 def _files_of_run(run: RunDirectory) -> list[Path]:

@@ -2,6 +2,7 @@
 
     python scripts/kill_and_resume.py --runs 20
     python scripts/kill_and_resume.py --runs 5 precision=fp8 rollout_lag=2
+    python scripts/kill_and_resume.py --runs 5 threads=1 steps=20
 
 Every run is killed with SIGKILL, every third one inside a checkpoint write, resumed (and killed again, half of the
 time), and must end with the same metrics (timings aside), the same weights and the same optimizer state, bit for
@@ -20,9 +21,9 @@ import tempfile
 import time
 from pathlib import Path
 
+#: Batches of the default size on two threads, where the order of sums could differ; few of them, and few evaluations.
 SETTINGS = [
-    "steps=10", "prompts_per_step=4", "group_size=4", "updates_per_step=2", "max_new_tokens=24", "checkpoint_every=2",
-    "eval_every=5", "eval_examples=8", "eval_samples=1", "device=cpu",
+    "steps=6", "threads=2", "checkpoint_every=2", "eval_every=3", "eval_examples=16", "eval_samples=1", "device=cpu",
 ]  # fmt: skip
 
 

@@ -30,6 +30,7 @@ LAYERS = {
     "run_directory": 0,
     "child_process": 0,
     "installation": 0,
+    "cpus": 0,
     "divergence": 1,
     "aggregation": 1,
     "advantages": 1,

@@ -1,4 +1,4 @@
-"""A smaller version of `make kill-test`: real processes, real SIGKILLs, the shipped base."""
+"""A smaller `make kill-test`: real processes, real SIGKILLs, the shipped base, default sizes and two threads."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import traceback
 import warnings
 from typing import Any
 
+from drpo.cpus import begin_look, wait_briefly
 from drpo.errors import DrpoError
 from drpo.printable import printable
 
@@ -17,6 +18,8 @@ def main() -> None:
 
     Tracebacks are for ``--debug``, which may stand anywhere on the line.
     """
+    wait_briefly()
+    begin_look()
     import typer
 
     from drpo.cli.app import app

@@ -30,7 +30,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run. Default: runs/DATE-OBJECTIVE.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue the run in this directory; only steps=N may be changed.")
+        Path | None, typer.Option(help="Continue the run in this directory; only steps=N and threads=N may be changed.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print every setting and where it came from, then stop.")

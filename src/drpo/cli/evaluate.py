@@ -20,6 +20,7 @@ from drpo.train.loop import pick_device
 from drpo.train.policy import Policy, load_policy
 from drpo.train.prompt_room import PromptRoom, fitting
 from drpo.train.samplers import make_sampler
+from drpo.train.threads import computing_threads
 
 
 def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
@@ -32,6 +33,7 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
     policy = load_source(config, model, settings, PlainConsole(stderr=True))
     examples = fitting_examples(policy, config, examples, "held-out")
     with (
+        computing_threads(config.threads),
         closing(make_sampler(config, policy)) as sampler,
         Grader(task, config.grading_time_limit, config.grading_workers) as grader,
     ):

@@ -15,6 +15,7 @@ from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
 from drpo.train.samplers import make_sampler
 from drpo.train.solve_rates import filtered_record, solve_rates, training_problems
+from drpo.train.threads import computing_threads
 
 _OPTIONS = ("--out", "--samples", "--above", "--below", "--problems", "--debug")
 
@@ -38,6 +39,7 @@ def run_filter(
     examples = fitting_examples(policy, config, examples, "training")
     seen = kept = never = always = unknown = 0
     with (
+        computing_threads(config.threads),
         _new_file(out) as stream,
         closing(make_sampler(config, policy)) as sampler,
         Grader(task, config.grading_time_limit, config.grading_workers) as grader,

@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 from rich.text import Text
 
@@ -68,16 +67,13 @@ def split_settings(settings: list[str]) -> tuple[Path | None, list[str]]:
 
 
 def _resumed_config(run: RunDirectory, overrides: list[str]) -> TrainConfig:
-    """The run's own configuration, with another number of steps if asked for."""
-    foreign = [override for override in overrides if not override.startswith("steps=")]
+    """The run's own configuration, with another number of steps or of threads if asked for."""
+    foreign = [override for override in overrides if not override.startswith(("steps=", "threads="))]
     if foreign:
-        raise ConfigError(f"a resumed run keeps its configuration; only steps=N may change, got {', '.join(foreign)}. "
-                          "Start a new run to change more.")
+        raise ConfigError("a resumed run keeps its configuration; only steps=N and threads=N may change, got "
+                          f"{', '.join(foreign)}. Start a new run to change more.")
     run.read_config()  # says so if there is none
     config, _ = load_config(run.config_file, overrides)
-    threads = run.read_manifest().get("threads")
-    if config.device != "cuda" and threads:
-        torch.set_num_threads(threads)  # sums are split by thread: as many as before, for the same bits
     return config
 
 

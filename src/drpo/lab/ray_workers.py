@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drpo.cpus import usable_cpus
 from drpo.errors import ConfigError, DrpoError
 from drpo.installation import install
 from drpo.lab.directory import Hold, StudyDirectory
-from drpo.lab.workers import POLL, Ended, LocalProcess, cores, environment
+from drpo.lab.workers import POLL, Ended, LocalProcess, environment
 
 try:
     import ray
@@ -66,7 +67,7 @@ class RayWorkers:
         address = os.environ.get("RAY_ADDRESS")
         if not address:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that nobody asked Ray for reports nothing
-        own: dict[str, Any] = {} if address else {"num_cpus": cores(), "object_store_memory": OBJECT_STORE,
+        own: dict[str, Any] = {} if address else {"num_cpus": usable_cpus(), "object_store_memory": OBJECT_STORE,
                                                   "include_dashboard": False}  # fmt: skip
         try:
             _try_to_reach(address or "local")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from drpo.cpus import usable_cpus
 from drpo.lab.directory import Hold, StudyDirectory
 
 #: Seconds between looks at the processes.
@@ -85,8 +86,8 @@ class LocalWorkers:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
         devices = names if torch.cuda.is_available() else []
-        jobs = jobs or len(devices) or cores()
-        return cls(jobs, max(1, cores() // jobs), devices)
+        jobs = jobs or len(devices) or usable_cpus()
+        return cls(jobs, max(1, usable_cpus() // jobs), devices)
 
     def environment(self, slot: int) -> dict[str, str]:
         """The environment of the process in that slot."""
@@ -128,11 +129,6 @@ class LocalProcess:
         """See :class:`Execution`."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-
-
-def cores() -> int:
-    """The cores of this machine that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment(threads: int) -> dict[str, str]:

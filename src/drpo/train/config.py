@@ -22,6 +22,8 @@ _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=Fal
 #: Numbers of things: what is above is a slip, and would overflow where arrays are made.
 _Count = Annotated[int, Field(ge=1, lt=2**31)]
 _CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
+#: More threads than any machine has CPUs are a slip.
+MOST_THREADS = 1024
 #: Keys whose value is a :class:`Section`.
 _SECTIONS = ("task", "objective", "sampler")
 
@@ -170,11 +172,22 @@ class TrainConfig(BaseModel):
     grading_time_limit: float = Field(default=10.0, gt=0, description="seconds for one reward")
     grading_workers: _Count = Field(default=2, description="grading processes; one that hangs holds up no other")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, …")
+    threads: int | str = Field(
+        default="auto",
+        description="CPU threads: auto (as many as CPUs are free at the start; as many again on resume), or a number",
+    )
 
     @field_validator("task", "objective", "sampler", mode="before")
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _auto_or_a_number(cls, value: Any) -> Any:
+        if value == "auto" or (type(value) is int and 1 <= value <= MOST_THREADS):
+            return value
+        raise ValueError(f"must be auto or a whole number from 1 to {MOST_THREADS}")
 
     @field_validator("trackers", mode="before")
     @classmethod

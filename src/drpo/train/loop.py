@@ -38,12 +38,12 @@ from drpo.train.rollout_weights import RolloutWeights, Snapshot
 from drpo.train.routing import replay_routing, routing_mismatch
 from drpo.train.samplers import make_sampler
 from drpo.train.seeds import derive_seed
+from drpo.train.threads import LoadWatch, Threads, computing_threads
 from drpo.train.token_log import TokenLog
 from drpo.train.tracking import start_tracking
 from drpo.train.update import make_optimizer, update_policy
 
 
-@deterministic_algorithms()
 def train(
     config: TrainConfig,
     run: RunDirectory,
@@ -59,13 +59,22 @@ def train(
         DrpoError: whatever went wrong, with its fix; checkpoints written so far are intact. A run that cannot start
             leaves nothing behind.
     """
+    recorded = run.read_manifest().get("threads") if resume else None
+    with deterministic_algorithms(), computing_threads(config.threads, recorded) as threads:
+        return _train(config, run, observer or Observer(), resume, stop_requested, threads)
+
+
+def _train(
+    config: TrainConfig, run: RunDirectory, observer: Observer, resume: bool, stop_requested: Callable[[], bool],
+    threads: Threads,
+) -> Summary:  # fmt: skip
     if run.exists() and not resume:
         raise CheckpointError(f"{run.path} already holds a run. Continue it with `drpo train --resume {run.path}`, or "
                               "choose another --out.")
     trackers = make_trackers(config.trackers)  # a missing package is told before a model is loaded
-    trainer = Trainer(config, run, observer or Observer(), resume)
+    trainer = Trainer(config, run, observer, resume, threads)
     if resume:
-        manifest = continued_manifest(run.read_manifest())
+        manifest = continued_manifest(run.read_manifest(), threads.count)
     else:
         loss = loss_path(trainer.policy, trainer.objective, config)
         manifest = new_manifest(config, trainer.policy, loss, trainer.memory.as_dict())
@@ -100,8 +109,8 @@ class Trainer:
 
     grader: Grader
 
-    def __init__(self, config: TrainConfig, run: RunDirectory, observer: Observer, resume: bool):
-        self.config, self.run, self.observer = config, run, observer
+    def __init__(self, config: TrainConfig, run: RunDirectory, observer: Observer, resume: bool, threads: Threads):
+        self.config, self.run, self.observer, self.threads = config, run, observer, threads
         torch.manual_seed(config.seed)
         random.seed(config.seed)
         np.random.seed(config.seed % 2**32)
@@ -141,12 +150,16 @@ class Trainer:
         self.say_what_to_expect()
         if self.progress.step == 0:
             self.evaluate()
+        watch = LoadWatch(self.threads.count)
         while self.progress.step < config.steps:
             step = self.progress.step + 1
             rollout = self.roll_out(step)
             records = self.update(rollout, step)
             self.progress = Progress(step, self.progress.updates, self.progress.cursor + rollout.taken)
             self.observer.on_step(records)
+            if crowded := watch.after_step(sum(record["tokens"] for record in records)):
+                self.observer.on_note(crowded + f"`drpo train --resume {self.run.path} threads={watch.free}`. From "
+                                      "there on the last bits of all numbers are others.")
             stopping = stop_requested() and step < config.steps
             if step == config.steps or (config.eval_every and step % config.eval_every == 0):
                 self.evaluate()
@@ -241,8 +254,9 @@ class Trainer:
 
     def say_what_to_expect(self) -> None:
         """Tell the user what memory the run needs, of a trust region that cannot act, and of what LoRA leaves alone."""
-        for note in (*self.policy.notes, *self.prompts.notes(), self.memory.summary()):
-            self.observer.on_note(note)
+        for note in (*self.policy.notes, *self.prompts.notes(), self.threads.note, self.memory.summary()):
+            if note:
+                self.observer.on_note(note)
         if warning := self.memory.warning():
             self.observer.on_note(warning)
         if is_adapted(self.policy.model):

@@ -41,10 +41,10 @@ def new_manifest(config: TrainConfig, policy: Policy, loss: str, memory: dict[st
     }
 
 
-def continued_manifest(before: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a run that goes on: how it ended last time no longer holds."""
+def continued_manifest(before: dict[str, Any], threads: int) -> dict[str, Any]:
+    """The manifest of a run that goes on with ``threads``: how it ended last time no longer holds."""
     kept = {key: value for key, value in before.items() if key not in ("ended", "failure")}
-    return {"run_id": new_run_id(), **kept, "status": "running"}
+    return {"run_id": new_run_id(), **kept, "threads": threads, "status": "running"}
 
 
 def new_run_id() -> str:

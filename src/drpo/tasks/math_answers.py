@@ -16,7 +16,7 @@ from drpo.tasks.math_text import latex_form, plain_form
 from drpo.tasks.math_units import Quantity, fit, is_compound, read_quantity
 
 _LETTER = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?([A-Z])\)?[.):]?", re.IGNORECASE)
-_LABELLED = re.compile(r"\(?([A-J])(?:\)|[.:](?=\s))\s*(\S.*)")
+_LABELLED = re.compile(r"\(?([A-J])(?:\)|[.:](?=\s))\s*(?!and\b|or\b|,)(\S.*)")
 _RATIO = re.compile(r"([\d.,/]+)\s*(?::|\bto\b|\\colon)\s*([\d.,/]+)(?:\s*(?::|\bto\b)\s*([\d.,/]+))?")
 _TIME = re.compile(r"(\d{1,2}):(\d\d)\s*(?:([ap])\.?\s?m\.?)?|(\d{1,2})\s*([ap])\.?\s?m\.?", re.IGNORECASE)
 _TEXT = re.compile(r"[^\W\d_](?:[^\W\d_]|[ '’.&-])*")
@@ -25,6 +25,7 @@ _SAME_TEXT = {
     "\\emptyset": "no solution", "empty set": "no solution", "dne": "does not exist", "do not exist": "does not exist",
     "infinitely many solutions": "infinitely many", "none of these": "none of the above", "infinity": "\\infty",
 }  # fmt: skip
+_MODULUS = re.compile(r"\s*\\pmod\s*\{?\s*(\w+)\s*\}?\s*$|\s*\(\s*mod\s+(\w+)\s*\)\s*$")
 _NUMERAL = re.compile(r"([\dA-Fa-f]+)(?:\s*_\s*\{?\s*(\d+)\s*\}?)?")
 _DECIMAL_COMMA = re.compile(r"-?(?:0,\d{2,}|\d+,(?:\d\d|\d{4,}))")
 _NEARLY = Fraction(1, 10**30)
@@ -58,7 +59,8 @@ def decide(right: Form, answer: Form) -> bool | None:
         return False
     if right.plain == answer.plain:
         return True
-    for rule in (_choices, _compounds, _numerals, _unions, _structures, _clocks_and_ratios, _texts, _quantities):
+    rules = (_choices, _residues, _compounds, _numerals, _unions, _structures, _clocks_and_ratios, _texts, _quantities)
+    for rule in rules:
         verdict = rule(right, answer)
         if verdict is not None:
             return verdict
@@ -95,6 +97,17 @@ def _choices(right: Form, answer: Form) -> bool | None:
             return ours[1] == theirs[1]
         return _same(_part(labelled[2]), answer) if labelled else None
     return _same(right, _part(given_labelled[2])) if given_labelled else None
+
+
+def _residues(right: Form, answer: Form) -> bool | None:
+    r"""14 and ``14 \pmod{15}``; a modulus that is missing is no mistake."""
+    ours, theirs = (_MODULUS.search(side.plain) for side in (right, answer))
+    if not ours and not theirs:
+        return None
+    if ours and theirs and (ours[1] or ours[2]) != (theirs[1] or theirs[2]):
+        return False
+    own, given = (_MODULUS.sub("", side.plain).strip() for side in (right, answer))
+    return bool(own and given) and _same(_part(own), _part(given))
 
 
 def _compounds(right: Form, answer: Form) -> bool | None:
@@ -199,7 +212,8 @@ def _clocks_and_ratios(right: Form, answer: Form) -> bool | None:
     times = [_TIME.fullmatch(side.plain) for side in (right, answer)]
     if times[0] and times[1]:
         clocks = [(int(m[1] or m[4]), int(m[2] or 0), (m[3] or m[5] or "").lower()) for m in times if m]
-        return clocks[0] == clocks[1]
+        halves = clocks[0][2] == clocks[1][2] or not (clocks[0][2] and clocks[1][2])
+        return halves and clocks[0][:2] == clocks[1][:2]
     ratios = [_RATIO.fullmatch(without_name(side.plain.replace(r"\colon", ":"))[1]) for side in (right, answer)]
     if not ratios[0]:
         return None

@@ -39,7 +39,7 @@ class MathTask(FiniteTask):
     r"""Problems whose answers are mathematics. docs/tasks.md describes layouts, prompts and failures.
 
     Problems that read the same but for white space count once, as the first of them stands. A response is right (1.0,
-    else 0.0) if math-verify finds what its last ``\boxed{…}`` holds equal to the answer.
+    else 0.0) if what its last ``\boxed{…}`` holds equals the answer (:mod:`drpo.tasks.math_answers`).
 
     Args:
         path: files, one or several (:func:`drpo.tasks.records.file_records`); or else ``dataset``.

@@ -42,9 +42,12 @@ _LEAD = re.compile(
 )
 _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|textsf|texttt|mathrm|mathbf|mathit|mathsf|mbox|hbox|emph|"
-    r"operatorname\*?|rm|bf|it)\s*\{([^{}]*)\}"
+    r"operatorname\*?|underline|rm|bf|it)\s*\{([^{}]*)\}"
 )
-_SWITCH = re.compile(r"\\(?:rm|bf|it|sf|tt)(?![A-Za-z])")
+_SWITCH = re.compile(
+    r"\\(?:rm|bf|it|sf|tt|tiny|small|normalsize|large|Large|LARGE|huge|Huge|checkmark|square|blacksquare)(?![A-Za-z])|"
+    r"\\(?:text)?color\s*\{[^{}]*\}"
+)
 _WORD_SIGNS = (
     (re.compile(r"\\[dtc]frac"), r"\\frac"),
     (re.compile(r"\\%|\\?%|\bper\s?cent(?:age)?\b(?!\s+points?)|\bpct\b", re.IGNORECASE), "%"),
@@ -57,6 +60,10 @@ _WORD_SIGNS = (
     (re.compile(r"\\(?:ldots|dots|cdots|dotsc|dotsb)(?![A-Za-z])"), "..."),
     (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
     (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
+    (re.compile(r"^\s*(?:negative|minus)\s+(?=[\d\\])", re.IGNORECASE), "-"),
+    (re.compile(r"\s\((?:since|because|as|where|for|with|approximately|which|i\.e\.)\s.*\)$"), ""),
+    (re.compile(r"\\langle(?![A-Za-z])"), "("),
+    (re.compile(r"\\rangle(?![A-Za-z])"), ")"),
     (re.compile(r"\\lbrack(?![A-Za-z])"), "["),
     (re.compile(r"\\rbrack(?![A-Za-z])"), "]"),
     (re.compile(r"\\frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
@@ -73,14 +80,8 @@ def latex_form(text: str) -> str:
     r"""The answer alone in LaTeX: ``"The answer is $18 \text{ dollars}$."`` is ``18 \text{ dollars}``."""
     text = _without_dollars(_without_boxes(_unicode_as_latex(text.replace("\\\"", "\""))))
     text = re.sub(r"\\[\[\]()]", " ", text)
-    previous = None
-    while previous != text:  # each step may bare another: "**= 5.**"
-        previous = text
-        text = _without_end(text.strip(_EDGE))
-        match = _LEAD.match(text)
-        if match and match.end() < len(text):
-            text = text[match.end():]
-    return " ".join(text.split())
+    text = re.sub(r"(?<![A-Za-z])\\(?:mathrm|text)\s*\{([ie])\}", r"\1", text)
+    return " ".join(_without_words(text).split())
 
 
 def plain_form(latex: str) -> str:
@@ -94,9 +95,21 @@ def plain_form(latex: str) -> str:
     text = _SWITCH.sub(" ", text).replace("\\$", "$")
     for pattern, replacement in _WORD_SIGNS:
         text = pattern.sub(replacement, text)
-    text = _without_end(" ".join(text.split()).strip(_EDGE))
+    text = _without_words(" ".join(text.split()))
     while text.startswith("{") and _closing(text, 0) == len(text) - 1:
         text = text[1:-1].strip()
+    return text
+
+
+def _without_words(text: str) -> str:
+    """Without "the answer is" before the answer and punctuation around it."""
+    previous = None
+    while previous != text:  # each step may bare another: "**= 5.**"
+        previous = text
+        text = _without_end(text.strip(_EDGE))
+        match = _LEAD.match(text)
+        if match and match.end() < len(text):
+            text = text[match.end():]
     return text
 
 

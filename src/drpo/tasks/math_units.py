@@ -78,7 +78,7 @@ _SCALES = {
 _WORDS_THAT_COUNT = (
     "and or not no minus plus times over less more fewer greater than least most at between to from half twice double "
     "remainder mod modulo base squared cubed factorial am pm a.m p.m noon midnight negative if when where for with "
-    "unless but because either neither by of divided multiplied sqrt root pi infinity th "
+    "unless but because either neither by divided multiplied sqrt root pi infinity th "
     "sin cos tan cot sec csc log ln exp gcd lcm max lim arcsin arccos arctan sinh cosh tanh det"
 )
 _MEANINGFUL = frozenset(_WORDS_THAT_COUNT.split())

@@ -33,7 +33,8 @@ def test_the_runner_reports_failures_hangs_and_deaths_and_goes_on(
         "def run_case(seed, folder):\n"
         "    print('noise')\n"
         "    assert folder.is_dir() and not list(folder.iterdir())\n"
-        "    if seed == 1: time.sleep(60)\n"
+        "    while seed == 1: time.process_time()\n"
+        "    if seed == 6: time.sleep(600)\n"
         "    if seed == 2: os.kill(os.getpid(), 9)\n"
         "    if seed == 3: raise KeyError('oops')\n"
         "    return 'wrong' if seed == 4 else None\n"
@@ -41,6 +42,9 @@ def test_the_runner_reports_failures_hangs_and_deaths_and_goes_on(
     monkeypatch.setattr("fuzz.runner.FOLDER", package)
     monkeypatch.setattr("fuzz.runner.START", 10.0)
     found = {outcome.seed: outcome.problem for outcome in run_cases("kinds", 0, 6, 1.0)}
-    assert list(found) == [0, 1, 2, 3, 4, 5] and found[0] is None and found[5] is None
+    monkeypatch.setattr("fuzz.runner.PATIENCE", 0.1)
+    found |= {outcome.seed: outcome.problem for outcome in run_cases("kinds", 6, 7, 1.0)}
+    assert list(found) == [0, 1, 2, 3, 4, 5, 6] and found[0] is None and found[5] is None
+    assert "hangs" in str(found[6])
     assert "hangs" in str(found[1]) and "SIGKILL" in str(found[2]) and "KeyError" in str(found[3])
     assert found[4] == "wrong"

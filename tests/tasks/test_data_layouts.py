@@ -18,6 +18,7 @@ from drpo.errors import ConfigError, DataError
 from drpo.tasks import Example, make_task
 from drpo.tasks.fields import number_text
 from drpo.tasks.jsonl import JsonlTask
+from drpo.train.solve_rates import filtered_record
 
 pa = pytest.importorskip("pyarrow", reason="pip install -e '.[math]'")
 from pyarrow import parquet  # noqa: E402
@@ -183,6 +184,8 @@ PROMPTS: dict[str, tuple[Any, str, int]] = {
                                            "s\n\n1+1\n\n2\n\np", 4),
     "content parts": ([{"role": "user", "content": [{"type": "text", "text": "p"}, {"type": "text", "text": "q"}]}],
                       "pq", 0),
+    "messages as JSON in a text": (json.dumps([*SHOT, USER]), "1+1\n\n2\n\np", 3),
+    "a text that only begins like it": ('[{"role" p', '[{"role" p', 0),
     "parts of strings": ([{"role": "user", "content": ["p", "q"]}], "pq", 0),
     "from and value": ([{"from": "human", "value": "1+1"}, {"from": "gpt", "value": "2"},
                         {"from": "human", "value": "p"}], "1+1\n\n2\n\np", 3),
@@ -197,7 +200,8 @@ def test_prompts(name: str, kind: str, tmp_path: Path) -> None:
     if mixed and isinstance(value[0]["content"][0], str):
         value = [{"role": "user", "content": [str(part) for part in value[0]["content"]]}]
     file = tmp_path / f"a.{kind}"
-    other = json.loads(json.dumps(value).replace('"p"', '"x"'))
+    other = (value.replace("p", "x") if isinstance(value, str)
+             else json.loads(json.dumps(value).replace('"p"', '"x"')))
     records = [{"prompt": value, "answer": "1"}, {"prompt": other, "answer": "2"}]
     file.write_bytes(jsonl(records) if kind == "jsonl" else parquet_bytes(pa.Table.from_pylist(records)))
     for task in (JsonlTask(path=file), make_task("math", path=str(file), prompt_style="bare")):
@@ -237,6 +241,26 @@ def test_layouts(name: str, tmp_path: Path) -> None:
     assert everything(JsonlTask(path=tmp_path / "a.jsonl")) == {("p", answer), ("x", answer)}
     task = make_task("math", path=str(tmp_path / "a.jsonl"), prompt_style="bare")
     assert everything(task) == {("p", answer), ("x", answer)}
+
+
+def test_several_files_of_different_kinds(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl(RECORDS[:5]))
+    questions = [{"question": record["prompt"], "answer": record["answer"]} for record in RECORDS[5:]]
+    (tmp_path / "b.parquet").write_bytes(parquet_bytes(pa.Table.from_pylist(questions)))
+    paths = [str(tmp_path / name) for name in ("a.jsonl", "b.parquet")]
+    assert everything(JsonlTask(path=paths)) == WANTED
+    assert everything(make_task("math", path=paths, prompt_style="bare")) == WANTED
+
+
+def test_what_filter_writes_reads_as_the_same_problem(tmp_path: Path) -> None:
+    turns = [*SHOT, USER]
+    records = [{"prompt": turns, "answer": ["5", "five"]}, {"prompt": "q", "answer": 7}]
+    (tmp_path / "a.jsonl").write_bytes(jsonl(records))
+    for name in ("jsonl", "math"):
+        before = examples(make_task(name, path=str(tmp_path / "a.jsonl")))
+        (tmp_path / "b.jsonl").write_bytes(jsonl([filtered_record(example, 4, 2) for example in before]))
+        after = examples(make_task(name, path=str(tmp_path / "b.jsonl")))
+        assert [repr(e) for e in after] == [repr(e) for e in before] and any(e.turns for e in after)
 
 
 def test_named_columns(tmp_path: Path) -> None:
@@ -347,6 +371,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "cut.parquet": (parquet_bytes(table())[:-60], "cannot be read as Parquet"),
     "empty.parquet": (b"", "cannot be read as Parquet"),
     "cut.arrow": (arrow_bytes(table(), file=True)[:-60], "cannot be read as Arrow"),
+    "columns.json": (b'{"prompt": {"0": "a"}, "answer": {"0": "b"}}', "one JSON object .*orient='records'"),
+    "wrapped.json": (json.dumps({"data": RECORDS}).encode(), r"one JSON object \(of 'data'\)"),
     "object.json": (json.dumps({"train": RECORDS}, indent=1).encode(), r"one JSON object \(of 'train'\)"),
     "numbers.json": (b"[1, 2]", "record 1: a JSON object is needed, got a number"),
     "open.json": (b'[{"prompt": "a"', "not JSON"),

@@ -171,8 +171,8 @@ def test_missing_file_and_directory(tmp_path: Path) -> None:
     ("parameters", "message"),
     [
         ({}, "needs the parameter path. It takes: path, heldout_fraction, prompt_column"),
-        ({"path": 3}, "path must name a file, got 3"),
-        ({"path": ""}, "path must name a file, got ''"),
+        ({"path": 3}, "path must name a file, or several in a list; got 3"),
+        ({"path": ""}, "path must name a file, or several in a list; got ''"),
         ({"path": "x", "heldout_fraction": 0}, "between 0 and 1, got 0"),
         ({"path": "x", "heldout_fraction": 1.0}, "between 0 and 1, got 1.0"),
         ({"path": "x", "heldout_fraction": float("nan")}, "between 0 and 1, got nan"),

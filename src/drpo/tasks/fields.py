@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -50,6 +51,8 @@ def prompt_of(value: Any) -> Prompt:
         ValueError: it is neither; the message goes on after the name of the column.
     """
     if isinstance(value, str):
+        value = _messages_in(value)
+    if isinstance(value, str):
         return Prompt(checked(value))
     messages = value if isinstance(value, list | tuple) else [value]
     if not all(isinstance(message, Mapping) for message in messages) or not messages:
@@ -63,6 +66,16 @@ def prompt_of(value: Any) -> Prompt:
         raise ValueError(f"has a system's turn that is not the first; got roles {roles}")
     text = "\n\n".join(turn["content"] for turn in turns)
     return Prompt(text) if roles in (["user"], ["system", "user"]) else Prompt(text, turns)
+
+
+def _messages_in(text: str) -> Any:
+    """The chat messages that a text is the JSON of, as a column of a CSV file holds them; else the text."""
+    if not text.lstrip().startswith("[{") or not any(f'"{key}"' in text for key in ("role", "from")):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _turn(message: Mapping[str, Any]) -> Turn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from drpo.tasks.split import heldout_prompts
 
 _FORM = 'Each line is one JSON object such as {"prompt": "2 + 3 =", "answer": "5"}.'
 
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
 
 class JsonlTask(FiniteTask):
     """Problems from a file: JSONL, a JSON array, CSV, Parquet, Arrow, compressed or not, or a saved data set.
@@ -28,7 +31,7 @@ class JsonlTask(FiniteTask):
     normalising (:func:`drpo.tasks.answers.normalise_answer`).
 
     Args:
-        path: the file; relative to the working directory.
+        path: the file, or several; relative to the working directory.
         heldout_fraction: of the distinct prompts, in (0, 1); rounded up, but one always stays for training.
         prompt_column: of the prompt, dots for what is inside of a column; without it and ``answer_column``, "prompt"
             and "answer", or the columns of the first layout that fits (``LAYOUTS``).
@@ -40,15 +43,13 @@ class JsonlTask(FiniteTask):
     """
 
     def __init__(
-        self, *, path: str | os.PathLike[str], heldout_fraction: float = 0.1, prompt_column: str | None = None,
+        self, *, path: Paths, heldout_fraction: float = 0.1, prompt_column: str | None = None,
         answer_column: str | None = None,
     ):  # fmt: skip
-        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-            raise ConfigError(f"jsonl: path must name a file, got {path!r}")
         self.heldout_fraction = check_fraction("jsonl", heldout_fraction)
         self.prompt_column = check_column("jsonl", "prompt_column", prompt_column)
         self.answer_column = check_column("jsonl", "answer_column", answer_column)
-        self.path = Path(path).expanduser().absolute()
+        self.paths = file_paths("jsonl", "path", path)
         self.load()
 
     def reward(self, example: Example, text: str) -> float:
@@ -59,22 +60,30 @@ class JsonlTask(FiniteTask):
     def read(self) -> tuple[list[Example], list[Example]]:
         """The training records in the file's order, and the held-out problems: one a prompt, its first record, by
         rising hash."""
-        records = file_records(self.path, _FORM)
-        first = next(records, None)
-        if first is None:
-            raise DataError(f"{self.path} holds no problem. {_FORM}")
-        layout = self._layout(*first)
-        examples = [_example(layout, record, where) for where, record in itertools.chain([first], records)]
+        source = ", ".join(map(str, self.paths))
+        examples = [example for path in self.paths for example in self._examples(path)]
+        if not examples:
+            raise DataError(f"{source} holds no problem. {_FORM}")
         first_lines: dict[str, Example] = {}
         for example in examples:
             first_lines.setdefault(example.prompt, example)
         if len(first_lines) == 1:
-            raise DataError(f"{self.path} has one distinct prompt, which leaves nothing to hold out for "
+            raise DataError(f"{source} has one distinct prompt, which leaves nothing to hold out for "
                             "evaluation. Give it at least two; a hundred or more make a useful evaluation.")
         heldout = heldout_prompts(first_lines, self.heldout_fraction)
         kept_out = set(heldout)
         training = [example for example in examples if example.prompt not in kept_out]
         return training, [first_lines[prompt] for prompt in heldout]
+
+    def _examples(self, path: Path) -> Iterator[Example]:
+        """The records of one file, whose first one decides about its layout."""
+        records = file_records(path, _FORM)
+        first = next(records, None)
+        if first is None:
+            return
+        layout = self._layout(*first)
+        for where, record in itertools.chain([first], records):
+            yield _example(layout, record, where)
 
     def _layout(self, where: str, record: Any) -> Layout:
         """That of the columns that were named, else the plain one, else the first that fits."""
@@ -82,6 +91,20 @@ class JsonlTask(FiniteTask):
             return named_columns(self.prompt_column, self.answer_column, record, where)
         is_plain = "prompt" in record and "answer" in record
         return find_layout("plain" if is_plain else None, record, where)
+
+
+def file_paths(task: str, key: str, value: Any) -> list[Path]:
+    """The files that a parameter names.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    values = [value] if isinstance(value, str | os.PathLike) else value
+    if not isinstance(values, list | tuple) or not values or not all(
+        isinstance(item, str | os.PathLike) and os.fspath(item) for item in values
+    ):
+        raise ConfigError(f"{task}: {key} must name a file, or several in a list; got {value!r}")
+    return [Path(item).expanduser().absolute() for item in values]
 
 
 def check_column(task: str, key: str, value: Any) -> str | None:

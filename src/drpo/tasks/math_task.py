@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from drpo.errors import ConfigError, DataError, suggest
@@ -15,7 +13,7 @@ from drpo.tasks import math_grading
 from drpo.tasks.base import Example
 from drpo.tasks.fields import number_text, with_last
 from drpo.tasks.finite import FiniteTask, check_fraction
-from drpo.tasks.jsonl import check_column
+from drpo.tasks.jsonl import Paths, check_column, file_paths
 from drpo.tasks.math_layouts import LAYOUTS, Layout, Problem, find_layout, named_columns
 from drpo.tasks.records import Record, dataset_records, file_records
 from drpo.tasks.split import heldout_prompts
@@ -31,8 +29,6 @@ PROMPT_STYLES: dict[str, tuple[str, bool]] = {
     "bare": ("{problem}", True),
 }
 _FORM = 'A line of JSONL is one object such as {"prompt": "2 + 3 = ?", "answer": "5"}.'
-
-Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class MathTask(FiniteTask):
@@ -87,8 +83,8 @@ class MathTask(FiniteTask):
         self._columns = (check_column("math", "prompt_column", prompt_column),
                          check_column("math", "answer_column", answer_column))
         self._check_sources(path, split, heldout_path, heldout_fraction)
-        self.paths = [] if path is None else _paths("path", path)
-        self.heldout_paths = [] if heldout_path is None else _paths("heldout_path", heldout_path)
+        self.paths = [] if path is None else file_paths("math", "path", path)
+        self.heldout_paths = [] if heldout_path is None else file_paths("math", "heldout_path", heldout_path)
         self.heldout_fraction = check_fraction("math", 0.1 if heldout_fraction is None else heldout_fraction)
         if prompt_style not in PROMPT_STYLES:
             raise ConfigError(f"math: unknown prompt_style {prompt_style!r}."
@@ -226,15 +222,6 @@ def _stripped(problem: Problem, layout: Layout, where: str) -> Problem:
         except ValueError as error:
             raise DataError(f"{where}: {layout.columns[1]!r} {error}.") from None
     return Problem(problem.text.strip(), tuple(answers), problem.turns)
-
-
-def _paths(key: str, value: Any) -> list[Path]:
-    values = [value] if isinstance(value, str | os.PathLike) else value
-    if not isinstance(values, list | tuple) or not values or not all(
-        isinstance(item, str | os.PathLike) and os.fspath(item) for item in values
-    ):
-        raise ConfigError(f"math: {key} must name a file, or several in a list; got {value!r}")
-    return [Path(item).expanduser().absolute() for item in values]
 
 
 __all__ = ["LAYOUTS", "PROMPT_STYLES", "MathTask"]

@@ -90,22 +90,35 @@ def _seekable(stream: io.BufferedReader, path: Path) -> io.BufferedIOBase:
 
 def _json_records(text: Iterator[bytes], path: Path, kind: str, form: str) -> Iterator[Record]:
     """One object a line, without empty lines; or one array of objects over any number of lines."""
+    held: Record | None = None  # of a .json file: whether it is the only one is known after the next
     for number, line in enumerate(text, start=1):
         if not line.strip():
             continue
-        first = number == 1 or kind == ".json"
-        if line.lstrip().startswith(b"[") and first:
+        if line.lstrip().startswith(b"[") and (number == 1 or kind == ".json"):
             yield from _array_records(line + b"".join(text), number, path, form)
             return
         if kind == ".json" and line.lstrip().startswith(b"{") and not line.rstrip().endswith(b"}"):
-            keys = ", ".join(map(repr, list(_decoded(line + b"".join(text), str(path), form))[:8]))
-            raise DataError(f"{path} is one JSON object (of {keys}); an array of records, or one record a line, is "
-                            f"needed. {form}")
+            raise _one_object(_decoded(line + b"".join(text), str(path), form), path, form)
         where = f"{path}, line {number}"
         record = _decoded(line, where, form)
         if not isinstance(record, dict):
             raise DataError(f"{where}: a JSON object is needed, got {json_type(record)}. {form}")
+        if kind == ".json" and number == 1:
+            held = where, record
+            continue
+        if held is not None:
+            yield held
+            held = None
         yield where, record
+    if held is not None:
+        raise _one_object(held[1], path, form)
+
+
+def _one_object(value: Any, path: Path, form: str) -> DataError:
+    """The error about a file that is one object: a mapping of columns (as pandas writes by default), or of splits."""
+    keys = ", ".join(map(repr, list(value)[:8])) if isinstance(value, dict) else json_type(value)
+    return DataError(f"{path} is one JSON object (of {keys}); an array of records, or one record a line, is needed "
+                     f"(pandas: orient='records'). {form}")
 
 
 def _array_records(data: bytes, line: int, path: Path, form: str) -> Iterator[Record]:

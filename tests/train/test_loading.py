@@ -91,6 +91,9 @@ def first(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
         (lambda weights: {key: torch.zeros_like(value) for key, value in weights.items()}, r"all zeros"),
         (changed("lm_head.weight", torch.zeros_like), r"lm_head.weight is all zeros"),
         (changed("model.embed_tokens.weight", torch.zeros_like), r"embed_tokens.weight is all zeros"),
+        (changed("model.norm.weight", torch.zeros_like), r"logits that are the same for every token"),
+        (changed(Q, lambda tensor: (tensor * 1e9).half()), r"NaN or infinity"),
+        (changed("lm_head.weight", lambda tensor: tensor + 3e38), r"logits that are not finite"),
         (changed(Q, lambda tensor: tensor.to(torch.int8)), r"stored as I8 .* quantized"),
         (changed(Q, lambda tensor: tensor.to(torch.float8_e4m3fn)), r"stored as F8_E4M3 .* quantized"),
         (lambda weights: weights | {Q + "_scale_inv": torch.ones(1)}, r"unexpected .*weight_scale_inv"),
@@ -136,6 +139,11 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
 
+def link_to_nowhere(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("blobs/nowhere")
+
+
 def wrong_header(file: Path) -> None:
     file.write_bytes((10**9).to_bytes(8, "little") + file.read_bytes()[8:])
 
@@ -153,10 +161,13 @@ def wrong_header(file: Path) -> None:
         ("model.safetensors", lambda file: torch.save({}, file), r"zip archive"),
         ("model.safetensors", lambda file: file.write_bytes(b"GGUF" + b"\3" * 90), r"GGUF"),
         ("model.safetensors", lambda file: file.unlink() or file.mkdir(), r"cannot be read|Is a directory"),
+        ("model.safetensors", link_to_nowhere, r"a link to a file that is not there"),
+        ("config.json", lambda file: file.write_text('{"model_type": "qwen3"}'),
+         r"holds [\d,]+ numbers, and its config.json describes a model of [\d,]{10,}: weights are missing"),
         ("config.json", lambda file: file.write_text(POINTER), r"config.json is a Git LFS pointer"),
         ("config.json", lambda file: file.write_text(""), r"config.json is empty"),
         ("config.json", lambda file: file.write_text("{"), r"config.json: not JSON"),
-        ("config.json", lambda file: file.write_text("[" * 100_000), r"config.json: not JSON"),
+        ("config.json", lambda file: file.write_text("[" * 100_000), r"config.json: (not JSON|brackets)"),
         ("config.json", lambda file: file.write_text("[]"), r"config.json holds list"),
         ("config.json", lambda file: file.write_bytes(b"\xff\xfe{}"), r"config.json: not UTF-8"),
         ("config.json", lambda file: file.write_text("{}"), r"names no model_type"),

@@ -22,6 +22,8 @@ from drpo.train.key_report import check_keys
 from drpo.train.model_files import check_config, check_weight_files, read_json, short, weight_files
 from drpo.train.model_source import ModelSource, find_source
 
+#: Numbers that may be missing before the model is made and their names can be told (1 GiB in float32).
+_TOO_SMALL = 2**28
 #: A directory without any of these has no tokenizer.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -77,7 +79,7 @@ def load_model(directory: Path, trust_remote_code: bool = False) -> tuple[Any, t
     import transformers
 
     config = check_config(directory, trust_remote_code)
-    check_weight_files(weight_files(directory))
+    _check_size(directory, check_weight_files(weight_files(directory)), trust_remote_code)
     generation = directory / "generation_config.json"
     if generation.is_file():
         read_json(generation)
@@ -92,7 +94,7 @@ def load_model(directory: Path, trust_remote_code: bool = False) -> tuple[Any, t
     model.eval()
     notes = check_keys(model, info, directory)
     notes += _check_values(model, directory)
-    _check_causal(model, directory)
+    _check_function(model, directory)
     if trust_remote_code and config.get("auto_map"):
         notes.append(f"warning: trust_remote_code=true: Python code from {directory} ran, with all rights of this "
                      "process")
@@ -241,13 +243,31 @@ def _parameter(model: Any, name: str) -> Any:
 
 
 @torch.no_grad()
-def _check_causal(model: Any, directory: Path) -> None:
-    """Refuse an encoder: transformers loads some (BERT, RoBERTa) as a causal LM whose tokens see later ones."""
-    config = model.config
-    if getattr(config, "is_decoder", None) is not False or getattr(config, "is_encoder_decoder", False):
+def _check_function(model: Any, directory: Path) -> None:
+    """Refuse a model that predicts nothing, and an encoder, which transformers loads as a causal LM (BERT, RoBERTa).
+
+    A model that cannot be run at all is refused where it is first used, with what it was used for.
+    """
+    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 9, 10]]) % model.config.get_text_config().vocab_size
+    try:
+        logits = model(input_ids=ids, use_cache=False).logits
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, ImportError):
         return
-    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 9, 10]]) % config.get_text_config().vocab_size
-    logits = _translated(directory, lambda: model(input_ids=ids, use_cache=False).logits, "it cannot be run")
-    if not torch.allclose(logits[0, :2], logits[1, :2], atol=1e-4):
+    if not bool(logits.isfinite().all()) or bool((logits == logits[0, 0, 0]).all()):
+        what = "the same for every token" if bool(logits.isfinite().all()) else "not finite"
+        raise ConfigError(f"model: {directory} computes logits that are {what}: its weights are damaged. Take an "
+                          "earlier checkpoint, or download it again.")
+    may_look_ahead = getattr(model.config, "is_decoder", None) is False
+    if may_look_ahead and not torch.allclose(logits[0, :2], logits[1, :2], atol=1e-4):
         raise ConfigError(f"model: {directory} holds an encoder ({type(model).__name__}, is_decoder=false): a token's "
                           "prediction sees later tokens. Give a decoder-only language model.")
+
+
+def _check_size(directory: Path, held: int, trust_remote_code: bool) -> None:
+    """Refuse a checkpoint that is far too small before memory is taken for the model that config.json describes."""
+    with torch.random.fork_rng(devices=[]):
+        sketch = load_sketch(directory, trust_remote_code)
+    needed = sum(parameter.numel() for parameter in sketch.parameters())
+    if needed - held > _TOO_SMALL:
+        raise ConfigError(f"model: {directory} holds {held:,} numbers, and its config.json describes a model of "
+                          f"{needed:,}: weights are missing. Take config.json and weights from one place.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,10 @@ def weight_files(directory: Path) -> list[Path]:
         ConfigError: there are none, or a shard is missing.
     """
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    broken = next((file for file in (single, index) if file.is_symlink() and not file.exists()), None)
+    if broken is not None:
+        raise ConfigError(f"model: {broken} is a link to a file that is not there. Copy the files that links point to "
+                          "as well (cp -L), or download it again.")
     if single.exists():
         return [single]
     if not index.exists():
@@ -183,18 +188,21 @@ def read_header(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     return found
 
 
-def check_weight_files(paths: list[Path]) -> None:
-    """Look into the header of every file.
+def check_weight_files(paths: list[Path]) -> int:
+    """Look into the header of every file; return how many numbers they hold in all.
 
     Raises:
         ConfigError: one is damaged, or holds weights that are no floating-point numbers.
     """
+    numbers = 0
     for file in paths:
         for name, (dtype, shape) in read_header(file).items():
+            numbers += math.prod(shape)
             if name.endswith(("weight", "proj")) and dtype not in FLOATS:
                 raise ConfigError(f"model: {name} of {file} is stored as {dtype} {list(shape)}: quantized weights, "
                                   "which cannot be trained or evaluated here. Give weights in float32, bfloat16 or "
                                   "float16.")
+    return numbers
 
 
 def _what_it_is(data: bytes) -> str | None:

@@ -38,8 +38,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
-#: These go on from a prompt's keys and values in training.
-SHARING = {*ARCHITECTURES} - {"MistralConfig", "Gemma2Config", "Qwen3_5MoeTextConfig"}
+#: These do not go on from a prompt's keys and values in training: for their layers, or because their logits are no
+#: plain product of the states that ``base_model`` gives.
+APART = {"MistralConfig", "Qwen3_5MoeTextConfig", "Gemma2Config", "GraniteConfig", "OPTConfig"}
+SHARING = {*ARCHITECTURES} - APART
 
 
 def network(name: str) -> Any:

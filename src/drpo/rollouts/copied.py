@@ -11,6 +11,7 @@ import torch
 from drpo.errors import DataError
 from drpo.rollouts.in_process import InProcessSampler
 from drpo.rollouts.precision import Precision, set_precision
+from drpo.rollouts.ways import inherit_choice
 
 
 class CopySampler(InProcessSampler):
@@ -27,6 +28,7 @@ class CopySampler(InProcessSampler):
 
     def __init__(self, model: Any, precision: Precision, stop_ids: Collection[int], **options: Any):
         own = copy.deepcopy(model).requires_grad_(False)
+        inherit_choice(own, model)
         super().__init__(set_precision(own, precision), stop_ids, **options)
 
     @torch.no_grad()

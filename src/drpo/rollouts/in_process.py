@@ -13,16 +13,20 @@ from typing import Any
 import torch
 
 from drpo.errors import ConfigError
-from drpo.rollouts.decoding import CompiledDecoding, CompiledForward, Decoding, Forward
+from drpo.rollouts.decoding import CompiledForward, Forward, prefill
+from drpo.rollouts.rope_regimes import RopeRegimes
 from drpo.rollouts.routing import Recording, Routers
 from drpo.rollouts.sampler import Request, Response, SamplingParameters, check_length
+from drpo.rollouts.ways import sampling_choice
 
 
 class InProcessSampler:
     """Samples from a transformers causal LM with a KV cache.
 
     Each prompt is prefilled once for all of its responses, and finished responses leave the batch. A response's
-    randomness comes from its request's seed alone, whatever else is in the batch.
+    randomness comes from its request's seed alone, whatever else is in the batch. Before the first batch a few tokens
+    are decoded in the fastest way and compared with plain forward passes: where they differ a slower one is taken
+    (:mod:`drpo.rollouts.ways`).
 
     Args:
         model: any causal LM of transformers; sampled in the mode (train/eval) and precision it is in.
@@ -32,7 +36,8 @@ class InProcessSampler:
             for many batches alike. Finished responses then stay in the batch. On a CPU it is slower.
 
     Raises:
-        ConfigError: ``compiled``, and a layer of the model does not simply attend to all positions.
+        ConfigError: ``compiled``, and a layer of the model does not simply attend to all positions; or the model is no
+            causal LM over token ids.
     """
 
     def __init__(self, model: Any, stop_ids: Collection[int], max_rows: int = 256, compiled: bool = False):
@@ -40,19 +45,22 @@ class InProcessSampler:
         self.stop_ids = sorted(stop_ids)
         self.max_rows = max_rows
         self._forward = Forward(model)
+        self._forward.way = sampling_choice(model).way
+        self._regimes = RopeRegimes.of(model)
         self._compiled = CompiledForward(self._forward) if compiled else None
         self._routers = Routers(model)
 
     @property
     def reports_experts(self) -> bool:
         """Whether ``report_experts`` may be asked for."""
-        return self._routers.problem is None and self._compiled is None
+        return self._routers.problem is None and self._compiled is None and self._forward.way != "no cache"
 
     def sample(self, requests: Sequence[Request], parameters: SamplingParameters) -> list[list[Response]]:
         """See :class:`drpo.rollouts.Sampler`.
 
         Raises:
-            DataError: prompt and response do not fit into the model's positions.
+            DataError: prompt and response do not fit into the model's positions, or cross the length where its rope
+                scaling changes.
             ConfigError: experts are asked for, and ``reports_experts`` is False.
         """
         if parameters.report_experts and not self.reports_experts:
@@ -61,13 +69,25 @@ class InProcessSampler:
         check_length(
             requests, parameters, getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         )
-        responses: list[list[Response]] = []
-        for part in _within(requests, self.max_rows):
+        self._regimes.check({len(request.prompt_ids) for request in requests}, parameters.max_new_tokens)
+        responses: dict[int, list[Response]] = {}
+        for part in self._parts(requests):
             with self._routers.recording() if parameters.report_experts else nullcontext() as routes:
-                flat = self._generate(part, parameters, routes)
-            for request in part:
-                responses.append([next(flat) for _ in range(request.count)])
-        return responses
+                flat = self._generate([requests[row] for row in part], parameters, routes)
+            for row in part:
+                responses[row] = [next(flat) for _ in range(requests[row].count)]
+        return [responses[row] for row in range(len(requests))]
+
+    def _parts(self, requests: Sequence[Request]) -> Iterator[list[int]]:
+        """Rows of ``requests`` that may be generated together, at most ``max_rows`` responses (a larger request goes
+        alone)."""
+        groups: dict[tuple[bool, int], list[int]] = {}
+        for row, request in enumerate(requests):
+            length = len(request.prompt_ids)
+            key = self._regimes.side(length), 0 if self._forward.pads else length
+            groups.setdefault(key, []).append(row)
+        for group in groups.values():
+            yield from _within(group, [requests[row].count for row in group], self.max_rows)
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Nothing: the model is the one that is trained."""
@@ -83,7 +103,8 @@ class InProcessSampler:
         stop_ids = torch.tensor(self.stop_ids, device=device)
         uniforms = torch.cat([_uniforms(request, budget) for request in requests]).to(device)
         drawn = Drawn(requests, parameters, device, routes)
-        logits, decoding = self._prefill(requests, budget)
+        prompts, counts = [request.prompt_ids for request in requests], [request.count for request in requests]
+        logits, decoding = prefill(self._forward, prompts, counts, budget, self._compiled)
         done = torch.zeros(len(uniforms), dtype=torch.bool, device=device)
         for step in range(budget):
             distribution = (logits.float() / parameters.temperature).log_softmax(-1)
@@ -99,25 +120,6 @@ class InProcessSampler:
                 drawn.keep(kept)
             logits = decoding.next_logits(chosen)
         return drawn.responses(stop_ids)
-
-    def _prefill(self, requests: Sequence[Request], budget: int) -> tuple[torch.Tensor, Decoding | CompiledDecoding]:
-        """Logits ``[R, V]`` after each prompt, one row a response, and what makes the next ones."""
-        width = max(len(request.prompt_ids) for request in requests)
-        ids = torch.zeros(len(requests), width, dtype=torch.int64)
-        mask = torch.ones(len(requests), width, dtype=torch.bool)
-        for row, request in enumerate(requests):
-            start = width - len(request.prompt_ids)
-            ids[row, start:] = torch.tensor(request.prompt_ids)
-            mask[row, :start] = False
-        counts = torch.tensor([request.count for request in requests])
-        rows = torch.arange(len(requests)).repeat_interleave(counts).to(self.model.device)
-        ids, mask = ids.to(self.model.device), mask.to(self.model.device)
-        out = self._forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0), None)
-        if self._compiled is not None:
-            decoding = self._compiled.start(out.past_key_values, mask, rows, budget)
-        else:
-            decoding = Decoding(self._forward, out.past_key_values, mask, rows, budget)
-        return out.logits[:, -1][rows], decoding
 
 
 def inverse_cdf(logprobs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
@@ -135,16 +137,16 @@ def _uniforms(request: Request, budget: int) -> torch.Tensor:
     return torch.rand(request.count, budget, dtype=torch.float64, generator=generator)
 
 
-def _within(requests: Sequence[Request], max_rows: int):
-    """Consecutive requests in parts of at most ``max_rows`` responses (a larger request goes alone)."""
-    part: list[Request] = []
-    rows = 0
-    for request in requests:
-        if part and rows + request.count > max_rows:
+def _within(rows: Sequence[int], counts: Sequence[int], max_rows: int) -> Iterator[list[int]]:
+    """Consecutive ``rows`` in parts of at most ``max_rows`` responses; a larger one goes alone."""
+    part: list[int] = []
+    total = 0
+    for row, count in zip(rows, counts, strict=True):
+        if part and total + count > max_rows:
             yield part
-            part, rows = [], 0
-        part.append(request)
-        rows += request.count
+            part, total = [], 0
+        part.append(row)
+        total += count
     if part:
         yield part
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from drpo.errors import CheckpointError, ConfigError, DrpoError, MismatchError
+from drpo.batch import TokenBatch
+from drpo.errors import CheckpointError, ConfigError, DrpoError
 from drpo.rollouts import Sampler
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
@@ -29,6 +28,7 @@ from drpo.train.gradient import loss_path, with_proximal_logprobs
 from drpo.train.lora import describe_adapter, is_adapted
 from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.memory_report import report_memory
+from drpo.train.mismatch import check_mismatch
 from drpo.train.model_source import find_model
 from drpo.train.observer import Observer, Summary
 from drpo.train.policy import load_policy
@@ -131,6 +131,9 @@ class Trainer:
         self.prompts = check_prompts(encoder, self.policy.model.config, self.task, heldout, config)
         self.heldout = self.prompts.heldout.examples
         self.stream = TrainingStream(self.task, encoder, self.prompts.room, config.seed)
+        if self.policy.regimes.longrope is not None:
+            lengths = {len(encoder.encode(e.prompt, e.chat, e.turns)) for e in self.heldout}
+            self.policy.regimes.check(lengths, config.max_new_tokens)
         self.memory = report_memory(config, self.policy.device, self.prompts.heldout.longest)
         self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
         older = [] if checkpoint is None else older_weights(checkpoint, device)
@@ -204,18 +207,27 @@ class Trainer:
         if "proximal_logprobs" in self.objective.needs:
             samples = with_proximal_logprobs(self.policy, samples, config)
         preparing = time.perf_counter() - started
-        records = []
+        records: list[dict[str, Any]] = []
         for index, part in enumerate(parts):
             self.set_learning_rate()
+            seen: list[TokenBatch] = []
+
+            def on_tokens(
+                order: Sequence[int], batch: TokenBatch, index: int = index, part: list[int] = part,
+                seen: list[TokenBatch] = seen,
+            ) -> None:  # fmt: skip
+                seen.append(batch)
+                if log is not None:
+                    log.add(index, part, order, batch)
+
             staleness = self.progress.updates - rollout.updates
             routing = routing_mismatch(self.policy, [samples[row] for row in part], config) if index == 0 else {}
             record = routing | update_policy(
                 self.policy, self.optimizer, self.objective,
-                [samples[row] for row in part], [rollout.advantages[row] for row in part], config,
-                None if log is None else partial(log.add, index, part),
+                [samples[row] for row in part], [rollout.advantages[row] for row in part], config, on_tokens,
             )
             if self.progress.updates == 0:
-                self.observer.on_note(check_mismatch(record, config))
+                self.observer.on_note(check_mismatch(seen[0], record, config))
             self.progress = Progress(self.progress.step, self.progress.updates + 1, self.progress.cursor)
             seconds = {
                 "sampling": rollout.sampling_seconds / len(parts),
@@ -253,8 +265,10 @@ class Trainer:
         self.observer.on_evaluation(record)
 
     def say_what_to_expect(self) -> None:
-        """Tell the user what memory the run needs, of a trust region that cannot act, and of what LoRA leaves alone."""
-        for note in (*self.policy.notes, *self.prompts.notes(), self.threads.note, self.memory.summary()):
+        """Tell the user what was left out, what memory the run needs, how exact its forward passes are, of a trust
+        region that cannot act, and of what LoRA leaves alone."""
+        told = self.threads.note, self.memory.summary(), self.policy.passes.summary()
+        for note in (*self.policy.notes, *self.prompts.notes(), *told):
             if note:
                 self.observer.on_note(note)
         if warning := self.memory.warning():
@@ -272,37 +286,6 @@ class Trainer:
         accuracies = [record["accuracy"] for record in self.run.read_metrics("evaluation")]
         before, after = (accuracies[0], accuracies[-1]) if accuracies else (None, None)
         return Summary(status, self.progress.step, before, after)
-
-
-def check_mismatch(record: dict[str, Any], config: TrainConfig) -> str:
-    """Refuse to train on behaviour log-probabilities that are not the policy's own.
-
-    Before the first update π and μ share their weights, so |log π − log μ| is what the engines' numerics make: rounding
-    where they are the same, a few hundredths of a nat at most where they differ in precision (docs/precision.md).
-
-    Returns:
-        what was found, in words.
-
-    Raises:
-        MismatchError: its mean exceeds ``mismatch_limit``.
-    """
-    ours, theirs = config.precision, config.sampling_precision
-    precisions = "" if ours == theirs else f"; the rollouts compute in {theirs}, the trainer in {ours}"
-    if not math.isfinite(record["mismatch"]) or record["mismatch"] > config.mismatch_limit:
-        raise MismatchError(
-            f"before any training, |log π − log μ| is {record['mismatch']:.3g} nats on average (95 % below "
-            f"{record['mismatch_p95']:.3g}, at most {record['mismatch_max']:.3g}), above mismatch_limit="
-            f"{config.mismatch_limit}. Both sides should use temperature {config.temperature} and the same weights. "
-            "Likely causes: the sampler applies another temperature or a top-p/top-k cut, its weights are older, or "
-            f"the model behaves differently with a KV cache{precisions}. Raise mismatch_limit only if you expect this "
-            "much."
-        )
-    routing = record.get("routing_mismatch_tokens")
-    routed = "" if routing is None else f"; the routers of sampler and trainer disagree on {routing:.2%} of tokens"
-    return (
-        f"before training |log π − log μ| is {record['mismatch']:.1e} nats on average, at most "
-        f"{record['mismatch_max']:.1e} (temperature {config.temperature:g} on both sides, no top-p or top-k){routed}"
-    )
 
 
 def pick_device(name: str) -> torch.device:

@@ -23,8 +23,8 @@ def now() -> str:
 
 
 def new_manifest(config: TrainConfig, policy: Policy, loss: str, memory: dict[str, Any]) -> dict[str, Any]:
-    """Seed, command, versions, device, how the loss is computed and the memory expected (bytes), of a run that starts
-    now."""
+    """Seed, command, versions, device, how the loss is computed, the memory expected (bytes) and what the start check
+    found, of a run that starts now."""
     return {
         "status": "running",
         "run_id": new_run_id(),
@@ -36,6 +36,7 @@ def new_manifest(config: TrainConfig, policy: Policy, loss: str, memory: dict[st
         "trust_remote_code": config.trust_remote_code,
         "loss": loss,
         "memory": memory,
+        "start_check": policy.passes.as_dict(),
         "threads": torch.get_num_threads(),
         "versions": {"drpo": drpo.__version__, "python": sys.version.split()[0], **_versions()},
     }

@@ -5,7 +5,7 @@ Shapes: ``B`` sequences, ``T`` positions, ``N`` response tokens, ``H`` hidden wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -15,6 +15,8 @@ from drpo.errors import ConfigError
 from drpo.kernels import plain_head, token_logprobs
 from drpo.kernels.products import wide_dtype
 from drpo.rollouts.precision import Precision
+from drpo.rollouts.probe import without_cache
+from drpo.rollouts.rope_regimes import RopeRegimes
 from drpo.rollouts.routing import Routers
 from drpo.train.config import Lora
 from drpo.train.loading import load
@@ -24,12 +26,13 @@ from drpo.train.model_source import ModelSource
 from drpo.train.prompts import PromptEncoder, PromptSettings
 from drpo.train.recomputation import checkpoint_activations
 from drpo.train.response_text import tokens_outside_text
+from drpo.train.start_check import Passes, check_passes
 from drpo.train.states import (
     Prompts,
     Sequences,
     at_places,
-    can_share_prompts,
     distinct_prompts,
+    in_groups,
     padded_experts,
     positions,
     response_states,
@@ -46,15 +49,19 @@ class Policy:
         masters: the float32 weights behind a model that computes in less.
         source: where it was loaded from.
         notes: what the user should know of its files.
+        passes: what the start check found before the model computed in less; default: it is made here.
 
     ``head`` is the LM head ``[V, H]`` if logits are hidden · headᵀ and no more, else None; ``shares_prompts`` says
-    whether responses to one prompt can share its pass through the model; ``routers`` are those of its experts;
-    ``prompt_settings`` how the tokenizer's chat template is used.
+    whether responses to one prompt can share its pass through the model; ``passes`` is what the start check found;
+    ``routers`` are those of its experts; ``prompt_settings`` how the tokenizer's chat template is used.
+
+    Raises:
+        ConfigError: the model is no causal LM over token ids.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, masters: MasterWeights | None = None, source: ModelSource | None = None,
-        notes: Sequence[str] = (),
+        notes: Sequence[str] = (), passes: Passes | None = None,
     ):  # fmt: skip
         self.model = model
         self.source, self.notes = source, tuple(notes)
@@ -63,8 +70,10 @@ class Policy:
         self.masters = masters
         self.stop_ids = _stop_ids(model, tokenizer)
         self._outside_text = tokens_outside_text(tokenizer, self.stop_ids)
+        self.passes = check_passes(model) if passes is None else passes
         self.head: torch.Tensor | None = plain_head(model)
-        self.shares_prompts = can_share_prompts(model)
+        self.shares_prompts = self.passes.shares_prompts
+        self.regimes = RopeRegimes.of(model)
         self.routers = Routers(model)
         self._replays_routing = False
         self._prompts: Prompts | None = None
@@ -137,8 +146,20 @@ class Policy:
         """``[N, H]``: the hidden states that predict the response tokens of ``sequences``, in order."""
         if self._prompts is not None:
             return self._prompts.states(sequences)
-        with self.replaying(sequences):
-            return response_states(self.model.base_model, sequences, self.shares_prompts)
+
+        def together(part: Sequence[Sequences]) -> torch.Tensor:
+            with self.replaying(part):
+                return response_states(self.model.base_model, part, self.shares_prompts and self._first_regime(part))
+
+        return in_groups(together, sequences, self._group)
+
+    def _group(self, length: int) -> Hashable:
+        """Sequences of one group may go through the model together."""
+        return self.regimes.side(length), 0 if self.passes.pads else length
+
+    def _first_regime(self, sequences: Sequence[Sequences]) -> bool:
+        """Whether prompts of ``sequences`` have the rotary frequencies that the whole sequences have."""
+        return not any(self.regimes.side(len(sequence)) for sequence in sequences)
 
     @contextmanager
     def prompts_once(self, sequences: Sequence[Sequences], max_tokens: int) -> Iterator[bool]:
@@ -146,7 +167,8 @@ class Policy:
         take at most ``max_tokens`` positions; says whether. Their share of the gradient is added at its end."""
         prompts = distinct_prompts(sequences)
         size = len(prompts) * max(len(prompt) for prompt in prompts)
-        if self.head is None or not self.shares_prompts or len(prompts) == len(sequences) or size > max_tokens:
+        shares = self.shares_prompts and self._first_regime(sequences)
+        if self.head is None or not shares or len(prompts) == len(sequences) or size > max_tokens:
             yield False
             return
         self._prompts = Prompts(self.model.base_model, prompts, detached=True)
@@ -178,16 +200,20 @@ class Policy:
     def _distributions(self, sequences: Sequence[Sequences], temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
         """log π ``[N, V]`` where the response tokens were drawn, and its entropy ``[N]``."""
         if self.head is None:
-            ids, at = positions(sequences)
-            with self.replaying(sequences):
-                whole = self.model(input_ids=ids.to(self.device), use_cache=False).logits
-            logits = at_places(whole, at.to(self.device))
+            logits = in_groups(self._whole_logits, sequences, self._group)
         else:
             states = self.response_states(sequences)
             wide = wide_dtype(states)
             logits = states.to(wide) @ self.head.to(wide).T
         logprobs = (logits.float() / temperature).log_softmax(-1)
         return logprobs, torch.distributions.Categorical(logits=logprobs.detach()).entropy()
+
+    def _whole_logits(self, sequences: Sequence[Sequences]) -> torch.Tensor:
+        """``[N, V]``: the model's logits where the response tokens of ``sequences`` were drawn."""
+        ids, at = positions(sequences)
+        with self.replaying(sequences):
+            logits = self.model(input_ids=ids.to(self.device), **without_cache(self.model)).logits
+        return at_places(logits, at.to(self.device))
 
 
 def load_policy(
@@ -220,8 +246,9 @@ def load_policy(
     model.eval()
     if recompute:
         checkpoint_activations(model)
+    passes = check_passes(model)  # before rounding hides differences
     masters = None if precision == "fp32" else MasterWeights(model, precision)
-    return Policy(model, loaded.tokenizer, masters, loaded.source, loaded.notes)
+    return Policy(model, loaded.tokenizer, masters, loaded.source, loaded.notes, passes)
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:

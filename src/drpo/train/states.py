@@ -6,15 +6,16 @@ hidden width, ``M`` routers, ``K`` experts a token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 
 from drpo.errors import DataError
+from drpo.rollouts.probe import without_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,27 @@ def response_states(backbone: Any, sequences: Sequence[Sequences], shares_prompt
     if not shares_prompts or len(prompts) == len(sequences):
         ids, at = positions(sequences)
         device = backbone.device
-        states = backbone(input_ids=ids.to(device), use_cache=False).last_hidden_state
+        states = backbone(input_ids=ids.to(device), **without_cache(backbone)).last_hidden_state
         return at_places(states, at.to(device))
     return Prompts(backbone, prompts, detached=False).states(sequences)
+
+
+def in_groups(
+    compute: Callable[[Sequence[Sequences]], torch.Tensor], sequences: Sequence[Sequences],
+    key: Callable[[int], Hashable],
+) -> torch.Tensor:  # fmt: skip
+    """``compute`` of those ``sequences`` together whose length has one ``key``: ``[N, …]``, one row a response token,
+    in the order of ``sequences``."""
+    groups: dict[Hashable, list[int]] = {}
+    for row, sequence in enumerate(sequences):
+        groups.setdefault(key(len(sequence)), []).append(row)
+    if len(groups) == 1:
+        return compute(sequences)
+    parts: dict[int, torch.Tensor] = {}
+    for rows in groups.values():
+        found = compute([sequences[row] for row in rows])
+        parts |= dict(zip(rows, found.split([len(sequences[row].token_ids) for row in rows]), strict=True))
+    return torch.cat([parts[row] for row in range(len(sequences))])
 
 
 def positions(sequences: Sequence[Sequences]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,7 +99,7 @@ class Prompts:
     """Prompts that have passed through the model, for responses to go on from.
 
     Args:
-        backbone: of a model that :func:`can_share_prompts`.
+        backbone: of a model whose prompts can be shared (:mod:`drpo.train.start_check`).
         prompts: different ones.
         detached: gradients of several micro-batches are collected here, and :meth:`backward` passes them on once.
     """
@@ -125,18 +144,6 @@ class Prompts:
         parts = [(made, held.grad) for made, held in zip(self.made, self.held, strict=True) if held.grad is not None]
         if parts:
             torch.autograd.backward([made for made, _ in parts], [gradient for _, gradient in parts])
-
-
-def can_share_prompts(model: Any) -> bool:
-    """Whether a causal LM of transformers can go on from a prompt's keys and values with the gradient intact: when
-    every layer only appends to them (sliding windows and recurrent states may not) and none is run again on the way
-    back, for which transformers takes the cache away."""
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        return False
-    probe = torch.arange(2, device=model.device).unsqueeze(0)
-    with torch.no_grad():
-        cache = getattr(model.base_model(input_ids=probe, use_cache=True), "past_key_values", None)
-    return cache is not None and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def micro_batches(

@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, str]] = {
 BUSY = (0, 1, 2)
 COMMON = ["eval_every=0", "eval_examples=1", "eval_samples=1", "device=cpu"]
 #: The first step is left out of the figures: it makes what the others find.
-DEMO = ["steps=6"]
+DEMO = ["steps=5"]
 #: Its rewards may all be 0, which would leave out the backward pass: an objective that has a gradient all the same.
 MODEL = ["steps=3", "prompts_per_step=2", "group_size=4", "updates_per_step=2", "max_new_tokens=32",
          "objective=kl_penalty"]  # fmt: skip
@@ -51,7 +51,8 @@ MODEL = ["steps=3", "prompts_per_step=2", "group_size=4", "updates_per_step=2", 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
     """``count`` processes that use a CPU each, for as long as this is entered."""
-    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    code = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"  # ends with this script in any case
+    started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
     try:
         yield
     finally:
@@ -85,16 +86,24 @@ def measure(name: str, settings: list[str], minutes: float, most: int) -> dict[s
     began, longest, rounds = time.monotonic(), 0.0, 0
     load = round(os.getloadavg()[0], 2)
     found: dict[tuple[int, str], dict[str, list[Any]]] = {}
-    while rounds < most and (not rounds or time.monotonic() - began + longest < 60 * minutes):
+
+    def left() -> float:
+        return began + 60 * minutes - time.monotonic()
+
+    while rounds < most and left() > longest:
         start = time.monotonic()
         for busy in BUSY:
             for variant, environment in VARIANTS.items():
+                if left() < 0:
+                    sys.exit(f"{name}: a single round takes more than {minutes:g} minutes. Raise --minutes, or wait "
+                             "until nothing else runs.")
                 with busy_processes(busy):
                     steps, threads = seconds_a_step(settings, environment)
                 cell = found.setdefault((busy, variant), {"seconds": [], "threads": []})
                 cell["seconds"].append(statistics.mean(steps))
                 cell["threads"].append(threads)
-                sys.stderr.write(f"{name}, {busy} busy, {variant}: {statistics.mean(steps):.3f} s, {threads} threads\n")
+                sys.stderr.write(f"{name}, {busy} busy, {variant}: {statistics.mean(steps):.3f} s, "
+                                 f"threads={threads}\n")
         rounds, longest = rounds + 1, max(longest, time.monotonic() - start)
     cells = [{"busy": busy, "variant": variant, **cell} for (busy, variant), cell in found.items()]
     return {"settings": settings + COMMON, "load_before": load, "rounds": rounds, "cells": cells}
@@ -135,13 +144,18 @@ def main() -> None:
     if not arguments.table:
         budget = (arguments.minutes, arguments.rounds)
         runs = {"demo": measure("demo", [*DEMO, *arguments.settings], *budget)}
+        write(arguments.out, runs)
         if arguments.model:
             label = parameters(Path(arguments.model))
             settings = [f"model={arguments.model}", *MODEL, *arguments.settings]
             runs[label] = measure(label, settings, *budget) | {"settings": MODEL + COMMON}
-        found = {"schema": 1, "machine": describe(), "runs": runs}
-        replace_text(arguments.out, json.dumps(found, indent=2) + "\n")
+            write(arguments.out, runs)
     sys.stdout.write(table(json.loads(arguments.out.read_text(encoding="utf-8"))) + "\n")
+
+
+def write(file: Path, runs: dict[str, Any]) -> None:
+    """What was measured so far, with the machine and the date."""
+    replace_text(file, json.dumps({"schema": 1, "machine": describe(), "runs": runs}, indent=2) + "\n")
 
 
 def parameters(directory: Path) -> str:

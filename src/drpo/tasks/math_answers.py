@@ -11,7 +11,14 @@ from typing import NamedTuple
 
 from drpo.tasks import math_oracle
 from drpo.tasks.math_numbers import Beyond, Number, Reading, read_number, same_number
-from drpo.tasks.math_structure import Structure, is_grouped_number, read_structure, union_parts, without_name
+from drpo.tasks.math_structure import (
+    Structure,
+    is_grouped_number,
+    matrix_rows,
+    read_structure,
+    union_parts,
+    without_name,
+)
 from drpo.tasks.math_text import latex_form, plain_form
 from drpo.tasks.math_units import Quantity, fit, is_compound, read_quantity
 
@@ -22,9 +29,15 @@ _TIME = re.compile(r"(\d{1,2}):(\d\d)\s*(?:([ap])\.?\s?m\.?)?|(\d{1,2})\s*([ap])
 _TEXT = re.compile(r"[^\W\d_](?:[^\W\d_]|[ '’.&-])*")
 _SAME_TEXT = {
     "no solutions": "no solution", "there is no solution": "no solution", "there are no solutions": "no solution",
-    "\\emptyset": "no solution", "empty set": "no solution", "dne": "does not exist", "do not exist": "does not exist",
-    "infinitely many solutions": "infinitely many", "none of these": "none of the above", "infinity": "\\infty",
+    "empty set": "no solution", "dne": "does not exist", "do not exist": "does not exist",
+    "infinitely many solutions": "infinitely many", "none of these": "none of the above",
+    "all reals": "all real numbers",
 }  # fmt: skip
+_SYMBOLS = {
+    r"\emptyset": "no solution", r"\infty": "infinity", r"\mathbb{R}": "all real numbers",
+    r"(-\infty,\infty)": "all real numbers", r"(-\infty,+\infty)": "all real numbers",
+}  # fmt: skip
+_CONDITION = re.compile(r"\\\{\s*([a-zA-Z])\s*(?:\||\\mid|:)\s*(.*)\\\}")
 _MODULUS = re.compile(r"\s*\\pmod\s*\{?\s*(\w+)\s*\}?\s*$|\s*\(\s*mod\s+(\w+)\s*\)\s*$")
 _NUMERAL = re.compile(r"([\dA-Fa-f]+)(?:\s*_\s*\{?\s*(\d+)\s*\}?)?")
 _DECIMAL_COMMA = re.compile(r"-?(?:0,\d{2,}|\d+,(?:\d\d|\d{4,}))")
@@ -59,7 +72,8 @@ def decide(right: Form, answer: Form) -> bool | None:
         return False
     if right.plain == answer.plain:
         return True
-    rules = (_choices, _residues, _compounds, _numerals, _unions, _structures, _clocks_and_ratios, _texts, _quantities)
+    rules = (_matrices, _conditions, _choices, _residues, _compounds, _numerals, _unions, _structures,
+             _clocks_and_ratios, _texts, _quantities)
     for rule in rules:
         verdict = rule(right, answer)
         if verdict is not None:
@@ -97,6 +111,25 @@ def _choices(right: Form, answer: Form) -> bool | None:
             return ours[1] == theirs[1]
         return _same(_part(labelled[2]), answer) if labelled else None
     return _same(right, _part(given_labelled[2])) if given_labelled else None
+
+
+def _matrices(right: Form, answer: Form) -> bool | None:
+    """Two matrices of one shape, entry by entry; products and sums of matrices are left to math-verify."""
+    ours, theirs = matrix_rows(right.latex), matrix_rows(answer.latex)
+    if ours is None or theirs is None or r"\begin" in str(ours) + str(theirs):
+        return None
+    if list(map(len, ours)) != list(map(len, theirs)):
+        return False
+    return all(_same(_part(x), _part(y)) for row, other in zip(ours, theirs, strict=True)
+               for x, y in zip(row, other, strict=True))
+
+
+def _conditions(right: Form, answer: Form) -> bool | None:
+    r"""Sets given by a condition: ``\{x \mid x > 2\}`` is x > 2."""
+    ours, theirs = (_CONDITION.fullmatch(side.plain) for side in (right, answer))
+    if not ours and not theirs:
+        return None
+    return _same(_part(ours[2]) if ours else right, _part(theirs[2]) if theirs else answer)
 
 
 def _residues(right: Form, answer: Form) -> bool | None:
@@ -239,8 +272,10 @@ def _texts(right: Form, answer: Form) -> bool | None:
 
 
 def _text(side: Form) -> str | None:
-    plain = side.plain if side.plain == r"\emptyset" else side.plain.casefold()
-    if plain != r"\emptyset" and (not _TEXT.fullmatch(plain) or len(plain) < 2):
+    if (symbol := side.plain.replace(" ", "")) in _SYMBOLS:
+        return _SYMBOLS[symbol]
+    plain = side.plain.casefold()
+    if not _TEXT.fullmatch(plain) or len(plain) < 2:
         return None
     words = re.sub(r"^(?:the|an?) ", "", plain.replace("-", " "))
     return _SAME_TEXT.get(words, words)

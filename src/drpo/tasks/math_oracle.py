@@ -12,8 +12,8 @@ from drpo.errors import DataError
 from drpo.tasks.exhaustion import watch_exhaustion
 
 _PRECISION = 60
-#: Where equal formulas may differ by rounding errors, and where they hold decimals.
-_EXACT, _DECIMAL = 1e-12, 1e-5
+#: The relative difference of equal formulas by rounding errors, and of such that hold decimals; and what is 0.
+_EXACT, _DECIMAL, _ZERO = 1e-45, 1e-5, 1e-100
 #: Values for variables, positive so that √x² is x.
 _POINTS = ((3, 7), (11, 5), (13, 17), (19, 23), (29, 31), (37, 41), (43, 47), (53, 59))
 
@@ -45,7 +45,7 @@ def found_in(text: str) -> list[Any]:
 
 
 def equal(answer: str, right: str, alone: bool = True) -> bool:
-    """Whether math-verify finds the two equal, and their values agree to twelve digits.
+    """Whether math-verify finds the two equal, and their values agree to 45 digits.
 
     Args:
         answer: LaTeX; or, with ``alone=False``, the text to look for an answer in.
@@ -86,10 +86,13 @@ def closed_form(text: str) -> Fraction | None:
     value = None
     with watch_exhaustion() as exhausted, contextlib.suppress(MemoryError, RecursionError):
         expressions = [one for one in parsed(text) if isinstance(one, sympy.Expr)]
-        value = _number(expressions[0]) if expressions and not expressions[0].free_symbols else None
+        value = _number(_with_imaginary_unit(expressions[0])) if expressions else None
     if exhausted:
         raise _exhaustion(exhausted, text)
-    return Fraction(str(value)) if value is not None and value.is_real else None
+    if value is None:
+        return None
+    real, imaginary = value.as_real_imag()
+    return Fraction(str(real)) if abs(imaginary) <= _ZERO or abs(imaginary) <= _EXACT * abs(real) else None
 
 
 def _exhaustion(exhausted: set[str], answer: str) -> Exception:
@@ -97,10 +100,20 @@ def _exhaustion(exhausted: set[str], answer: str) -> Exception:
     return kind(f"math-verify ran out of {what} on the answer {answer[:100]!r}")
 
 
+def _with_imaginary_unit(expression: Any) -> Any:
+    """With the imaginary unit for a variable i, if it is the only one: math-verify takes the i of 2i for a variable."""
+    import sympy
+
+    symbols = list(expression.free_symbols)
+    return expression.subs(symbols[0], sympy.I) if [str(symbol) for symbol in symbols] == ["i"] else expression
+
+
 def _number(expression: Any) -> Any:
     """The finite value of an expression, or None."""
     import sympy
 
+    if expression.free_symbols:
+        return None
     try:
         value = expression.doit().evalf(_PRECISION, maxn=400)
     except (ArithmeticError, AttributeError, TypeError, ValueError, NotImplementedError):
@@ -125,4 +138,6 @@ def _values_agree(one: Any, other: Any) -> bool:
     if first is None or second is None:
         return True
     tolerance = _DECIMAL if one.has(sympy.Float) or other.has(sympy.Float) else _EXACT
+    if first == 0 or second == 0:
+        return bool(abs(first - second) <= _ZERO)
     return bool(abs(first - second) <= tolerance * abs(first))

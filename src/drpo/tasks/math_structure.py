@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 _OPENING = {"(": ")", "[": "]", r"\{": r"\}"}
 _MEMBER = re.compile(r"^\\?[A-Za-z]\w*\s*\\in(?![A-Za-z])\s*")
-_WORDS = re.compile(r"\s*,?\s+(?:and|or)\s+|\s*;\s*", re.IGNORECASE)
+_WORDS = re.compile(r"\s*,?\s+(?:and|or)\s+|\s*;\s*|(?<=[\d)])(?:and|or)(?=[A-Za-z(-])", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+")
+_MATRIX = re.compile(
+    r"(?:\\left)?[(\[]?\s*\\begin\{([pb]matrix|matrix|array)\}(?:\{[clr| ]*\})?(.*)\\end\{\1\}\s*(?:\\right)?[)\]]?"
+)
 _NAME = re.compile(r"(?:\\?[A-Za-z∠△|(][^+*/<>^%=]*|\\(?:angle|triangle|overline|vec)[^+*/<>^%=]*)")
 
 
@@ -45,6 +48,15 @@ def read_structure(text: str, split_thousands: bool = False) -> Structure | None
         return read_structure(inside.strip()) if opening == "(" and closing == ")" else None
     items = _elements(text, thousands=not split_thousands)
     return _with_names("", "", items) if len(items) > 1 or r"\pm" in text else None
+
+
+def matrix_rows(latex: str) -> list[list[str]] | None:
+    """The entries of a matrix, row by row; None if it is none."""
+    match = _MATRIX.fullmatch(latex)
+    if match is None:
+        return None
+    rows = [row.strip() for row in re.split(r"\\\\(?:\[[^\]]*\])?", match[2])]
+    return [[entry.strip() for entry in row.split("&")] for row in rows if row]
 
 
 def union_parts(text: str) -> list[str]:

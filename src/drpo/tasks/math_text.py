@@ -79,7 +79,9 @@ _WORD_SIGNS = (
 def latex_form(text: str) -> str:
     r"""The answer alone in LaTeX: ``"The answer is $18 \text{ dollars}$."`` is ``18 \text{ dollars}``."""
     text = _without_dollars(_without_boxes(_unicode_as_latex(text.replace("\\\"", "\""))))
-    text = re.sub(r"\\[\[\]()]", " ", text)
+    text = re.sub(r"\\[\[\]()]|^\s*(?:\\\\)+(?![A-Za-z])|(?:\\\\)+\s*$|\\[,;:]\s*$", " ", text)
+    if r"\begin" not in text:  # commands with a doubled backslash, of texts that were escaped twice
+        text = re.sub(r"\\\\(?=[A-Za-z])", r"\\", text)
     text = re.sub(r"(?<![A-Za-z])\\(?:mathrm|text)\s*\{([ie])\}", r"\1", text)
     return " ".join(_without_words(text).split())
 

@@ -82,6 +82,7 @@ _WORDS_THAT_COUNT = (
     "sin cos tan cot sec csc log ln exp gcd lcm max lim arcsin arccos arctan sinh cosh tanh det"
 )
 _MEANINGFUL = frozenset(_WORDS_THAT_COUNT.split())
+_PASSED_OVER = frozenset(("of", "in", "on", "the", "its", "all"))
 _PREFIX = re.compile(
     r"(?:(?:USD|US|EUR|GBP|Rs\.?)\s*)?([$€£¥₹₩₽])\s*(?=[-.\d\\({])|(?:USD|EUR|GBP|Rs\.?)\s+(?=[-.\d])"
 )
@@ -187,6 +188,8 @@ def _read_words(words: str, touching: bool, counts: bool) -> tuple[Unit | None, 
         lower = name.rstrip(".").lower()
         if lower in _MEANINGFUL and not (lower == "by" and unit):
             return None
+        if lower in _PASSED_OVER:
+            continue
         if lower in ("per", "an", "each", "every") or (lower == "a" and not first):
             power = -1
         elif lower in _SCALES or lower.removesuffix("s") in _SCALES:

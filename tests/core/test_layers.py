@@ -31,6 +31,7 @@ LAYERS = {
     "child_process": 0,
     "installation": 0,
     "cpus": 0,
+    "learning_signal": 0,
     "divergence": 1,
     "aggregation": 1,
     "advantages": 1,

@@ -51,7 +51,7 @@ def test_metrics_are_tensors_of_every_sequence():
     padded = fixed_batch()
     results = [drpo_loss(inputs(padded, row, padded.logprobs[row])) for row in range(len(padded.mask))]
     for result in results:
-        assert list(result.metrics) == [f"drpo/{name}" for name in METRICS]
+        assert list(result.metrics) == [f"drpo/{name}" for name in (*METRICS, "left_out_share")]
         assert all(value.dim() == 0 and bool(torch.isfinite(value)) for value in result.metrics.values())
     first = padded.rows(0, 1)
     batch = drpo.TokenBatch.from_padded(first.logprobs, first.behavior_logprobs, first.advantages, first.mask)
@@ -89,8 +89,8 @@ def test_settings_are_refused(kwargs, words):
 
 def test_missing_log_probabilities_are_refused():
     padded = fixed_batch()
-    padded.behavior_logprobs[0, 0] = math.nan
-    with pytest.raises(DataError, match="behavior_logprobs must be finite"):
+    padded.behavior_logprobs[0, :3] = math.nan
+    with pytest.raises(DataError, match=r"prime-rl: \d of \d+ tokens have no log μ"):
         drpo_loss(inputs(padded, 0, padded.logprobs[0]))
 
 

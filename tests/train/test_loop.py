@@ -302,6 +302,21 @@ def test_one_update_a_step_is_said_to_be_inert(copyist: Path, tmp_path: Path) ->
     assert directory.read_metrics("update")[0]["shift_max"] < 1e-4
 
 
+@pytest.mark.parametrize(("changes", "says"), [
+    (["max_new_tokens=1"], "Raise max_new_tokens (now 1)"),
+    (["temperature=1e-4"], "no group's rewards vary (mean"),  # the responses to a prompt are all the same
+    ([], None),
+])  # fmt: skip
+def test_batches_without_a_signal_are_told_after_the_second(
+    copyist: Path, tmp_path: Path, changes: list[str], says: str | None
+) -> None:
+    observer = Recorder()
+    run(configuration(copyist, "steps=3", "eval_every=0", *changes), tmp_path / "run", observer)
+    told = [note for note in observer.notes if "rollout batches in a row" in note]
+    assert len(told) == (says is not None)
+    assert all(note.startswith("step 2: ") and says is not None and says in note for note in told)
+
+
 def test_a_run_that_cannot_start_leaves_nothing_and_none_is_overwritten(copyist: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no parameter 'letters'"):
         run(configuration(copyist, "task.letters=abc"), tmp_path / "run")

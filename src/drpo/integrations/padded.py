@@ -15,12 +15,14 @@ import torch
 
 from drpo.batch import OPTIONAL_FIELDS, TokenBatch
 from drpo.diagnostics import diagnose
-from drpo.errors import ConfigError
+from drpo.errors import ConfigError, DataError
 from drpo.metrics import Maximum, Metric, Minimum
 from drpo.objectives import Objective, make_objective
 
 #: The region that diagnostics refer to when the objective has no δ of its own.
 DEFAULT_DELTA = 0.15
+#: Share of tokens without a log μ (an engine may report NaN or null for a token) beyond which a run stops.
+LEFT_OUT_LIMIT = 0.05
 #: What each metric of a plug-in starts with in the host's log.
 PREFIX = "drpo/"
 
@@ -98,6 +100,41 @@ def padded_loss(
     # An objective that drops every token has no graph; data-parallel hosts need one on each rank.
     loss = loss + 0.0 * batch.logprobs
     return torch.zeros(mask.shape, dtype=loss.dtype, device=loss.device).masked_scatter(mask.bool(), loss), batch
+
+
+def leave_out(mask: torch.Tensor, behavior_logprobs: torch.Tensor, host: str) -> tuple[torch.Tensor, float]:
+    """``mask`` without the tokens that have no log μ (NaN or infinite), and their share of the kept tokens.
+
+    Such a token is as if ``mask`` had never kept it. A denominator that the host counted beforehand still holds it.
+
+    Args:
+        mask: ``[B, T]``; non-zero keeps a token.
+        behavior_logprobs: ``[B, T]``.
+        host: its name, for the message.
+
+    Raises:
+        DataError: they are more than 5 % of the kept tokens; a single one is always left out.
+    """
+    kept = mask.bool()
+    if behavior_logprobs.shape != kept.shape:
+        raise DataError(f"{host}: behavior_logprobs must be {list(kept.shape)} as the mask is, got "
+                        f"{list(behavior_logprobs.shape)}")
+    found = kept & behavior_logprobs.isfinite()
+    left, total = torch.stack([found.sum(), kept.sum()]).tolist()
+    check_left_out(total - left, total, host)
+    return found, (total - left) / max(total, 1)
+
+
+def check_left_out(missing: int, total: int, host: str) -> None:
+    """Refuse to go on where too many of ``total`` tokens have no log μ.
+
+    Raises:
+        DataError: as :func:`leave_out`.
+    """
+    if missing > max(1, LEFT_OUT_LIMIT * total):
+        raise DataError(f"{host}: {missing} of {total} tokens have no log μ (behavior_logprobs is NaN, infinite or "
+                        f"null), above the {LEFT_OUT_LIMIT:.0%} that are left out and counted. Fix the rollout engine: "
+                        "NaN comes from logits that overflow (fp16, fp8), null from tokens that it does not report.")
 
 
 def region(objective: Objective) -> float:

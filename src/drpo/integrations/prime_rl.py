@@ -18,6 +18,7 @@ from drpo.batch import TokenBatch
 from drpo.errors import ConfigError
 from drpo.integrations.padded import (
     PREFIX,
+    leave_out,
     make_host_objective,
     measurements,
     padded_loss,
@@ -89,14 +90,16 @@ def drpo_loss(
                           "by the tokens of the step.")
     made = make_host_objective(HOST, objective, parameters)
     require_whole_update(made, False, HOST, "prime-rl calls a loss once a sequence; use another objective.")
+    mask, left_out = leave_out(inputs.loss_mask, inputs.inference_logprobs, HOST)
     loss, batch = padded_loss(
         made, inputs.trainer_logprobs.unsqueeze(0), inputs.inference_logprobs.unsqueeze(0),
-        inputs.advantages.unsqueeze(0), inputs.loss_mask.unsqueeze(0),
+        inputs.advantages.unsqueeze(0), mask.unsqueeze(0),
     )  # fmt: skip
     if inputs.loss_weights is not None:
         # Not 0 · weight: what a weight holds at a dropped position does not matter either.
-        loss = torch.where(inputs.loss_mask, loss[0] * inputs.loss_weights, 0.0)
-    return LossOutputs(loss=loss.sum(), metrics=_metrics(batch, made))
+        loss = torch.where(mask, loss[0] * inputs.loss_weights, 0.0)
+    metrics = {**_metrics(batch, made), PREFIX + "left_out_share": torch.tensor(left_out, device=loss.device)}
+    return LossOutputs(loss=loss.sum(), metrics=metrics)
 
 
 def _metrics(batch: TokenBatch, objective: Objective) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ Shapes: ``N`` tokens of one datum.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
@@ -19,8 +20,9 @@ from tinker.types import AdamParams, Datum
 
 from drpo.aggregation import Mode, aggregate
 from drpo.batch import TokenBatch
-from drpo.errors import ConfigError, DataError
-from drpo.integrations.padded import PREFIX, loss_metrics, make_host_objective, require_whole_update
+from drpo.errors import ConfigError, DataError, DrpoWarning
+from drpo.integrations.padded import PREFIX, leave_out, loss_metrics, make_host_objective, require_whole_update
+from drpo.learning_signal import LearningSignal, RolloutFacts
 from drpo.objectives import Objective
 
 HOST = "Tinker"
@@ -61,15 +63,22 @@ def make_loss(
     made = make_host_objective(HOST, objective, parameters, gives=("proximal_logprobs",))
     require_whole_update(made, denominator is None, HOST, "Give all data of the step to one forward_backward_custom, "
                          "without a denominator (the SDK cuts it into requests), or use another objective.")
+    signal = LearningSignal()
     one = torch.zeros(1)
     # Refused here rather than in the SDK's thread, where an error ends the training client.
     aggregate(one, TokenBatch(one, one, one), aggregation, denominator or 1, horizon)
 
     def loss(data: Sequence[Datum], logprobs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
-        batch = _pack(data, logprobs, made)
+        batch, left_out = _pack(data, logprobs, made)
+        if denominator is None:  # else this call is a part of the step
+            for text in signal.add(RolloutFacts(varies=bool((batch.advantages != 0).any()))):
+                warnings.warn(text, DrpoWarning, stacklevel=2)
         total = count(data, aggregation) if denominator is None else denominator
         scalar = aggregate(made(batch).loss, batch, aggregation, total, horizon)
-        return scalar, {**loss_metrics(batch, made, extremes=True), PREFIX + "loss": float(scalar.detach())}
+        return scalar, {
+            **loss_metrics(batch, made, extremes=True), PREFIX + "loss": float(scalar.detach()),
+            PREFIX + "left_out_share": left_out,
+        }  # fmt: skip
 
     return loss
 
@@ -78,7 +87,8 @@ def count(data: Sequence[Datum], aggregation: Mode = "token_mean") -> int:
     """What an optimizer step over ``data`` is divided by: its kept tokens under ``token_mean``, else its datums."""
     if aggregation != "token_mean":
         return max(len(data), 1)
-    return max(sum(int((_field(datum, "mask") > 0).sum()) for datum in data), 1)
+    kept = [(_field(datum, "mask") > 0) & _field(datum, "logprobs").isfinite() for datum in data]
+    return max(sum(int(mask.sum()) for mask in kept), 1)
 
 
 def make_train_step(
@@ -186,8 +196,8 @@ def _field(datum: Datum, name: str) -> torch.Tensor:
     return value.to_torch()
 
 
-def _pack(data: Sequence[Datum], logprobs: Sequence[torch.Tensor], objective: Objective) -> TokenBatch:
-    """The kept tokens of all datums, each a sequence."""
+def _pack(data: Sequence[Datum], logprobs: Sequence[torch.Tensor], objective: Objective) -> tuple[TokenBatch, float]:
+    """The kept tokens of all datums, each a sequence, and the share left out for want of a log μ."""
     needed = ["logprobs", "advantages", "mask", *(name for name in objective.needs)]
     columns: dict[str, list[torch.Tensor]] = {name: [] for name in needed}
     for index, (datum, current) in enumerate(zip(data, logprobs, strict=True)):
@@ -197,11 +207,12 @@ def _pack(data: Sequence[Datum], logprobs: Sequence[torch.Tensor], objective: Ob
                 raise DataError(f"datum {index}: {name} must be [N] as target_tokens, one token a position; got "
                                 f"{list(value.shape)} for target log-probabilities {list(current.shape)}")
             columns[name].append(value)
-    keep = torch.cat(columns.pop("mask")) > 0
+    keep, left_out = leave_out(torch.cat(columns.pop("mask")) > 0, torch.cat(columns["logprobs"]), HOST)
     lengths = torch.tensor([len(current) for current in logprobs])
     ids = torch.arange(len(logprobs)).repeat_interleave(lengths)
     kept = {name: torch.cat(values)[keep].float() for name, values in columns.items()}
-    return TokenBatch(
+    batch = TokenBatch(
         torch.cat(list(logprobs))[keep], kept["logprobs"], kept["advantages"], sequence_ids=ids[keep],
         proximal_logprobs=kept.get("proximal_logprobs"),
     )
+    return batch, left_out

@@ -19,7 +19,15 @@ from verl.workers.config import PolicyLossConfig
 from drpo.batch import TokenBatch
 from drpo.checks import is_positive
 from drpo.errors import ConfigError, DataError, MismatchError
-from drpo.integrations.padded import PREFIX, loss_metrics, make_host_objective, padded_loss, require_whole_update
+from drpo.integrations.padded import (
+    PREFIX,
+    leave_out,
+    loss_metrics,
+    make_host_objective,
+    padded_loss,
+    require_whole_update,
+)
+from drpo.integrations.row_signal import RowSignal, warn_of_no_signal
 from drpo.integrations.verl_checks import PRESET, SECTION, check_host, check_other_losses
 from drpo.objectives import Objective
 
@@ -35,6 +43,7 @@ class _Running:
 
     objective: Objective
     compared: bool = False
+    signal: RowSignal = field(default_factory=RowSignal)
 
 
 @dataclass
@@ -110,17 +119,21 @@ def policy_loss(
     whole = info["global_batch_size"] == len(response_mask)  # which counts the rows of all ranks
     require_whole_update(running.objective, whole, "verl", "Run one data-parallel rank with "
                          "ppo_micro_batch_size_per_gpu = ppo_mini_batch_size × rollout.n, or take another objective.")
+    kept, left_out = leave_out(response_mask, old_log_prob, "verl")
     try:
-        loss, batch = padded_loss(running.objective, log_prob, old_log_prob, advantages, response_mask)
+        loss, batch = padded_loss(running.objective, log_prob, old_log_prob, advantages, kept)
     except DataError as error:
         raise DataError(f"verl's micro-batch (behavior_logprobs is its old_log_probs): {error}") from error
     if not running.compared and len(batch):
         compare_policies(batch, section)
         running.compared = True
+    warn_of_no_signal(running.signal, batch, len(response_mask), info["global_batch_size"])
     if rollout_is_weights is not None:
-        loss = loss * rollout_is_weights
-    total = agg_loss(loss_mat=loss, loss_mask=response_mask, loss_agg_mode=loss_agg_mode, **info)
+        # Not 0 · weight: what a weight holds at a dropped position does not matter.
+        loss = torch.where(kept, loss * rollout_is_weights, 0.0)
+    total = agg_loss(loss_mat=loss, loss_mask=kept.to(response_mask.dtype), loss_agg_mode=loss_agg_mode, **info)
     metrics = loss_metrics(batch, running.objective, same_names=True)
+    metrics[f"{PREFIX}left_out_share"] = left_out
     return total, {**metrics, f"{PREFIX}anchor_is_rollout": float(section.behavior == "rollout")}
 
 

@@ -14,6 +14,7 @@ import torch
 
 from drpo.batch import TokenBatch
 from drpo.errors import CheckpointError, ConfigError, DrpoError
+from drpo.learning_signal import LearningSignal
 from drpo.rollouts import Sampler
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
@@ -25,6 +26,7 @@ from drpo.train.config import TrainConfig
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.evaluate import evaluate
 from drpo.train.gradient import loss_path, with_proximal_logprobs
+from drpo.train.learning_signal import facts_of, hints_for
 from drpo.train.lora import describe_adapter, is_adapted
 from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.memory_report import report_memory
@@ -137,6 +139,7 @@ class Trainer:
         self.memory = report_memory(config, self.policy.device, self.prompts.heldout.longest)
         self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
         older = [] if checkpoint is None else older_weights(checkpoint, device)
+        self.signal = LearningSignal(hints_for(config, run))
         self.rollout_weights = RolloutWeights(config.rollout_lag, older)
         if resume:
             run.rewind(self.progress.step if checkpoint else -1)
@@ -194,6 +197,8 @@ class Trainer:
         if slow := timed_out(rollout.samples):
             self.observer.on_note(f"step {step}: {len(slow)} responses took too long to grade and count as wrong, for "
                                   f"example: {slow[-1]}")
+        for text in self.signal.add(facts_of(rollout)):
+            self.observer.on_note(f"step {step}: {text}")
         return rollout
 
     def update(self, rollout: Rollout, step: int) -> list[dict[str, Any]]:

@@ -94,7 +94,7 @@ def test_metrics_keep_their_names_and_their_extremes():
     settings, padded = {"name": "drpo"}, fixed_batch()
     whole = PATH.step(settings, padded, "token_mean")[1]
     split = PATH.step(settings, padded, "token_mean", 4)[1]
-    names = {f"loss_metrics/drpo/{name}" for name in METRICS}
+    names = {f"loss_metrics/drpo/{name}" for name in (*METRICS, "left_out_share")}
     assert names == {name for name in whole if name.startswith("loss_metrics/")}
     for name in ("ratio_min", "ratio_max", "shift_max", "mismatch_max"):
         assert split[f"loss_metrics/drpo/{name}"] == whole[f"loss_metrics/drpo/{name}"]
@@ -121,7 +121,7 @@ def test_missing_log_probabilities_stop_the_run():
         drpo_policy_loss(row, row, row, DRPOAlgorithmConfig(), torch.ones(2, 3))
     with pytest.raises(ConfigError, match="needs old_log_probs"):
         drpo_policy_loss(row, None, row, DRPOAlgorithmConfig(objective="minirl"), torch.ones(2, 3), row)
-    with pytest.raises(DataError, match="behavior_logprobs must be finite"):
+    with pytest.raises(DataError, match="SkyRL: 6 of 6 tokens have no log μ"):
         drpo_policy_loss(row, row, row, DRPOAlgorithmConfig(), torch.ones(2, 3), row * float("nan"))
     with pytest.raises(ConfigError, match="DRPOAlgorithmConfig"):
         drpo_policy_loss(row, row, row, AlgorithmConfig(), torch.ones(2, 3), row)  # pyright: ignore

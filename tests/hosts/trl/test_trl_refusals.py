@@ -208,11 +208,12 @@ def test_a_trl_with_another_signature_is_refused(
 
 
 def test_trl_overrides_are_few() -> None:
-    """What a new TRL can change under us without a signature changing: keep it at the loss and the constructor."""
+    """What a new TRL can change under us without a signature changing: keep it at the loss, the constructor, and a look
+    at each rollout batch."""
     private = {"_fused_loss", "_loss_of_logprobs", "_forward", "_token_batch", "_under", "_aggregation",
                "_denominators", "_record", "_staleness", "_check_mismatch", "_say_what_to_expect"}  # fmt: skip
     own = {name for name, value in vars(DRPOTrainer).items() if callable(value)} - private
-    assert own == {"__init__", "_compute_loss"}
+    assert own == {"__init__", "_compute_loss", "_generate_and_score_completions"}
     assert not (private | {"head_is_plain", "loss_path"}) & set(dir(GRPOTrainer))
     assert not {f.name for f in dataclasses.fields(DRPOConfig)} - {f.name for f in dataclasses.fields(GRPOConfig)} - {
         "objective", "objective_parameters", "aggregation", "mismatch_limit",

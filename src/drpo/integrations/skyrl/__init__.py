@@ -20,7 +20,14 @@ from pydantic.errors import PydanticUserError
 
 from drpo.batch import TokenBatch
 from drpo.errors import ConfigError
-from drpo.integrations.padded import PREFIX, loss_metrics, make_host_objective, padded_loss, require_whole_update
+from drpo.integrations.padded import (
+    PREFIX,
+    leave_out,
+    loss_metrics,
+    make_host_objective,
+    padded_loss,
+    require_whole_update,
+)
 from drpo.objectives import Objective
 
 try:
@@ -126,10 +133,11 @@ def drpo_policy_loss(
         raise ConfigError(f"objective {config.objective!r} needs old_log_probs, which this trainer did not compute. "
                           "Use RayPPOTrainer, or an objective anchored on the rollout.")
     mask = torch.ones_like(log_probs, dtype=torch.bool) if loss_mask is None else loss_mask
+    mask, left_out = leave_out(mask, rollout_logprobs, HOST)
     loss, batch = padded_loss(
         objective, log_probs, rollout_logprobs, advantages, mask, proximal_logprobs=old_log_probs if needs_old else None
     )
-    return loss.sum(), _metrics(batch, objective)
+    return loss.sum(), {**_metrics(batch, objective), PREFIX + "left_out_share": left_out}
 
 
 def _metrics(batch: TokenBatch, objective: Objective) -> dict[str, float]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from trl import GRPOTrainer, __version__  # pyright: ignore[reportAttributeAccessIssue]
 
 from drpo.errors import ConfigError
+from drpo.integrations.padded import PREFIX, check_left_out
+from drpo.learning_signal import RolloutFacts
 
 #: The versions of TRL that the tests ran with.
 TESTED_VERSIONS = ("1.16.0",)
@@ -38,11 +42,55 @@ def check_trl() -> None:
     loss = _parameters("_compute_loss")
     if loss != LOSS_PARAMETERS:
         raise unsupported(f"GRPOTrainer._compute_loss takes ({', '.join(loss)}), not ({', '.join(LOSS_PARAMETERS)})")
+    _parameters("_generate_and_score_completions")
     missing = [name for name in FORWARD_PARAMETERS if name not in forward_parameters()]
     if missing:
         raise unsupported(f"GRPOTrainer._get_per_token_logps_and_entropies takes no {', '.join(missing)}")
     if getattr(GRPOTrainer, "loss_is_scaled_for_ga", None) is not True:
         raise unsupported("GRPOTrainer does not leave the scaling over gradient accumulation to its loss")
+
+
+def leave_out_tokens(trainer: Any, output: dict[str, Any], mode: str) -> None:
+    """Take the tokens without a log μ out of a rollout batch that TRL has just made, and count them.
+
+    vLLM reports NaN or null for some tokens. Where they are few, the loss mask and ``num_items_in_batch`` become what
+    they would be had these tokens been masked from the start.
+
+    Args:
+        trainer: whose rollout it is.
+        output: what ``_generate_and_score_completions`` returns; changed in place.
+        mode: ``train`` or ``eval``.
+
+    Raises:
+        DataError: more than 5 % of the tokens of all processes.
+    """
+    behavior = output.get("sampling_per_token_logps")
+    if behavior is None:
+        return
+    kept = (output["completion_mask"] * output.get("tool_mask", 1)).bool()
+    missing = kept & ~behavior.isfinite()
+    counts = trainer.accelerator.gather(torch.stack([missing.sum(), kept.sum()]).unsqueeze(0)).sum(0)
+    left_out, total = counts.tolist()
+    check_left_out(left_out, total, "TRL")
+    trainer._metrics[mode].setdefault(PREFIX + "left_out_share", []).append(left_out / max(total, 1))
+    if left_out:
+        mask = output.get("tool_mask", torch.ones_like(output["completion_mask"]))
+        output["tool_mask"] = mask.masked_fill(missing, 0)
+        output["sampling_per_token_logps"] = behavior.masked_fill(missing, 0.0)
+        output["num_items_in_batch"] = output["num_items_in_batch"] - left_out
+
+
+def facts_of(trainer: Any, output: Mapping[str, Any]) -> RolloutFacts:
+    """What TRL knows of the rollout batch it has just made, over all processes."""
+    largest = trainer.accelerator.gather(output["advantages"].abs().max().unsqueeze(0)).max()
+    cut_off, reward = (
+        values[-1] if (values := trainer._metrics["train"].get(name)) else None
+        for name in ("completions/clipped_ratio", "reward")
+    )
+    return RolloutFacts(
+        varies=bool(largest > 0), cut_off=None if cut_off is None else cut_off == 1.0,
+        failed=None if reward is None else math.isnan(reward), reward=reward,
+    )  # fmt: skip
 
 
 def check_trainer(trainer: Any) -> None:

@@ -26,6 +26,7 @@ from drpo.integrations.trl.config import DRPOConfig
 from drpo.integrations.trl.metrics import RunningMetrics
 from drpo.integrations.trl.rollouts import InProcessRollouts
 from drpo.kernels.head import plain_head
+from drpo.learning_signal import Hints, LearningSignal
 from drpo.metrics import Metric
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,11 @@ class DRPOTrainer(GRPOTrainer):
         fused.hand_out_hidden(self.model)
         self.loss_path = ""
         self._running = {mode: RunningMetrics() for mode in ("train", "eval")}
+        self._signal = LearningSignal(Hints(
+            length=f"Raise max_completion_length (now {self.max_completion_length}).",
+            responses="Look at some responses (log_completions=True)",
+            rewards="See what reward_funcs return: None is no reward.",
+        ))  # fmt: skip
         self._checked = False
         self._sampled_at = 0
         self._warned = False
@@ -77,6 +83,15 @@ class DRPOTrainer(GRPOTrainer):
     def head_is_plain(self) -> bool:
         """Whether logits are hidden states times the LM head, and no more; asked once the model is in its place."""
         return plain_head(self.model) is not None
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        host.leave_out_tokens(self, output, "train" if self.model.training else "eval")
+        if self.model.training:
+            facts = host.facts_of(self, output)
+            for text in self._signal.add(facts) if self.accelerator.is_main_process else ():
+                warnings.warn(f"step {self.state.global_step + 1}: {text}", DrpoWarning, stacklevel=2)
+        return output
 
     def _compute_loss(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
         host.check_inputs(inputs)

@@ -111,7 +111,7 @@ def test_a_mu_recomputed_from_the_current_weights_is_noticed() -> None:
     trainer._under = recomputed  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.warns(DrpoWarning, match=r"1 update\(s\) after sampling: the trust region is inert") as caught:
         trainer.train()
-    assert len([w for w in caught if issubclass(w.category, DrpoWarning)]) == 1
+    assert len([w for w in caught if "inert" in str(w.message)]) == 1
 
 
 def test_bf16_with_gradient_checkpointing_samples_what_it_trains() -> None:

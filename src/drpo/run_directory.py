@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -28,6 +29,25 @@ from drpo.files import append_records, json_line, json_text, read_json, read_jso
 #: Bin edges of the histograms that every update records; values outside fall into the first or last bin.
 SHIFT_EDGES: tuple[float, ...] = (0.0, *(10 ** (-6 + i / 4) for i in range(25)))
 WEIGHT_EDGES: tuple[float, ...] = tuple(-3 + 0.2 * i for i in range(41))
+
+
+class _ConfigDumper(yaml.SafeDumper):
+    """Quotes the texts that a configuration file would be read with as numbers (3e-4), and writes no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_str(self, data: str) -> Any:
+        # Other line ends of Unicode are folded unless they are escaped.
+        style = '"' if re.search("[\x85\u2028\u2029]", data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+
+_ConfigDumper.add_representer(str, _ConfigDumper.represent_str)
+_ConfigDumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)  # fmt: skip
 
 
 class RunDirectory:
@@ -59,7 +79,8 @@ class RunDirectory:
             self.rollouts.mkdir(parents=True, exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
         self.write_manifest(manifest)
-        self._write(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        text = yaml.dump(config, Dumper=_ConfigDumper, sort_keys=False, allow_unicode=True)
+        self._write(self.config_file, text)
 
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration.

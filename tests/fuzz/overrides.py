@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from drpo.cli.train import split_settings
 from drpo.objectives import MODIFIERS, OBJECTIVES
+from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
 from drpo.train.config import TrainConfig, as_overrides, load_config, validate_config
 from drpo.train.config_aliases import ALIASES
@@ -41,33 +41,35 @@ def run_case(seed: int, folder: Path) -> str | None:
     random_ = random.Random(f"overrides {seed}")
     for unit in range(UNITS):
         settings = make_settings(random_, folder)
-        problem = check(settings, random_)
+        problem = check(settings, random_, folder)
         if problem is not None:
             return f"unit {unit}, settings {[text[:200] for text in settings]}: {problem}"
     return None
 
 
-def check(settings: list[str], random_: random.Random) -> str | None:
+def check(settings: list[str], random_: random.Random, folder: Path) -> str | None:
     """What went wrong with these settings, if anything."""
     result, error, problem = outcome(lambda: load_config(*split_settings(settings)))
     if problem is not None:
         return problem
     if error is not None:
-        if random_.random() < 0.02 and all("\x00" not in text for text in settings):
+        if random_.random() < 0.02 and "--" not in settings and all("\x00" not in text for text in settings):
             _, said, problem = run_command(["train", "--dry-run", *settings])
             return problem or (None if "error" in said.lower() else f"refused, but not by the command: {said[:200]}")
         return None
     config: TrainConfig = result[0]
-    return _round_trip(config) or outcome(lambda: make_task(config.task.name, **config.task.parameters))[2]
+    return _round_trip(config, folder) or outcome(lambda: make_task(config.task.name, **config.task.parameters))[2]
 
 
-def _round_trip(config: TrainConfig) -> str | None:
+def _round_trip(config: TrainConfig, folder: Path) -> str | None:
     """A configuration that was accepted can be written and read again."""
-    text, _, problem = outcome(lambda: yaml.safe_dump(config.resolved(), allow_unicode=True))
-    if problem is not None:
-        return f"cannot be written: {problem}"
-    if not isinstance(yaml.safe_load(text), dict):
-        return "is written as something else than a mapping"
+    run = RunDirectory(Path(tempfile.mkdtemp(dir=folder)))
+    _, error, problem = outcome(lambda: run.create(config.resolved(), {}))
+    if error is not None or problem is not None:
+        return f"cannot be written: {error or problem}"
+    read, error, problem = outcome(lambda: load_config(run.config_file)[0])
+    if error is not None or problem is not None or repr(read.resolved()) != repr(config.resolved()):
+        return f"reads otherwise than it was written: {error or problem or run.config_file.read_text()}"
     again, error, problem = outcome(lambda: validate_config(config.as_dict()))
     if error is not None or problem is not None or repr(again) != repr(config):
         return f"does not load as itself: {error or problem}"
@@ -137,7 +139,8 @@ def _value(random_: random.Random) -> str:
     kinds: list[Callable[[], str]] = [
         lambda: str(random_.randrange(-2, 40)),
         lambda: repr(random_.choice((0.0, 1e-4, -1.5, 1e300, 5e-324, 0.15, 1.0))),
-        lambda: random_.choice((".nan", ".inf", "-.inf", "1e400", "1e-400", "0x1F", "010", "1:30", "1_0", "+1", "-0")),
+        lambda: random_.choice((".nan", ".inf", "-.inf", "1e400", "1e-400", "0x1F", "010", "1:30", "1_0", "+1", "-0",
+                                "'1e5'", "'.5e3'", "'1_0e5'", "'1:30'", "'yes'", "'~'", "'0b1'", "'=='", "'<<'")),
         lambda: random_.choice(("null", "~", "", "true", "no", "{}", "[]", "''", '"', "2020-99-99", "2020-01-01")),
         lambda: random_.choice(("18446744073709551616", "1" * 50, "9" * 4301, "-" + "9" * 5000, "1." + "0" * 5000)),
         lambda: _nested(random_, random_.choice((3, 19, 21, 2000))),

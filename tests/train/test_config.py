@@ -9,6 +9,7 @@ import pytest
 
 from drpo.errors import ConfigError
 from drpo.rollouts import VllmOptions
+from drpo.run_directory import RunDirectory
 from drpo.train.config import TrainConfig, as_overrides, load_config, validate_config
 from drpo.train.config_aliases import ALIASES
 
@@ -149,6 +150,17 @@ def test_settings_of_the_chat_template_are_written_and_read_again() -> None:
         "enable_thinking": False, "documents": [{"a": {}, "b.c": float("inf")}]}
     assert load_config(None, as_overrides(config))[0] == config
     assert sources["chat_template_kwargs.enable_thinking"] == "command line"
+
+
+@pytest.mark.parametrize(
+    "text", ["1e5", "-.5e3", "1:30", "yes", "~", "010", "0b1", "2020-01-01", "a: b # c", "\u2028x\x85", "é\n"]
+)
+def test_texts_survive_the_configuration_file_of_a_run(text: str, tmp_path: Path) -> None:
+    shared = [text]
+    config = TrainConfig(system_prompt=text, chat_template_kwargs={"a": shared, "b": shared})
+    run = RunDirectory(tmp_path / "run")
+    run.create(config.resolved(), {})
+    assert load_config(run.config_file)[0].resolved() == config.resolved()
 
 
 def test_every_alias_leads_to_a_setting_that_exists() -> None:

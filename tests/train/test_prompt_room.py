@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from test_loop import SMALL, Recorder, configuration, last_weights, run, without_timing
 
+import tiny
 from drpo.cli import main
-from drpo.errors import ConfigError, TaskError
+from drpo.errors import ConfigError, DataError, TaskError
 from drpo.train.checkpoint import find_checkpoint
 from drpo.train.config import TrainConfig, load_config
 from fuzz.outcomes import run_command
@@ -111,3 +112,15 @@ def test_eval_filter_and_dry_run_say_it_too(
     with pytest.raises(SystemExit):
         main()
     assert "a run would stop here. no training prompt fits" in capsys.readouterr().out
+
+
+def test_a_training_prompt_with_a_token_without_a_row_stops_a_run_at_the_start(copyist: Path, tmp_path: Path) -> None:
+    tiny.model(len(tiny.tokenizer()) - 1).save_pretrained(tmp_path / "small")  # no row for ":", the last character
+    tiny.tokenizer().save_pretrained(tmp_path / "small")
+    records = [{"prompt": "ab" * (i + 1) + ":" * (i == 3), "answer": "ab"} for i in range(10)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(DataError, match=r"larger than the model: .*':'.* \d+ rows"):
+        run(own(tmp_path / "small", tmp_path / "a.jsonl"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "a.jsonl").write_text((tmp_path / "a.jsonl").read_text().replace('b:"', 'b"'))
+    assert run(own(tmp_path / "small", tmp_path / "a.jsonl", "steps=1"), tmp_path / "run")[0].status == "finished"

@@ -22,6 +22,7 @@ from drpo.errors import CheckpointError, ConfigError
 from drpo.train.config import Lora
 from drpo.train.export import export_model
 from drpo.train.loading import load
+from drpo.train.model_source import EMBEDDED
 from drpo.train.policy import load_policy
 
 peft: Any = pytest.importorskip("peft", reason="pip install 'drpo[lora]'")
@@ -48,11 +49,14 @@ def logits(model: Any) -> torch.Tensor:
         return model(input_ids=torch.tensor(IDS)).logits
 
 
+def adapt(base: Path, config: Any) -> Any:
+    torch.manual_seed(1)
+    return peft.get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+
+
 def save_adapter(folder: Path, base: Path, config: Any, trained: bool = True) -> torch.Tensor:
     """Write an adapter whose weights are as if trained; return the logits of peft's own merged model."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(base)
-    torch.manual_seed(1)
-    adapted = peft.get_peft_model(model, config)
+    adapted = adapt(base, config)
     if trained:
         with torch.no_grad():
             for name, parameter in adapted.named_parameters():
@@ -80,6 +84,7 @@ MERGED = {
     "layers_to_transform": lora(layers_to_transform=[1], layers_pattern="layers"),
     "dropout": lora(lora_dropout=0.5),
     "dora": lora(use_dora=True),
+    "biases": lora(bias="all"),
     "pissa": lora(init_lora_weights="pissa"),
     "modules_to_save": lora(modules_to_save=["lm_head"]),
     "embeddings to save": lora(modules_to_save=["embed_tokens"]),
@@ -108,6 +113,37 @@ def test_merged_exactly_as_peft_does(kind: str, bases: dict[bool, Path], tmp_pat
     assert exported.merged and torch.allclose(logits(found), expected, rtol=1e-5, atol=1e-5)
     assert torch.allclose(logits(load_policy(str(tmp_path / "adapter"), CPU).model), expected, rtol=1e-5, atol=1e-5)
     assert float((expected - logits(load_policy(str(bases[False]), CPU).model)).abs().max()) > 1e-2
+
+
+def test_other_layouts_of_weights_are_merged_as_peft_does(tmp_path: Path) -> None:
+    """Transposed linear layers, biases of adapters, and stacked experts."""
+    torch.manual_seed(0)
+    gpt2 = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+        vocab_size=20, n_embd=32, n_layer=1, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0
+    ))
+    qwen2 = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(
+        vocab_size=20, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, eos_token_id=0,
+    ))  # fmt: skip
+    for name, network in (("gpt2", gpt2), ("qwen2", qwen2)):
+        network.save_pretrained(tmp_path / name)
+        tiny.tokenizer().save_pretrained(tmp_path / name)
+    experts = lora(target_modules=["q_proj"], target_parameters=["experts.gate_up_proj", "experts.down_proj"])
+    for name, base, config in (
+        ("transposed", tmp_path / "gpt2", lora(target_modules=["c_attn"], fan_in_fan_out=True)),
+        ("lora_bias", tmp_path / "qwen2", lora(target_modules=["q_proj"], lora_bias=True)),
+        ("experts", EMBEDDED["moe"], experts),
+    ):
+        expected = save_adapter(tmp_path / f"{name} adapter", base, config())
+        export_model(str(tmp_path / f"{name} adapter"), tmp_path / name)
+        found = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        assert torch.allclose(logits(found), expected, rtol=1e-5, atol=1e-5), name
+
+
+def test_what_peft_cannot_merge_is_refused(bases: dict[bool, Path], tmp_path: Path) -> None:
+    adapt(bases[False], lora(lora_bias=True)()).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(CheckpointError, match=r"cannot be merged .*no bias"):
+        load_policy(str(tmp_path / "adapter"), CPU)
 
 
 @pytest.mark.parametrize("kind", ["head", "modules_to_save", "embeddings", "embeddings to save", "tokens"])
@@ -232,9 +268,8 @@ def test_an_adapter_that_was_never_trained_is_refused(kind: str, bases: dict[boo
 
 @pytest.mark.parametrize("name", ["PromptTuningConfig", "PrefixTuningConfig"])
 def test_prompts_cannot_be_merged(name: str, bases: dict[bool, Path], tmp_path: Path) -> None:
-    model = transformers.AutoModelForCausalLM.from_pretrained(bases[True])
     config = getattr(peft, name)(task_type="CAUSAL_LM", num_virtual_tokens=3)
-    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    adapt(bases[True], config).save_pretrained(tmp_path / "adapter")
     with pytest.raises(CheckpointError, match=r"adds prompts, which cannot be merged"):
         load(str(tmp_path / "adapter"))
 

@@ -108,7 +108,7 @@ def _types(kind: str, random_: random.Random) -> Iterator[Any]:
                                 arrow.timestamp("ns"), arrow.date32(), arrow.null(), arrow.string_view(),
                                 arrow.dictionary(arrow.int8(), arrow.string())))  # fmt: skip
         yield random_.choice((plain, arrow.list_(plain), arrow.large_list(plain), arrow.list_(plain, 1),
-                              arrow.struct([("a", plain)]), arrow.map_(arrow.string(), plain)))  # fmt: skip
+                              arrow.struct([("a", plain)])))  # fmt: skip
     if random_.random() < 0.3:
         yield random_.choice((arrow.float32(), arrow.list_(arrow.float32()), arrow.list_view(arrow.float64()),
                               arrow.large_list(arrow.float32()), arrow.large_string()))  # fmt: skip

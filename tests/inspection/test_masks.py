@@ -126,6 +126,20 @@ def test_a_mask_with_holes_is_refused(tmp_path: Path, log: Log, ending: str) -> 
         inspect([file])
 
 
+def test_a_file_whose_tokens_are_all_masked_may_lack_every_value(tmp_path: Path) -> None:
+    """As one rank's file of several: Arrow gives its lists of nulls the type null."""
+    trained = {"logprobs": [[-0.5, -1.0]], "behavior_logprobs": [[-0.4, -1.1]], "advantages": [[1.0, 1.0]],
+               "loss_mask": [[1, 1]]}  # fmt: skip
+    files = [write_parquet(tmp_path / "0.parquet", trained)]
+    others = {**trained, "advantages": [[None, None]], "loss_mask": [[0, 0]]}
+    files.append(write_parquet(tmp_path / "1.parquet", others))
+    found = inspect(files, objectives=["drpo"])
+    assert (found.tokens, found.sequences, found.masked_tokens) == (2, 1, 2)
+    for name, message in (("loss_mask", "row 1: loss_mask must be 0 or 1"), ("step", "row 1: step is null")):
+        with pytest.raises(DataError, match=message):
+            inspect([write_parquet(tmp_path / "2.parquet", {**trained, name: [[None, None]]})])
+
+
 def test_a_mask_that_comes_later_is_refused(tmp_path: Path) -> None:
     token = {"logprob": -0.5, "behavior_logprob": -0.4, "advantage": 1.0, "sequence_id": 0}
     file = tmp_path / "log.jsonl"

@@ -42,10 +42,10 @@ def is_list(kind: Any) -> bool:
 
 
 def is_number(kind: Any) -> bool:
-    """Whether an Arrow type is a whole number or one in floating point."""
+    """Whether an Arrow type is a whole number or one in floating point, or of nulls alone."""
     from pyarrow import types
 
-    return types.is_floating(kind) or types.is_integer(kind)
+    return types.is_floating(kind) or types.is_integer(kind) or types.is_null(kind)
 
 
 def is_id(kind: Any) -> bool:

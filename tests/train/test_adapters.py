@@ -25,7 +25,7 @@ from drpo.train.loading import load
 from drpo.train.model_source import EMBEDDED
 from drpo.train.policy import load_policy
 
-peft: Any = pytest.importorskip("peft", reason="pip install 'drpo[lora]'")
+peft: Any = pytest.importorskip("peft", reason="pip install -e '.[lora]'")
 
 CPU = torch.device("cpu")
 IDS = [[3, 4, 5, 9, 2]]

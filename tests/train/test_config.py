@@ -204,3 +204,5 @@ def test_overrides_that_make_a_configuration() -> None:
     ]
     assert load_config(None, as_overrides(config))[0] == config
     assert as_overrides(load_config()[0]) == []
+    for value in ("1.0", "true"):  # equal to the default 1 in Python
+        assert as_overrides(load_config(None, [f"task.min_digits={value}"])[0]) == [f"task.min_digits={value}"]

@@ -352,7 +352,7 @@ def as_overrides(config: TrainConfig) -> list[str]:
         if key in _SECTIONS and value["name"] != default["name"]:
             known = {}  # naming another one drops the parameters of the one before
         for leaf, given in flat({key: value}).items():
-            if leaf not in known or known[leaf] != given:
+            if leaf not in known or repr(known[leaf]) != repr(given):  # 1.0 and true are other values than 1
                 overrides.append(f"{leaf}={as_text(given)}")
     return overrides
 

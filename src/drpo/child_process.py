@@ -16,6 +16,11 @@ sys.path[:] = json.loads(sys.argv[2])
 importlib.import_module(sys.argv[1]).main()
 """
 
+#: The exit status of `drpo` after a write that the disk refused, for a parent that sets :data:`TELL_REFUSED_WRITES` in
+#: its environment (EX_IOERR); 2 for everybody else, as for any mistake that the user can fix.
+WRITE_REFUSED = 74
+TELL_REFUSED_WRITES = "DRPO_TELL_REFUSED_WRITES"
+
 
 def import_path() -> list[str]:
     """The entries of ``sys.path``, for a process that may stand in another directory."""

@@ -8,6 +8,7 @@
     checkpoints/         step-NNNNNN/ each
     vllm.log             the output of vLLM's process (with sampler=vllm only)
     report.html
+    .lock                held, and named, by the process that trains here
     inspection.html      what `drpo inspect` found in tokens/
     tensorboard/ wandb/  what those trackers keep here
 """
@@ -16,19 +17,33 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from drpo.errors import CheckpointError
-from drpo.files import append_records, json_line, json_text, read_json, read_jsonl, replace_text, writing
+from drpo.files import (
+    append_records,
+    cut_torn_line,
+    json_line,
+    json_text,
+    numbered_jsonl,
+    read_json,
+    read_jsonl,
+    replace_text,
+    writing,
+)
+from drpo.locking import locked
+from drpo.run_schema import check_manifest, check_metrics
 
 #: Bin edges of the histograms that every update records; values outside fall into the first or last bin.
 SHIFT_EDGES: tuple[float, ...] = (0.0, *(10 ** (-6 + i / 4) for i in range(25)))
 WEIGHT_EDGES: tuple[float, ...] = tuple(-3 + 0.2 * i for i in range(41))
+
+_RESTORE = "Restore it from a backup, or start a new run."
 
 
 class _ConfigDumper(yaml.SafeDumper):
@@ -68,10 +83,32 @@ class RunDirectory:
         self.engine_log = self.path / "vllm.log"
         self.report_file = self.path / "report.html"
         self.inspection_file = self.path / "inspection.html"
+        self.lock_file = self.path / ".lock"
 
     def exists(self) -> bool:
         """Whether a run was started here."""
         return self.config_file.is_file()
+
+    @contextmanager
+    def locked(self, note: Callable[[str], None]) -> Iterator[None]:
+        """Hold the directory, which no other process trains in meanwhile; made if need be, and gone again if no run
+        was started in it.
+
+        Raises:
+            CheckpointError: another process trains here; the message names it.
+        """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+        with locked(self.lock_file, note):
+            try:
+                yield
+            finally:
+                if not self.exists():
+                    with suppress(OSError):  # something else was put there: it stays
+                        self.lock_file.unlink()
+                        for folder in made:
+                            folder.rmdir()
 
     def create(self, config: dict[str, Any], manifest: dict[str, Any]) -> None:
         """Make the directory and write its configuration last: with it, the run exists."""
@@ -86,16 +123,30 @@ class RunDirectory:
         """The resolved configuration.
 
         Raises:
-            CheckpointError: there is no run here.
+            CheckpointError: there is no run here, or its configuration is empty, damaged or no mapping.
         """
         if not self.exists():
             raise CheckpointError(f"{self.path} holds no run (no config.yaml). Give the directory that "
                                   "`drpo train` printed, or start a run with --out.")
-        return yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        try:
+            values = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{self.config_file} cannot be read: {reason}. {_RESTORE}") from error
+        if not isinstance(values, dict):
+            found = "is empty" if values is None else f"holds a {type(values).__name__}, not settings"
+            raise CheckpointError(f"{self.config_file} {found}. {_RESTORE}")
+        return {str(key): value for key, value in values.items()}
 
     def read_manifest(self) -> dict[str, Any]:
-        """What was written by :meth:`write_manifest`; empty if there is none."""
-        return read_json(self.manifest_file) if self.manifest_file.is_file() else {}
+        """What was written by :meth:`write_manifest`; empty if there is none.
+
+        Raises:
+            DataError: it is damaged; the message names the file and the field.
+        """
+        if not self.manifest_file.is_file():
+            return {}
+        return check_manifest(read_json(self.manifest_file), self.manifest_file)
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""
@@ -107,17 +158,47 @@ class RunDirectory:
             append_records(self.metrics_file, [record])
 
     def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """All whole records, of one ``kind`` if given; a last line cut off by a crash is left out."""
-        records = read_jsonl(self.metrics_file, ignore_cut_line=True) if self.metrics_file.is_file() else []
+        """All whole records, of one ``kind`` if given; a last line cut off by a crash is left out.
+
+        Raises:
+            DataError: a line is damaged; the message names the file, the line and the field.
+        """
+        lines = numbered_jsonl(self.metrics_file, ignore_cut_line=True) if self.metrics_file.is_file() else ()
+        records = (check_metrics(line.record, f"{self.metrics_file}, line {line.number}") for line in lines)
         return [record for record in records if kind is None or record["kind"] == kind]
+
+    def missing_metrics(self, step: int) -> str:
+        """What metrics.jsonl lacks of a run that has done ``step`` steps, in words; empty if nothing."""
+        recorded = {record["step"] for record in self.read_metrics("update")}
+        missing = [number for number in range(1, step + 1) if number not in recorded]
+        evaluated = any(record["step"] == 0 for record in self.read_metrics("evaluation"))
+        lacking = ([] if evaluated or not step else ["the evaluation before training"]) + (
+            [f"the updates of {_steps_in_words(missing)}"] if missing else []
+        )
+        return f"{self.metrics_file} lacks {' and '.join(lacking)}; curves and means leave them out" if lacking else ""
+
+    def torn_metrics(self) -> str:
+        """That metrics.jsonl ends in half a record, in words; empty if it does not."""
+        torn = self.metrics_file.is_file() and not _ends_whole(self.metrics_file)
+        return f"{self.metrics_file}: the last line is torn and left out" if torn else ""
+
+    def gaps(self) -> list[str]:
+        """What is missing of the records that this run must have made, in words."""
+        last = self.steps_sampled() - (self.read_manifest().get("status") != "finished")
+        recorded = max((record["step"] for record in self.read_metrics("update")), default=0)
+        return [said for said in (self.torn_metrics(), self.missing_metrics(max(last, recorded))) if said]
 
     def rewind(self, step: int) -> None:
         """Forget everything recorded after ``step``, as a resumed run will record it again."""
+        with self._writing():
+            cut_torn_line(self.metrics_file)
         kept = [record for record in self.read_metrics() if record["step"] <= step]
         self._write(self.metrics_file, "".join(json_line(record) for record in kept))
-        for file in (*self.rollouts.glob("*-[0-9]*.jsonl"), *self.tokens.glob("*-[0-9]*.jsonl")):
-            if _step_of(file) > step:
-                file.unlink()
+        with self._writing():
+            for folder in (self.rollouts, self.tokens):
+                for number, file in _numbered(folder, "[a-z]+"):
+                    if number > step:
+                        file.unlink()
 
     def write_rollouts(self, name: str, step: int, records: Iterable[dict[str, Any]]) -> None:
         """Write ``rollouts/NAME-STEP.jsonl``: dicts with prompt, answer, text, reward, stop_reason."""
@@ -125,12 +206,11 @@ class RunDirectory:
 
     def read_rollouts(self, name: str) -> dict[int, list[dict[str, Any]]]:
         """Step → records of every ``rollouts/NAME-*.jsonl``, in order of step."""
-        files = sorted(self.rollouts.glob(f"{name}-[0-9]*.jsonl"), key=_step_of)
-        return {_step_of(file): list(read_jsonl(file)) for file in files}
+        return {step: list(read_jsonl(file)) for step, file in _numbered(self.rollouts, re.escape(name))}
 
     def steps_sampled(self) -> int:
         """The last step whose rollouts were kept; 0 if none was."""
-        return max((_step_of(file) for file in self.rollouts.glob("step-[0-9]*.jsonl")), default=0)
+        return max((step for step, _ in _numbered(self.rollouts, "step")), default=0)
 
     def write_tokens(self, step: int, records: Iterable[dict[str, Any]]) -> None:
         """Write ``tokens/step-STEP.jsonl``: a dict a response, in the layout that `drpo inspect` reads
@@ -141,7 +221,7 @@ class RunDirectory:
 
     def token_files(self) -> list[Path]:
         """Every ``tokens/step-*.jsonl`` with a record, in order of step."""
-        return [file for file in sorted(self.tokens.glob("step-*.jsonl")) if file.stat().st_size]
+        return [file for _, file in _numbered(self.tokens, "step") if file.stat().st_size]
 
     def write_inspection(self, html: str) -> None:
         """Write inspection.html."""
@@ -160,6 +240,30 @@ class RunDirectory:
                        f"{self.path}`, or choose another directory with --out.")
 
 
-def _step_of(file: Path) -> int:
-    return int(file.stem.rsplit("-", 1)[1])
+def _numbered(folder: Path, name: str) -> list[tuple[int, Path]]:
+    """The files NAME-STEP.jsonl of ``folder`` by step; a copy, or a file of any other name, is somebody else's."""
+    if not folder.is_dir():
+        return []
+    found = ((re.fullmatch(rf"({name})-(\d{{6,15}})\.jsonl", file.name), file) for file in folder.iterdir())
+    return sorted((int(match[2]), file) for match, file in found if match and file.is_file())
+
+
+def _ends_whole(file: Path) -> bool:
+    with file.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 1))
+        return stream.read(1) in (b"", b"\n")
+
+
+def _steps_in_words(steps: list[int], most: int = 4) -> str:
+    """steps 1, 3 to 7 and 9."""
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], step]
+        else:
+            runs.append([step])
+    said = [f"{run[0]} to {run[1]}" if len(run) > 1 else str(run[0]) for run in runs[:most]]
+    more = f" and {len(runs) - most} more ranges" if len(runs) > most else ""
+    return f"step{'s' if len(steps) > 1 else ''} {', '.join(said)}{more}"
 

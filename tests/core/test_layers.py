@@ -25,6 +25,8 @@ LAYERS = {
     "metrics": 0,
     "errors": 0,
     "files": 0,
+    "locking": 0,
+    "run_schema": 0,
     "printable": 0,
     "json_lines": 0,
     "run_directory": 0,

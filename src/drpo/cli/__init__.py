@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import traceback
 import warnings
 from typing import Any
 
+from drpo.child_process import TELL_REFUSED_WRITES, WRITE_REFUSED
 from drpo.cpus import begin_look, wait_briefly
-from drpo.errors import DrpoError
+from drpo.errors import DrpoError, WriteError
 from drpo.printable import printable
 
 
@@ -46,7 +48,8 @@ def main() -> None:
             sys.exit(2)
         if isinstance(error, DrpoError):
             _complain(f"error: {error}")
-            sys.exit(2)
+            told = isinstance(error, WriteError) and TELL_REFUSED_WRITES in os.environ
+            sys.exit(WRITE_REFUSED if told else 2)
         _complain(f"error: {type(error).__name__}: {error}\nThis is a defect of drpo. Please report it with the "
                   "traceback that --debug prints.")
         sys.exit(1)

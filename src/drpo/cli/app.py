@@ -30,7 +30,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run. Default: runs/DATE-OBJECTIVE.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue the run in this directory; only steps=N and threads=N may be changed.")
+        Path | None, typer.Option(help="Continue the run in this directory; steps and other settings may change.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print every setting and where it came from, then stop.")
@@ -51,6 +51,8 @@ def train(
       drpo train 'trackers=[tensorboard,wandb]' project=mine
 
       drpo train --resume runs/2026-01-01-120000-drpo
+
+      drpo train --resume runs/2026-01-01-120000-drpo steps=200 learning_rate=1e-5
     """
     from drpo.cli.train import run_train
 

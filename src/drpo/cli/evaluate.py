@@ -12,13 +12,14 @@ from drpo.errors import CheckpointError
 from drpo.run_directory import RunDirectory
 from drpo.tasks import Example, make_task
 from drpo.tasks.grading import Grader
-from drpo.train.checkpoint import find_checkpoint
+from drpo.train.checkpoint import CHECKSUMS, damage_of, find_checkpoint
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.config_text import parse_overrides
 from drpo.train.evaluate import evaluate
 from drpo.train.loop import pick_device
 from drpo.train.policy import Policy, load_policy
 from drpo.train.prompt_room import PromptRoom, fitting
+from drpo.train.resume import resumed_config
 from drpo.train.samplers import make_sampler
 from drpo.train.threads import computing_threads
 
@@ -28,6 +29,7 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
     refuse_options([source, *settings], ("--json", "--debug"))
     console = PlainConsole()
     config, model = resolve_source(source, settings, PlainConsole(stderr=True))
+    note_default_task(source, config, settings, PlainConsole(stderr=True))
     task = make_task(config.task.name, **config.task.parameters)
     examples = task.heldout_examples(config.eval_examples)
     policy = load_source(config, model, settings, PlainConsole(stderr=True))
@@ -95,17 +97,41 @@ def fitting_examples(policy: Policy, config: TrainConfig, examples: list[Example
 
 
 def resolve_source(source: str, settings: list[str], notes: PlainConsole) -> tuple[TrainConfig, str]:
-    """The configuration and the model directory that ``source`` (a run's directory or a model) means.
+    """The configuration and the model directory that ``source`` means: a run's directory (its newest checkpoint), one
+    of its checkpoints (with the run's own configuration), or a model.
 
     Raises:
-        CheckpointError: the run has no checkpoint.
+        CheckpointError: the run has no checkpoint, or the one that is named is damaged.
     """
-    run = RunDirectory(Path(source))
-    if not run.exists():
-        config, _ = load_config(None, [*settings, f"model={source}"])
-        return config, source
-    config, _ = load_config(run.config_file, settings)
-    checkpoint = find_checkpoint(run.checkpoints, lambda text: notes.print(f"note: {text}"))
-    if checkpoint is None:
-        raise CheckpointError(f"{run.path} has no checkpoint yet. Wait for its first one, or evaluate {config.model}.")
-    return config, str(checkpoint)
+    path = Path(source)
+    run = RunDirectory(path)
+    if run.exists():
+        config = resumed_config(run, settings)
+        checkpoint = find_checkpoint(run.checkpoints, lambda text: notes.say(f"note: {text}"))
+        if checkpoint is None:
+            raise CheckpointError(f"{run.path} has no checkpoint yet. Wait for its first one, or evaluate "
+                                  f"{config.model}.")
+        return config, str(checkpoint)
+    if (owner := run_of_checkpoint(path)) is not None:
+        if (path / CHECKSUMS).exists() and (damage := damage_of(path)) is not None:
+            raise CheckpointError(f"checkpoint {path} is damaged ({damage}). Name another one, or the run for its "
+                                  "newest whole one.")
+        return resumed_config(owner, settings), source
+    config, _ = load_config(None, [*settings, f"model={source}"])
+    return config, source
+
+
+def run_of_checkpoint(path: Path) -> RunDirectory | None:
+    """The run in whose checkpoints ``path`` is a directory."""
+    place = path.absolute()
+    run = RunDirectory(place.parent.parent)
+    return run if place.parent.name == run.checkpoints.name and place.is_dir() and run.exists() else None
+
+
+def note_default_task(source: str, config: TrainConfig, settings: list[str], notes: PlainConsole) -> None:
+    """Say that a model of no run, for which no task is named, is asked the default one."""
+    path = Path(source)
+    if RunDirectory(path).exists() or run_of_checkpoint(path) is not None or "task" in parse_overrides(settings):
+        return
+    notes.say(f"note: no task was named: {source} is asked {config.task.name}, the default task. Name another with "
+              "task=…, or give a run's directory for its own.")

@@ -15,6 +15,7 @@ from drpo.cli.printing import PlainConsole, wide_console
 from drpo.errors import CheckpointError
 from drpo.files import replace_text
 from drpo.lab.directory import StudyDirectory
+from drpo.lab.doubts import doubts
 from drpo.lab.estimate import Cost, measure_settings, seconds
 from drpo.lab.plan import Plan, make_plan, tries
 from drpo.lab.results import summary_rows
@@ -33,6 +34,8 @@ def run_plan(source: str, scale: str | None, jobs: int | None, measure: bool) ->
     console.say(f"{name}: {study.title}. {study.question}\n")
     console.print(_arms(study))
     console.say(_counts(plan))
+    for doubt in doubts(plan):
+        console.say(f"note      {doubt}")
     for hypothesis in study.hypotheses:
         where = ", ".join(hypothesis.settings or study.settings)
         arms = f"{hypothesis.ours} against {hypothesis.theirs}"
@@ -81,6 +84,8 @@ def run_run(
     console = PlainConsole()
     name, study = load_study(source, scale)
     path = out or default_directory(name)
+    for doubt in doubts(make_plan(study).only(settings)):
+        console.say(f"note: {doubt}")
     with _workers(where, jobs) as workers, watch(console) as watcher:
         results, stopped = run_study(study, path, workers, watcher, retry_failed, keep_checkpoints, reuse, settings)
     write_page(results, path)
@@ -133,7 +138,8 @@ def write_page(results: Results, path: Path) -> None:
     values = study.model_dump(exclude_none=True)
     values["settings"] = {name: _with_defaults(study, setting.keys) for name, setting in study.settings.items()}
     page = build_study_page(values, rows, plain_verdicts(results.verdicts), summaries)
-    replace_text(path / "report.html", page)
+    with StudyDirectory(path).writing():
+        replace_text(path / "report.html", page)
 
 
 def _with_defaults(study: Study, keys: Keys) -> Keys:

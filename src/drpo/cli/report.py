@@ -11,6 +11,8 @@ from drpo.run_directory import RunDirectory
 
 def run_report(path: Path) -> None:
     """Write the report of the run at ``path`` and say where it is."""
-    run = RunDirectory(path)
+    console, run = PlainConsole(), RunDirectory(path)
     write_report(run)
-    PlainConsole().say(f"report  {run.report_file}")
+    for gap in run.gaps():
+        console.say(f"note: {gap}")
+    console.say(f"report  {run.report_file}")

@@ -24,6 +24,7 @@ from drpo.run_directory import RunDirectory
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import train
 from drpo.train.observer import Summary
+from drpo.train.resume import resumed_config
 
 
 def run_train(settings: list[str], out: Path | None, resume: Path | None, dry_run: bool) -> None:
@@ -67,13 +68,8 @@ def split_settings(settings: list[str]) -> tuple[Path | None, list[str]]:
 
 
 def _resumed_config(run: RunDirectory, overrides: list[str]) -> TrainConfig:
-    """The run's own configuration, with another number of steps or of threads if asked for."""
-    foreign = [override for override in overrides if not override.startswith(("steps=", "threads="))]
-    if foreign:
-        raise ConfigError("a resumed run keeps its configuration; only steps=N and threads=N may change, got "
-                          f"{', '.join(foreign)}. Start a new run to change more.")
-    run.read_config()  # says so if there is none
-    config, _ = load_config(run.config_file, overrides)
+    """The run's own configuration with the changes asked for."""
+    config = resumed_config(run, overrides)
     return config
 
 

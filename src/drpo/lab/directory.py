@@ -11,28 +11,45 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
 from drpo.errors import CheckpointError, ConfigError
-from drpo.files import read_jsonl, replace_text
+from drpo.files import append_records, cut_torn_line, numbered_jsonl, replace_text, writing
 from drpo.lab.plan import Run
-from drpo.lab.study import Study
+from drpo.lab.study import Study, check_study
 from drpo.run_directory import RunDirectory
+from drpo.run_schema import checked
+from drpo.train.config import TrainConfig, merge, validate_config
+from drpo.train.config_text import read_yaml
+from drpo.train.resume import json_values
 
 #: Locked by the runner, and by the runner and every run of its.
 RUNNER_LOCK, RUNS_LOCK = ".runner.lock", ".runs.lock"
 #: Of a crashed run's output, what its reason quotes.
 TAIL_LINES, TAIL_CHARACTERS = 6, 600
+#: What helps against a full disk.
+GO_ON = "Free space or fix its permissions, then start the same command again to go on; or choose another --out."
+
+
+class Entry(BaseModel):
+    """A line of journal.jsonl."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    event: str
+    run: str
+    exit: int | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,29 +87,46 @@ class StudyDirectory:
         """
         values = study.model_dump(exclude_none=True, exclude={"scales"})  # the one that runs is applied
         if self.study_file.is_file():
-            before = yaml.safe_load(self.study_file.read_text(encoding="utf-8"))
+            # As this version fills it in: a key that studies gained since stops none in progress.
+            before = check_study(read_yaml(self.study_file), str(self.study_file)).model_dump(
+                exclude_none=True, exclude={"scales"}
+            )
             keys = (before.keys() | values) - {"scales"}
             if different := sorted(key for key in keys if before.get(key) != values.get(key)):
                 raise ConfigError(f"{self.path} holds another study: {', '.join(different)} differ. A study is not "
                                   "changed once it runs; choose another --out, or put its file back.")
             return
-        try:
+        with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             replace_text(self.study_file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        except OSError as error:
-            raise CheckpointError(f"cannot write to {self.path}: {error.strerror or error}. Choose another "
-                                  "--out.") from error
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Around writes to the directory: what the disk refuses is a WriteError."""
+        return writing(self.path, GO_ON)
 
     def journal(self) -> list[dict[str, Any]]:
-        """Every entry, in order."""
-        return list(read_jsonl(self.journal_file, ignore_cut_line=True)) if self.journal_file.is_file() else []
+        """Every whole entry, in order.
+
+        Raises:
+            DataError: a line is damaged; the message names it.
+        """
+        if not self.journal_file.is_file():
+            return []
+        return [
+            checked(Entry, line.record, f"{self.journal_file}, line {line.number}", " Remove the line.").model_dump()
+            for line in numbered_jsonl(self.journal_file, ignore_cut_line=True)
+        ]
 
     def write_entry(
         self, event: Literal["started", "ended", "stopped", "lost", "reused"], run: Run, **details: Any
     ) -> None:
-        """Add a line to the journal."""
-        with self.journal_file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"event": event, "run": str(run.path), **details}, ensure_ascii=False) + "\n")
+        """Add a line to the journal, and wait until the disk has it.
+
+        Raises:
+            WriteError: the disk refuses.
+        """
+        with self.writing():
+            append_records(self.journal_file, [{"event": event, "run": str(run.path), **details}], sync=True)
 
     def states(self, runs: list[Run]) -> dict[Run, State]:
         """How each of ``runs`` stands, going by its own manifest first and the journal second."""
@@ -105,10 +139,10 @@ class StudyDirectory:
         if manifest.get("status") == "finished":
             return State("finished")
         if entry.get("event") == "ended" and entry["exit"] != 0:
-            return State("failed", entry["reason"])
+            return State("failed", entry["reason"] or "no reason was recorded")
         if manifest.get("status") == "failed":  # it outlived the runner that started it
             return State("failed", manifest.get("failure", "no reason was recorded"))
-        lost = entry["reason"] if entry.get("event") == "lost" else ""
+        lost = entry["reason"] or "" if entry.get("event") == "lost" else ""
         return State("interrupted" if directory.exists() else "missing", lost)
 
     def check_kept(self, runs: list[Run]) -> None:
@@ -119,7 +153,7 @@ class StudyDirectory:
         """
         for run in runs:
             directory = RunDirectory(self.path / run.path)
-            if directory.exists() and directory.read_config() != run.config.resolved():
+            if directory.exists() and as_now(directory) != json_values(run.config.resolved()):
                 raise ConfigError(f"{directory.path} was run with another configuration than the study now makes "
                                   "(another version of drpo?). Choose another --out, or remove that run.")
 
@@ -150,6 +184,10 @@ class StudyDirectory:
             os.ftruncate(runner, 0)
             os.write(runner, name.encode())
             os.fsync(runner)
+            with self.writing():
+                torn = cut_torn_line(self.journal_file)
+            if torn:
+                on_wait(f"{self.journal_file}: the last line was torn by a crash and is cut ({torn} bytes)")
             if not _try(runs, fcntl.LOCK_EX):
                 on_wait(f"waiting for runs that an earlier runner left behind{self._at_work()}")
                 fcntl.flock(runs, fcntl.LOCK_EX)
@@ -187,8 +225,17 @@ class StudyDirectory:
         return f": {', '.join(running)}" if running else ""
 
 
+def as_now(run: RunDirectory) -> dict[str, Any]:
+    """The configuration of a run with the defaults of settings that it does not have yet.
+
+    Raises:
+        CheckpointError: it is damaged. ConfigError: it has settings that this version does not allow.
+    """
+    return json_values(validate_config(merge(TrainConfig().as_dict(), run.read_config())).resolved())
+
+
 def _place(entry: dict[str, Any]) -> str:
-    return f"process {entry['pid']}" if "pid" in entry else f"Ray job {entry['ray_job']}"
+    return f"process {entry['pid']}" if "pid" in entry else f"Ray job {entry.get('ray_job')}"
 
 
 @contextmanager

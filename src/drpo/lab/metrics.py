@@ -60,8 +60,8 @@ def accuracy_metrics(curve: Sequence[tuple[int, float]]) -> Record:
     """Final, mean, best accuracy, drawdown and collapse of an :func:`accuracy_curve`; empty for an empty one.
 
     ``final_accuracy`` is the mean of the last three evaluations after training began, ``area`` the area under the
-    curve by steps as a mean height, ``drawdown`` the deepest fall below the best so far; a run ``collapsed`` if it ends
-    below half of its best.
+    curve by steps as a mean height, ``drawdown`` the deepest fall below the best so far; a run ``collapsed`` if it fell
+    by at least half of its best and stays there: the final accuracy and the last evaluation are below half of the best.
     """
     if not curve:
         return {}
@@ -79,7 +79,8 @@ def accuracy_metrics(curve: Sequence[tuple[int, float]]) -> Record:
         "area": math.fsum(pieces) / (steps[-1] - steps[0]) if len(steps) > 1 else values[0],
         "best_accuracy": best,
         "drawdown": drawdown,
-        "collapsed": final < best / 2,
+        # A run that only rose has a low mean of its last evaluations too: the last one tells it from a fall.
+        "collapsed": final < best / 2 and values[-1] <= best / 2,
     }
 
 

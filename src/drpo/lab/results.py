@@ -17,6 +17,7 @@ from drpo.lab.plan import Run
 from drpo.lab.stats import interquartile_mean, rate
 from drpo.lab.study import Study
 from drpo.run_directory import RunDirectory
+from drpo.run_schema import EvaluationMetrics, Metrics, UpdateMetrics, check_metrics
 
 Row = dict[str, Any]
 
@@ -36,7 +37,8 @@ def read_row(directory: StudyDirectory, run: Run, state: State, study: Study) ->
     An interrupted run has the figures of the part that it ran.
     """
     records = RunDirectory(directory.path / run.path)
-    updates, evaluations = records.read_metrics("update"), records.read_metrics("evaluation")
+    updates = _records(records, "update", UpdateMetrics)
+    evaluations = _records(records, "evaluation", EvaluationMetrics)
     curve = accuracy_curve(evaluations, run.evaluations, failed=state.status == "failed" and bool(evaluations))
     target = {} if study.target_accuracy is None else {
         "tokens_to_target": tokens_to(study.target_accuracy, curve, updates)
@@ -53,11 +55,18 @@ def read_row(directory: StudyDirectory, run: Run, state: State, study: Study) ->
         **accuracy_metrics(curve),
         **target,
         **update_metrics(updates),
+        "heldout_problems": min((record["examples"] for record in evaluations if "examples" in record), default=None),
         "seconds": _seconds(updates, evaluations),
         "machine_device": records.read_manifest().get("device"),
         "command": " ".join(["drpo", *run.arguments(directory.path)]),
         "curves": {"accuracy": curve, **{name: by_step(name, updates) for name in COURSES}},
     }
+
+
+def _records(run: RunDirectory, kind: str, model: type[Metrics]) -> list[Row]:
+    """The records of a kind, each with all that a comparison needs."""
+    found = run.read_metrics(kind)
+    return [check_metrics(record, f"{run.metrics_file}, {kind} of step {record['step']}", model) for record in found]
 
 
 def _seconds(updates: Sequence[Row], evaluations: Sequence[Row]) -> float:

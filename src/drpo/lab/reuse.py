@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from drpo.errors import CheckpointError
-from drpo.lab.directory import StudyDirectory
+from drpo.lab.directory import StudyDirectory, as_now
 from drpo.lab.plan import Run
 from drpo.run_directory import RunDirectory
+from drpo.train.resume import json_values
 
 
 def finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
@@ -34,7 +35,7 @@ def reuse_runs(runs: Sequence[Run], directory: StudyDirectory, finished: Mapping
     """
     found = []
     for run in runs:
-        path = finished.get(_key(run.config.resolved()))
+        path = finished.get(_key(json_values(run.config.resolved())))
         if path and not RunDirectory(directory.path / run.path).exists():
             _copy(path, directory.path / run.path)
             directory.write_entry("reused", run, source=str(path))
@@ -46,7 +47,7 @@ def _finished(source: Path) -> list[tuple[str, Path]]:
     runs = [RunDirectory(file.parent) for file in sorted(source.rglob("config.yaml"))]
     if not runs:
         raise CheckpointError(f"{source} holds no runs to reuse. Give the directory of a study that ran.")
-    return [(_key(run.read_config()), run.path) for run in runs if run.read_manifest().get("status") == "finished"]
+    return [(_key(as_now(run)), run.path) for run in runs if run.read_manifest().get("status") == "finished"]
 
 
 def _key(config: object) -> str:

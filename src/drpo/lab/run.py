@@ -101,9 +101,10 @@ def read_results(study: Study, path: Path) -> Results:
 def write_results(study: Study, path: Path) -> Results:
     """Write results.csv, results.md and verdicts.json from the run directories."""
     results, directory = read_results(study, path), StudyDirectory(path)
-    write_csv(directory, results.rows)
-    replace_text(path / "verdicts.json", json_text(plain_verdicts(results.verdicts)))
-    replace_text(path / "results.md", markdown(study, results.rows, results.verdicts))
+    with directory.writing():
+        write_csv(directory, results.rows)
+        replace_text(path / "verdicts.json", json_text(plain_verdicts(results.verdicts)))
+        replace_text(path / "results.md", markdown(study, results.rows, results.verdicts))
     return results
 
 

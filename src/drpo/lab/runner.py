@@ -7,7 +7,6 @@ lost with its machine stays as it is until the next runner, as it may live on wh
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from collections import deque
@@ -16,8 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from drpo.errors import ConfigError
-from drpo.lab.directory import Hold, State, StudyDirectory
+from drpo.child_process import WRITE_REFUSED
+from drpo.errors import ConfigError, WriteError
+from drpo.files import remove_folder
+from drpo.lab.directory import GO_ON, Hold, State, StudyDirectory
 from drpo.lab.plan import Run
 from drpo.lab.workers import POLL, Ended, Execution, Workers
 from drpo.run_directory import RunDirectory
@@ -71,18 +72,20 @@ class Runner:
         self.keep_checkpoints = keep_checkpoints
         self.active: dict[Run, _Active] = {}
         self.signals = 0
-        self.refusal = ""
+        self.refusal = self.full = ""
 
     @property
     def stopping(self) -> bool:
-        """Whether a signal asked to stop, or a place where runs cannot be."""
-        return self.signals > 0 or bool(self.refusal)
+        """Whether a signal asked to stop, or a place where runs cannot be, or a disk that takes no more."""
+        return self.signals > 0 or bool(self.refusal or self.full)
 
     def run(self, runs: Sequence[Run], retry_failed: bool = False) -> dict[Run, State]:
         """Bring every one of ``runs`` to an end, and return how they stand; fewer of them once asked to stop.
 
         Raises:
             ConfigError: a kept run is not of this study, or a place where a run was to start is not fit for it.
+            WriteError: the disk refused a write, of the study or of a run; the runs at work have ended, and the same
+                runs go on once it does not.
         """
         states = self.directory.states(list(runs))
         self.directory.check_kept(list(runs))
@@ -103,15 +106,24 @@ class Runner:
                 self.watcher.on_progress(self._progress(states, clock))
             time.sleep(POLL)
         self.watcher.on_progress(self._progress(states, clock))
+        if self.full:
+            raise WriteError(f"{self.full}\nThe study stopped, and no run is lost. {GO_ON}")
         if self.refusal:
             raise ConfigError(self.refusal)
         return states
 
     def _start(self, run: Run) -> None:
+        try:
+            self._launch(run)
+        except WriteError as error:
+            self.full = self.full or str(error)
+
+    def _launch(self, run: Run) -> None:
         resume = RunDirectory(self.directory.path / run.path).exists()
         command = run.arguments(self.directory.path, resume)
         slot = min(set(range(self.workers.jobs)) - {active.slot for active in self.active.values()})
-        execution = self.workers.start(command, self.directory.log_file(run), self.directory, self.hold, slot)
+        with self.directory.writing():
+            execution = self.workers.start(command, self.directory.log_file(run), self.directory, self.hold, slot)
         self.active[run] = _Active(execution, slot)
         self.directory.write_entry("started", run, **execution.place, command=["drpo", *command],
                                    threads=self.workers.threads, at=time.time())  # fmt: skip
@@ -119,11 +131,16 @@ class Runner:
 
     def _end(self, run: Run, ended: Ended) -> State:
         active = self.active.pop(run)
-        event = "stopped" if self.stopping else "lost" if ended.code is None else "ended"
         reason = self.directory.reason(run, ended.code) if ended.code else ended.lost
+        if ended.code == WRITE_REFUSED:
+            self.full = self.full or reason
+        event = "stopped" if self.stopping else "lost" if ended.code is None else "ended"
         self.refusal = self.refusal or (ended.lost if ended.refused else "")
-        self.directory.write_entry(event, run, exit=ended.code, reason=reason or None,
-                                   seconds=time.monotonic() - active.started)  # fmt: skip
+        try:
+            self.directory.write_entry(event, run, exit=ended.code, reason=reason or None,
+                                       seconds=time.monotonic() - active.started)  # fmt: skip
+        except WriteError as error:
+            self.full = self.full or str(error)
         state = self.directory.states([run])[run]
         self._tidy(run, state)
         self.watcher.on_end(run, state)
@@ -140,8 +157,9 @@ class Runner:
     def _tidy(self, run: Run, state: State) -> None:
         """A study has hundreds of runs, and its results need no weights."""
         checkpoints = RunDirectory(self.directory.path / run.path).checkpoints
-        if state.status == "finished" and not self.keep_checkpoints and checkpoints.exists():
-            shutil.rmtree(checkpoints)
+        if state.status == "finished" and not self.keep_checkpoints:
+            with self.directory.writing():
+                remove_folder(checkpoints)
 
     def _progress(self, states: dict[Run, State], clock: _Clock) -> Progress:
         at = {run: clock.sampled(run) for run in self.active}

@@ -5,14 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from pydantic import BaseModel, ConfigDict
+
 from drpo.files import json_text, read_json, replace_text
 from drpo.lab.directory import StudyDirectory
 from drpo.lab.metrics import METRICS
 from drpo.lab.plan import Plan
 from drpo.lab.results import Row
+from drpo.run_schema import checked
 
 #: (setting, arm) → the name of its chosen try.
 Choices = dict[tuple[str, str], str]
+
+
+class _Choice(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    setting: str
+    arm: str
+    chosen: str
+
+
+class _Choices(BaseModel):
+    choices: list[_Choice]
 
 
 def choose(plan: Plan, rows: Sequence[Row]) -> tuple[Choices, list[Row]]:
@@ -43,7 +58,8 @@ def write_choices(directory: StudyDirectory, records: Sequence[Row]) -> None:
     """Write choices.json; what it holds of other settings stays."""
     settings = {record["setting"] for record in records}
     kept = [record for record in _records(directory) if record["setting"] not in settings]
-    replace_text(directory.choices_file, json_text([*kept, *records]))
+    with directory.writing():
+        replace_text(directory.choices_file, json_text([*kept, *records]))
 
 
 def read_choices(directory: StudyDirectory) -> Choices:
@@ -53,4 +69,7 @@ def read_choices(directory: StudyDirectory) -> Choices:
 
 def _records(directory: StudyDirectory) -> list[Row]:
     file = directory.choices_file
-    return read_json(file) if file.is_file() else []
+    if not file.is_file():
+        return []
+    fix = " Remove it, and the tuning chooses again."
+    return checked(_Choices, {"choices": read_json(file)}, str(file), fix).model_dump()["choices"]

@@ -22,6 +22,9 @@ from drpo.lab.study import Hypothesis, Study
 
 #: Seeds that a comparison needs at least.
 SEEDS = {"mean": 2, "variance": 3}
+#: Held-out problems that an accuracy needs at least, and the metrics that are accuracies.
+FEWEST_PROBLEMS = 3
+ACCURACIES = frozenset({"final_accuracy", "area", "best_accuracy", "drawdown"})
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,23 @@ def _compare(study: Study, hypothesis: Hypothesis, name: str, settings: list[str
         return replace(blank, problem=f"{missing} of {planned} runs have not ended, or failed before an evaluation")
     if len(study.seeds) < (need := SEEDS[hypothesis.compare]):
         return replace(blank, problem=f"a comparison of {hypothesis.compare}s needs at least {need} seeds")
+    problems = [row["heldout_problems"] for setting in settings for arm in (hypothesis.ours, hypothesis.theirs)
+                for row in rows if _belongs(row, hypothesis, arm, setting) and row.get("heldout_problems")]  # fmt: skip
+    if metric in ACCURACIES and problems and min(problems) < FEWEST_PROBLEMS:
+        return replace(blank, problem=f"accuracy was measured on {min(problems)} held-out "
+                                      f"problem{'s' if min(problems) > 1 else ''}, and a comparison needs at least "
+                                      f"{FEWEST_PROBLEMS}")  # fmt: skip
     remark = _remark(hypothesis, settings, rows)
     ours, theirs = ([np.array(scores) for scores in arm] for arm in arms)
+    found = None
     if hypothesis.compare == "variance":
         found = variance_ratio(ours[0], theirs[0])
         if math.isnan(found.p):
             return replace(blank, problem="an arm's seeds do not vary at all")
+    if all(one == other for one, other in zip(*arms, strict=True)):
+        return replace(blank, problem="both arms have the same value for every seed: they ran the same settings, or "
+                                      "the measure is too coarse to tell them apart")  # fmt: skip
+    if found is not None:
         return replace(blank, found=found, remark=remark)
     sign = 1 if METRICS[metric].more_is_better else -1
     improvement = probability_of_improvement([sign * scores for scores in ours], [sign * scores for scores in theirs])

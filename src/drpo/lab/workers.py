@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from drpo.child_process import TELL_REFUSED_WRITES
 from drpo.cpus import usable_cpus
 from drpo.lab.directory import Hold, StudyDirectory
 
@@ -133,4 +134,4 @@ class LocalProcess:
 
 def environment(threads: int) -> dict[str, str]:
     """The environment of a run's process."""
-    return os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    return os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", TELL_REFUSED_WRITES: "1"}

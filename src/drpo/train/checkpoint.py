@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,16 +23,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from drpo.errors import CheckpointError
+from drpo.errors import CheckpointError, DataError, WriteError
+from drpo.files import remove_folder
+from drpo.train.checkpoint_schema import TrainerState, read_checksums, read_state
 from drpo.train.policy import Policy
 from drpo.train.rollout_weights import Snapshot
 
 KEPT = 2
-_CHECKSUMS = "checksums.json"
+CHECKSUMS = "checksums.json"
+_OPTIMIZER = "optimizer.safetensors"
 _OLDER = "rollout_weights.safetensors"
+_STATE = "trainer_state.json"
+#: A folder of ours; whatever else stands beside it was put there by somebody, and is left alone.
+_NAME = re.compile(r"step-(\d{6,15})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,42 +62,52 @@ def save_checkpoint(
     previous checkpoints as they were.
 
     Raises:
-        CheckpointError: the disk refuses; the previous checkpoints are intact.
+        WriteError: the disk refuses; the previous checkpoints are intact.
     """
     final = folder / f"step-{progress.step:06d}"
     temporary = folder / f".writing-{final.name}"
     try:
-        for unfinished in folder.glob(".writing-*"):
-            _remove(unfinished)
+        clean_up(folder)
         temporary.mkdir(parents=True)
         with policy.saved_weights():
             policy.model.save_pretrained(temporary, max_shard_size="100GB")
         policy.tokenizer.save_pretrained(temporary)
-        save_file({**_optimizer_tensors(optimizer), **_generator_tensors()}, temporary / "optimizer.safetensors")
+        save_file({**_optimizer_tensors(optimizer), **_generator_tensors()}, temporary / _OPTIMIZER)
         if older:
             save_file(_older_tensors(older), temporary / _OLDER)
         state = {
             "step": progress.step, "updates": progress.updates, "cursor": progress.cursor,
             "older": [[snapshot.step, snapshot.updates] for snapshot in older], **_generator_values(),
         }
-        (temporary / "trainer_state.json").write_text(json.dumps(state))
+        (temporary / _STATE).write_text(json.dumps(state))
         sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
-        (temporary / _CHECKSUMS).write_text(json.dumps(sums, indent=2))
+        (temporary / CHECKSUMS).write_text(json.dumps(sums, indent=2))
         for file in temporary.iterdir():
             _flush(file)
         _flush(temporary)
-        _remove(final)  # left by a run that was resumed from before it, or damaged
+        remove_folder(final)  # left by a run that was resumed from before it, or damaged
         temporary.replace(final)
         _flush(folder)
+        for old in _steps(folder)[:-KEPT]:
+            remove_folder(old)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
+        raise WriteError(
             f"cannot write the checkpoint {final}: {error}. Free space or fix the permissions, then continue with "
             f"`drpo train --resume {folder.parent}`; earlier checkpoints are intact."
         ) from error
-    for old in _steps(folder)[:-KEPT]:
-        _remove(old)
     return final
+
+
+def clean_up(folder: Path) -> None:
+    """Remove what a killed process left half written or half removed in ``folder``.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    for pattern in (".writing-step-*", ".removing-step-*"):
+        for left in folder.glob(pattern):
+            shutil.rmtree(left)
 
 
 def find_checkpoint(folder: Path, note: Callable[[str], None]) -> Path | None:
@@ -101,15 +118,15 @@ def find_checkpoint(folder: Path, note: Callable[[str], None]) -> Path | None:
     Raises:
         CheckpointError: there are checkpoints, and all are damaged.
     """
-    found = _steps(folder)
+    found, damage = _steps(folder), None
     for checkpoint in reversed(found):
-        damage = _damage(checkpoint)
+        damage = damage_of(checkpoint)
         if damage is None:
             return checkpoint
         note(f"checkpoint {checkpoint.name} is damaged ({damage}); falling back to the one before")
     if found:
-        raise CheckpointError(f"every checkpoint under {folder} is damaged. Restore one from a backup, or start again "
-                              "in a new directory.")
+        raise CheckpointError(f"every checkpoint under {folder} is damaged ({found[0].name}: {damage}). Restore one "
+                              "from a backup, or start again in a new directory.")
     return None
 
 
@@ -119,8 +136,8 @@ def restore(checkpoint: Path, optimizer: torch.optim.Optimizer) -> Progress:
     Raises:
         CheckpointError: it does not fit the optimizer.
     """
-    tensors = load_file(checkpoint / "optimizer.safetensors")
-    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    tensors = load_file(checkpoint / _OPTIMIZER)
+    state = read_state(checkpoint / _STATE)
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith("state."):
@@ -129,26 +146,27 @@ def restore(checkpoint: Path, optimizer: torch.optim.Optimizer) -> Progress:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, values in moments.items():
         shape = parameters[index].shape if index < len(parameters) else None
-        if values["exp_avg"].shape != shape:
+        found = values["exp_avg"].shape if "exp_avg" in values else None
+        if found != shape:
             raise CheckpointError(
                 f"{checkpoint} does not fit this model: parameter {index} is {shape}, its moments are "
-                f"{values['exp_avg'].shape}. Resume with the model that the run was started with."
+                f"{found}. Resume with the model that the run was started with."
             )
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["generator.cpu"])
     for device in range(torch.cuda.device_count()):
         if f"generator.cuda{device}" in tensors:
             torch.cuda.set_rng_state(tensors[f"generator.cuda{device}"], device)
-    version, internal, gauss = state["python"]
+    version, internal, gauss = state.python
     random.setstate((version, tuple(internal), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    return Progress(state["step"], state["updates"], state["cursor"])
+    name, keys, position, has_gauss, cached = state.numpy
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    return Progress(state.step, state.updates, state.cursor)
 
 
 def older_weights(checkpoint: Path, device: torch.device) -> list[Snapshot]:
     """The older weights that were saved with a verified ``checkpoint``."""
-    saved = json.loads((checkpoint / "trainer_state.json").read_text()).get("older", [])
+    saved = read_state(checkpoint / _STATE).older
     weights: list[dict[str, torch.Tensor]] = [{} for _ in saved]
     if saved:
         for key, tensor in load_file(checkpoint / _OLDER, str(device)).items():
@@ -185,22 +203,45 @@ def _generator_values() -> dict[str, Any]:
 
 
 def _steps(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"))
+    """The checkpoints of ``folder``, the newest last."""
+    if not folder.is_dir():
+        return []
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir())
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
 
-def _damage(checkpoint: Path) -> str | None:
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint of ours was written."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def damage_of(checkpoint: Path) -> str | None:
     """Why a checkpoint cannot be trusted, or None."""
     try:
-        sums: dict[str, str] = json.loads((checkpoint / _CHECKSUMS).read_text())
-    except (OSError, ValueError) as error:
-        return f"{_CHECKSUMS}: {error}"
-    for name, expected in sums.items():
-        file = checkpoint / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if _sha256(file) != expected:
-            return f"{name} has changed"
-    return None
+        sums = read_checksums(checkpoint / CHECKSUMS)
+        for name, expected in sums.items():
+            file = checkpoint / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if _sha256(file) != expected:
+                return f"{name} has changed"
+        state = read_state(checkpoint / _STATE)
+        return _contradiction(checkpoint, state)
+    except (DataError, OSError, SafetensorError) as error:
+        return str(error).removeprefix(f"{checkpoint}/")
+
+
+def _contradiction(checkpoint: Path, state: TrainerState) -> str | None:
+    """What the files of a checkpoint say against its name or each other, or None."""
+    named = _NAME.fullmatch(checkpoint.name)
+    if named and int(named[1]) != state.step:
+        return f"{_STATE} is of step {state.step}"
+    if state.older and not (checkpoint / _OLDER).is_file():
+        return f"{_OLDER} is missing"
+    with safe_open(checkpoint / _OPTIMIZER, "pt") as tensors:
+        name = "generator.cpu"
+        sound = name in tensors.keys() and tensors.get_tensor(name).shape == torch.get_rng_state().shape  # noqa: SIM118
+    return None if sound else f"{_OPTIMIZER} holds no state of torch's generator"
 
 
 def _sha256(file: Path) -> str:
@@ -214,8 +255,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.exists():
-        shutil.rmtree(path)

@@ -274,8 +274,12 @@ class TrainConfig(BaseModel):
         return float(self.make_objective().settings().get("delta", 0.15))
 
     def resolved(self) -> dict[str, Any]:
-        """Plain values, the defaults of objective and sampler written out."""
+        """Plain values, the defaults of objective and sampler written out; paths that exist are absolute, so that they
+        hold wherever the run is resumed."""
         values = self.as_dict()
+        values["model"] = _absolute(self.model)
+        values["task"] = {key: _absolute(value) if key == "path" or key.endswith("_path") else value
+                          for key, value in values["task"].items()}  # fmt: skip
         values["objective"] = self.make_objective().settings()
         values["sampler"] = {"name": self.sampler.name, **self.make_sampler_options().model_dump()}
         return values
@@ -283,6 +287,12 @@ class TrainConfig(BaseModel):
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as config.yaml holds them and :func:`load_config` takes them."""
         return self.model_dump()
+
+
+def _absolute(value: Any) -> Any:
+    """``value`` itself unless it is the path of something that exists."""
+    path = Path(value).expanduser() if isinstance(value, str) and "\0" not in value else None
+    return str(path.absolute()) if path is not None and path.exists() else value
 
 
 def load_config(

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from drpo.batch import TokenBatch
-from drpo.errors import CheckpointError, ConfigError, DrpoError
+from drpo.errors import CheckpointError, ConfigError, DrpoError, WriteError
 from drpo.learning_signal import LearningSignal
 from drpo.rollouts import Sampler
 from drpo.run_directory import RunDirectory
@@ -21,7 +22,7 @@ from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
 from drpo.trackers import make_trackers
 from drpo.train.adapters import base_of_adapter
-from drpo.train.checkpoint import Progress, find_checkpoint, older_weights, restore, save_checkpoint
+from drpo.train.checkpoint import Progress, older_weights, restore, save_checkpoint
 from drpo.train.config import TrainConfig
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.evaluate import evaluate
@@ -35,6 +36,7 @@ from drpo.train.model_source import find_model
 from drpo.train.observer import Observer, Summary
 from drpo.train.policy import load_policy
 from drpo.train.prompt_room import TrainingStream, check_prompts
+from drpo.train.resume import Resumption, base_of_run, find_resumption, is_finished, rewind
 from drpo.train.rollout import Rollout, roll_out, timed_out
 from drpo.train.rollout_weights import RolloutWeights, Snapshot
 from drpo.train.routing import replay_routing, routing_mismatch
@@ -61,22 +63,31 @@ def train(
         DrpoError: whatever went wrong, with its fix; checkpoints written so far are intact. A run that cannot start
             leaves nothing behind.
     """
-    recorded = run.read_manifest().get("threads") if resume else None
-    with deterministic_algorithms(), computing_threads(config.threads, recorded) as threads:
-        return _train(config, run, observer or Observer(), resume, stop_requested, threads)
+    observer = observer or Observer()
+    with run.locked(observer.on_note):
+        if run.exists() and not resume:
+            raise CheckpointError(f"{run.path} already holds a run. Continue it with `drpo train --resume {run.path}`, "
+                                  "or choose another --out.")
+        resumption = find_resumption(config, run, observer.on_note) if resume else None
+        if resumption is not None and resumption.step == config.steps and is_finished(run):
+            observer.on_note(f"nothing is left to do: the run is finished, after step {config.steps}. For more steps, "
+                             f"type `drpo train --resume {run.path} steps={2 * config.steps}`")
+            return summarize(run, "finished", config.steps)
+        recorded = run.read_manifest().get("threads") if resume else None
+        with deterministic_algorithms(), computing_threads(config.threads, recorded) as threads:
+            return _train(config, run, observer, resumption, stop_requested, threads)
 
 
 def _train(
-    config: TrainConfig, run: RunDirectory, observer: Observer, resume: bool, stop_requested: Callable[[], bool],
-    threads: Threads,
+    config: TrainConfig, run: RunDirectory, observer: Observer, resumption: Resumption | None,
+    stop_requested: Callable[[], bool], threads: Threads,
 ) -> Summary:  # fmt: skip
-    if run.exists() and not resume:
-        raise CheckpointError(f"{run.path} already holds a run. Continue it with `drpo train --resume {run.path}`, or "
-                              "choose another --out.")
+    """As :func:`train`, with the directory held."""
+    resume = resumption is not None
     trackers = make_trackers(config.trackers)  # a missing package is told before a model is loaded
-    trainer = Trainer(config, run, observer, resume, threads)
-    if resume:
-        manifest = continued_manifest(run.read_manifest(), threads.count)
+    trainer = Trainer(config, run, observer, resume, threads, resumption.checkpoint if resumption else None)
+    if resumption is not None:
+        manifest = continued_manifest(run.read_manifest(), config, threads.count, run.read_config(), resumption.changes)
     else:
         loss = loss_path(trainer.policy, trainer.objective, config)
         manifest = new_manifest(config, trainer.policy, loss, trainer.memory.as_dict())
@@ -84,6 +95,8 @@ def _train(
         trackers, config, run, manifest["run_id"], trainer.observer, trainer.progress.step, resume
     )
     run.create(config.resolved(), manifest)
+    manifest.pop("config_before", None)  # config.yaml is replaced: one copy holds
+    run.write_manifest(manifest)
 
     def end(status: str, failure: str | None = None) -> None:
         run.write_manifest(ended_manifest(manifest, status, failure))
@@ -98,6 +111,9 @@ def _train(
     except KeyboardInterrupt:
         end("interrupted")
         raise
+    except WriteError as error:  # the same command goes on once there is room
+        end("interrupted", str(error))
+        raise
     except Exception as error:
         message = str(error) if isinstance(error, DrpoError) else f"{type(error).__name__}: {error}"
         end("failed", message)
@@ -111,22 +127,25 @@ class Trainer:
 
     grader: Grader
 
-    def __init__(self, config: TrainConfig, run: RunDirectory, observer: Observer, resume: bool, threads: Threads):
+    def __init__(
+        self, config: TrainConfig, run: RunDirectory, observer: Observer, resume: bool, threads: Threads,
+        checkpoint: Path | None = None,
+    ):  # fmt: skip
         self.config, self.run, self.observer, self.threads = config, run, observer, threads
         torch.manual_seed(config.seed)
         random.seed(config.seed)
         np.random.seed(config.seed % 2**32)
         self.task = make_task(config.task.name, **config.task.parameters)
         self.objective = config.make_objective()
-        checkpoint = find_checkpoint(run.checkpoints, observer.on_note) if resume else None
         trust = config.trust_remote_code
-        if base_of_adapter(find_model(config.model, trust)) is not None:
+        if checkpoint is None and base_of_adapter(find_model(config.model, trust)) is not None:
             raise ConfigError(f"model: {config.model} is a LoRA adapter, not a model to train. Merge it first: "
                               f"`drpo export {config.model} --out DIR`, then model=DIR.")
         source, device = config.model if checkpoint is None else str(checkpoint), pick_device(config.device)
         self.policy = load_policy(
-            source, device, config.precision, config.lora, config.gradient_checkpointing, trust_remote_code=trust
-        )
+            source, device, config.precision, config.lora, config.gradient_checkpointing,
+            base=None if checkpoint is None else base_of_run(config), trust_remote_code=trust,
+        )  # fmt: skip
         self.optimizer = make_optimizer(self.policy, config)
         self.policy.prompt_settings = config.prompt_settings
         encoder, heldout = self.policy.prompt_encoder, self.task.heldout_examples(config.eval_examples)
@@ -136,13 +155,15 @@ class Trainer:
         if self.policy.regimes.longrope is not None:
             lengths = {len(encoder.encode(e.prompt, e.chat, e.turns)) for e in self.heldout}
             self.policy.regimes.check(lengths, config.max_new_tokens)
-        self.memory = report_memory(config, self.policy.device, self.prompts.heldout.longest)
+        # Of a resumed run only the checkpoint has to be there; adapters have their base besides.
+        sized = config if checkpoint is None or config.lora else config.model_copy(update={"model": source})
+        self.memory = report_memory(sized, self.policy.device, self.prompts.heldout.longest)
         self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
         older = [] if checkpoint is None else older_weights(checkpoint, device)
         self.signal = LearningSignal(hints_for(config, run))
         self.rollout_weights = RolloutWeights(config.rollout_lag, older)
         if resume:
-            run.rewind(self.progress.step if checkpoint else -1)
+            rewind(run, self.progress.step if checkpoint else -1, observer.on_note)
         self.sampler: Sampler = make_sampler(
             config, self.policy, run.engine_log, lambda text: self.observer.on_note(text)
         )
@@ -288,9 +309,14 @@ class Trainer:
 
     def summary(self, status: str) -> Summary:
         """How the run stands."""
-        accuracies = [record["accuracy"] for record in self.run.read_metrics("evaluation")]
-        before, after = (accuracies[0], accuracies[-1]) if accuracies else (None, None)
-        return Summary(status, self.progress.step, before, after)
+        return summarize(self.run, status, self.progress.step)
+
+
+def summarize(run: RunDirectory, status: str, step: int) -> Summary:
+    """How ``run`` stands after ``step``, from what it recorded."""
+    accuracies = [record["accuracy"] for record in run.read_metrics("evaluation") if "accuracy" in record]
+    before, after = (accuracies[0], accuracies[-1]) if accuracies else (None, None)
+    return Summary(status, step, before, after)
 
 
 def pick_device(name: str) -> torch.device:

@@ -13,6 +13,7 @@ import torch
 import drpo
 from drpo.train.config import TrainConfig
 from drpo.train.policy import Policy
+from drpo.train.resume import data_sums, json_values
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "reasoning-gym", "numpy", "peft")
 
@@ -29,6 +30,8 @@ def new_manifest(config: TrainConfig, policy: Policy, loss: str, memory: dict[st
         "status": "running",
         "run_id": new_run_id(),
         "seed": config.seed,
+        "config": json_values(config.resolved()),
+        "data": data_sums(config),
         "command": ["drpo", *sys.argv[1:]],
         "started": now(),
         "device": str(policy.device),
@@ -42,10 +45,24 @@ def new_manifest(config: TrainConfig, policy: Policy, loss: str, memory: dict[st
     }
 
 
-def continued_manifest(before: dict[str, Any], threads: int) -> dict[str, Any]:
-    """The manifest of a run that goes on with ``threads``: how it ended last time no longer holds."""
+def continued_manifest(
+    before: dict[str, Any], config: TrainConfig, threads: int, written: dict[str, Any], changes: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The manifest of a run that goes on: how it ended last time no longer holds.
+
+    Args:
+        before: the manifest as it is.
+        config: the settings from now on.
+        threads: CPU threads from now on.
+        written: what config.yaml holds until it is replaced.
+        changes: of settings, with the step after which they hold; added to those made before.
+    """
     kept = {key: value for key, value in before.items() if key not in ("ended", "failure")}
-    return {"run_id": new_run_id(), **kept, "threads": threads, "status": "running"}
+    made = {"changes": [*before.get("changes", []), *changes]} if changes else {}
+    return {
+        "run_id": new_run_id(), **kept, "threads": threads, "status": "running", **made,
+        "config": json_values(config.resolved()), "config_before": json_values(written),
+    }  # fmt: skip
 
 
 def new_run_id() -> str:

@@ -1,0 +1,45 @@
+"""What makes a study's comparisons worth little, told before anything runs."""
+
+from __future__ import annotations
+
+from drpo.errors import DrpoError
+from drpo.lab.plan import Plan
+from drpo.tasks import make_task
+from drpo.train.config import TrainConfig
+from drpo.train.resume import names_data
+
+#: Held-out problems below which an accuracy is so coarse that most differences are luck.
+FEW_PROBLEMS = 32
+
+
+def doubts(plan: Plan) -> list[str]:
+    """A sentence for each arm that cannot differ from another, and for each setting with few held-out problems."""
+    found, arms = [], dict[tuple[str, str], TrainConfig]()
+    for run in plan.shared:
+        arms.setdefault((run.setting, run.arm), run.config)
+    for setting in plan.study.settings:
+        configs = {arm: config for (name, arm), config in arms.items() if name == setting}
+        names = list(configs)
+        same = [(one, other) for place, one in enumerate(names) for other in names[place + 1 :]
+                if configs[one].resolved() == configs[other].resolved()]  # fmt: skip
+        found += [f"in {setting}, the arms {one} and {other} have the same settings: they cannot differ"
+                  for one, other in same]  # fmt: skip
+        if configs and (few := _few_problems(next(iter(configs.values())))):
+            found.append(f"in {setting}, {few}")
+    return found
+
+
+def _few_problems(config: TrainConfig) -> str:
+    """Why the held-out set is too small, in words; empty if it is not."""
+    count, why = config.eval_examples, "eval_examples"
+    if any(names_data(key) for key in config.task.parameters):
+        try:
+            held_out = make_task(config.task.name, **config.task.parameters).heldout_examples(config.eval_examples)
+        except DrpoError as error:
+            return f"the task cannot be made here: {error}"
+        count, why = len(held_out), "eval_examples" if len(held_out) == config.eval_examples else "its data"
+    if count >= FEW_PROBLEMS:
+        return ""
+    return (f"accuracy is measured on {count} held-out problem{'s' if count > 1 else ''} ({why}): one problem is "
+            f"{1 / max(count, 1):.0%} of it, and differences below that cannot be told from luck; {FEW_PROBLEMS} or "
+            "more are better")  # fmt: skip

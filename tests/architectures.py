@@ -33,15 +33,17 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 MLA = {"num_key_value_heads": 4}
 PADDED = {"pad_token_id": 2}
+UNSCALED = {"logit_scale": 1.0}
 LINEAR = {"layer_types": ["linear_attention", "full_attention"]}
-#: Whose distributions are not flat at the start.
-SHARP = {"youtu", "deepseek_v2", "deepseek_v3"}
+#: How many times the matrices of a random model are made larger, so that its distributions are not flat; 2 for others.
+SHARPNESS = {"youtu": 1.0, "deepseek_v2": 1.0, "deepseek_v3": 1.0, "bart": 6.0}
 #: Model type → settings of its own.
 OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "youtu",
                      "glm_moe_dsa"), MLA),
     **dict.fromkeys(("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
                      "modernbert-decoder"), PADDED),
+    **dict.fromkeys(("cohere", "cohere2", "cohere2_moe"), UNSCALED),
     "xmod": PADDED | {"default_language": "en_XX"},
     "falcon_h1": {"mamba_d_ssm": 64},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
@@ -115,9 +117,8 @@ def config(name: str) -> Any:
     return made(**(settings | OWN.get(kind, {}) | more))
 
 
-def network(name: str, sharpness: float = 2.0) -> Any:
-    """A random causal LM of the architecture ``name``, its matrices times ``sharpness``; a ValueError says why it is
-    not tiny."""
+def network(name: str) -> Any:
+    """A random causal LM of the architecture ``name``; a ValueError says why it is not tiny."""
     transformers.utils.logging.set_verbosity_error()
     made = config(name)
     with torch.device("meta"):
@@ -127,7 +128,7 @@ def network(name: str, sharpness: float = 2.0) -> Any:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(made).eval()
     with torch.no_grad():
-        for parameter in model.parameters() if name not in SHARP else ():
+        for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.mul_(sharpness)
+                parameter.mul_(SHARPNESS.get(name, 2.0))
     return model

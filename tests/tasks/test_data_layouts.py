@@ -370,6 +370,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "page.jsonl": (b"<!DOCTYPE html><html></html>", "web page"),
     "cut.parquet": (parquet_bytes(table())[:-60], "cannot be read as Parquet"),
     "empty.parquet": (b"", "cannot be read as Parquet"),
+    "names.arrow": (arrow_bytes(table(), file=True).replace(b"answer", b"\xffnswer"), "cannot be read as Arrow"),
     "cut.arrow": (arrow_bytes(table(), file=True)[:-60], "cannot be read as Arrow"),
     "columns.json": (b'{"prompt": {"0": "a"}, "answer": {"0": "b"}}', "one JSON object .*orient='records'"),
     "wrapped.json": (json.dumps({"data": RECORDS}).encode(), r"one JSON object \(of 'data'\)"),

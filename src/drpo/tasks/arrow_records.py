@@ -63,7 +63,7 @@ class ArrowRow(Mapping[str, Any]):
             column = self._batch.column(places[0])
             try:
                 column.validate(full=True)
-            except ValueError as error:  # ArrowInvalid is one
+            except (ValueError, IndexError) as error:  # ArrowInvalid and ArrowIndexError
                 raise self._unreadable(name, column, error) from error
             self._columns[name] = column
         return self._columns[name]
@@ -179,6 +179,7 @@ def _rows(batches: Any, source: str, kind: str, advice: str, before: int = 0) ->
     try:
         for batch in batches():
             batch.validate()
+            _ = batch.schema.names  # here, so that names that are not UTF-8 are told with the file
             columns: dict[str, Any] = {}
             for index in range(batch.num_rows):
                 number += 1
@@ -186,7 +187,7 @@ def _rows(batches: Any, source: str, kind: str, advice: str, before: int = 0) ->
                 yield where, ArrowRow(batch, columns, index, where)
     except DataError:
         raise
-    except (OSError, arrow.ArrowException, ValueError, NotImplementedError) as error:
+    except (OSError, arrow.ArrowException, ValueError, IndexError, NotImplementedError) as error:
         raise DataError(f"{source} cannot be read as {kind}: {' '.join(str(error).split())}.{advice}") from error
 
 

@@ -93,7 +93,7 @@ def test_threads_and_devices_are_shared_out(tmp_path: Path, monkeypatch: pytest.
     run_study(study, tmp_path / "D", told, Recorder())
     manifests = [RunDirectory(file.parent).read_manifest() for file in tmp_path.rglob("manifest.json")]
     assert {manifest["cuda"] for manifest in manifests} == {"3", "5"}
-    assert {manifest["threads"] for manifest in manifests} == {"1"}
+    assert {manifest["threads"] for manifest in manifests} == {1}
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     assert (LocalWorkers.here(3).jobs, LocalWorkers.here(3).threads) == (3, 2)
     assert (LocalWorkers.here(20).jobs, LocalWorkers.here(20).threads) == (20, 1)
@@ -387,7 +387,8 @@ def test_one_setting_now_and_the_other_later(tmp_path: Path) -> None:
     """Each with its tuning, and with nothing done twice."""
     study = studies.study(tuning=studies.TUNING)
     first, second = Recorder(), Recorder()
-    at_work = workers(tmp_path, study)
+    rising = [0.4, 0.5, 0.5, 0.5]
+    at_work = workers(tmp_path, study, lambda run: {"accuracies": [*rising, 0.6 + 0.1 * (run.arm == "drpo")]})
     results, stopped = run_study(study, tmp_path / "D", at_work, first, settings=["two"])
     assert not stopped and all("/two/" in path for path, _ in first.started)
     by_setting = {name: {row["status"] for row in results.rows if row["setting"] == name} for name in ("one", "two")}

@@ -121,6 +121,7 @@ def test_a_run_resumed_without_a_checkpoint_begins_again(copyist: Path, tmp_path
     train(configuration(copyist), run)
     for checkpoint in run.checkpoints.iterdir():
         checkpoint.rename(tmp_path / checkpoint.name)
+    run.write_manifest({**run.read_manifest(), "status": "running"})  # killed before its first checkpoint
     train(configuration(copyist), run, resume=True)
     again = fakes[0].made[1]
     assert again.run.first == 0 and [step for step, _ in again.rows] == [0, 1, 2, 3, 4, 4]

@@ -27,6 +27,7 @@ from drpo.run_directory import RunDirectory
 from drpo.tasks.grading import Grader
 from drpo.train import gradient, policy, states, update
 from drpo.train.config import load_config
+from drpo.train.determinism import deterministic_algorithms
 from drpo.train.loop import Trainer
 from drpo.train.observer import Observer
 
@@ -85,7 +86,7 @@ def profile(steps: int) -> tuple[float, dict[str, float]]:
         run = RunDirectory(Path(folder) / "run")
         run.create(config.as_dict(), {})
         trainer = Trainer(config, run, Observer(), resume=False)
-        with Grader(trainer.task, config.grading_time_limit) as trainer.grader:
+        with deterministic_algorithms(), Grader(trainer.task, config.grading_time_limit) as trainer.grader:
             for step in range(1, WARM_UP + steps + 1):
                 if step == WARM_UP + 1:
                     clocks.seconds.clear()

@@ -268,9 +268,10 @@ def test_lists_and_arrays_become_tensors(convert: Any):
     assert padded.behavior_logprobs.tolist() == [-1.5, -2.0, -1.0] and padded.advantages.tolist() == [1.0, 1.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    "wrong", [None, "text", [-1.0, None], [[-1.0], [-1.0, -2.0]], {"a": 1}, object(), [-1.0, "x"]], ids=str
-)
+WRONG = [None, "text", [-1.0, None], [[-1.0], [-1.0, -2.0]], {"a": 1}, object(), [-1.0, "x"]]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: type(wrong).__name__)
 def test_what_is_no_list_of_numbers_is_an_error(wrong: Any):
     with pytest.raises(DataError, match="behavior_logprobs must be"):
         drpo.TokenBatch(-torch.ones(2), wrong, torch.ones(2))

@@ -23,6 +23,7 @@ from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
 from drpo.train.config import TrainConfig, load_config
+from drpo.train.determinism import deterministic_algorithms
 from drpo.train.loop import Trainer, pick_device
 from drpo.train.observer import Observer
 from drpo.train.policy import load_policy
@@ -81,25 +82,26 @@ def our_steps(
     """A call that makes one step, always on the same problems; ``stop_ids`` in the place of the model's own."""
     run = RunDirectory(folder / "run")
     run.create(config.as_dict(), {})
-    trainer = Trainer(config, run, Observer(), resume=False)
-    if stop_ids is not None:
-        trainer.sampler = InProcessSampler(trainer.policy.model, stop_ids)
-    numbers = iter(range(1, 1 << 62))
-    sampling: list[float] = []
+    with deterministic_algorithms():  # as `drpo train` does
+        trainer = Trainer(config, run, Observer(), resume=False)
+        if stop_ids is not None:
+            trainer.sampler = InProcessSampler(trainer.policy.model, stop_ids)
+        numbers = iter(range(1, 1 << 62))
+        sampling: list[float] = []
 
-    def work() -> int:
-        number = next(numbers)
-        rollout = trainer.roll_out(number)
-        trainer.update(rollout, number)
-        sampling.append(rollout.sampling_seconds)
-        return sum(len(sample.response.token_ids) for sample in rollout.samples)
+        def work() -> int:
+            number = next(numbers)
+            rollout = trainer.roll_out(number)
+            trainer.update(rollout, number)
+            sampling.append(rollout.sampling_seconds)
+            return sum(len(sample.response.token_ids) for sample in rollout.samples)
 
-    def step() -> Turn:
-        turn = timed(work, str(trainer.policy.device))
-        return Turn(turn.seconds, turn.tokens, {"sampling_share": sampling[-1] / turn.seconds})
+        def step() -> Turn:
+            turn = timed(work, str(trainer.policy.device))
+            return Turn(turn.seconds, turn.tokens, {"sampling_share": sampling[-1] / turn.seconds})
 
-    with Grader(trainer.task, config.grading_time_limit) as trainer.grader:
-        yield step
+        with Grader(trainer.task, config.grading_time_limit) as trainer.grader:
+            yield step
 
 
 def trl_block(config: TrainConfig, warm_up: int, steps: int, folder: Path) -> list[Turn]:

@@ -128,10 +128,11 @@ class Trainer:
     grader: Grader
 
     def __init__(
-        self, config: TrainConfig, run: RunDirectory, observer: Observer, resume: bool, threads: Threads,
+        self, config: TrainConfig, run: RunDirectory, observer: Observer, resume: bool, threads: Threads | None = None,
         checkpoint: Path | None = None,
     ):  # fmt: skip
-        self.config, self.run, self.observer, self.threads = config, run, observer, threads
+        self.config, self.run, self.observer = config, run, observer
+        self.threads = threads or Threads(torch.get_num_threads())
         torch.manual_seed(config.seed)
         random.seed(config.seed)
         np.random.seed(config.seed % 2**32)

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from trl.models import unwrap_model_for_generation
+from trl.models import unwrap_model_for_generation  # pyright: ignore[reportPrivateImportUsage]
 
 from drpo.errors import ConfigError
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from drpo.errors import DataError, WriteError
 from drpo.json_lines import parse_json, parse_line
@@ -56,6 +56,24 @@ def replace_bytes(file: Path, content: bytes) -> None:
         with suppress(OSError):  # the first refusal is the one to report
             temporary.unlink()
         raise
+
+
+@contextmanager
+def growing_text(file: Path) -> Iterator[TextIO]:
+    """A stream for a long result: ``file`` appears when the block ends well.
+
+    Until then, and where the block fails, what was written stands in ``FILE.partial``.
+
+    Raises:
+        WriteError: the disk refuses.
+    """
+    partial = file.with_name(f"{file.name}.partial")
+    with writing(file, "Free space, fix its permissions or choose another file."):
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
 
 
 def append_records(file: Path, records: Iterable[dict[str, Any]], sync: bool = False) -> None:

@@ -14,6 +14,7 @@ from drpo.errors import CheckpointError, DataError, WriteError
 from drpo.files import (
     append_records,
     cut_torn_line,
+    growing_text,
     json_line,
     numbered_jsonl,
     read_json,
@@ -126,3 +127,25 @@ def test_printable_text_steers_no_terminal_and_json_keeps_its_meaning(text: str)
     assert not set(shown) & set("\x1b\r\x07\x08\x9b\u202e\u2066\x00")
     shown.encode("utf-8")
     assert json.loads(printable(json_line({"a": text}))) == {"a": text}
+
+
+def test_a_long_result_appears_when_it_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "found.jsonl"
+    with growing_text(file) as stream:
+        stream.write("one\n")
+        assert not file.exists()
+    assert file.read_text() == "one\n" and [entry.name for entry in tmp_path.iterdir()] == ["found.jsonl"]
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, DataError])
+def test_a_long_result_that_is_cut_short_keeps_what_there_is(reason: type[BaseException], tmp_path: Path) -> None:
+    file = tmp_path / "found.jsonl"
+    with pytest.raises(reason), growing_text(file) as stream:
+        stream.write("one\n")
+        raise reason
+    assert not file.exists() and (tmp_path / "found.jsonl.partial").read_text() == "one\n"
+
+
+def test_a_long_result_on_a_disk_that_refuses_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match=r"nowhere/found\.jsonl"), growing_text(tmp_path / "nowhere" / "found.jsonl"):
+        pass

@@ -17,7 +17,7 @@ from drpo.bench import SUITES
 from drpo.bench.frame import Row, Settings
 from drpo.bench.record import as_json, describe, write
 from drpo.cli.printing import PlainConsole
-from drpo.errors import CheckpointError, ConfigError, suggest
+from drpo.errors import ConfigError, suggest
 from drpo.report.quantities import plain
 from drpo.train.loop import pick_device
 
@@ -135,14 +135,12 @@ def draw_curves(record: dict[str, Any], file: Path) -> Path:
     """The picture of the suite ``curves``.
 
     Raises:
-        CheckpointError: it cannot be written.
+        WriteError: it cannot be written.
     """
     from drpo.report.cost_curves import cost_curves
+    from drpo.report.figure_files import save_figure
 
-    try:
-        cost_curves(record).savefig(file, dpi=160, metadata={"Software": None})
-    except OSError as error:
-        raise CheckpointError(f"cannot write {file}: {error.strerror or error}. Choose another --out.") from error
+    save_figure(cost_curves(record), file)
     return file
 
 

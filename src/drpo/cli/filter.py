@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import TextIO
 
 from drpo.cli.evaluate import fitting_examples, load_source, resolve_source
 from drpo.cli.printing import PlainConsole
 from drpo.cli.settings import refuse_options
 from drpo.errors import ConfigError
+from drpo.files import growing_text
 from drpo.tasks import make_task
 from drpo.tasks.grading import Grader
 from drpo.train.samplers import make_sampler
@@ -23,7 +23,10 @@ _OPTIONS = ("--out", "--samples", "--above", "--below", "--problems", "--debug")
 def run_filter(
     source: str, settings: list[str], out: Path, samples: int, bounds: tuple[float, float], problems: int | None
 ) -> None:
-    """Write the training problems whose solve rate lies strictly between the bounds, as they are found."""
+    """Write the training problems whose solve rate lies strictly between the bounds.
+
+    They stand in ``OUT.partial`` until all problems were tried.
+    """
     refuse_options([source, *settings], _OPTIONS)
     above, below = bounds
     if above >= below:
@@ -31,6 +34,8 @@ def run_filter(
     if not any(above < right / samples < below for right in range(samples + 1)):
         raise ConfigError(f"with --samples {samples} no solve rate lies strictly between {above:g} and {below:g}. "
                           "Raise --samples, or move the bounds apart")
+    if out.exists():
+        raise ConfigError(f"--out {out} exists. Choose another file, or remove it")
     console = PlainConsole()
     config, model = resolve_source(source, settings, PlainConsole(stderr=True))
     task = make_task(config.task.name, **config.task.parameters)
@@ -40,7 +45,7 @@ def run_filter(
     seen = kept = never = always = unknown = 0
     with (
         computing_threads(config.threads),
-        _new_file(out) as stream,
+        growing_text(out) as stream,
         closing(make_sampler(config, policy)) as sampler,
         Grader(task, config.grading_time_limit, config.grading_workers) as grader,
     ):
@@ -61,12 +66,3 @@ def run_filter(
         f"({samples} responses each, temperature {config.temperature:g}); never solved {never}, always {always}, "
         f"not one response graded {unknown}"
     )
-
-
-def _new_file(out: Path) -> TextIO:
-    try:
-        return out.open("x", encoding="utf-8")
-    except FileExistsError:
-        raise ConfigError(f"--out {out} exists. Choose another file, or remove it") from None
-    except OSError as error:
-        raise ConfigError(f"--out {out} cannot be written: {error.strerror or error}. Choose another place") from None

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from drpo.errors import CheckpointError
 from drpo.objectives import OBJECTIVES, Objective
 from drpo.objectives.slices import token_weights
+from drpo.report.figure_files import save_figure
 from drpo.report.heatmap import heatmap_figure
 from drpo.report.weights import Curves, weight_panels
 
@@ -25,7 +25,7 @@ def write_plots(objectives: Mapping[str, Objective], folder: Path) -> list[Path]
     """Both pictures of ``objectives`` (label → objective); a δ that all share is marked.
 
     Raises:
-        CheckpointError: the folder cannot be written to.
+        WriteError: the folder cannot be written to.
     """
     bounds = {value for o in objectives.values() if (value := o.settings().get("delta")) is not None}
     boundary = bounds.pop() if len(bounds) == 1 else None
@@ -33,12 +33,7 @@ def write_plots(objectives: Mapping[str, Objective], folder: Path) -> list[Path]
     written = []
     for name, draw in files.items():
         file = folder / name
-        figure = draw(objectives, boundary)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(file, dpi=160)
-        except OSError as error:
-            raise CheckpointError(f"cannot write {file}: {error.strerror or error}. Choose another --out.") from error
+        save_figure(draw(objectives, boundary), file)
         written.append(file)
     return written
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from drpo.errors import CheckpointError
+from drpo.files import replace_text
 from drpo.lab.long_tail.study import ARMS, Cell, Plan, Setting
 from drpo.lab.long_tail.training import FIGURES, Outcome
 
@@ -79,10 +80,11 @@ def read(file: Path) -> list[Run]:
 
 def rewrite(file: Path, runs: Iterable[Run]) -> None:
     """The table of ``runs`` alone, so that appending goes on after a whole line."""
-    with file.open("w", encoding="utf-8", newline="") as lines:
-        writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(run.as_row() for run in runs)
+    lines = io.StringIO(newline="")
+    writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(run.as_row() for run in runs)
+    replace_text(file, lines.getvalue())
 
 
 def append(file: Path, run: Run) -> None:

@@ -69,7 +69,7 @@ demo: $(VENV)/.train
 	$(BIN)/drpo train
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 test-track: $(VENV)/.track
 	$(BIN)/pytest tests/trackers

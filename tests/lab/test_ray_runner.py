@@ -145,7 +145,7 @@ def test_a_crash_is_a_row_and_the_others_go_on(tmp_path: Path, cluster: Cluster)
         assert row["reason"] == ("exit code 3: the reason of the crash" if crashed else "")
         assert row["status"] == ("failed" if crashed else "finished")
     manifests = [RunDirectory(tmp_path / "D" / run.path).read_manifest() for run in runs]
-    assert {manifest["threads"] for manifest in manifests} == {"1"}
+    assert {manifest["threads"] for manifest in manifests} == {1}
 
 
 def test_stopped_and_started_again_it_goes_on(tmp_path: Path, cluster: Cluster) -> None:

@@ -95,8 +95,9 @@ def measure(name: str, settings: list[str], minutes: float, most: int) -> dict[s
         for busy in BUSY:
             for variant, environment in VARIANTS.items():
                 if left() < 0:
-                    sys.exit(f"{name}: a single round takes more than {minutes:g} minutes. Raise --minutes, or wait "
-                             "until nothing else runs.")
+                    sys.stderr.write(f"{name}: {minutes:g} minutes are over; what is left of this round was not run. "
+                                     "Raise --minutes, or wait until nothing else runs.\n")
+                    return result(settings, load, rounds, found)
                 with busy_processes(busy):
                     steps, threads = seconds_a_step(settings, environment)
                 cell = found.setdefault((busy, variant), {"seconds": [], "threads": []})
@@ -105,6 +106,13 @@ def measure(name: str, settings: list[str], minutes: float, most: int) -> dict[s
                 sys.stderr.write(f"{name}, {busy} busy, {variant}: {statistics.mean(steps):.3f} s, "
                                  f"threads={threads}\n")
         rounds, longest = rounds + 1, max(longest, time.monotonic() - start)
+    return result(settings, load, rounds, found)
+
+
+def result(
+    settings: list[str], load: float, rounds: int, found: dict[tuple[int, str], dict[str, list[Any]]]
+) -> dict[str, Any]:
+    """What results/threads.json holds of one model: the settings, the load before, whole rounds, and every cell."""
     cells = [{"busy": busy, "variant": variant, **cell} for (busy, variant), cell in found.items()]
     return {"settings": settings + COMMON, "load_before": load, "rounds": rounds, "cells": cells}
 
@@ -119,12 +127,14 @@ def table(found: dict[str, Any]) -> str:
     for name, part in found["runs"].items():
         for busy in BUSY:
             cells = {cell["variant"]: cell for cell in part["cells"] if cell["busy"] == busy}
-            lines.append(f"| {name} | {busy} | " + " | ".join(shown(cells[variant]) for variant in VARIANTS) + " |")
+            lines.append(f"| {name} | {busy} | " + " | ".join(shown(cells.get(variant)) for variant in VARIANTS) + " |")
     return "\n".join(lines)
 
 
-def shown(cell: dict[str, Any]) -> str:
-    """A cell of the table."""
+def shown(cell: dict[str, Any] | None) -> str:
+    """A cell of the table; a dash for one that was not run."""
+    if cell is None:
+        return "–"
     seconds, threads = cell["seconds"], sorted(set(cell["threads"]))
     taken = " or ".join(map(str, threads))
     spread = f" ({min(seconds):.2f} to {max(seconds):.2f})" if len(seconds) > 1 else ""

@@ -9,10 +9,10 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-#: Read by the OpenMP libraries when they are loaded. libgomp (torch on Linux) spins through its 1,000 iterations for a
-#: few hundredths of a millisecond, which bridges the gap between two operations; its default of 300,000 holds a CPU
-#: for milliseconds, and a policy of "passive" asks the kernel at every gap. LLVM's and Intel's count milliseconds.
-WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+#: Read by the OpenMP libraries when they are loaded. libgomp (torch on Linux) spins through 20,000 iterations in a few
+#: tenths of a millisecond, which bridges the gap between two operations; its default of 300,000 holds a CPU for
+#: milliseconds, and a policy of "passive" asks the kernel at every gap. LLVM's and Intel's count milliseconds.
+WAITING = {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1"}
 #: Where the user chose how threads wait.
 CHOSEN = ("OMP_WAIT_POLICY", *WAITING)
 #: Seconds that a look at the load takes at least.

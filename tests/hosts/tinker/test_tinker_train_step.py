@@ -43,6 +43,8 @@ def test_it_has_the_cookbooks_signature():
     assert list(ours.parameters) == list(theirs.parameters)
 
 
+# It ends where every response is right, and that is told.
+@pytest.mark.filterwarnings("ignore:2 rollout batches in a row")
 @pytest.mark.parametrize("objective", ["drpo", "dppo_tv", "gspo"])
 def test_it_learns(objective):
     torch.manual_seed(1)

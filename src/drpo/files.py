@@ -129,6 +129,19 @@ def cut_torn_line(file: Path) -> int:
         return size - end
 
 
+def flush(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def remove_folder(folder: Path) -> None:
     """Remove ``folder`` so that a crash leaves no half of it under its name; of a symbolic link, the link alone.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from drpo.tasks.math_text import closing_brace
+
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 #: What may stand between two boxes of one answer.
 _LAYOUT = re.compile(r"\\(?:[,;:!> \[\]()]|quad\b|qquad\b|text(?:rm)?\b|mathrm\b|newline\b|\\)|[\s${}&~*]")
@@ -80,18 +82,8 @@ def _stated(text: str, phrase: re.Pattern[str]) -> str | None:
 
 def _content(text: str, start: int) -> tuple[str, int] | None:
     """What the braces at ``start`` hold, and where they end."""
-    if text[start:start + 1] != "{":
-        return None
-    depth, escaped = 0, False
-    for place in range(start, len(text)):
-        character = text[place]
-        if escaped or character == "\\":
-            escaped = not escaped
-        elif character in "{}":
-            depth += 1 if character == "{" else -1
-            if depth == 0:
-                return text[start + 1:place].strip(), place + 1
-    return None
+    end = closing_brace(text, start) if text[start:start + 1] == "{" else -1
+    return None if end < 0 else (text[start + 1:end].strip(), end + 1)
 
 
 def _joined(between: str) -> bool:

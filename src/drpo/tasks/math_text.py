@@ -98,7 +98,7 @@ def plain_form(latex: str) -> str:
     for pattern, replacement in _WORD_SIGNS:
         text = pattern.sub(replacement, text)
     text = _without_words(" ".join(text.split()))
-    while text.startswith("{") and _closing(text, 0) == len(text) - 1:
+    while text.startswith("{") and closing_brace(text, 0) == len(text) - 1:
         text = text[1:-1].strip()
     return text
 
@@ -138,7 +138,7 @@ def _as_latex(character: str) -> str:
 def _without_boxes(text: str) -> str:
     """The content of every box in its place."""
     while match := _BOX.search(text):
-        end = _closing(text, match.end() - 1)
+        end = closing_brace(text, match.end() - 1)
         if end < 0:
             return text[: match.start()] + text[match.end():]
         text = text[: match.start()] + text[match.end():end] + text[end + 1:]
@@ -160,7 +160,7 @@ def _without_end(text: str) -> str:
     return text
 
 
-def _closing(text: str, start: int) -> int:
+def closing_brace(text: str, start: int) -> int:
     """The place of the brace that closes the one at ``start``; -1 if there is none."""
     depth, escaped = 0, False
     for place in range(start, len(text)):

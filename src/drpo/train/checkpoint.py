@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import re
 import shutil
@@ -27,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from drpo.errors import CheckpointError, DataError, WriteError
-from drpo.files import remove_folder
+from drpo.files import flush, remove_folder
 from drpo.train.checkpoint_schema import TrainerState, read_checksums, read_state
 from drpo.train.policy import Policy
 from drpo.train.rollout_weights import Snapshot
@@ -83,11 +82,11 @@ def save_checkpoint(
         sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
         (temporary / CHECKSUMS).write_text(json.dumps(sums, indent=2))
         for file in temporary.iterdir():
-            _flush(file)
-        _flush(temporary)
+            flush(file)
+        flush(temporary)
         remove_folder(final)  # left by a run that was resumed from before it, or damaged
         temporary.replace(final)
-        _flush(folder)
+        flush(folder)
         for old in _steps(folder)[:-KEPT]:
             remove_folder(old)
     except (OSError, SafetensorError) as error:
@@ -247,11 +246,3 @@ def _contradiction(checkpoint: Path, state: TrainerState) -> str | None:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from drpo.errors import ConfigError, WriteError
+from drpo.files import flush
 from drpo.train.adapters import base_of_adapter
 from drpo.train.loading import load
 
@@ -47,9 +48,9 @@ def export_model(source: str, out: Path, base: str | None = None, trust_remote_c
         loaded.model.save_pretrained(temporary)
         loaded.tokenizer.save_pretrained(temporary)
         for path in (*temporary.iterdir(), temporary):
-            _flush(path)
+            flush(path)
         temporary.rename(out)
-        _flush(out.absolute().parent)
+        flush(out.absolute().parent)
     except (OSError, SafetensorError) as error:
         raise WriteError(f"cannot write {out}: {error}. Free space or choose another --out") from error
     finally:
@@ -74,11 +75,3 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

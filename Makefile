@@ -102,6 +102,7 @@ parity: $(VENV)/.trl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks scripts
+	$(BIN)/ruff format --check src tests benchmarks scripts
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 base: $(VENV)/.train

@@ -44,8 +44,10 @@ def main() -> int:
     if device == "cpu" and not arguments.quick:
         return refuse("--device cpu is for --quick alone; `drpo bench` measures CPUs.")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        return refuse("torch sees no CUDA device here. Run this on a machine with an NVIDIA card and a CUDA build of "
-                      "torch, or try it out with --device cpu --quick.")
+        return refuse(
+            "torch sees no CUDA device here. Run this on a machine with an NVIDIA card and a CUDA build of "
+            "torch, or try it out with --device cpu --quick."
+        )
     machine = describe(device)
     card = re.sub(r"[^a-z0-9]+", "-", str(machine.get("gpu", "cpu")).lower()).strip("-")
     file = arguments.json or FOLDER / f"gpu-{card}-{machine['date']}.json"

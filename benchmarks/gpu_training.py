@@ -44,10 +44,24 @@ from drpo.train.model_source import EMBEDDED
 from drpo.train.observer import Observer
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "bench"
-SHAPE = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 10, "num_attention_heads": 16,
-         "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 4096}  # fmt: skip
-TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 4096}  # fmt: skip
+SHAPE = {
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 10,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "max_position_embeddings": 4096,
+}
+TINY = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 4096,
+}
 WORK = ["prompts_per_step=32", "group_size=8", "updates_per_step=4", "max_new_tokens=512"]
 TINY_WORK = ["prompts_per_step=2", "group_size=2", "updates_per_step=2", "max_new_tokens=8"]
 
@@ -59,17 +73,21 @@ def main() -> int:
     if device == "cpu" and not arguments.quick:
         return refuse("--device cpu is for --quick alone: 126 M parameters want a GPU.")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        return refuse("torch sees no CUDA device here. Run this on a machine with an NVIDIA card and a CUDA build of "
-                      "torch, or try it out with --device cpu --quick.")
+        return refuse(
+            "torch sees no CUDA device here. Run this on a machine with an NVIDIA card and a CUDA build of "
+            "torch, or try it out with --device cpu --quick."
+        )
     machine = describe(device)
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder) / "model", TINY if arguments.quick else SHAPE)
         config = configure(arguments, Path(folder) / "model")
         record = {
-            "schema": SCHEMA, "suite": "gpu_training",
-            "command": shlex.join(["python", "benchmarks/gpu_training.py", *sys.argv[1:]]), "machine": machine,
+            "schema": SCHEMA,
+            "suite": "gpu_training",
+            "command": shlex.join(["python", "benchmarks/gpu_training.py", *sys.argv[1:]]),
+            "machine": machine,
             **measure(config, Path(folder) / "run", 2 if arguments.quick else arguments.steps),
-        }  # fmt: skip
+        }
     card = re.sub(r"[^a-z0-9]+", "-", str(machine.get("gpu", "cpu")).lower()).strip("-")
     file = arguments.json or FOLDER / f"gpu-training-{card}-{machine['date']}.json"
     write(file, record)
@@ -107,10 +125,19 @@ def configure(arguments: argparse.Namespace, model: Path) -> TrainConfig:
     """The demo's configuration on that model; bf16 on a GPU."""
     task = [] if importlib.util.find_spec("reasoning_gym") else ["task=copy"]
     precision = ["precision=bf16"] if arguments.device != "cpu" else []
-    return load_config(None, [
-        f"model={model}", f"device={arguments.device}", "eval_examples=16", "eval_samples=1", *task, *precision,
-        *(TINY_WORK if arguments.quick else WORK), *arguments.settings,
-    ])[0]  # fmt: skip
+    return load_config(
+        None,
+        [
+            f"model={model}",
+            f"device={arguments.device}",
+            "eval_examples=16",
+            "eval_samples=1",
+            *task,
+            *precision,
+            *(TINY_WORK if arguments.quick else WORK),
+            *arguments.settings,
+        ],
+    )[0]
 
 
 def measure(config: TrainConfig, folder: Path, steps: int) -> dict[str, Any]:
@@ -129,8 +156,12 @@ def measure(config: TrainConfig, folder: Path, steps: int) -> dict[str, Any]:
     return {
         "parameters": trainer.policy.model.num_parameters(),
         "trained": sum(parameter.numel() for parameter in trainer.policy.trained_parameters()),
-        "settings": config.resolved(), "steps": rows, **medians, **peaks, "memory_report": trainer.memory.as_dict(),
-    }  # fmt: skip
+        "settings": config.resolved(),
+        "steps": rows,
+        **medians,
+        **peaks,
+        "memory_report": trainer.memory.as_dict(),
+    }
 
 
 def measure_step(trainer: Trainer, step: int) -> dict[str, Any]:
@@ -141,13 +172,21 @@ def measure_step(trainer: Trainer, step: int) -> dict[str, Any]:
     _, training, training_peak = timed(lambda: trainer.update(pushed, step), trainer.policy.device)
     tokens = sum(len(sample.response.token_ids) for sample in rollout.samples)
     row = {
-        "tokens": tokens, "sampling_seconds": rollout.sampling_seconds, "grading_seconds": rollout.grading_seconds,
-        "training_seconds": training, "sampling_tokens_per_second": tokens / rollout.sampling_seconds,
-        "training_tokens_per_second": tokens / training, "tokens_per_second": tokens / (sampling + training),
-        "sampling_peak_bytes": sampling_peak, "training_peak_bytes": training_peak,
-    }  # fmt: skip
-    print(f"step {step}: {tokens:,} tokens, {row['sampling_tokens_per_second']:,.0f} sampled a second, "
-          f"{row['training_tokens_per_second']:,.0f} trained, {row['tokens_per_second']:,.0f} of both", flush=True)
+        "tokens": tokens,
+        "sampling_seconds": rollout.sampling_seconds,
+        "grading_seconds": rollout.grading_seconds,
+        "training_seconds": training,
+        "sampling_tokens_per_second": tokens / rollout.sampling_seconds,
+        "training_tokens_per_second": tokens / training,
+        "tokens_per_second": tokens / (sampling + training),
+        "sampling_peak_bytes": sampling_peak,
+        "training_peak_bytes": training_peak,
+    }
+    print(
+        f"step {step}: {tokens:,} tokens, {row['sampling_tokens_per_second']:,.0f} sampled a second, "
+        f"{row['training_tokens_per_second']:,.0f} trained, {row['tokens_per_second']:,.0f} of both",
+        flush=True,
+    )
     return row
 
 

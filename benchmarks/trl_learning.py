@@ -48,8 +48,12 @@ def native_curve(config: TrainConfig, folder: Path) -> dict[str, Any]:
     for record in run.read_metrics("update"):
         steps.setdefault(record["step"], []).append((record["reward"], record["sequences"]))
     rewards = [sum(r * n for r, n in parts) / sum(n for _, n in parts) for _, parts in sorted(steps.items())]
-    return {"rewards": rewards, "before": summary.accuracy_before, "after": summary.accuracy_after,
-            "seconds": time.perf_counter() - started}  # fmt: skip
+    return {
+        "rewards": rewards,
+        "before": summary.accuracy_before,
+        "after": summary.accuracy_after,
+        "seconds": time.perf_counter() - started,
+    }
 
 
 def trl_curve(config: TrainConfig, folder: Path) -> dict[str, Any]:
@@ -65,9 +69,14 @@ def trl_curve(config: TrainConfig, folder: Path) -> dict[str, Any]:
     history = trainer.state.log_history
     rewards = [entry["reward"] for entry in history if "reward" in entry]
     stale = [entry["drpo/mismatch"] for entry in history if entry.get("drpo/staleness")]
-    return {"rewards": rewards, "before": before, "after": heldout_accuracy(policy, task, config),
-            "start_mismatch_max": history[0]["drpo/start_mismatch_max"], "stale_mismatch": statistics.fmean(stale),
-            "seconds": time.perf_counter() - started}  # fmt: skip
+    return {
+        "rewards": rewards,
+        "before": before,
+        "after": heldout_accuracy(policy, task, config),
+        "start_mismatch_max": history[0]["drpo/start_mismatch_max"],
+        "stale_mismatch": statistics.fmean(stale),
+        "seconds": time.perf_counter() - started,
+    }
 
 
 def make_trainer(policy: Policy, task: Task, config: TrainConfig, folder: Path) -> DRPOTrainer:
@@ -79,26 +88,44 @@ def make_trainer(policy: Policy, task: Task, config: TrainConfig, folder: Path) 
         return [task.reward(examples[i], text) for i, text in zip(row, completions, strict=True)]
 
     settings = DRPOConfig(
-        output_dir=str(folder), objective=config.objective.name, objective_parameters=config.objective.parameters,
-        aggregation=config.aggregation, max_completion_length=config.max_new_tokens, temperature=config.temperature,
-        num_generations=config.group_size, per_device_train_batch_size=responses // config.updates_per_step,
-        gradient_accumulation_steps=1, steps_per_generation=config.updates_per_step, scale_rewards="none",
-        max_steps=config.steps * config.updates_per_step, shuffle_dataset=False, seed=config.seed,
-        max_grad_norm=config.gradient_clip, learning_rate=config.learning_rate, lr_scheduler_type="constant",
-        use_cpu=True, bf16=False, gradient_checkpointing=False, logging_steps=1, save_strategy="no",
-        report_to="none", disable_tqdm=True,
-    )  # fmt: skip
-    # TRL would leave biases and norms out of the weight decay.
-    optimizer = torch.optim.AdamW(
-        policy.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        output_dir=str(folder),
+        objective=config.objective.name,
+        objective_parameters=config.objective.parameters,
+        aggregation=config.aggregation,
+        max_completion_length=config.max_new_tokens,
+        temperature=config.temperature,
+        num_generations=config.group_size,
+        per_device_train_batch_size=responses // config.updates_per_step,
+        gradient_accumulation_steps=1,
+        steps_per_generation=config.updates_per_step,
+        scale_rewards="none",
+        max_steps=config.steps * config.updates_per_step,
+        shuffle_dataset=False,
+        seed=config.seed,
+        max_grad_norm=config.gradient_clip,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant",
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
     )
+    # TRL would leave biases and norms out of the weight decay.
+    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     trainer = DRPOTrainer(
-        model=policy.model, processing_class=policy.tokenizer, reward_funcs=reward, args=settings,
+        model=policy.model,
+        processing_class=policy.tokenizer,
+        reward_funcs=reward,
+        args=settings,
         train_dataset=Dataset.from_list(
             [{"prompt": example.prompt + "\n", "row": i} for i, example in enumerate(examples)]
         ),
-        optimizers=(optimizer, None), rollout_func=InProcessRollouts(),
-    )  # fmt: skip
+        optimizers=(optimizer, None),
+        rollout_func=InProcessRollouts(),
+    )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -108,9 +135,14 @@ def heldout_accuracy(policy: Policy, task: Task, config: TrainConfig) -> float:
     sampler = InProcessSampler(policy.model, policy.stop_ids)
     with Grader(task, config.grading_time_limit) as grader:
         record, _ = evaluate(
-            policy, sampler, grader, task.heldout_examples(config.eval_examples), config.eval_samples,
-            config.sampling(), config.seed,
-        )  # fmt: skip
+            policy,
+            sampler,
+            grader,
+            task.heldout_examples(config.eval_examples),
+            config.eval_samples,
+            config.sampling(),
+            config.seed,
+        )
     return record["accuracy"]
 
 
@@ -126,14 +158,20 @@ def main() -> None:
         for seed in arguments.seeds:
             settings = [f"seed={seed}", f"steps={arguments.steps}", "device=cpu", "eval_every=0"]
             config, _ = load_config(None, settings)
-            curves = {"drpo train": native_curve(config, Path(folder) / f"native-{seed}"),
-                      "DRPOTrainer": trl_curve(config, Path(folder) / f"trl-{seed}")}  # fmt: skip
+            curves = {
+                "drpo train": native_curve(config, Path(folder) / f"native-{seed}"),
+                "DRPOTrainer": trl_curve(config, Path(folder) / f"trl-{seed}"),
+            }
             found.append({"seed": seed, **curves})
             for name, curve in curves.items():
-                show = "  ".join(f"{statistics.fmean(curve['rewards'][i : i + 10]):.3f}"
-                                 for i in range(0, arguments.steps, 10))  # fmt: skip
-                print(f"seed {seed}  {name:12s} held-out {curve['before']:.3f} → {curve['after']:.3f}  reward by ten "
-                      f"steps: {show}  ({curve['seconds']:.0f} s)", flush=True)
+                show = "  ".join(
+                    f"{statistics.fmean(curve['rewards'][i : i + 10]):.3f}" for i in range(0, arguments.steps, 10)
+                )
+                print(
+                    f"seed {seed}  {name:12s} held-out {curve['before']:.3f} → {curve['after']:.3f}  reward by ten "
+                    f"steps: {show}  ({curve['seconds']:.0f} s)",
+                    flush=True,
+                )
             if arguments.json:
                 arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -28,8 +28,9 @@ def main() -> int:
     unknown = set(arguments.modules) - set(modules())
     if unknown:
         parser.error(f"no module {', '.join(sorted(unknown))}; there are {', '.join(modules())}")
-    failures = [_run(module, arguments.seed, arguments.count, arguments.limit)
-                for module in arguments.modules or modules()]
+    failures = [
+        _run(module, arguments.seed, arguments.count, arguments.limit) for module in arguments.modules or modules()
+    ]
     return int(any(failures))
 
 
@@ -43,8 +44,11 @@ def _run(module: str, first: int, count: int, limit: float) -> int:
             print(f"{module} --seed {outcome.seed} --count 1: {outcome.problem}", flush=True)
         if (done := outcome.seed + 1 - first) % 500 == 0:
             print(f"{module}: {done * units:,} inputs, next seed {outcome.seed + 1}", file=sys.stderr, flush=True)
-    print(f"{module}: {(last - first) * units:,} inputs in {last - first:,} cases, seeds {first} to {last - 1}: "
-          f"{failures} went wrong", flush=True)
+    print(
+        f"{module}: {(last - first) * units:,} inputs in {last - first:,} cases, seeds {first} to {last - 1}: "
+        f"{failures} went wrong",
+        flush=True,
+    )
     return failures
 
 

@@ -31,10 +31,15 @@ def about(directory: StudyDirectory) -> dict[str, Any]:
         "ended": day(max(times)) if times else None,
         "threads_a_run": sorted({entry["threads"] for entry in journal if entry["event"] == "started"}),
         "started": sum(entry["event"] == "started" for entry in journal),
-        "reused": sorted({str(Path(entry["source"]).relative_to(directory.path.parent).parts[0])
-                          for entry in journal if entry["event"] == "reused"}),
+        "reused": sorted(
+            {
+                str(Path(entry["source"]).relative_to(directory.path.parent).parts[0])
+                for entry in journal
+                if entry["event"] == "reused"
+            }
+        ),
         "seconds": round(sum(entry.get("seconds", 0.0) for entry in journal)),
-    }  # fmt: skip
+    }
 
 
 def day(seconds: float) -> str:

@@ -23,8 +23,14 @@ from pathlib import Path
 
 #: Batches of the default size on two threads, where the order of sums could differ; few of them, and few evaluations.
 SETTINGS = [
-    "steps=6", "threads=2", "checkpoint_every=2", "eval_every=3", "eval_examples=16", "eval_samples=1", "device=cpu",
-]  # fmt: skip
+    "steps=6",
+    "threads=2",
+    "checkpoint_every=2",
+    "eval_every=3",
+    "eval_examples=16",
+    "eval_samples=1",
+    "device=cpu",
+]
 
 
 def command(directory: Path) -> list[str]:
@@ -121,8 +127,10 @@ def main() -> None:
             same = outcome(directory) == expected
             different += not same
             print(f"run {run}: {'identical' if same else 'DIFFERENT'}", flush=True)
-    print(f"{arguments.runs} runs, {kills} kills, {inside} inside a checkpoint write, {different} differ "
-          f"(one uninterrupted run: {whole:.1f} s)")
+    print(
+        f"{arguments.runs} runs, {kills} kills, {inside} inside a checkpoint write, {different} differ "
+        f"(one uninterrupted run: {whole:.1f} s)"
+    )
     sys.exit(bool(different))
 
 

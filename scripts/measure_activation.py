@@ -1,6 +1,6 @@
 """Ask `drpo inspect` of every arm of the activation study, seeds together: how often trust regions act, and where.
 
-    python scripts/measure_activation.py runs/lab/activation results/activation
+python scripts/measure_activation.py runs/lab/activation results/activation
 """
 
 from __future__ import annotations
@@ -22,8 +22,18 @@ KEPT = ("tokens", "sequences", "delta", "figures", "mu_bins", "verdicts")
 
 def inspect(runs: list[Path]) -> dict[str, Any]:
     """The answer for the tokens of ``runs`` taken together."""
-    command = [sys.executable, "-m", "drpo", "inspect", *map(str, runs), "--json", "--delta", str(DELTA),
-               "--objectives", OBJECTIVES]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "drpo",
+        "inspect",
+        *map(str, runs),
+        "--json",
+        "--delta",
+        str(DELTA),
+        "--objectives",
+        OBJECTIVES,
+    ]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return {name: found[name] for name in KEPT}
 

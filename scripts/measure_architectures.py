@@ -1,6 +1,6 @@
 """Make docs/architectures.md: the start check on every causal LM of transformers, tiny and random.
 
-    python scripts/measure_architectures.py [NAME …]
+python scripts/measure_architectures.py [NAME …]
 """
 
 from __future__ import annotations

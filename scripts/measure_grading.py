@@ -51,6 +51,7 @@ def trl(response: str, gold: str, box: bool) -> bool | None:
 
 def verl_graders(folder: Path) -> dict[str, Grader]:
     """The graders of verl for mathematics in boxes."""
+
     def load(name: str) -> Any:
         spec = importlib.util.spec_from_file_location(name, folder / "verl" / "utils" / "reward_score" / f"{name}.py")
         assert spec is not None and spec.loader is not None
@@ -62,7 +63,8 @@ def verl_graders(folder: Path) -> dict[str, Grader]:
     return {
         "verl `math_reward`": lambda response, gold, box: reward.compute_score(response, gold) == 1.0,
         "verl `math_dapo`, strict box": lambda response, gold, box: bool(
-            dapo.compute_score(response, gold, strict_box_verify=True)["acc"]),
+            dapo.compute_score(response, gold, strict_box_verify=True)["acc"]
+        ),
     }
 
 
@@ -99,9 +101,12 @@ def main() -> None:
     print("| grader | wrong answers accepted | right answers rejected | no verdict or an error |\n|---|---|---|---|")
     for name, grader in graders.items():
         found = measure(grader, every)
-        print(f"| {name} | {len(found['accepted'])} ({len(found['accepted']) / (len(every) - right):.1%}) | "
-              f"{len(found['rejected'])} ({len(found['rejected']) / right:.1%}) | "
-              f"{len(found['none']) + len(found['raised'])} |", flush=True)
+        print(
+            f"| {name} | {len(found['accepted'])} ({len(found['accepted']) / (len(every) - right):.1%}) | "
+            f"{len(found['rejected'])} ({len(found['rejected']) / right:.1%}) | "
+            f"{len(found['none']) + len(found['raised'])} |",
+            flush=True,
+        )
         if arguments.show and arguments.show in name:
             for kind, pairs in found.items():
                 print("".join(f"  {kind}: {pair}\n" for pair in pairs), end="")

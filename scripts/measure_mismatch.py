@@ -29,10 +29,20 @@ FOLDER = Path(__file__).resolve().parents[1] / "results" / "mismatch"
 EDGES = (0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
 #: What every run has, so that sources differ in nothing else. One update, but where staleness is the source.
 COMMON = {
-    "task": "word_problems", "task.min_steps": 2, "task.max_steps": 2, "prompts_per_step": 64, "group_size": 8,
-    "max_new_tokens": 64, "seed": 0, "eval_every": 0, "eval_examples": 8, "eval_samples": 1, "updates_per_step": 1,
-    "learning_rate": 1e-4, "log_tokens": "true",
-}  # fmt: skip
+    "task": "word_problems",
+    "task.min_steps": 2,
+    "task.max_steps": 2,
+    "prompts_per_step": 64,
+    "group_size": 8,
+    "max_new_tokens": 64,
+    "seed": 0,
+    "eval_every": 0,
+    "eval_examples": 8,
+    "eval_samples": 1,
+    "updates_per_step": 1,
+    "learning_rate": 1e-4,
+    "log_tokens": "true",
+}
 
 
 @dataclass(frozen=True)
@@ -99,8 +109,10 @@ def tokens(file: Path, update: int) -> tuple[torch.Tensor, torch.Tensor]:
     """log π and log μ, ``[N]`` each, of the tokens that ``update`` trained on."""
     records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     chosen = [record for record in records if record["update"] == update]
-    return (torch.cat([torch.tensor(record["logprobs"]) for record in chosen]),
-            torch.cat([torch.tensor(record["behavior_logprobs"]) for record in chosen]))  # fmt: skip
+    return (
+        torch.cat([torch.tensor(record["logprobs"]) for record in chosen]),
+        torch.cat([torch.tensor(record["behavior_logprobs"]) for record in chosen]),
+    )
 
 
 def compare(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> dict[str, Any]:
@@ -117,11 +129,11 @@ def distances(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> dict[s
     """Of ``[N]`` tokens; None where there are none."""
     found: dict[str, Any] = {"tokens": len(logprobs)}
     for name, values in (
-        ("shift", binary_tv(logprobs, behavior_logprobs)), ("mismatch", (logprobs - behavior_logprobs).abs())
-    ):  # fmt: skip
+        ("shift", binary_tv(logprobs, behavior_logprobs)),
+        ("mismatch", (logprobs - behavior_logprobs).abs()),
+    ):
         some = len(values) > 0
-        found |= {name: float(values.mean()) if some else None,
-                  f"{name}_p99": quantile(values, 0.99) if some else None}  # fmt: skip
+        found |= {name: float(values.mean()) if some else None, f"{name}_p99": quantile(values, 0.99) if some else None}
     return found
 
 

@@ -1,8 +1,8 @@
 """Run the six settings of recipes/settings once each and write results/settings.json and the table of docs/settings.md.
 
-    python scripts/measure_settings.py              # all of them, about half an hour on two cores
-    python scripts/measure_settings.py moe-fp8      # these alone; the others keep what they had
-    python scripts/measure_settings.py --table      # only write the table again
+python scripts/measure_settings.py              # all of them, about half an hour on two cores
+python scripts/measure_settings.py moe-fp8      # these alone; the others keep what they had
+python scripts/measure_settings.py --table      # only write the table again
 """
 
 from __future__ import annotations
@@ -61,16 +61,31 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 def table(found: dict[str, dict[str, Any]]) -> list[str]:
     """A line a setting."""
-    heads = ["setting", "accuracy before", f"after {found[NAMES[0]]['steps']} steps", "mean \\|π − μ\\|",
-             "p99 \\|π − μ\\|", "mean \\|log π − log μ\\|, nats", "tokens with μ ≤ 0.01", "tokens a response",
-             "tokens/s"]  # fmt: skip
+    heads = [
+        "setting",
+        "accuracy before",
+        f"after {found[NAMES[0]]['steps']} steps",
+        "mean \\|π − μ\\|",
+        "p99 \\|π − μ\\|",
+        "mean \\|log π − log μ\\|, nats",
+        "tokens with μ ≤ 0.01",
+        "tokens a response",
+        "tokens/s",
+    ]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for name in NAMES:
         row = found[name]
-        cells = [f"[{name}](../recipes/settings/{name}.yaml)", f"{row['before']['accuracy']:.3f}",
-                 f"{row['after']['accuracy']:.3f}", f"{row['shift']:.1e}", f"{row['shift_p99']:.1e}",
-                 f"{row['mismatch']:.1e}", f"{row['rare_share']:.1%}", f"{row['response_length']:.0f}",
-                 f"{row['tokens_per_second']:,.0f}"]  # fmt: skip
+        cells = [
+            f"[{name}](../recipes/settings/{name}.yaml)",
+            f"{row['before']['accuracy']:.3f}",
+            f"{row['after']['accuracy']:.3f}",
+            f"{row['shift']:.1e}",
+            f"{row['shift_p99']:.1e}",
+            f"{row['mismatch']:.1e}",
+            f"{row['rare_share']:.1%}",
+            f"{row['response_length']:.0f}",
+            f"{row['tokens_per_second']:,.0f}",
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -85,11 +100,21 @@ def page(text: str) -> str:
     found = load()
     before, rest = text.split(START)
     _, after = rest.split(END)
-    machines = dict.fromkeys(f"{row['machine']['date']}, torch {row['machine']['torch']}, threads a run: "
-                             f"{row['machine']['threads']}" for row in found.values())  # fmt: skip
+    machines = dict.fromkeys(
+        f"{row['machine']['date']}, torch {row['machine']['torch']}, threads a run: {row['machine']['threads']}"
+        for row in found.values()
+    )
     samples = found[NAMES[0]]["after"]["samples"]
-    block = [START, "", *table(found), "", f"Seed 0; accuracy over {samples} sampled responses to held-out problems; "
-             f"distances at the first update. Measured {'; '.join(machines)}.", "", END]  # fmt: skip
+    block = [
+        START,
+        "",
+        *table(found),
+        "",
+        f"Seed 0; accuracy over {samples} sampled responses to held-out problems; "
+        f"distances at the first update. Measured {'; '.join(machines)}.",
+        "",
+        END,
+    ]
     return before + "\n".join(block) + after
 
 

@@ -35,17 +35,25 @@ FILE = ROOT / "results" / "threads.json"
 VARIANTS: dict[str, dict[str, str]] = {
     "OMP_NUM_THREADS=1": {"OMP_NUM_THREADS": "1"},
     "all CPUs, waiting as OpenMP does by itself": {
-        "OMP_NUM_THREADS": str(usable_cpus()), "GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"
+        "OMP_NUM_THREADS": str(usable_cpus()),
+        "GOMP_SPINCOUNT": "300000",
+        "KMP_BLOCKTIME": "200",
     },
     "threads=auto": {},
-}  # fmt: skip
+}
 BUSY = (0, 1, 2)
 COMMON = ["eval_every=0", "eval_examples=1", "eval_samples=1", "device=cpu"]
 #: The first step is left out of the figures: it makes what the others find.
 DEMO = ["steps=5"]
 #: Its rewards may all be 0, which would leave out the backward pass: an objective that has a gradient all the same.
-MODEL = ["steps=3", "prompts_per_step=2", "group_size=4", "updates_per_step=2", "max_new_tokens=32",
-         "objective=kl_penalty"]  # fmt: skip
+MODEL = [
+    "steps=3",
+    "prompts_per_step=2",
+    "group_size=4",
+    "updates_per_step=2",
+    "max_new_tokens=32",
+    "objective=kl_penalty",
+]
 
 
 @contextmanager
@@ -95,16 +103,17 @@ def measure(name: str, settings: list[str], minutes: float, most: int) -> dict[s
         for busy in BUSY:
             for variant, environment in VARIANTS.items():
                 if left() < 0:
-                    sys.stderr.write(f"{name}: {minutes:g} minutes are over; what is left of this round was not run. "
-                                     "Raise --minutes, or wait until nothing else runs.\n")
+                    sys.stderr.write(
+                        f"{name}: {minutes:g} minutes are over; what is left of this round was not run. "
+                        "Raise --minutes, or wait until nothing else runs.\n"
+                    )
                     return result(settings, load, rounds, found)
                 with busy_processes(busy):
                     steps, threads = seconds_a_step(settings, environment)
                 cell = found.setdefault((busy, variant), {"seconds": [], "threads": []})
                 cell["seconds"].append(statistics.mean(steps))
                 cell["threads"].append(threads)
-                sys.stderr.write(f"{name}, {busy} busy, {variant}: {statistics.mean(steps):.3f} s, "
-                                 f"threads={threads}\n")
+                sys.stderr.write(f"{name}, {busy} busy, {variant}: {statistics.mean(steps):.3f} s, threads={threads}\n")
         rounds, longest = rounds + 1, max(longest, time.monotonic() - start)
     return result(settings, load, rounds, found)
 
@@ -120,10 +129,15 @@ def result(
 def table(found: dict[str, Any]) -> str:
     """Seconds a step: medians over rounds, the range in brackets, and the threads that were taken."""
     machine, lines = found["machine"], []
-    lines.append(f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, torch "
-                 f"{machine['packages']['torch']}; seconds a step: median over rounds (lowest to highest).")
-    lines += ["", "| run | busy processes beside it | " + " | ".join(VARIANTS) + " |",
-              "| --- | --- |" + " --- |" * len(VARIANTS)]  # fmt: skip
+    lines.append(
+        f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, torch "
+        f"{machine['packages']['torch']}; seconds a step: median over rounds (lowest to highest)."
+    )
+    lines += [
+        "",
+        "| run | busy processes beside it | " + " | ".join(VARIANTS) + " |",
+        "| --- | --- |" + " --- |" * len(VARIANTS),
+    ]
     for name, part in found["runs"].items():
         for busy in BUSY:
             cells = {cell["variant"]: cell for cell in part["cells"] if cell["busy"] == busy}

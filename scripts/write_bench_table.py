@@ -14,15 +14,18 @@ START, END = "<!-- bench: made by make bench -->", "<!-- end of bench -->"
 SUITES = ("kernels", "sampler", "step", "inspect", "curves")
 #: Variant → its column.
 LOSSES = {
-    "fused_loss": "`fused_loss`", "fused_loss two-pass": "`fused_loss`, two-pass objective",
-    "token_logprobs chunked": "`token_logprobs`, then autograd", "naive": "naive log-softmax",
-    "TRL fused head": "TRL's fused head", "Liger GRPO": "Liger's fused GRPO",
-}  # fmt: skip
+    "fused_loss": "`fused_loss`",
+    "fused_loss two-pass": "`fused_loss`, two-pass objective",
+    "token_logprobs chunked": "`token_logprobs`, then autograd",
+    "naive": "naive log-softmax",
+    "TRL fused head": "TRL's fused head",
+    "Liger GRPO": "Liger's fused GRPO",
+}
 #: Suite → what is done, our variant, and the one that the ratio is to.
 PAIRS = {
     "sampler": ("sampling ", "InProcessSampler", "generate"),
     "step": ("", "drpo Trainer", "TRL GRPOTrainer"),
-}  # fmt: skip
+}
 
 
 def load() -> dict[str, dict[str, Any]]:
@@ -66,8 +69,10 @@ def pairs(suite: str, record: dict[str, Any]) -> list[str]:
     lines = []
     for case in dict.fromkeys(row["case"] for row in record["rows"]):
         rows = {row["variant"]: row for row in record["rows"] if row["case"] == case}
-        lines.append(f"| {what}{case} | {ours}: {cost(rows[ours])} | {theirs}: {cost(rows[theirs])} | "
-                     f"{rows[ours]['ratios'][theirs]:.2f} |")
+        lines.append(
+            f"| {what}{case} | {ours}: {cost(rows[ours])} | {theirs}: {cost(rows[theirs])} | "
+            f"{rows[ours]['ratios'][theirs]:.2f} |"
+        )
     return lines
 
 
@@ -80,21 +85,29 @@ def inspection(record: dict[str, Any]) -> list[str]:
     """A line a kind of log."""
     return [
         f"| {row['case']}, {row['variant']} | {cost(row)}, peak {row['figures']['peak_bytes'] / 1e9:.2f} GB | – | – |"
-        for row in record["rows"] if "skipped" not in row
-    ]  # fmt: skip
+        for row in record["rows"]
+        if "skipped" not in row
+    ]
 
 
 def tables(records: dict[str, dict[str, Any]]) -> str:
     """Everything between the marks."""
     lines = [
-        f"{machines(records)}; medians over rounds in which the variants take turns, ratios of the same round.", "",
+        f"{machines(records)}; medians over rounds in which the variants take turns, ratios of the same round.",
+        "",
         "From N hidden states to the loss and both gradients (float32), in units of the three matrix products that "
-        "nothing can avoid, and the highest memory above inputs and gradients:", "",
-        *kernels(records["kernels"]), "",
-        "| what | drpo | instead | time, drpo to the other (of sampling: per token) |", "| --- | --- | --- | --- |",
-        *pairs("sampler", records["sampler"]), *pairs("step", records["step"]), *inspection(records["inspect"]), "",
+        "nothing can avoid, and the highest memory above inputs and gradients:",
+        "",
+        *kernels(records["kernels"]),
+        "",
+        "| what | drpo | instead | time, drpo to the other (of sampling: per token) |",
+        "| --- | --- | --- | --- |",
+        *pairs("sampler", records["sampler"]),
+        *pairs("step", records["step"]),
+        *inspection(records["inspect"]),
+        "",
         "![Cost against response tokens, vocabulary, group size and response length](results/bench/curves.png)",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)
 
 
@@ -104,10 +117,12 @@ def profile() -> str:
     machine = record["machine"]
     lines = [
         f"{machine['date']}, {machine['cpu']}, {count(machine['threads'], 'thread')}, torch "
-        f"{machine['packages']['torch']}: {record['seconds']:.3f} s a step, median of {record['steps']}.", "",
-        "| part of a step | share of its time |", "| --- | --- |",
+        f"{machine['packages']['torch']}: {record['seconds']:.3f} s a step, median of {record['steps']}.",
+        "",
+        "| part of a step | share of its time |",
+        "| --- | --- |",
         *(f"| {label} | {share:.1%} |" for label, share in record["shares"].items()),
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)
 
 

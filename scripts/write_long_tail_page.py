@@ -19,9 +19,11 @@ FOLDER, PAGE = ROOT / "results" / "long-tail", ROOT / "docs" / "long-tail.md"
 FIGURE = ROOT / "docs" / "figures" / "long_tail.png"
 START, END = "<!-- long-tail: made by make long-tail -->", "<!-- end of long-tail -->"
 TITLES = {
-    "tail-linear": "10,000 actions, linear", "tail-mlp": "10,000 actions, MLP",
-    "short-linear": "10 actions, linear", "short-mlp": "10 actions, MLP",
-}  # fmt: skip
+    "tail-linear": "10,000 actions, linear",
+    "tail-mlp": "10,000 actions, MLP",
+    "short-linear": "10 actions, linear",
+    "short-mlp": "10 actions, MLP",
+}
 
 
 def load() -> dict[str, Evaluated]:
@@ -48,9 +50,11 @@ def made() -> str:
     parts = [", ".join(sorted({machine[key] for machine in machines})) for key in ("date", "cpu")]
     torch = ", ".join(sorted({machine["packages"]["torch"] for machine in machines}))
     total = sum(map(len, counts.values()))
-    return (f"`{record('tail-linear')['command']}`: {total:,} runs, {crashed} of them crashed; {parts[0]}, {parts[1]}, "
-            f"one thread a run, torch {torch}; {seconds / 60:.0f} minutes of runs one after "
-            "another, on a machine that did other work as well.")  # fmt: skip
+    return (
+        f"`{record('tail-linear')['command']}`: {total:,} runs, {crashed} of them crashed; {parts[0]}, {parts[1]}, "
+        f"one thread a run, torch {torch}; {seconds / 60:.0f} minutes of runs one after "
+        "another, on a machine that did other work as well."
+    )
 
 
 def block() -> str:
@@ -59,9 +63,18 @@ def block() -> str:
     own, shared = grouped(verdicts(settings)), grouped(verdicts(settings, shared=True))
     lines = [made(), ""]
     for name, found in settings.items():
-        lines += [f"### {TITLES[name]}", "", *sentences(own[name]), "",
-                  f"μ earns {scale(found)}. The shared rate is {found.rate:g}.", "", *arms_table(found), "",
-                  *verdicts_table(own[name], shared[name]), ""]  # fmt: skip
+        lines += [
+            f"### {TITLES[name]}",
+            "",
+            *sentences(own[name]),
+            "",
+            f"μ earns {scale(found)}. The shared rate is {found.rate:g}.",
+            "",
+            *arms_table(found),
+            "",
+            *verdicts_table(own[name], shared[name]),
+            "",
+        ]
     return "\n".join(lines).rstrip()
 
 
@@ -79,8 +92,10 @@ def panel(found: Evaluated) -> Panel:
     curves = {name: np.array([run.outcome.curve for run in found.runs[cell]]) for name, cell in found.best.items()}
     thresholds = {}
     for name, arm in ARMS.items():
-        values = [max(score for cell, score in found.tuned.items() if (cell.arm, cell.threshold) == (name, bound))
-                  for bound in arm.thresholds]  # fmt: skip
+        values = [
+            max(score for cell, score in found.tuned.items() if (cell.arm, cell.threshold) == (name, bound))
+            for bound in arm.thresholds
+        ]
         if len(values) > 1:
             thresholds[name] = np.array(arm.thresholds), np.array(values)
     return Panel(updates, curves, thresholds)

@@ -13,10 +13,12 @@ FOLDER, PAGE = ROOT / "results" / "mismatch", ROOT / "docs" / "mismatch.md"
 START, END = "<!-- mismatch: made by make mismatch -->", "<!-- end of mismatch -->"
 #: Group → the panel's title.
 PANELS = {
-    "precision": "Precision, dense model", "precision_moe": "Precision, mixture of experts",
-    "vllm": "Another engine (vLLM on a CPU), dense model", "staleness": "Updates since sampling, dense model",
+    "precision": "Precision, dense model",
+    "precision_moe": "Precision, mixture of experts",
+    "vllm": "Another engine (vLLM on a CPU), dense model",
+    "staleness": "Updates since sampling, dense model",
     "lag": "Rollouts from older weights, dense model",
-}  # fmt: skip
+}
 
 
 def load() -> dict[str, dict[str, Any]]:
@@ -37,8 +39,13 @@ def table(records: dict[str, dict[str, Any]]) -> list[str]:
     for name, title in PANELS.items():
         lines.append(f"| **{title}** |" + " |" * (len(heads) - 1))
         for label, row in records[name]["sources"].items():
-            cells = [row["shift"], row["shift_p99"], *(part["shift"] for part in row["bins"]), row["mismatch"],
-                     row["mismatch_p99"]]  # fmt: skip
+            cells = [
+                row["shift"],
+                row["shift_p99"],
+                *(part["shift"] for part in row["bins"]),
+                row["mismatch"],
+                row["mismatch_p99"],
+            ]
             lines.append(f"| {label} | " + " | ".join(number(cell) for cell in cells) + " |")
     return lines
 
@@ -49,8 +56,15 @@ def page(text: str) -> str:
     dates = sorted({record["machine"]["date"] for record in records.values()})
     before, rest = text.split(START)
     _, after = rest.split(END)
-    block = [START, "", *table(records), "", f"Measured {', '.join(dates)} on a CPU, torch "
-             f"{records['precision']['machine']['torch']}.", "", END]  # fmt: skip
+    block = [
+        START,
+        "",
+        *table(records),
+        "",
+        f"Measured {', '.join(dates)} on a CPU, torch {records['precision']['machine']['torch']}.",
+        "",
+        END,
+    ]
     return before + "\n".join(block) + after
 
 

@@ -48,11 +48,20 @@ def cell(text: str) -> str:
 def page() -> str:
     """The whole file."""
     needs = [f"`{name}`: {', '.join(cls.needs)}" for name, cls in {**OBJECTIVES, **MODIFIERS}.items() if cls.needs]
-    return "\n\n".join([
-        HEAD.rstrip(), table(list(OBJECTIVES), "objective"), "## Modifiers",
-        "Constant factors on the loss of any objective.", table(list(MODIFIERS), "modifier"),
-        "## What needs more than the sampled token", "\n".join(f"- {line}" for line in needs),
-    ]) + "\n"  # fmt: skip
+    return (
+        "\n\n".join(
+            [
+                HEAD.rstrip(),
+                table(list(OBJECTIVES), "objective"),
+                "## Modifiers",
+                "Constant factors on the loss of any objective.",
+                table(list(MODIFIERS), "modifier"),
+                "## What needs more than the sampled token",
+                "\n".join(f"- {line}" for line in needs),
+            ]
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

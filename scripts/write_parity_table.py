@@ -44,10 +44,14 @@ def tables(hosts: list[dict[str, Any]]) -> str:
             f"{host['tolerance']:.0e} | {host['date']} |"
         )
     names = list(dict.fromkeys(row["objective"] for host in hosts for row in host["rows"]))
-    lines += ["", "The worst of each objective over aggregations, micro-batches and paddings (– : the host cannot feed "
-              "it, or does not weigh it rightly, and refuses it):", "",
-              "| objective | " + " | ".join(host["host"] for host in hosts) + " |",
-              "| --- |" + " --- |" * len(hosts)]  # fmt: skip
+    lines += [
+        "",
+        "The worst of each objective over aggregations, micro-batches and paddings (– : the host cannot feed "
+        "it, or does not weigh it rightly, and refuses it):",
+        "",
+        "| objective | " + " | ".join(host["host"] for host in hosts) + " |",
+        "| --- |" + " --- |" * len(hosts),
+    ]
     for name in names:
         cells = []
         for host in hosts:

@@ -27,8 +27,9 @@ def table(origin: str) -> str:
                     rows.append(f"| {name} | {_values(block['values'])} | {block[origin]} |")
             for objective, entry in objectives.items():
                 if origin in entry:
-                    rows.append(f"| {name} | {_values({'objective': objective, **entry['parameters']})} | "
-                                f"{entry[origin]} |")
+                    rows.append(
+                        f"| {name} | {_values({'objective': objective, **entry['parameters']})} | {entry[origin]} |"
+                    )
     return "\n".join(rows)
 
 

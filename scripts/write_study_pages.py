@@ -53,10 +53,12 @@ def record(name: str, file: str) -> Any:
 
 def ran(study: Study, rows: Sequence[Row], phase: str = "shared") -> list[str]:
     """The settings all of whose runs of a phase have ended."""
+
     def ended(setting: str) -> bool:
         mine = [row["status"] for row in rows if (row["phase"], row["setting"]) == (phase, setting)]
         return bool(mine) and set(mine) <= {"finished", "failed"}
-    return [setting for setting in study.settings if ended(setting)]  # fmt: skip
+
+    return [setting for setting in study.settings if ended(setting)]
 
 
 def about(name: str) -> str:
@@ -71,9 +73,11 @@ def about(name: str) -> str:
     reused = f", those that it shares with {', '.join(made['reused'])} taken over" if made["reused"] else ""
     threads = ", ".join(map(str, made["threads_a_run"])) or "1"
     took = f"; {made['seconds'] / 60:.0f} minutes of runs, two at a time" if made["started"] else ""
-    return (f"`{made['command']}`: {len(runs)} runs{reused}, {failed} failed; {dates}, {machine['cpu']}, "
-            f"{machine['cores']} cores, threads a run: {threads}, torch "
-            f"{machine['packages']['torch']}{took}.")  # fmt: skip
+    return (
+        f"`{made['command']}`: {len(runs)} runs{reused}, {failed} failed; {dates}, {machine['cpu']}, "
+        f"{machine['cores']} cores, threads a run: {threads}, torch "
+        f"{machine['packages']['torch']}{took}."
+    )
 
 
 def studies_block() -> str:
@@ -83,8 +87,10 @@ def studies_block() -> str:
         study, rows, verdicts = load(name)
         where = ran(study, rows)
         missing = [setting for setting in study.settings if setting not in where]
-        links = (f"[study](../recipes/studies/{name}.yaml), [runs](../results/{name}/results.csv), "
-                 f"[page](../results/{name}/report.html)")  # fmt: skip
+        links = (
+            f"[study](../recipes/studies/{name}.yaml), [runs](../results/{name}/results.csv), "
+            f"[page](../results/{name}/report.html)"
+        )
         parts += [f"## {study.title}", f"*{study.question}* ({links})", about(name)]
         if missing:
             parts.append(f"Not run yet: {', '.join(missing)}.")
@@ -100,8 +106,9 @@ def studies_block() -> str:
 
 def listed(verdicts: Sequence[Verdict]) -> str:
     """A line a verdict: the claim, the answer, the sentence with its interval."""
-    return "\n".join(f"- {verdict.hypothesis.claim} **{said(verdict).capitalize()}.** {verdict.sentence}"
-                     for verdict in verdicts)  # fmt: skip
+    return "\n".join(
+        f"- {verdict.hypothesis.claim} **{said(verdict).capitalize()}.** {verdict.sentence}" for verdict in verdicts
+    )
 
 
 def said(verdict: Verdict) -> str:
@@ -111,16 +118,39 @@ def said(verdict: Verdict) -> str:
 
 def arms_table(study: Study, rows: Sequence[Row], phase: str, settings: Sequence[str]) -> str:
     """Arms over their seeds."""
-    head = ("setting", "arm", "final accuracy", "95 %", "std", "area", "drawdown", "collapsed", "p99 |π−μ|",
-            "beyond δ=0.15, Â>0", "Â<0", "w<0")  # fmt: skip
+    head = (
+        "setting",
+        "arm",
+        "final accuracy",
+        "95 %",
+        "std",
+        "area",
+        "drawdown",
+        "collapsed",
+        "p99 |π−μ|",
+        "beyond δ=0.15, Â>0",
+        "Â<0",
+        "w<0",
+    )
     lines = []
     for row in summary_rows(study, rows, phase):
         if row["setting"] in settings:
-            lines.append([row["setting"], row["arm"], f"{row['final_accuracy']:.3f}",
-                          f"{row['low']:.3f} to {row['high']:.3f}", f"{row['spread']:.3f}", f"{row['area']:.3f}",
-                          f"{row['drawdown']:.3f}", f"{row['collapsed']} of {row['runs']}", f"{row['shift_p99']:.3f}",
-                          f"{row['beyond_delta_positive']:.2%}", f"{row['beyond_delta_negative']:.2%}",
-                          f"{row['corrective_share']:.2%}"])  # fmt: skip
+            lines.append(
+                [
+                    row["setting"],
+                    row["arm"],
+                    f"{row['final_accuracy']:.3f}",
+                    f"{row['low']:.3f} to {row['high']:.3f}",
+                    f"{row['spread']:.3f}",
+                    f"{row['area']:.3f}",
+                    f"{row['drawdown']:.3f}",
+                    f"{row['collapsed']} of {row['runs']}",
+                    f"{row['shift_p99']:.3f}",
+                    f"{row['beyond_delta_positive']:.2%}",
+                    f"{row['beyond_delta_negative']:.2%}",
+                    f"{row['corrective_share']:.2%}",
+                ]
+            )
     return table(head, lines)
 
 
@@ -129,19 +159,38 @@ def activation_parts() -> list[str]:
     parts = []
     for setting, arms in record("activation", "tokens.json").items():
         objectives = [verdict["objective"] for verdict in next(iter(arms.values()))["verdicts"]]
-        lines = [[arm, f"{found['tokens']:,}", *(f"{found['figures'][name]:.2%}" for name in FIGURES),
-                  *(f"{verdict['changed']:.2%}" for verdict in found["verdicts"])]
-                 for arm, found in arms.items()]  # fmt: skip
-        parts += [f"**{setting}: logged tokens** (a 20th of all, all seeds together). The last columns: the share of "
-                  "the gradient's mass that each trust region would change on these tokens, at δ = 0.15 where it has "
-                  "one.",
-                  table(("trained with", "tokens", "μ ≤ 0.01", "|π−μ| > 0.15", *objectives), lines)]  # fmt: skip
+        lines = [
+            [
+                arm,
+                f"{found['tokens']:,}",
+                *(f"{found['figures'][name]:.2%}" for name in FIGURES),
+                *(f"{verdict['changed']:.2%}" for verdict in found["verdicts"]),
+            ]
+            for arm, found in arms.items()
+        ]
+        parts += [
+            f"**{setting}: logged tokens** (a 20th of all, all seeds together). The last columns: the share of "
+            "the gradient's mass that each trust region would change on these tokens, at δ = 0.15 where it has "
+            "one.",
+            table(("trained with", "tokens", "μ ≤ 0.01", "|π−μ| > 0.15", *objectives), lines),
+        ]
         own = arms["drpo"]
-        bins = [[f"{part['low']:g} to {part['high']:g}", f"{part['share']:.1%}", f"{part['ratio_p05']:.2f}",
-                 f"{part['ratio_p95']:.2f}", f"{part['shift_p99']:.3g}", f"{part['beyond_delta']:.2%}"]
-                for part in own["mu_bins"] if part["share"]]  # fmt: skip
-        parts += [f"**{setting}: where the moves are**, trained with DRPO at δ = 0.15",
-                  table(("μ", "tokens", "ratio p5", "ratio p95", "|π−μ| p99", "|π−μ| > 0.15"), bins)]  # fmt: skip
+        bins = [
+            [
+                f"{part['low']:g} to {part['high']:g}",
+                f"{part['share']:.1%}",
+                f"{part['ratio_p05']:.2f}",
+                f"{part['ratio_p95']:.2f}",
+                f"{part['shift_p99']:.3g}",
+                f"{part['beyond_delta']:.2%}",
+            ]
+            for part in own["mu_bins"]
+            if part["share"]
+        ]
+        parts += [
+            f"**{setting}: where the moves are**, trained with DRPO at δ = 0.15",
+            table(("μ", "tokens", "ratio p5", "ratio p95", "|π−μ| p99", "|π−μ| > 0.15"), bins),
+        ]
     return parts
 
 
@@ -150,23 +199,39 @@ def headline_block() -> str:
     study, rows, _ = load("settle")
     where = ran(study, rows, "best")
     cells = {(row["setting"], row["arm"]): row for row in summary_rows(study, rows, "best")}
-    lines = [[f"`{arm}`", *(f"{row['final_accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-                            for row in (cells[setting, arm] for setting in where))] for arm in study.arms]  # fmt: skip
+    lines = [
+        [
+            f"`{arm}`",
+            *(
+                f"{row['final_accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+                for row in (cells[setting, arm] for setting in where)
+            ),
+        ]
+        for arm in study.arms
+    ]
     lines.append(["before training", *(f"{untrained(rows, setting):.3f}" for setting in where)])
-    return "\n\n".join([
-        "**Final accuracy, each objective at its best**", table(("objective", *where), lines),
-        f"**What was claimed.** {LEGEND}", claims_table("settle", [*where, "all"]),
-        "**With stale rollouts, at the shared rate**: sixteen updates on each batch (`updates-16`), and together with "
-        "fewer updates and with rollouts of older steps (all together)",
-        claims_table("staleness", STALE),
-        about("settle"), about("staleness"),
-    ])  # fmt: skip
+    return "\n\n".join(
+        [
+            "**Final accuracy, each objective at its best**",
+            table(("objective", *where), lines),
+            f"**What was claimed.** {LEGEND}",
+            claims_table("settle", [*where, "all"]),
+            "**With stale rollouts, at the shared rate**: sixteen updates on each batch (`updates-16`), and together "
+            "with fewer updates and with rollouts of older steps (all together)",
+            claims_table("staleness", STALE),
+            about("settle"),
+            about("staleness"),
+        ]
+    )
 
 
 def untrained(rows: Sequence[Row], setting: str) -> float:
     """What the base reached in the evaluation before the first step, over seeds."""
-    return fmean({row["seed"]: row["accuracy_before"] for row in rows
-                  if (row["setting"], row["phase"]) == (setting, "shared")}.values())  # fmt: skip
+    return fmean(
+        {
+            row["seed"]: row["accuracy_before"] for row in rows if (row["setting"], row["phase"]) == (setting, "shared")
+        }.values()
+    )
 
 
 def which_block() -> str:

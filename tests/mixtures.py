@@ -11,20 +11,43 @@ import transformers
 import tiny
 
 SMALL: dict[str, Any] = {
-    "vocab_size": 20, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": 0,
-    "pad_token_id": 0, "num_experts_per_tok": 2, "num_experts": 8, "moe_intermediate_size": 16,
-}  # fmt: skip
+    "vocab_size": 20,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+    "bos_token_id": None,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+    "num_experts_per_tok": 2,
+    "num_experts": 8,
+    "moe_intermediate_size": 16,
+}
 LOCAL = {"num_local_experts": 8}
 #: A layer of every kind; the last is the only one with attention.
 HYBRID = {
-    "shared_expert_intermediate_size": 16, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
-    "linear_num_key_heads": 1, "linear_num_value_heads": 2, "layer_types": ["linear_attention", "full_attention"],
-}  # fmt: skip
+    "shared_expert_intermediate_size": 16,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 1,
+    "linear_num_value_heads": 2,
+    "layer_types": ["linear_attention", "full_attention"],
+}
 LATENT = {
-    "n_routed_experts": 8, "first_k_dense_replace": 1, "n_group": 4, "topk_group": 2, "kv_lora_rank": 16,
-    "q_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16, "num_key_value_heads": 2,
-}  # fmt: skip
+    "n_routed_experts": 8,
+    "first_k_dense_replace": 1,
+    "n_group": 4,
+    "topk_group": 2,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 16,
+    "num_key_value_heads": 2,
+}
 #: By the name of their configuration.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "Qwen3MoeConfig": {"norm_topk_prob": True},

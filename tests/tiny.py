@@ -27,9 +27,18 @@ def model(vocabulary: int = 20, seed: int = 0, sharpness: float = 1.0, **changes
     """A random Qwen3 of a few thousand parameters; ``sharpness`` > 1 makes its distributions less uniform."""
     torch.manual_seed(seed)
     settings: dict[str, Any] = {
-        "vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 256,
-        "tie_word_embeddings": True, "eos_token_id": 0, "bos_token_id": None, "pad_token_id": 0,
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": True,
+        "eos_token_id": 0,
+        "bos_token_id": None,
+        "pad_token_id": 0,
     }
     network = Qwen3ForCausalLM(Qwen3Config(**(settings | changes)))
     with torch.no_grad():

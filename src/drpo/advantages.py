@@ -43,13 +43,16 @@ def group_advantages(
     rewards = as_floats("rewards", rewards)
     group_ids = _group_ids(group_ids, rewards)
     if rewards.dim() != 1 or rewards.shape != group_ids.shape:
-        raise DataError(f"rewards and group_ids must both be [R], got {list(rewards.shape)} and "
-                        f"{list(group_ids.shape)}")
+        raise DataError(
+            f"rewards and group_ids must both be [R], got {list(rewards.shape)} and {list(group_ids.shape)}"
+        )
     if rewards.device != group_ids.device:
         raise DataError(f"rewards are on {rewards.device} and group_ids on {group_ids.device}; move one with .to()")
     if not rewards.dtype.is_floating_point or group_ids.dtype != torch.int64:
-        raise DataError(f"rewards must be floating point and group_ids int64, got {rewards.dtype} and "
-                        f"{group_ids.dtype}; convert with .float() and .long()")
+        raise DataError(
+            f"rewards must be floating point and group_ids int64, got {rewards.dtype} and "
+            f"{group_ids.dtype}; convert with .float() and .long()"
+        )
     if not bool(torch.isfinite(rewards).all()):
         raise DataError("rewards must be finite; drop the responses whose grading failed")
     _, group = group_ids.unique(return_inverse=True)
@@ -80,6 +83,8 @@ def _group_ids(groups: torch.Tensor | int, rewards: torch.Tensor) -> torch.Tenso
     if not isinstance(groups, numbers.Integral):
         return as_tensor("group_ids", groups, rewards.device)
     if rewards.dim() == 1 and len(rewards) % int(groups):
-        raise DataError(f"{len(rewards)} rewards are no whole number of groups of {groups}; pass group_ids [R] where "
-                        "groups differ in size")
+        raise DataError(
+            f"{len(rewards)} rewards are no whole number of groups of {groups}; pass group_ids [R] where "
+            "groups differ in size"
+        )
     return torch.arange(rewards.shape[0] if rewards.dim() else 0, device=rewards.device) // int(groups)

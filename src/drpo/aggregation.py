@@ -49,8 +49,10 @@ def aggregate(
     if mode not in MODES:
         raise ConfigError(f"unknown aggregation mode {mode!r}.{suggest(mode, MODES)}")
     if mode == "sequence_sum" and not (is_positive(horizon) and horizon <= MAX_HORIZON):  # pyright: ignore[reportOptionalOperand]
-        raise ConfigError("sequence_sum needs horizon > 0 (tokens; the maximum response length), got "
-                          f"{shorten(repr(horizon))}; at most {MAX_HORIZON:,}")
+        raise ConfigError(
+            "sequence_sum needs horizon > 0 (tokens; the maximum response length), got "
+            f"{shorten(repr(horizon))}; at most {MAX_HORIZON:,}"
+        )
     if mode != "sequence_sum" and horizon is not None:
         raise ConfigError(f"horizon is for sequence_sum only; {mode} would ignore it. Remove it.")
     if not isinstance(batch, TokenBatch):
@@ -81,8 +83,10 @@ def _checked(denominator: object) -> float | torch.Tensor:
     """``denominator`` as a float or a 0-d tensor; what a tensor holds is checked where that waits for no device."""
     if isinstance(denominator, torch.Tensor):
         if denominator.numel() != 1 or denominator.is_complex():
-            raise ConfigError(f"denominator must be one number, got a tensor {list(denominator.shape)}; sum it up over "
-                              "the whole optimizer step")
+            raise ConfigError(
+                f"denominator must be one number, got a tensor {list(denominator.shape)}; sum it up over "
+                "the whole optimizer step"
+            )
         denominator = denominator.detach().reshape(())
         if is_readable(denominator):
             _require_positive(denominator.item())
@@ -93,5 +97,7 @@ def _checked(denominator: object) -> float | torch.Tensor:
 
 def _require_positive(denominator: object) -> None:
     if not is_positive(denominator):
-        raise ConfigError(f"denominator must be positive, got {shorten(repr(denominator))}; it is the number of tokens "
-                          "or sequences of the whole optimizer step")
+        raise ConfigError(
+            f"denominator must be positive, got {shorten(repr(denominator))}; it is the number of tokens "
+            "or sequences of the whole optimizer step"
+        )

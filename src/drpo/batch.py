@@ -97,9 +97,7 @@ class TokenBatch:
 
     def select(self, keep: torch.Tensor | slice) -> TokenBatch:
         """The batch of the tokens where the boolean (or index) tensor, or the slice, ``keep`` says so."""
-        kept = {
-            f.name: value[keep] for f in fields(self) if (value := getattr(self, f.name)) is not None
-        }
+        kept = {f.name: value[keep] for f in fields(self) if (value := getattr(self, f.name)) is not None}
         return TokenBatch(**kept, validate=False)
 
     def with_logprobs(self, logprobs: torch.Tensor) -> TokenBatch:
@@ -137,15 +135,22 @@ class TokenBatch:
         logprobs = as_floats("logprobs", logprobs)
         advantages = as_floats("advantages", advantages, logprobs.device)
         if logprobs.dim() != 2:
-            raise DataError(f"logprobs must be [B, T], got {list(logprobs.shape)}; for packed [N] tensors "
-                            "call TokenBatch(...) instead of from_padded")
+            raise DataError(
+                f"logprobs must be [B, T], got {list(logprobs.shape)}; for packed [N] tensors "
+                "call TokenBatch(...) instead of from_padded"
+            )
         shape = logprobs.shape
         if advantages.shape == shape[:1]:
             advantages = advantages.unsqueeze(1).expand(shape)
         padded = {
-            "behavior_logprobs": behavior_logprobs, "advantages": advantages, "mask": mask,
-            "proximal_logprobs": proximal_logprobs, "entropy": entropy, "topk_logprobs": topk_logprobs,
-            "topk_behavior_logprobs": topk_behavior_logprobs, "topk_is_sampled": topk_is_sampled,
+            "behavior_logprobs": behavior_logprobs,
+            "advantages": advantages,
+            "mask": mask,
+            "proximal_logprobs": proximal_logprobs,
+            "entropy": entropy,
+            "topk_logprobs": topk_logprobs,
+            "topk_behavior_logprobs": topk_behavior_logprobs,
+            "topk_is_sampled": topk_is_sampled,
         }
         for name, value in padded.items():
             if value is None and name in OPTIONAL_FIELDS:
@@ -157,12 +162,15 @@ class TokenBatch:
             if value.shape != shape or name.startswith("topk_"):
                 allowed = "[B, T, K]" if name.startswith("topk_") else "[B, T]"
                 allowed += " or [B]" if name == "advantages" else ""
-                raise DataError(f"{name} must be {allowed} with [B, T] = {list(shape)} as logprobs has, "
-                                f"got {list(value.shape)}")
+                raise DataError(
+                    f"{name} must be {allowed} with [B, T] = {list(shape)} as logprobs has, got {list(value.shape)}"
+                )
         mask = padded.pop("mask")
         if validate and mask.dtype != torch.bool and bool((~(mask >= 0)).any()):
-            raise DataError("mask must be bool or numbers ≥ 0 of which non-zero means keep, got NaN or numbers below "
-                            "0. For an additive attention mask (0 and −inf) pass mask == 0.")
+            raise DataError(
+                "mask must be bool or numbers ≥ 0 of which non-zero means keep, got NaN or numbers below "
+                "0. For an additive attention mask (0 and −inf) pass mask == 0."
+            )
         keep = mask.to(torch.bool)
         rows = torch.arange(shape[0], device=logprobs.device).unsqueeze(1).expand(shape)
         packed: dict[str, Any] = {name: None if value is None else value[keep] for name, value in padded.items()}
@@ -196,15 +204,19 @@ def _check_gradients(batch: TokenBatch) -> None:
     for name in ("behavior_logprobs", "proximal_logprobs"):
         value = getattr(batch, name)
         if value is not None and value.requires_grad:
-            raise DataError(f"{name} requires a gradient and logprobs does not: are they swapped? logprobs is log π of "
-                            f"the policy in training; {name} is a constant. If that is meant, pass {name}.detach().")
+            raise DataError(
+                f"{name} requires a gradient and logprobs does not: are they swapped? logprobs is log π of "
+                f"the policy in training; {name} is a constant. If that is meant, pass {name}.detach()."
+            )
 
 
 def _check_shapes(batch: TokenBatch) -> None:
     shape = batch.logprobs.shape
     if len(shape) != 1:
-        raise DataError(f"logprobs must be packed [N], got {list(shape)}; for [B, T] tensors with a mask "
-                        "call TokenBatch.from_padded")
+        raise DataError(
+            f"logprobs must be packed [N], got {list(shape)}; for [B, T] tensors with a mask "
+            "call TokenBatch.from_padded"
+        )
     widths = {}
     for field in fields(batch):
         value = getattr(batch, field.name)
@@ -212,8 +224,9 @@ def _check_shapes(batch: TokenBatch) -> None:
             continue
         if field.name.startswith("topk_"):
             if value.dim() != 2 or value.shape[:1] != shape:
-                raise DataError(f"{field.name} must be [N, K] with N = {shape[0]} as logprobs has, got "
-                                f"{list(value.shape)}")
+                raise DataError(
+                    f"{field.name} must be [N, K] with N = {shape[0]} as logprobs has, got {list(value.shape)}"
+                )
             widths[field.name] = value.shape[1]
         elif value.shape != shape:
             per_sequence = field.name == "advantages" and batch.sequence_ids is not None
@@ -225,8 +238,9 @@ def _check_shapes(batch: TokenBatch) -> None:
                 raise DataError(f"sequence_ids must be int64, got {value.dtype}; convert with .long()")
         elif field.name == "topk_is_sampled":
             if value.dtype != torch.bool:
-                raise DataError(f"topk_is_sampled must be bool, got {value.dtype}; compare the top-K token ids with "
-                                "the sampled one")
+                raise DataError(
+                    f"topk_is_sampled must be bool, got {value.dtype}; compare the top-K token ids with the sampled one"
+                )
         elif not value.dtype.is_floating_point:
             raise DataError(f"{field.name} must be floating point, got {value.dtype}; convert with .float()")
     if len(set(widths.values())) > 1:
@@ -257,6 +271,8 @@ def _check_values(batch: TokenBatch) -> None:
         if len(where):
             first = int(where[0])
             what = float(value.detach()[first][bad[first]].flatten()[0])
-            raise DataError(f"{rule}: {len(where)} of {len(batch)} tokens are not, the first at index {first} "
-                            f"with {what:g}. Mask such tokens out (from_padded drops them), or fix "
-                            "where they come from.")
+            raise DataError(
+                f"{rule}: {len(where)} of {len(batch)} tokens are not, the first at index {first} "
+                f"with {what:g}. Mask such tokens out (from_padded drops them), or fix "
+                "where they come from."
+            )

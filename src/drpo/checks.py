@@ -56,8 +56,10 @@ def as_tensor(name: str, value: Any, device: torch.device | None = None) -> torc
             raise TypeError("text is no list of numbers")
         return torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{name} must be a tensor, a NumPy array or a list of numbers, got {type(value).__name__} "
-                        f"({shorten(error)})") from error
+        raise DataError(
+            f"{name} must be a tensor, a NumPy array or a list of numbers, got {type(value).__name__} "
+            f"({shorten(error)})"
+        ) from error
 
 
 def as_floats(name: str, value: Any, device: torch.device | None = None) -> torch.Tensor:

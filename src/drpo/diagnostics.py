@@ -119,10 +119,13 @@ def verdicts(batch: TokenBatch, objectives: Mapping[str, Objective]) -> dict[str
         DataError: the batch lacks a field that one of them needs.
     """
     moves, pull = batch.advantages != 0, _surrogate_pull(batch)
-    found = settle({
-        (label, name): parts for label, objective in objectives.items()
-        for name, parts in _verdict(gradient_weight(objective, batch), moves, pull).items()
-    })
+    found = settle(
+        {
+            (label, name): parts
+            for label, objective in objectives.items()
+            for name, parts in _verdict(gradient_weight(objective, batch), moves, pull).items()
+        }
+    )
     by_label: dict[str, dict[str, Metric]] = {label: {} for label in objectives}
     for (label, name), metric in found.items():
         by_label[label][name] = metric

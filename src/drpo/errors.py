@@ -16,8 +16,9 @@ class DrpoError(Exception):
     """
 
     def __str__(self) -> str:
-        lines = (_LONG.sub(lambda word: _middle_cut(word[0], LONGEST_WORD), line) for line in
-                 super().__str__().split("\n"))
+        lines = (
+            _LONG.sub(lambda word: _middle_cut(word[0], LONGEST_WORD), line) for line in super().__str__().split("\n")
+        )
         return "\n".join(_middle_cut(line, LONGEST_LINE) for line in lines)
 
 

@@ -48,8 +48,10 @@ def parse_json(content: bytes, where: str, rule: str = "") -> Any:
     except RecursionError as error:
         raise DataError(f"{where}: brackets are nested too deeply to be read.{rule}") from error
     except ValueError as error:
-        raise DataError(f"{where}: {_long_integer(content)} has an integer of more than {MOST_DIGITS:,} digits. Write "
-                        f"numbers of a usual size.{rule}") from error
+        raise DataError(
+            f"{where}: {_long_integer(content)} has an integer of more than {MOST_DIGITS:,} digits. Write "
+            f"numbers of a usual size.{rule}"
+        ) from error
     if type(value) is _Repeated:
         raise DataError(f"{where}: the key {value.key!r:.80} comes twice. Write every key once.")
     return value

@@ -64,11 +64,15 @@ class LearningSignal:
         if kind == "failed":
             return f"{start} every reward failed, and there is nothing to learn from. {self.hints.rewards}"
         if kind == "cut_off":
-            return (f"{start} every response was cut off at the length limit, so that an answer at its end is missing. "
-                    f"{self.hints.length}")
+            return (
+                f"{start} every response was cut off at the length limit, so that an answer at its end is missing. "
+                f"{self.hints.length}"
+            )
         known = reward is not None and math.isfinite(reward)
         found = f" (mean {reward:.3g})" if known else ""
-        return (f"{start} no group's rewards vary{found}, so that every advantage is 0 and there is nothing to learn "
-                f"from. {self.hints.responses}: if they are all wrong, take easier problems, a better model or a "
-                "higher temperature, and check how answers are graded; if they are all right, take harder problems. "
-                "More responses a prompt vary more.")
+        return (
+            f"{start} no group's rewards vary{found}, so that every advantage is 0 and there is nothing to learn "
+            f"from. {self.hints.responses}: if they are all wrong, take easier problems, a better model or a "
+            "higher temperature, and check how answers are graded; if they are all right, take harder problems. "
+            "More responses a prompt vary more."
+        )

@@ -39,8 +39,10 @@ def locked(file: Path, note: Callable[[str], None]) -> Iterator[None]:
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, _myself().encode())
         else:
-            note(f"{file.parent} is on a file system without locks (flock): take care that only one process at a time "
-                 "works in it")  # fmt: skip
+            note(
+                f"{file.parent} is on a file system without locks (flock): take care that only one process at a time "
+                "works in it"
+            )
         yield
     finally:
         os.close(descriptor)
@@ -63,8 +65,10 @@ def _take(descriptor: int, folder: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise CheckpointError(f"{folder} is in use by {_holder(descriptor)}. Wait until that ends, or stop it with "
-                              "Ctrl-C; or choose another directory.") from error
+        raise CheckpointError(
+            f"{folder} is in use by {_holder(descriptor)}. Wait until that ends, or stop it with "
+            "Ctrl-C; or choose another directory."
+        ) from error
     except OSError:
         return False
     return True

@@ -1,16 +1,16 @@
 """The schema of a run directory: this module writes it, everything else reads it through this module.
 
-    config.yaml          the resolved configuration
-    manifest.json        versions, seed, status, command
-    metrics.jsonl        one record an update (kind "update") and one an evaluation (kind "evaluation")
-    rollouts/            step-NNNNNN.jsonl (sampled training responses), evaluation-NNNNNN.jsonl
-    tokens/              step-NNNNNN.jsonl (one line a response, its tokens as lists; with log_tokens only)
-    checkpoints/         step-NNNNNN/ each
-    vllm.log             the output of vLLM's process (with sampler=vllm only)
-    report.html
-    .lock                held, and named, by the process that trains here
-    inspection.html      what `drpo inspect` found in tokens/
-    tensorboard/ wandb/  what those trackers keep here
+config.yaml          the resolved configuration
+manifest.json        versions, seed, status, command
+metrics.jsonl        one record an update (kind "update") and one an evaluation (kind "evaluation")
+rollouts/            step-NNNNNN.jsonl (sampled training responses), evaluation-NNNNNN.jsonl
+tokens/              step-NNNNNN.jsonl (one line a response, its tokens as lists; with log_tokens only)
+checkpoints/         step-NNNNNN/ each
+vllm.log             the output of vLLM's process (with sampler=vllm only)
+report.html
+.lock                held, and named, by the process that trains here
+inspection.html      what `drpo inspect` found in tokens/
+tensorboard/ wandb/  what those trackers keep here
 """
 
 from __future__ import annotations
@@ -60,9 +60,10 @@ class _ConfigDumper(yaml.SafeDumper):
 
 _ConfigDumper.add_representer(str, _ConfigDumper.represent_str)
 _ConfigDumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
     list("-+.0123456789"),
-)  # fmt: skip
+)
 
 
 class RunDirectory:
@@ -126,8 +127,10 @@ class RunDirectory:
             CheckpointError: there is no run here, or its configuration is empty, damaged or no mapping.
         """
         if not self.exists():
-            raise CheckpointError(f"{self.path} holds no run (no config.yaml). Give the directory that "
-                                  "`drpo train` printed, or start a run with --out.")
+            raise CheckpointError(
+                f"{self.path} holds no run (no config.yaml). Give the directory that "
+                "`drpo train` printed, or start a run with --out."
+            )
         try:
             values = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -236,8 +239,11 @@ class RunDirectory:
             replace_text(file, text)
 
     def _writing(self) -> AbstractContextManager[None]:
-        return writing(self.path, "Free space or fix its permissions, then continue with `drpo train --resume "
-                       f"{self.path}`, or choose another directory with --out.")
+        return writing(
+            self.path,
+            "Free space or fix its permissions, then continue with `drpo train --resume "
+            f"{self.path}`, or choose another directory with --out.",
+        )
 
 
 def _numbered(folder: Path, name: str) -> list[tuple[int, Path]]:
@@ -266,4 +272,3 @@ def _steps_in_words(steps: list[int], most: int = 4) -> str:
     said = [f"{run[0]} to {run[1]}" if len(run) > 1 else str(run[0]) for run in runs[:most]]
     more = f" and {len(runs) - most} more ranges" if len(runs) > most else ""
     return f"step{'s' if len(steps) > 1 else ''} {', '.join(said)}{more}"
-

@@ -22,9 +22,14 @@ SCRIPT = ROOT / "benchmarks" / "gpu_kernels.py"
 
 def python(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +123,22 @@ def test_help_is_quick_and_needs_no_torch(tmp_path: Path) -> None:
 
 #: torch and numpy with what they import, and nothing else.
 BARE = (
-    "torch", "torchgen", "functorch", "numpy", "numpy.libs", "filelock", "typing_extensions.py", "sympy", "mpmath",
-    "networkx", "jinja2", "markupsafe", "fsspec", "triton", "nvidia",
-)  # fmt: skip
+    "torch",
+    "torchgen",
+    "functorch",
+    "numpy",
+    "numpy.libs",
+    "filelock",
+    "typing_extensions.py",
+    "sympy",
+    "mpmath",
+    "networkx",
+    "jinja2",
+    "markupsafe",
+    "fsspec",
+    "triton",
+    "nvidia",
+)
 
 
 def bare_site(folder: Path) -> Path:
@@ -155,9 +173,19 @@ def test_the_gpu_script_runs_on_a_bare_machine(tmp_path: Path) -> None:
 def test_the_gpu_script_runs_suites_beside_the_kernels(tmp_path: Path) -> None:
     file = tmp_path / "gpu.json"
     result = python(
-        SCRIPT, "--device", "cpu", "--quick", "--rounds", 1, "--also", "sampler", "--json", file, cwd=tmp_path,
+        SCRIPT,
+        "--device",
+        "cpu",
+        "--quick",
+        "--rounds",
+        1,
+        "--also",
+        "sampler",
+        "--json",
+        file,
+        cwd=tmp_path,
         PYTHONPATH=str(ROOT / "src"),
-    )  # fmt: skip
+    )
     assert result.returncode == 0, result.stderr
     record = json.loads(file.read_text(encoding="utf-8"))
     check_record(record, "gpu")

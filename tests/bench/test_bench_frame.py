@@ -32,9 +32,14 @@ def test_variants_take_turns_and_warm_up_does_not_count() -> None:
     order: list[str] = []
     said: list[str] = []
     case = Case(
-        title="case", sizes={"n": 3}, rounds=3, warm_up=1, baselines=("theirs",), skipped={"other": "not here"},
+        title="case",
+        sizes={"n": 3},
+        rounds=3,
+        warm_up=1,
+        baselines=("theirs",),
+        skipped={"other": "not here"},
         variants={"ours": script(order, "ours", [99, 1, 2, 30]), "theirs": script(order, "theirs", [77, 4, 4, 40])},
-    )  # fmt: skip
+    )
     ours, theirs, other = measure(case, said.append)
     assert order == ["ours", "theirs"] * 4
     assert said == ["case: warm-up", *(f"case: round {i} of 3" for i in (1, 2, 3))]
@@ -45,18 +50,27 @@ def test_variants_take_turns_and_warm_up_does_not_count() -> None:
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
     case = Case(
-        title="case", sizes={}, rounds=3, warm_up=0, baselines=("theirs", "absent"),
+        title="case",
+        sizes={},
+        rounds=3,
+        warm_up=0,
+        baselines=("theirs", "absent"),
         variants={"ours": script([], "ours", [1, 2, 30]), "theirs": script([], "theirs", [10, 2, 3])},
-    )  # fmt: skip
+    )
     ours, _ = measure(case, lambda _: None)
     assert ours.ratios == {"theirs": 1.0}  # of 0.1, 1 and 10; the ratio of the medians would be 2/3
 
 
 def test_ratios_per_token() -> None:
     case = Case(
-        title="case", sizes={}, rounds=1, warm_up=0, baselines=("theirs",), per_token=True,
+        title="case",
+        sizes={},
+        rounds=1,
+        warm_up=0,
+        baselines=("theirs",),
+        per_token=True,
         variants={"ours": script([], "ours", [1], [10]), "theirs": script([], "theirs", [4], [20])},
-    )  # fmt: skip
+    )
     ours, theirs = measure(case, lambda _: None)
     assert ours.ratios == {"theirs": 0.5} and ours.tokens_per_second == 10 and theirs.tokens_per_second == 5
 
@@ -70,8 +84,9 @@ def test_out_of_memory_is_a_row() -> None:
             raise torch.OutOfMemoryError("no")
         return Turn(1.0)
 
-    case = Case(title="case", sizes={}, rounds=3, variants={"hungry": hungry, "fine": lambda: Turn(1.0)},
-                baselines=("hungry",))  # fmt: skip
+    case = Case(
+        title="case", sizes={}, rounds=3, variants={"hungry": hungry, "fine": lambda: Turn(1.0)}, baselines=("hungry",)
+    )
     fine, row = measure(case, lambda _: None)
     assert row.variant == "hungry" and row.skipped == "out of memory" and len(calls) == 2
     assert len(fine.seconds) == 3 and fine.ratios == {}

@@ -17,10 +17,16 @@ def record() -> dict[str, Any]:
         for variant, slowness in zip(variants, (1.0, 3.0), strict=True):
             for size in (10, 100):
                 seconds = slowness * size * 1e-3
-                rows.append({
-                    "case": "case", "variant": variant, "curve": curve, "sizes": {curve: size, "hidden": 7},
-                    "rounds": [2 * seconds, seconds, seconds / 4], "tokens": [50.0] * 3,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "case": "case",
+                        "variant": variant,
+                        "curve": curve,
+                        "sizes": {curve: size, "hidden": 7},
+                        "rounds": [2 * seconds, seconds, seconds / 4],
+                        "tokens": [50.0] * 3,
+                    }
+                )
     rows.append({"case": "case", "variant": "generate", "curve": "group", "sizes": {"group": 1}, "skipped": "absent"})
     machine = {"cpu": "A processor", "threads": 1, "packages": {"torch": "2"}, "date": "2026-01-02"}
     return {"rows": rows[::-1], "machine": machine}

@@ -17,8 +17,12 @@ SCRIPT = ROOT / "benchmarks" / "gpu_training.py"
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(part for part in (str(ROOT / "src"), os.environ.get("PYTHONPATH")) if part)
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
 
 
 @pytest.mark.parametrize("settings", [[], ["gradient_checkpointing=true", "learning_rate=1e-3"]])

@@ -18,16 +18,29 @@ from drpo.cli.train import _finish_step_on_signal
 from drpo.objectives import MODIFIERS, OBJECTIVES
 
 FAST = [
-    "task=copy", "task.length=2", "prompts_per_step=4", "group_size=4", "updates_per_step=2", "max_new_tokens=4",
-    "steps=2", "eval_examples=2", "eval_samples=2", "device=cpu",
-]  # fmt: skip
+    "task=copy",
+    "task.length=2",
+    "prompts_per_step=4",
+    "group_size=4",
+    "updates_per_step=2",
+    "max_new_tokens=4",
+    "steps=2",
+    "eval_examples=2",
+    "eval_samples=2",
+    "device=cpu",
+]
 
 
 def drpo(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "drpo", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120,
-        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment}, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "drpo", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment},
+        check=False,
+    )
 
 
 def refused(result: subprocess.CompletedProcess[str]) -> str:
@@ -88,8 +101,11 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(copyist: Path, tmp_path
     settings = [f"model={copyist}", *FAST, "steps=100000", "eval_every=0", "checkpoint_every=100000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "drpo", "train", *settings, "--out", str(out)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step 3/"):

@@ -11,17 +11,28 @@ from pathlib import Path
 import pytest
 
 ROWS = [
-    {"logprob": -0.2 - 0.1 * (i % 7), "behavior_logprob": -0.21 - 0.1 * (i % 7) + 0.05 * (i % 3),
-     "advantage": 1.0 if i % 40 < 20 else -1.0, "sequence_id": i // 20, "step": i // 200, "text": "\x1b[31m<b>"}
+    {
+        "logprob": -0.2 - 0.1 * (i % 7),
+        "behavior_logprob": -0.21 - 0.1 * (i % 7) + 0.05 * (i % 3),
+        "advantage": 1.0 if i % 40 < 20 else -1.0,
+        "sequence_id": i // 20,
+        "step": i // 200,
+        "text": "\x1b[31m<b>",
+    }
     for i in range(600)
-]  # fmt: skip
+]
 
 
 def drpo(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "drpo", "inspect", *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
-        timeout=120, env={**os.environ, "COLUMNS": "100", "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "drpo", "inspect", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "100", "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
 
 
 @pytest.fixture
@@ -45,8 +56,16 @@ def test_help_loads_nothing_that_is_slow_to_load() -> None:
 def test_it_prints_what_it_found_and_writes_the_page_beside_the_log(log: Path) -> None:
     result = drpo(log, "--objectives", "ppo,dppo_tv,drpo")
     assert result.returncode == 0, result.stderr
-    for heading in ("600 tokens of 30 responses", "Suggested δ", "By μ", "By objective", "Agreement", "By step",
-                    "Most affected tokens", f"page  {log.parent / 'inspection.html'}"):  # fmt: skip
+    for heading in (
+        "600 tokens of 30 responses",
+        "Suggested δ",
+        "By μ",
+        "By objective",
+        "Agreement",
+        "By step",
+        "Most affected tokens",
+        f"page  {log.parent / 'inspection.html'}",
+    ):
         assert heading in result.stdout
     assert "\x1b" not in result.stdout  # the text of a token cannot drive the terminal
     page = (log.parent / "inspection.html").read_text()
@@ -100,11 +119,33 @@ def test_a_mistake_is_one_message_and_exit_code_2(log: Path, arguments: list[str
 def test_a_run_keeps_its_page_and_its_own_delta(copyist: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     trained = subprocess.run(
-        [sys.executable, "-m", "drpo", "train", f"model={copyist}", "task=copy", "task.length=2", "steps=2",
-         "prompts_per_step=4", "group_size=4", "updates_per_step=2", "max_new_tokens=4", "eval_examples=2",
-         "eval_samples=2", "device=cpu", "log_tokens=true", "objective.delta=0.07", "--out", str(out)],
-        capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "drpo",
+            "train",
+            f"model={copyist}",
+            "task=copy",
+            "task.length=2",
+            "steps=2",
+            "prompts_per_step=4",
+            "group_size=4",
+            "updates_per_step=2",
+            "max_new_tokens=4",
+            "eval_examples=2",
+            "eval_samples=2",
+            "device=cpu",
+            "log_tokens=true",
+            "objective.delta=0.07",
+            "--out",
+            str(out),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
     assert trained.returncode == 0, trained.stderr
     result = drpo(out)
     assert result.returncode == 0, result.stderr

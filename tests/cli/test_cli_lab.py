@@ -12,8 +12,14 @@ from drpo.cli.lab_display import duration
 
 
 def drpo(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "drpo", "lab", *arguments], cwd=cwd, capture_output=True, text=True,
-                          check=False, timeout=300)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "drpo", "lab", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
 
 
 def test_a_plan_says_what_would_run_and_starts_nothing(tmp_path: Path) -> None:

@@ -43,8 +43,18 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 def test_filter_train_and_evaluate(calculator: Path, problems: Path, tmp_path: Path) -> None:
     kept = tmp_path / "sometimes.jsonl"
-    result = drpo("filter", calculator, *TASK, f"task.path={problems}", "task.heldout_fraction=0.05", *SMALL,
-                  "--out", kept, "--samples", 12)
+    result = drpo(
+        "filter",
+        calculator,
+        *TASK,
+        f"task.path={problems}",
+        "task.heldout_fraction=0.05",
+        *SMALL,
+        "--out",
+        kept,
+        "--samples",
+        12,
+    )
     assert result.returncode == 0, result.stderr
     assert "16 of 16 problems" in result.stdout
     records = lines(kept)
@@ -63,8 +73,18 @@ def test_filter_train_and_evaluate(calculator: Path, problems: Path, tmp_path: P
     refusal = refused(drpo("train", f"model={calculator}", *settings, "--out", run))
     assert "leaves no training problem" in refusal
     settings[-1] = "task.heldout_fraction=0.4"
-    result = drpo("train", f"model={calculator}", *settings, *SMALL, "steps=2", "group_size=4", "updates_per_step=2",
-                  "eval_samples=5", "--out", run)
+    result = drpo(
+        "train",
+        f"model={calculator}",
+        *settings,
+        *SMALL,
+        "steps=2",
+        "group_size=4",
+        "updates_per_step=2",
+        "eval_samples=5",
+        "--out",
+        run,
+    )
     assert result.returncode == 0, result.stderr
     last = lines(run / "metrics.jsonl")[-1]
 
@@ -72,7 +92,8 @@ def test_filter_train_and_evaluate(calculator: Path, problems: Path, tmp_path: P
     assert result.returncode == 0, result.stderr
     record = json.loads(result.stdout)
     assert {key: record[key] for key in ("accuracy", "avg_at_k", "pass_at_k")} == {
-        key: last[key] for key in ("accuracy", "avg_at_k", "pass_at_k")}
+        key: last[key] for key in ("accuracy", "avg_at_k", "pass_at_k")
+    }
 
     rewards: dict[str, list[float]] = {}
     for sample in lines(next((run / "rollouts").glob("*evaluation*2.jsonl"))):
@@ -85,8 +106,10 @@ def test_filter_train_and_evaluate(calculator: Path, problems: Path, tmp_path: P
 
     shown = drpo("eval", run).stdout
     average = record["avg_at_k"]
-    assert (f"avg@5 {average['mean']:.3f}  95 % interval {average['low']:.3f} to {average['high']:.3f}, over "
-            f"{len(counts)} problems") in shown
+    assert (
+        f"avg@5 {average['mean']:.3f}  95 % interval {average['low']:.3f} to {average['high']:.3f}, over "
+        f"{len(counts)} problems"
+    ) in shown
     assert re.search(r"pass@2 0\.\d+  95 % .*\npass@4 [01]\.\d+", shown) and "pass@1 " not in shown
     page = (run / "report.html").read_text()
     assert re.search(r"After step 2: pass@2 [\d.]+ % \([\d.]+ % to [\d.]+ %\), pass@4", page)
@@ -94,11 +117,39 @@ def test_filter_train_and_evaluate(calculator: Path, problems: Path, tmp_path: P
 
 def test_filter_bounds_and_the_first_problems(calculator: Path, problems: Path, tmp_path: Path) -> None:
     kept = tmp_path / "never.jsonl"
-    result = drpo("filter", calculator, *TASK, f"task.path={problems}", *SMALL, "--out", kept, "--samples", 2,
-                  "--below", "0.5", "--above", "0.1", "--problems", 3)
+    result = drpo(
+        "filter",
+        calculator,
+        *TASK,
+        f"task.path={problems}",
+        *SMALL,
+        "--out",
+        kept,
+        "--samples",
+        2,
+        "--below",
+        "0.5",
+        "--above",
+        "0.1",
+        "--problems",
+        3,
+    )
     assert refused(result).startswith("error: with --samples 2 no solve rate lies strictly between 0.1 and 0.5")
-    result = drpo("filter", calculator, *TASK, f"task.path={problems}", *SMALL, "--out", kept, "--samples", 4,
-                  "--below", "0.3", "--problems", 3)
+    result = drpo(
+        "filter",
+        calculator,
+        *TASK,
+        f"task.path={problems}",
+        *SMALL,
+        "--out",
+        kept,
+        "--samples",
+        4,
+        "--below",
+        "0.3",
+        "--problems",
+        3,
+    )
     assert result.returncode == 0, result.stderr
     assert "3 of 3 problems" in result.stdout
     assert all(record["solve_rate"] == 0.25 for record in lines(kept))

@@ -32,8 +32,15 @@ def run(*arguments: str, cwd: Path | None = None, path: Path | None = None) -> s
 @pytest.fixture
 def hosts(tmp_path: Path) -> Path:
     """A folder with stand-ins for verl, Ray and math-verify."""
-    for name in ("verl/trainer/main_ppo.py", "verl/trainer/__init__.py", "verl/__init__.py", "math_verify.py",
-                 "ray/scripts/scripts.py", "ray/scripts/__init__.py", "ray/__init__.py"):  # fmt: skip
+    for name in (
+        "verl/trainer/main_ppo.py",
+        "verl/trainer/__init__.py",
+        "verl/__init__.py",
+        "math_verify.py",
+        "ray/scripts/scripts.py",
+        "ray/scripts/__init__.py",
+        "ray/__init__.py",
+    ):
         file = tmp_path / "hosts" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(STAND_IN if file.name in ("main_ppo.py", "scripts.py") else "")
@@ -68,11 +75,17 @@ def test_show_prints_a_script_that_bash_runs(tmp_path: Path, hosts: Path):
     assert "# Not expressible in verl: " in done.stdout
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python").symlink_to(sys.executable)
-    ran = subprocess.run(["bash"], input=done.stdout, capture_output=True, text=True,
-                         env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "PYTHONPATH": str(hosts)})  # fmt: skip
+    ran = subprocess.run(
+        ["bash"],
+        input=done.stdout,
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "PYTHONPATH": str(hosts)},
+    )
     assert ran.returncode == 7, ran.stderr
-    described = json.loads(run("show", "qwen3-30b-a3b-base-fp8", "--objective", "dppo_tv",
-                               "--set", "trainer.nnodes=1", "--json").stdout)  # fmt: skip
+    described = json.loads(
+        run("show", "qwen3-30b-a3b-base-fp8", "--objective", "dppo_tv", "--set", "trainer.nnodes=1", "--json").stdout
+    )
     arguments = json.loads(ran.stdout)["arguments"]
     assert ["python", "-m", "verl.trainer.main_ppo", *arguments] == described["command"]
     assert "+ray_kwargs.ray_init.runtime_env.env_vars.NVTE_FP8_BLOCK_SCALING_FP32_SCALES='1'" in arguments
@@ -117,8 +130,15 @@ def test_submit_hands_the_command_to_ray(hosts: Path):
     done = run("launch", "verl/qwen3-30b-a3b-base", "--submit", "http://head:8265", path=hosts)
     assert done.returncode == 7, done.stderr
     arguments = json.loads(done.stdout)["arguments"]
-    assert arguments[:7] == ["job", "submit", "--address=http://head:8265", "--", "python", "-m",
-                             "verl.trainer.main_ppo"]  # fmt: skip
+    assert arguments[:7] == [
+        "job",
+        "submit",
+        "--address=http://head:8265",
+        "--",
+        "python",
+        "-m",
+        "verl.trainer.main_ppo",
+    ]
     assert "trainer.nnodes=2" in arguments
 
 
@@ -149,8 +169,10 @@ def test_too_few_gpus(hosts: Path, data: list[str]):
 
 
 def test_help_is_quick_and_loads_no_torch():
-    code = ("import sys, drpo.cli; sys.argv = ['drpo', 'recipe', '--help']\n"
-            "try: drpo.cli.main()\nexcept SystemExit: pass\n"
-            "print('LOADED', 'torch' in sys.modules, 'drpo.recipes' in sys.modules)")  # fmt: skip
+    code = (
+        "import sys, drpo.cli; sys.argv = ['drpo', 'recipe', '--help']\n"
+        "try: drpo.cli.main()\nexcept SystemExit: pass\n"
+        "print('LOADED', 'torch' in sys.modules, 'drpo.recipes' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.rstrip().endswith("LOADED False False"), done.stdout + done.stderr

@@ -67,7 +67,10 @@ def test_a_data_file_in_the_place_of_a_configuration(
 def test_the_real_command_refuses_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "drpo", "train", "learning_rate=2020-99-99", f"model={'x' * 100_000}"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr and len(done.stderr) < 3000
     assert done.stderr.startswith("error: learning_rate") and list(tmp_path.iterdir()) == []

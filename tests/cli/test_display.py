@@ -16,10 +16,17 @@ from drpo.train.config import load_config
 
 def update(step: int, tokens: int, **changes: Any) -> dict[str, Any]:
     return {
-        "step": step, "tokens": tokens, "sequences": 2, "reward": 0.5, "shift": 0.01, "shift_p99": 0.1,
-        "beyond_delta": 0.25, "corrective_share": 0.5,
-        "timing": {"sampling": 0.5, "grading": 0.25, "training": 0.25}, **changes,
-    }  # fmt: skip
+        "step": step,
+        "tokens": tokens,
+        "sequences": 2,
+        "reward": 0.5,
+        "shift": 0.01,
+        "shift_p99": 0.1,
+        "beyond_delta": 0.25,
+        "corrective_share": 0.5,
+        "timing": {"sampling": 0.5, "grading": 0.25, "training": 0.25},
+        **changes,
+    }
 
 
 @pytest.mark.parametrize(("terminal", "kind"), [(False, PlainDisplay), (True, LiveDisplay)])

@@ -29,9 +29,16 @@ def test_the_machine_is_described() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "status"), [("2.13.0+cpu", "ok"), ("2.13.1", "ok"), ("2.14.0", "note"), ("2.6.0", "note"),
-                            ("2.5.1", "problem"), ("1.13.1", "problem")],
-)  # fmt: skip
+    ("version", "status"),
+    [
+        ("2.13.0+cpu", "ok"),
+        ("2.13.1", "ok"),
+        ("2.14.0", "note"),
+        ("2.6.0", "note"),
+        ("2.5.1", "problem"),
+        ("1.13.1", "problem"),
+    ],
+)
 def test_releases_of_torch(version: str, status: str) -> None:
     check = check_torch(version)
     assert check.status == status and version.split("+")[0] in check.found

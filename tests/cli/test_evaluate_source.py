@@ -18,9 +18,17 @@ from drpo.train.config import load_config
 from drpo.train.loop import train
 
 SETTINGS = [
-    "prompts_per_step=4", "group_size=4", "updates_per_step=2", "max_new_tokens=4", "steps=2", "checkpoint_every=1",
-    "eval_every=0", "eval_examples=3", "eval_samples=2", "device=cpu",
-]  # fmt: skip
+    "prompts_per_step=4",
+    "group_size=4",
+    "updates_per_step=2",
+    "max_new_tokens=4",
+    "steps=2",
+    "checkpoint_every=1",
+    "eval_every=0",
+    "eval_examples=3",
+    "eval_samples=2",
+    "device=cpu",
+]
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,16 @@ from drpo.kernels import triton_kernels as kernels
 
 POINTERS = {"hidden", "weight", "out"}
 WIDE_POINTERS = {
-    "temperature", "tops", "totals", "moments", "chosen", "normalisers", "upstream", "scales", "x",
-}  # fmt: skip
+    "temperature",
+    "tops",
+    "totals",
+    "moments",
+    "chosen",
+    "normalisers",
+    "upstream",
+    "scales",
+    "x",
+}
 TYPES = {"bf16": tl.bfloat16, "fp16": tl.float16, "fp32": tl.float32, "fp64": tl.float64}
 
 
@@ -28,10 +36,20 @@ def build(kernel: Any, card: int, dtype: str, blocks: backend.Blocks, **sizes: i
     """Compile ``kernel`` for inputs of ``dtype`` on compute capability ``card`` / 10."""
     wide = "fp64" if dtype == "fp64" else "fp32"
     constants = {
-        "BLOCK_N": blocks.rows, "BLOCK_V": blocks.columns, "BLOCK_H": blocks.width, "STRETCH": backend.STRETCH,
-        "GROUP": backend.GROUP, "FACTOR": TYPES[dtype], "WIDE": TYPES[wide], "BLOCK": backend.ROW_BLOCK,
-        "hidden_column": 1, "weight_column": 1, "temperature_row": 0, "scale_row": 0, **sizes,
-    }  # fmt: skip
+        "BLOCK_N": blocks.rows,
+        "BLOCK_V": blocks.columns,
+        "BLOCK_H": blocks.width,
+        "STRETCH": backend.STRETCH,
+        "GROUP": backend.GROUP,
+        "FACTOR": TYPES[dtype],
+        "WIDE": TYPES[wide],
+        "BLOCK": backend.ROW_BLOCK,
+        "hidden_column": 1,
+        "weight_column": 1,
+        "temperature_row": 0,
+        "scale_row": 0,
+        **sizes,
+    }
     signature, given, attributes = {}, {}, {}
     for place, name in enumerate(kernel.arg_names):
         if name in constants:
@@ -56,9 +74,11 @@ def main() -> None:
     """Every kernel in every way that it is launched."""
     assert not kernels.interpreted(), "set TRITON_INTERPRET=0"
     ways = [
-        (90, "bf16", backend.HOPPER), (80, "bf16", backend.SMALLER), (90, "fp32", backend.EXACT),
+        (90, "bf16", backend.HOPPER),
+        (80, "bf16", backend.SMALLER),
+        (90, "fp32", backend.EXACT),
         (80, "fp64", backend.EXACT),
-    ]  # fmt: skip
+    ]
     for card, dtype, blocks in ways:
         for kernel in (kernels.measure, kernels.slopes, kernels.exponentials):
             build(kernel, card, dtype, blocks)

@@ -15,6 +15,7 @@ from batches import Tokens
 Parameters = Mapping[str, Any]
 Row = tuple[float, float, float, float, float]
 
+
 @dataclass(frozen=True)
 class Case:
     """One set of parameters with tokens worked out by hand: rows of (π, μ, Â, loss, weight)."""

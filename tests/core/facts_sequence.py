@@ -13,9 +13,7 @@ from facts_schema import Case, Facts, Parameters, kept, of_sequences
 def _gspo_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
     def one(part: Tokens) -> torch.Tensor:
         s = part.ratio.log().mean().exp()
-        dropped = torch.where(
-            part.advantages > 0, s > 1 + parameters["ratio_high"], s < 1 - parameters["ratio_low"]
-        )
+        dropped = torch.where(part.advantages > 0, s > 1 + parameters["ratio_high"], s < 1 - parameters["ratio_low"])
         return (kept(dropped) * part.advantages).mean() * s / (part.advantages * part.ratio)
 
     return of_sequences(tokens, one)

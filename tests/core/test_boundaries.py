@@ -24,9 +24,17 @@ from drpo.objectives import OBJECTIVES
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 #: log π, log μ → log r: what stands in the place of a log-probability at masked positions.
 FILLED = [
-    (-1.0, -1e9, 40.0), (-1.0, -1e10, 40.0), (-1e30, -1.0, -40.0), (-1e9, -1.0, -40.0), (-1.0, -3e38, 40.0),
-    (-1.0, -65504.0, 40.0), (-math.inf, -1.0, -40.0), (-1.0, -math.inf, 40.0), (-1.0, -1e4, 40.0), (-1e9, -1e9, 0.0),
-]  # fmt: skip
+    (-1.0, -1e9, 40.0),
+    (-1.0, -1e10, 40.0),
+    (-1e30, -1.0, -40.0),
+    (-1e9, -1.0, -40.0),
+    (-1.0, -3e38, 40.0),
+    (-1.0, -65504.0, 40.0),
+    (-math.inf, -1.0, -40.0),
+    (-1.0, -math.inf, 40.0),
+    (-1.0, -1e4, 40.0),
+    (-1e9, -1e9, 0.0),
+]
 
 
 # ---- mask-fill values
@@ -48,8 +56,12 @@ def test_log_ratio_saturates_exactly_at_mask_fill_values(pi: float, mu: float, e
     assert ratio(leaf, behavior).item() == wide.exp().item()
     assert relative_shift(leaf, behavior).item() == pytest.approx(math.expm1(expected), rel=1e-6)
     assert shift(leaf, behavior).item() == pytest.approx(math.exp(pi) - math.exp(mu), rel=1e-2, abs=1e-12)
-    estimates = [-expected, 0.5 * expected**2, math.expm1(expected) - expected,
-                 math.exp(expected) * expected - math.expm1(expected)]  # fmt: skip
+    estimates = [
+        -expected,
+        0.5 * expected**2,
+        math.expm1(expected) - expected,
+        math.exp(expected) * expected - math.expm1(expected),
+    ]
     for estimator, right in zip((k1, k2, k3, k_reverse), estimates, strict=True):
         assert estimator(log_ratio(leaf, behavior)).item() == pytest.approx(right, rel=1e-6)
 
@@ -71,8 +83,11 @@ def test_every_objective_is_finite_at_mask_fill_values(name: str, pi: float, mu:
     fields: dict[str, Any] = {"proximal_logprobs": behavior, "entropy": torch.ones(3)}
     if objective.topk:
         likely = torch.full((3, objective.topk), -30.0)
-        fields |= {"topk_logprobs": likely, "topk_behavior_logprobs": likely,
-                   "topk_is_sampled": torch.zeros_like(likely, dtype=torch.bool)}  # fmt: skip
+        fields |= {
+            "topk_logprobs": likely,
+            "topk_behavior_logprobs": likely,
+            "topk_is_sampled": torch.zeros_like(likely, dtype=torch.bool),
+        }
     batch = drpo.TokenBatch(leaf, behavior, torch.tensor([1.0, 1.0, -1.0]), sequence_ids=torch.arange(3), **fields)
     loss = drpo.aggregate(objective(batch).loss, batch)
     loss.backward()
@@ -93,9 +108,10 @@ def test_diagnose_counts_what_the_guard_touches():
 def states(n: int = 5, h: int = 4, v: int = 9) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     return {
-        "hidden": torch.randn(n, h, generator=generator), "weight": torch.randn(v, h, generator=generator),
+        "hidden": torch.randn(n, h, generator=generator),
+        "weight": torch.randn(v, h, generator=generator),
         "targets": torch.randint(0, v, (n,), generator=generator),
-    }  # fmt: skip
+    }
 
 
 def logprobs_of(given: dict[str, Any], function: str) -> Any:
@@ -135,14 +151,20 @@ def test_temperatures_are_checked(temperature: Any):
 def test_fused_loss_names_the_field_that_is_wrong():
     objective = drpo.make_objective("drpo")
     right: dict[str, Any] = {"behavior_logprobs": -torch.ones(5), "advantages": torch.ones(5)}
-    for name, value in (("behavior_logprobs", -torch.ones(4)), ("advantages", torch.ones(2, 3)),
-                        ("behavior_logprobs", -torch.ones(1, 5))):  # fmt: skip
+    for name, value in (
+        ("behavior_logprobs", -torch.ones(4)),
+        ("advantages", torch.ones(2, 3)),
+        ("behavior_logprobs", -torch.ones(1, 5)),
+    ):
         with pytest.raises(DataError, match=rf"{name} must be \[N\] = \[5\]"):
             drpo.fused_loss(**states(), objective=objective, **{**right, name: value})
     with pytest.raises(DataError, match="behavior_logprobs must be a tensor, a NumPy array or a list"):
         drpo.fused_loss(**states(), objective=objective, behavior_logprobs=None, advantages=torch.ones(5))  # pyright: ignore[reportArgumentType]
     as_lists = drpo.fused_loss(
-        **states(), objective=objective, behavior_logprobs=[-1.0] * 5, advantages=np.ones(5, dtype=np.float32)  # pyright: ignore[reportArgumentType]
+        **states(),
+        objective=objective,
+        behavior_logprobs=[-1.0] * 5,
+        advantages=np.ones(5, dtype=np.float32),  # pyright: ignore[reportArgumentType]
     )
     assert as_lists.loss == drpo.fused_loss(**states(), objective=objective, **right).loss
 
@@ -165,21 +187,36 @@ def tokens(n: int = 4) -> drpo.TokenBatch:
 @pytest.mark.parametrize(
     "denominator",
     [
-        torch.tensor(0.0), torch.tensor(0), torch.tensor(-3.0), torch.tensor(math.nan), torch.tensor(math.inf),
-        torch.ones(2), torch.ones(0), torch.tensor(1 + 1j), "4", 0, -1, math.inf, math.nan, True, [4], 10**400,
+        torch.tensor(0.0),
+        torch.tensor(0),
+        torch.tensor(-3.0),
+        torch.tensor(math.nan),
+        torch.tensor(math.inf),
+        torch.ones(2),
+        torch.ones(0),
+        torch.tensor(1 + 1j),
+        "4",
+        0,
+        -1,
+        math.inf,
+        math.nan,
+        True,
+        [4],
+        10**400,
         np.float32(0),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_denominators_are_checked(denominator: Any):
     with pytest.raises(ConfigError, match=r"denominator must be (positive|one number)"):
         drpo.aggregate(torch.ones(4), tokens(), denominator=denominator)
 
 
 @pytest.mark.parametrize(
-    "denominator", [8, 8.0, torch.tensor(8), torch.tensor([8.0]), torch.tensor([[8]]), np.int64(8), np.float32(8)],
+    "denominator",
+    [8, 8.0, torch.tensor(8), torch.tensor([8.0]), torch.tensor([[8]]), np.int64(8), np.float32(8)],
     ids=repr,
-)  # fmt: skip
+)
 def test_every_kind_of_number_is_a_denominator(denominator: Any):
     out = drpo.aggregate(torch.ones(4), tokens(), denominator=denominator)
     assert out.shape == () and out.item() == 0.5
@@ -252,19 +289,25 @@ def test_swapped_policies_are_an_error():
 @pytest.mark.parametrize("convert", [list, tuple, np.array, lambda values: np.array(values, dtype=np.float32)])
 def test_lists_and_arrays_become_tensors(convert: Any):
     right = drpo.TokenBatch(
-        torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([-1.5, -2.0, -1.0]), torch.tensor([1.0, 1.0, 0.0]),
+        torch.tensor([-1.0, -2.0, -3.0]),
+        torch.tensor([-1.5, -2.0, -1.0]),
+        torch.tensor([1.0, 1.0, 0.0]),
         sequence_ids=torch.tensor([0, 0, 1]),
-    )  # fmt: skip
+    )
     made = drpo.TokenBatch(
-        torch.tensor([-1.0, -2.0, -3.0], requires_grad=True), convert([-1.5, -2.0, -1.0]), convert([1, 1, 0]),
+        torch.tensor([-1.0, -2.0, -3.0], requires_grad=True),
+        convert([-1.5, -2.0, -1.0]),
+        convert([1, 1, 0]),
         sequence_ids=[0, 0, 1],  # pyright: ignore[reportArgumentType]
-    )  # fmt: skip
+    )
     for name in ("behavior_logprobs", "advantages", "sequence_ids"):
         assert torch.equal(getattr(made, name).double(), getattr(right, name).double()), name
     padded = drpo.TokenBatch.from_padded(
-        torch.tensor([[-1.0, -2.0], [-3.0, 0.0]]), convert([[-1.5, -2.0], [-1.0, -9.0]]), convert([1, 0]),
+        torch.tensor([[-1.0, -2.0], [-3.0, 0.0]]),
+        convert([[-1.5, -2.0], [-1.0, -9.0]]),
+        convert([1, 0]),
         [[True, True], [1, 0]],  # pyright: ignore[reportArgumentType]
-    )  # fmt: skip
+    )
     assert padded.behavior_logprobs.tolist() == [-1.5, -2.0, -1.0] and padded.advantages.tolist() == [1.0, 1.0, 0.0]
 
 
@@ -322,12 +365,14 @@ def test_an_int_is_the_size_of_every_group():
     [
         (4, DataError, "6 rewards are no whole number of groups of 4"),
         (0, ConfigError, "a group size must be an integer ≥ 1, got 0"),
-        (-2, ConfigError, "a group size must be"), (2.0, ConfigError, "a group size must be"),
-        (True, ConfigError, "a group size must be"), ("2", DataError, "group_ids must be a tensor"),
+        (-2, ConfigError, "a group size must be"),
+        (2.0, ConfigError, "a group size must be"),
+        (True, ConfigError, "a group size must be"),
+        ("2", DataError, "group_ids must be a tensor"),
         (None, DataError, "group_ids must be a tensor"),
         (torch.zeros(6, dtype=torch.int64, device="meta"), DataError, "rewards are on cpu and group_ids on meta"),
     ],
-)  # fmt: skip
+)
 def test_wrong_groups_are_errors(groups: Any, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         drpo.group_advantages(torch.ones(6), groups)
@@ -365,6 +410,7 @@ def test_metrics_merge_by_sum_and_survive_copies(cls: type[drpo.Metric], merged:
 
 def test_diagnose_serializes_as_json():
     found = drpo.diagnose(tokens(), objective=drpo.make_objective("drpo"))
-    assert json.loads(json.dumps(found)) == pytest.approx({name: float(metric) for name, metric in found.items()},
-                                                          nan_ok=True)  # fmt: skip
+    assert json.loads(json.dumps(found)) == pytest.approx(
+        {name: float(metric) for name, metric in found.items()}, nan_ok=True
+    )
     assert all(type(metric.sum) is float for metric in found.values())

@@ -20,16 +20,19 @@ def fields(topk: bool) -> dict[str, Any]:
         return -0.05 - 3.0 * torch.rand(*shape, generator=generator)
 
     given: dict[str, Any] = {
-        "behavior_logprobs": logprobs(N), "proximal_logprobs": logprobs(N),
-        "advantages": torch.randn(N, generator=generator), "entropy": torch.rand(N, generator=generator),
+        "behavior_logprobs": logprobs(N),
+        "proximal_logprobs": logprobs(N),
+        "advantages": torch.randn(N, generator=generator),
+        "entropy": torch.rand(N, generator=generator),
         "sequence_ids": torch.arange(N) // 8,
-    }  # fmt: skip
+    }
     if topk:
         likely = torch.randn(N, K, generator=generator).log_softmax(-1) - 0.1
         given |= {
-            "topk_behavior_logprobs": likely, "topk_logprobs": likely + 0.01,
+            "topk_behavior_logprobs": likely,
+            "topk_logprobs": likely + 0.01,
             "topk_is_sampled": torch.zeros(N, K, dtype=torch.bool),
-        }  # fmt: skip
+        }
     return given
 
 

@@ -29,9 +29,16 @@ def second_version(top: Path, root: str = "/") -> str:
     return f"24 30 0:22 {root} {top} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("150000 100000", 1.5), ("max 100000", None), ("50000 100000", 0.5), ("", None), ("x y", None),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("150000 100000", 1.5),
+        ("max 100000", None),
+        ("50000 100000", 0.5),
+        ("", None),
+        ("x y", None),
+    ],
+)
 def test_a_limit_of_version_two(tmp_path: Path, text: str, expected: float | None) -> None:
     limit(tmp_path / "cgroup", max=text)
     assert quota(proc(tmp_path, [second_version(tmp_path / "cgroup")], ["0::/"])) == expected

@@ -112,18 +112,19 @@ def test_gradients_of_shift_and_of_the_relative_shift(pi: float, mu: float, dtyp
 @given(tokens=token_batches())
 def test_topk_of_the_sampled_token_alone_is_the_binary_divergence(tokens: Tokens):
     n = len(tokens)
-    tokens = dataclasses.replace(tokens, optional={
-        "topk_logprobs": tokens.logprobs.unsqueeze(1), "topk_is_sampled": torch.ones(n, 1, dtype=torch.bool),
-        "topk_behavior_logprobs": tokens.behavior_logprobs.unsqueeze(1),
-    })  # fmt: skip
+    tokens = dataclasses.replace(
+        tokens,
+        optional={
+            "topk_logprobs": tokens.logprobs.unsqueeze(1),
+            "topk_is_sampled": torch.ones(n, 1, dtype=torch.bool),
+            "topk_behavior_logprobs": tokens.behavior_logprobs.unsqueeze(1),
+        },
+    )
     tv = binary_tv(tokens.logprobs, tokens.behavior_logprobs)
     kl = binary_kl(tokens.logprobs, tokens.behavior_logprobs)
     assume(bool(((tv - 0.15).abs() > 1e-9).all()) and bool(((kl - 0.05).abs() > 1e-6).all()))
     assert_same(make_objective("dppo_topk_tv"), make_objective("dppo_tv"), tokens, 0.0)
     assert_same(make_objective("dppo_topk_kl"), make_objective("dppo_kl"), tokens, 0.0)
-
-
-
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -136,14 +137,18 @@ def test_topk_of_the_whole_vocabulary_is_the_exact_divergence(dtype: torch.dtype
     order = mu.argsort(1, descending=True)
     of_sampled = [values.gather(1, sampled.unsqueeze(1)).squeeze(1).to(dtype) for values in (pi, mu)]
     batch = TokenBatch(
-        of_sampled[0], of_sampled[1], advantages.to(dtype),
-        topk_logprobs=pi.gather(1, order).to(dtype), topk_behavior_logprobs=mu.gather(1, order).to(dtype),
+        of_sampled[0],
+        of_sampled[1],
+        advantages.to(dtype),
+        topk_logprobs=pi.gather(1, order).to(dtype),
+        topk_behavior_logprobs=mu.gather(1, order).to(dtype),
         topk_is_sampled=order == sampled.unsqueeze(1),
-    )  # fmt: skip
+    )
     harmful = advantages * (batch.logprobs - batch.behavior_logprobs).double() > 0
     cases: list[tuple[str, torch.Tensor, dict[str, Any], float]] = [
-        ("dppo_topk_tv", tv, {"delta": 0.15}, 0.15), ("dppo_topk_kl", kl, {"kl_max": 0.05}, 0.05)
-    ]  # fmt: skip
+        ("dppo_topk_tv", tv, {"delta": 0.15}, 0.15),
+        ("dppo_topk_kl", kl, {"kl_max": 0.05}, 0.05),
+    ]
     for name, divergence, bound, limit in cases:
         assert bool(((divergence - limit).abs() > 1e-5).all())
         weight = gradient_weight(make_objective(name, k=vocabulary, **bound), batch)

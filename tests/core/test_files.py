@@ -68,8 +68,9 @@ def test_an_append_that_the_disk_refuses_leaves_no_half_line(tmp_path: Path) -> 
 
 def test_a_refused_write_is_one_message_and_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "page.html").mkdir()
-    with pytest.raises(WriteError, match=r"cannot write to .*page\.html.*Name another"), writing(
-        tmp_path / "page.html", "Name another place."
+    with (
+        pytest.raises(WriteError, match=r"cannot write to .*page\.html.*Name another"),
+        writing(tmp_path / "page.html", "Name another place."),
     ):
         replace_text(tmp_path / "page.html", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

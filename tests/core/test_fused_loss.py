@@ -85,9 +85,7 @@ def expected(case: Case, objective: drpo.Objective, **how: Any) -> Answer:
 def found(case: Case, objective: drpo.Objective, upstream: float = 1.0, frozen: str = "", **how: Any) -> Answer:
     hidden = case.hidden.clone().requires_grad_(frozen != "hidden")
     weight = case.weight.clone().requires_grad_(frozen != "weight")
-    out = fused_loss(
-        hidden, weight, case.targets, objective, temperature=case.temperature, **case.fields, **how
-    )
+    out = fused_loss(hidden, weight, case.targets, objective, temperature=case.temperature, **case.fields, **how)
     assert not out.logprobs.requires_grad and not out.entropy.requires_grad
     (upstream * out.loss).backward()
     for leaf in (hidden, weight):
@@ -108,9 +106,9 @@ def assert_equal(ours: Answer, right: Answer, tolerance: float) -> None:
 
 @pytest.mark.parametrize("name", SERVED)
 @pytest.mark.parametrize(
-    "how", [{"mode": "token_mean"}, {"mode": "sequence_mean", "denominator": 90.0},
-            {"mode": "sequence_sum", "horizon": 9}],
-)  # fmt: skip
+    "how",
+    [{"mode": "token_mean"}, {"mode": "sequence_mean", "denominator": 90.0}, {"mode": "sequence_sum", "horizon": 9}],
+)
 def test_every_objective(name: str, how: dict[str, Any]) -> None:
     case, objective = make_case(2 * CHUNK_ROWS + 77), drpo.make_objective(name)
     assert_equal(found(case, objective, **how), expected(case, objective, **how), 1e-11)
@@ -228,8 +226,15 @@ def test_no_tokens_at_all() -> None:
     empty = torch.zeros(0, dtype=torch.float64)
     hidden = torch.zeros(0, H, dtype=torch.float64, requires_grad=True)
     weight = torch.ones(V, H, dtype=torch.float64, requires_grad=True)
-    out = fused_loss(hidden, weight, torch.zeros(0, dtype=torch.int64), drpo.make_objective("drpo"),
-                     behavior_logprobs=empty, advantages=empty, denominator=5.0)  # fmt: skip
+    out = fused_loss(
+        hidden,
+        weight,
+        torch.zeros(0, dtype=torch.int64),
+        drpo.make_objective("drpo"),
+        behavior_logprobs=empty,
+        advantages=empty,
+        denominator=5.0,
+    )
     out.loss.backward()
     assert out.loss.item() == 0.0 and weight.grad is not None and not weight.grad.any()
 

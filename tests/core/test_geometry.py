@@ -171,9 +171,11 @@ def test_kl_penalties_have_ratio_space_weights(r: float, scale: float, sign: flo
     """The weight of the same ratio is the same for a common and for a rare token."""
     common, rare = min(0.9, 0.9 / r), min(0.9, 0.9 / r) * scale * 1e-3
     expected = {
-        "k1": 1 + beta * sign / r, "k2": 1 - beta * sign * math.log(r) / r, "k3": 1 - beta * sign * (1 - 1 / r),
+        "k1": 1 + beta * sign / r,
+        "k2": 1 - beta * sign * math.log(r) / r,
+        "k3": 1 - beta * sign * (1 - 1 / r),
         "reverse": 1 - beta * sign * math.log(r),
-    }  # fmt: skip
+    }
     for estimator, weight in expected.items():
         objective = make_objective("kl_penalty", estimator=estimator, coefficient=beta)
         tokens = tokens_from_probabilities([r * common, r * rare], [common, rare], [sign * size] * 2)

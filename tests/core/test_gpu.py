@@ -92,8 +92,9 @@ def test_fused_loss(name: str, dtype: torch.dtype) -> None:
     objective = drpo.make_objective(name)
     fields: dict[str, Any] = {
         "behavior_logprobs": (right + 0.05 * torch.randn_like(right)).detach().clamp(max=-1e-4).float(),
-        "advantages": torch.randn(n, device="cuda"), "sequence_ids": torch.arange(n, device="cuda") // 50,
-    }  # fmt: skip
+        "advantages": torch.randn(n, device="cuda"),
+        "sequence_ids": torch.arange(n, device="cuda") // 50,
+    }
     out = drpo.fused_loss(hidden, weight, targets, objective, temperature=temperature, **fields)
     batch = drpo.TokenBatch(right, **fields)
     loss = drpo.aggregate(objective(batch).loss, batch)
@@ -113,8 +114,9 @@ def peak(n: int, v: int, h: int, how: str) -> int:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     if how == "fused":
-        drpo.fused_loss(hidden, weight, targets, drpo.make_objective("drpo"), behavior_logprobs=behavior,
-                        advantages=advantages).loss.backward()  # fmt: skip
+        drpo.fused_loss(
+            hidden, weight, targets, drpo.make_objective("drpo"), behavior_logprobs=behavior, advantages=advantages
+        ).loss.backward()
     else:
         drpo.token_logprobs(hidden, weight, targets, backend=how)[0].mean().backward()
     return torch.cuda.max_memory_allocated() - before
@@ -138,8 +140,9 @@ def test_no_operation_waits_for_the_device() -> None:
 
     def step() -> None:
         for name in ("drpo", "gspo"):
-            drpo.fused_loss(hidden, weight, targets, drpo.make_objective(name), behavior_logprobs=behavior,
-                            advantages=advantages).loss.backward()  # fmt: skip
+            drpo.fused_loss(
+                hidden, weight, targets, drpo.make_objective(name), behavior_logprobs=behavior, advantages=advantages
+            ).loss.backward()
         drpo.token_logprobs(hidden, weight, targets, 0.7, "triton")[0].sum().backward()
 
     step()  # compiles, which may wait

@@ -12,8 +12,16 @@ from drpo.kernels.head import plain_head
 
 transformers = pytest.importorskip("transformers")
 
-SIZE = {"vocab_size": 31, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,
-        "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}  # fmt: skip
+SIZE = {
+    "vocab_size": 31,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
 
 
 def make(architecture: str, **settings: Any) -> Any:
@@ -22,14 +30,18 @@ def make(architecture: str, **settings: Any) -> Any:
     return getattr(transformers, f"{architecture}ForCausalLM")(config).eval()
 
 
-@pytest.mark.parametrize("settings", [
-    {"architecture": "Qwen3"},
-    {"architecture": "Qwen3", "tie_word_embeddings": True},
-    {"architecture": "Llama", "attention_dropout": 0.5},
-    {"architecture": "Gemma2", "final_logit_softcapping": None},
-    {"architecture": "Granite", "logits_scaling": 1.0},
-    {"architecture": "GPTNeoX"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"architecture": "Qwen3"},
+        {"architecture": "Qwen3", "tie_word_embeddings": True},
+        {"architecture": "Llama", "attention_dropout": 0.5},
+        {"architecture": "Gemma2", "final_logit_softcapping": None},
+        {"architecture": "Granite", "logits_scaling": 1.0},
+        {"architecture": "GPTNeoX"},
+    ],
+    ids=str,
+)
 def test_a_plain_head(settings: dict[str, Any]) -> None:
     model = make(**settings).train()
     weight = plain_head(model)
@@ -41,12 +53,16 @@ def test_a_plain_head(settings: dict[str, Any]) -> None:
     torch.testing.assert_close(found, model(input_ids=ids).logits)
 
 
-@pytest.mark.parametrize("settings", [
-    {"architecture": "Gemma2", "final_logit_softcapping": 30.0},
-    {"architecture": "Granite", "logits_scaling": 8.0},
-    {"architecture": "Cohere", "logit_scale": 0.0625},
-    {"architecture": "Phi"},  # a bias
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"architecture": "Gemma2", "final_logit_softcapping": 30.0},
+        {"architecture": "Granite", "logits_scaling": 8.0},
+        {"architecture": "Cohere", "logit_scale": 0.0625},
+        {"architecture": "Phi"},  # a bias
+    ],
+    ids=str,
+)
 def test_a_head_that_does_more(settings: dict[str, Any]) -> None:
     assert plain_head(make(**settings)) is None
 

@@ -91,8 +91,9 @@ def test_sequences_of_one_token_make_sequence_level_ppo(tokens: Tokens):
     bounds: dict[str, Any] = {"ratio_low": 0.1, "ratio_high": 0.3}
     assert_same(make_objective("gspo", **bounds), make_objective("ppo", **bounds), alone)
     # GMPO clips the log-ratio; there is no other difference for a single token.
-    gmpo, ppo = make_objective("gmpo", log_ratio_max=0.2), make_objective(
-        "ppo", ratio_low=1 - math.exp(-0.2), ratio_high=math.exp(0.2) - 1
+    gmpo, ppo = (
+        make_objective("gmpo", log_ratio_max=0.2),
+        make_objective("ppo", ratio_low=1 - math.exp(-0.2), ratio_high=math.exp(0.2) - 1),
     )
     assert_same(gmpo, ppo, alone, 1e-9)
 

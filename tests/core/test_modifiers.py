@@ -19,9 +19,14 @@ from drpo.objectives.modifiers import make_modifier
 
 #: Modifiers with what they read, at settings that do something to the tokens below.
 ALL: list[Any] = [
-    "tis", "icepop", {"name": "mis", "level": "token"}, {"name": "mis", "level": "sequence"},
-    {"name": "mis", "level": "geometric", "low": 0.99, "high": 1.01}, "opsm", "entropy_top",
-]  # fmt: skip
+    "tis",
+    "icepop",
+    {"name": "mis", "level": "token"},
+    {"name": "mis", "level": "sequence"},
+    {"name": "mis", "level": "geometric", "low": 0.99, "high": 1.01},
+    "opsm",
+    "entropy_top",
+]
 
 
 def tokens_with(old: list[float], mu: list[float], ids: list[int] | None = None, advantage: float = 1.0) -> Tokens:
@@ -158,9 +163,13 @@ def test_flags_and_settings_of_a_composition():
     assert set(composed.needs) == {"proximal_logprobs", "entropy"}
     settings = composed.settings()
     assert settings == {
-        "name": "drpo", "delta": 0.3, "deadzone": 0.0, "advantage_weighted": True, "anchor": "proximal",
+        "name": "drpo",
+        "delta": 0.3,
+        "deadzone": 0.0,
+        "advantage_weighted": True,
+        "anchor": "proximal",
         "modifiers": [{"name": "tis", "ratio_cap": 2.0}, {"name": "entropy_top", "fraction": 0.2}],
-    }  # fmt: skip
+    }
     assert make_objective(**settings) == composed
     assert make_objective("ppo", modifiers=["opsm"]).sequence_local
     assert not make_objective("ppo", modifiers=["opsm"]).token_local
@@ -181,8 +190,9 @@ def test_a_dropped_token_is_dropped_whatever_its_loss():
 
 def test_float32_products_over_long_responses_stay_finite():
     n = 3000
-    batch = TokenBatch(torch.full((n,), -1.0), torch.full((n,), -2.0), torch.ones(n),
-                       proximal_logprobs=torch.full((n,), -1.0))
+    batch = TokenBatch(
+        torch.full((n,), -1.0), torch.full((n,), -2.0), torch.ones(n), proximal_logprobs=torch.full((n,), -1.0)
+    )
     assert make_modifier({"name": "mis", "level": "sequence", "high": 1e30}).factor(batch).isfinite().all()
 
 

@@ -26,9 +26,12 @@ from drpo.objectives import OBJECTIVES
 N, H, V = 48, 4, 9
 #: A way to aggregate, with the horizon that it needs and a denominator.
 WAYS: list[tuple[Mode, int | None, float | torch.Tensor | None]] = [
-    ("token_mean", None, None), ("token_mean", None, torch.tensor(50.0)), ("sequence_mean", None, None),
-    ("sequence_mean", None, 6.0), ("sequence_sum", 8, None),
-]  # fmt: skip
+    ("token_mean", None, None),
+    ("token_mean", None, torch.tensor(50.0)),
+    ("sequence_mean", None, None),
+    ("sequence_mean", None, 6.0),
+    ("sequence_sum", 8, None),
+]
 #: Operations that put what Python holds into a tensor; on a device that is a copy the host waits for.
 FROM_THE_HOST = {torch.ops.aten.lift_fresh.default}
 
@@ -77,8 +80,7 @@ def inputs(n: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, to
 def test_fused_loss(name: str, mode: Mode, horizon: int | None, denominator: Any) -> None:
     objective, given = drpo.make_objective(name), inputs(N)
     with NoWaiting():
-        out = drpo.fused_loss(*given, objective, **fields(False), mode=mode, denominator=denominator,
-                              horizon=horizon)  # fmt: skip
+        out = drpo.fused_loss(*given, objective, **fields(False), mode=mode, denominator=denominator, horizon=horizon)
         out.loss.backward()
     assert given[0].grad is not None and given[1].grad is not None
 
@@ -106,11 +108,18 @@ def test_token_logprobs(backend: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     "waits",
     [
-        lambda x: x.sum().item(), lambda x: float(x.sum()), lambda x: bool((x > 0).all()), lambda x: x[x > 0],
-        lambda x: x.nonzero(), lambda x: x.unique(), lambda x: torch.equal(x, x), lambda x: x + torch.tensor([1.0]),
-        lambda x: x.masked_select(x > 0), lambda x: x.repeat_interleave(torch.arange(3)),
+        lambda x: x.sum().item(),
+        lambda x: float(x.sum()),
+        lambda x: bool((x > 0).all()),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: x.unique(),
+        lambda x: torch.equal(x, x),
+        lambda x: x + torch.tensor([1.0]),
+        lambda x: x.masked_select(x > 0),
+        lambda x: x.repeat_interleave(torch.arange(3)),
     ],
-)  # fmt: skip
+)
 def test_the_watch_sees_what_waits(waits: Any) -> None:
     with NoWaiting(), pytest.raises(AssertionError, match="waits for the device"):
         waits(torch.arange(3.0))

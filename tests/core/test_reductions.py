@@ -379,10 +379,18 @@ def test_diagnose_with_an_objective():
     assert (found["dropped_share_positive"], found["dropped_share_negative"]) == pytest.approx((1 / 3, 1 / 2))
     assert (found["dropped_mass"], found["corrective_mass"]) == pytest.approx((1.25 / 10004.25, 0))
     assert set(found) - set(diagnose(batch, 0.15)) == {
-        "weight", "weight_diverging", "weight_converging", "corrective_share", "corrective_share_positive",
-        "corrective_share_negative", "corrective_mass", "dropped_share", "dropped_share_positive",
-        "dropped_share_negative", "dropped_mass",
-    }  # fmt: skip
+        "weight",
+        "weight_diverging",
+        "weight_converging",
+        "corrective_share",
+        "corrective_share_positive",
+        "corrective_share_negative",
+        "corrective_mass",
+        "dropped_share",
+        "dropped_share_positive",
+        "dropped_share_negative",
+        "dropped_mass",
+    }
 
 
 def test_verdicts_of_several_objectives_on_the_same_batch():

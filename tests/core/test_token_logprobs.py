@@ -111,8 +111,9 @@ def test_the_dtype_of_the_temperatures_does_not_matter(backend: str):
     for dtype, rtol in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
         given = problem(40, dtype)
         assert_close(run(given, backend, each), reference(given, each), rtol=rtol, atol=10 * rtol * (rtol > 1e-9))
-    values, entropy = token_logprobs(problem(40, torch.bfloat16).hidden, problem(40, torch.bfloat16).weight,
-                                     given.targets, each.double(), backend)  # fmt: skip
+    values, entropy = token_logprobs(
+        problem(40, torch.bfloat16).hidden, problem(40, torch.bfloat16).weight, given.targets, each.double(), backend
+    )
     assert values.dtype == entropy.dtype == torch.float32
 
 
@@ -123,8 +124,12 @@ def test_strides_do_not_matter(backend: str):
     given = problem(n)
     spread = torch.full((2 * n, 2 * H), torch.nan, dtype=torch.float64)
     spread[::2, ::2] = given.hidden
-    scattered = Problem(spread[::2, ::2], given.weight.T.contiguous().T, given.targets.repeat_interleave(2)[::2],
-                        given.upstream.repeat_interleave(2)[::2])  # fmt: skip
+    scattered = Problem(
+        spread[::2, ::2],
+        given.weight.T.contiguous().T,
+        given.targets.repeat_interleave(2)[::2],
+        given.upstream.repeat_interleave(2)[::2],
+    )
     assert not scattered.hidden.is_contiguous() and not scattered.weight.is_contiguous()
     hidden, weight = scattered.hidden.requires_grad_(True), scattered.weight.requires_grad_(True)
     values, entropy = token_logprobs(hidden, weight, scattered.targets, 0.7, backend)

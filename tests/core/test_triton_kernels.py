@@ -203,8 +203,9 @@ def test_auto_says_once_what_it_takes(monkeypatch: pytest.MonkeyPatch, caplog: p
         token_logprobs(given.hidden, given.weight, given.targets, backend="chunked")
     logprobs._announce.cache_clear()
     assert caplog.messages == [
-        "token_logprobs: auto takes the reference backend", "token_logprobs: auto takes the chunked backend",
-    ]  # fmt: skip
+        "token_logprobs: auto takes the reference backend",
+        "token_logprobs: auto takes the chunked backend",
+    ]
 
 
 def refusal() -> str:

@@ -12,10 +12,17 @@ from drpo.installation import install
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [
-    ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile", *(ROOT / "docs").rglob("*.md"),
-    *(file for folder in ("src", "tests", "scripts", "benchmarks") for file in (ROOT / folder).rglob("*")
-      if file.suffix in (".py", ".yaml", ".md") and file != Path(__file__)),
-]  # fmt: skip
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "Makefile",
+    *(ROOT / "docs").rglob("*.md"),
+    *(
+        file
+        for folder in ("src", "tests", "scripts", "benchmarks")
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in (".py", ".yaml", ".md") and file != Path(__file__)
+    ),
+]
 #: `pip install drpo`, `pip install 'drpo[lab]'`: the name alone, where a path to a clone is due.
 FROM_AN_INDEX = re.compile(r"pip install (?:[^\n`#]* )?['\"]?drpo(?![\w.-])")
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"])
@@ -27,8 +34,11 @@ def joined(text: str) -> str:
 
 
 def test_nothing_is_installed_from_an_index():
-    found = [f"{file.relative_to(ROOT)}: {match[0]}" for file in FILES
-             for match in FROM_AN_INDEX.finditer(joined(file.read_text(encoding="utf-8")))]  # fmt: skip
+    found = [
+        f"{file.relative_to(ROOT)}: {match[0]}"
+        for file in FILES
+        for match in FROM_AN_INDEX.finditer(joined(file.read_text(encoding="utf-8")))
+    ]
     assert found == []
 
 

@@ -47,15 +47,17 @@ def test_every_planned_run_is_in_the_table(name: str) -> None:
     """Once, whatever became of it; what was not run is missing there and said to be."""
     study, rows, _ = load(name)
     plan = make_plan(study)
+
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(row[part] for part in ("phase", "setting", "arm", "attempt", "seed"))
+
     planned = [(run.phase, run.setting, run.arm, run.attempt, run.seed) for run in [*plan.tuning, *plan.shared]]
     assert sorted(map(key, (row for row in rows if row["phase"] != "best"))) == sorted(planned)
     assert {row["status"] for row in rows} <= {"finished", "failed", "missing"}
     for setting in SCRIPT["ran"](study, rows):
         statuses = [row["status"] for row in rows if row["setting"] == setting]
         assert set(statuses) <= {"finished", "failed"}
-    assert SCRIPT["ran"](study, rows), "no setting is complete"  # fmt: skip
+    assert SCRIPT["ran"](study, rows), "no setting is complete"
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -21,14 +21,60 @@ from fuzz.outcomes import outcome
 
 UNITS = 10
 
-_KEYS = ["prompt", "answer", "question", "problem", "messages", "ground_truth", "reward_model", "Problem", "Answer",
-         "label", "final_answer", "expected_answer", "a.b", "", "\u202e", "prompt ", "x" * 3000]
-_TEXTS = ["2 + 2 = ?", "4", "#### 4", "é漢𝔸", "", " ", "nan", "1e+16", "\ud83d", "\x00", "{problem}", "%s {0} {",
-          "<answer>4", r"\boxed{4}", "Solve the following math problem. Answer: $Answer\n\nx", "x" * 20_000, "a\r\nb",
-          '"', "1,2;3\t4", "\u2028"]
+_KEYS = [
+    "prompt",
+    "answer",
+    "question",
+    "problem",
+    "messages",
+    "ground_truth",
+    "reward_model",
+    "Problem",
+    "Answer",
+    "label",
+    "final_answer",
+    "expected_answer",
+    "a.b",
+    "",
+    "\u202e",
+    "prompt ",
+    "x" * 3000,
+]
+_TEXTS = [
+    "2 + 2 = ?",
+    "4",
+    "#### 4",
+    "é漢𝔸",
+    "",
+    " ",
+    "nan",
+    "1e+16",
+    "\ud83d",
+    "\x00",
+    "{problem}",
+    "%s {0} {",
+    "<answer>4",
+    r"\boxed{4}",
+    "Solve the following math problem. Answer: $Answer\n\nx",
+    "x" * 20_000,
+    "a\r\nb",
+    '"',
+    "1,2;3\t4",
+    "\u2028",
+]
 _NUMBERS: list[Any] = [0, 4, -1, 5.0, 0.1, 1e16, 1e-5, 1e300, 5e-324, float("nan"), float("inf"), 2**70, True, None]
-_RAW = ["1e999999999", "9" * 5000, "-0", "0." + "1" * 3000, "NaN", "-Infinity", "1E400", "[" * 3000,
-        '{"a":' * 3000, "tru"]
+_RAW = [
+    "1e999999999",
+    "9" * 5000,
+    "-0",
+    "0." + "1" * 3000,
+    "NaN",
+    "-Infinity",
+    "1E400",
+    "[" * 3000,
+    '{"a":' * 3000,
+    "tru",
+]
 
 
 def run_case(seed: int, folder: Path) -> str | None:
@@ -51,8 +97,11 @@ def run_case(seed: int, folder: Path) -> str | None:
 def _read(name: str, parameters: dict[str, Any]) -> str | None:
     task, error, problem = outcome(lambda: make_task(name, **parameters))
     if error is not None:
-        return None if Path(parameters["path"]).name in str(error) or "must be the name" in str(error) else (
-            f"a message that does not name the file: {error}")
+        return (
+            None
+            if Path(parameters["path"]).name in str(error) or "must be the name" in str(error)
+            else (f"a message that does not name the file: {error}")
+        )
     if problem is not None:
         return problem
     examples: list[Example] = [*task.training_examples(), *task.heldout_examples(100)]
@@ -73,10 +122,13 @@ def make_file(random_: random.Random, folder: Path, unit: int) -> Path:
     """A file of records, whole or damaged."""
     records = _records(random_)
     kinds: dict[str, Callable[[], bytes]] = {
-        "jsonl": lambda: _jsonl(records, random_), "json": lambda: _json(records, random_),
-        "csv": lambda: _csv(records, random_.choice(",;\t")), "tsv": lambda: _csv(records, "\t"),
-        "parquet": lambda: _parquet(records, random_), "arrow": lambda: _arrow(records, random_),
-    }  # fmt: skip
+        "jsonl": lambda: _jsonl(records, random_),
+        "json": lambda: _json(records, random_),
+        "csv": lambda: _csv(records, random_.choice(",;\t")),
+        "tsv": lambda: _csv(records, "\t"),
+        "parquet": lambda: _parquet(records, random_),
+        "arrow": lambda: _arrow(records, random_),
+    }
     kind = random_.choice([*kinds])
     data = kinds[kind]()
     if random_.random() < 0.1:
@@ -92,10 +144,19 @@ def make_file(random_: random.Random, folder: Path, unit: int) -> Path:
     file = folder / f"{unit} {random_.choice(('a', '[x]', 'é'))}.{ending}{suffix}"
     if random_.random() < 0.05:
         file.mkdir()
-        (file / "state.json").write_bytes(random_.choice((
-            b'{"_data_files": [{"filename": "d.arrow"}]}', b"{}", b"[", b'{"_data_files": [{"filename": "../x"}]}',
-            b'{"_data_files": 3}', b'{"_data_files": [{"filename": 3}]}', b'{"_data_files": []}',
-        )))  # fmt: skip
+        (file / "state.json").write_bytes(
+            random_.choice(
+                (
+                    b'{"_data_files": [{"filename": "d.arrow"}]}',
+                    b"{}",
+                    b"[",
+                    b'{"_data_files": [{"filename": "../x"}]}',
+                    b'{"_data_files": 3}',
+                    b'{"_data_files": [{"filename": 3}]}',
+                    b'{"_data_files": []}',
+                )
+            )
+        )
         (file / "d.arrow").write_bytes(data)
         return file
     file.write_bytes(packed)
@@ -104,10 +165,15 @@ def make_file(random_: random.Random, folder: Path, unit: int) -> Path:
 
 def _packed(data: bytes, random_: random.Random) -> tuple[bytes, str]:
     pack: Callable[[bytes], bytes]
-    pack, suffix = random_.choice([
-        *[(bytes, "")] * 5, (gzip.compress, ".gz"), (bz2.compress, ".bz2"), (lzma.compress, ".xz"),
-        (lambda given: pa.compress(given, codec="zstd", asbytes=True), ".zst"),
-    ])  # fmt: skip
+    pack, suffix = random_.choice(
+        [
+            *[(bytes, "")] * 5,
+            (gzip.compress, ".gz"),
+            (bz2.compress, ".bz2"),
+            (lzma.compress, ".xz"),
+            (lambda given: pa.compress(given, codec="zstd", asbytes=True), ".zst"),
+        ]
+    )
     return pack(data), suffix
 
 
@@ -135,14 +201,24 @@ def _key(random_: random.Random) -> str:
 
 def _records(random_: random.Random) -> list[dict[str, Any]]:
     if random_.random() < 0.5:  # a layout that fits, with a value now and then that does not
-        prompt, answer = random_.choice((("prompt", "answer"), ("question", "answer"), ("problem", "answer"),
-                                         ("messages", "ground_truth"), ("prompt", "reward_model")))
+        prompt, answer = random_.choice(
+            (
+                ("prompt", "answer"),
+                ("question", "answer"),
+                ("problem", "answer"),
+                ("messages", "ground_truth"),
+                ("prompt", "reward_model"),
+            )
+        )
         kind = random_.randrange(4)
-        return [{
-            prompt: _prompt(random_, i, kind) if random_.random() < 0.97 else _value(random_),
-            answer: _answer(random_, answer) if random_.random() < 0.97 else _value(random_),
-            **({"extra": _value(random_)} if random_.random() < 0.1 else {}),
-        } for i in range(random_.choice((0, 1, 2, 8, 30)))]  # fmt: skip
+        return [
+            {
+                prompt: _prompt(random_, i, kind) if random_.random() < 0.97 else _value(random_),
+                answer: _answer(random_, answer) if random_.random() < 0.97 else _value(random_),
+                **({"extra": _value(random_)} if random_.random() < 0.1 else {}),
+            }
+            for i in range(random_.choice((0, 1, 2, 8, 30)))
+        ]
     keys = [_key(random_) for _ in range(random_.randrange(1, 5))]
     return [{key: _value(random_) for key in keys if random_.random() < 0.95} for _ in range(random_.randrange(8))]
 
@@ -150,8 +226,12 @@ def _records(random_: random.Random) -> list[dict[str, Any]]:
 def _prompt(random_: random.Random, number: int, kind: int) -> Any:
     text = f"{number} + {number} = ?"
     turn = {"role": "user", "content": text}
-    return (text, [turn], [{"role": "user", "content": [{"type": "text", "text": text}]}],
-            [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}, turn])[kind]
+    return (
+        text,
+        [turn],
+        [{"role": "user", "content": [{"type": "text", "text": text}]}],
+        [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}, turn],
+    )[kind]
 
 
 def _answer(random_: random.Random, column: str) -> Any:
@@ -161,14 +241,24 @@ def _answer(random_: random.Random, column: str) -> Any:
 
 def _value(random_: random.Random, depth: int = 0) -> Any:
     kinds: list[Callable[[], Any]] = [
-        lambda: random_.choice(_TEXTS), lambda: random_.choice(_TEXTS[:5]), lambda: random_.choice(_NUMBERS),
+        lambda: random_.choice(_TEXTS),
+        lambda: random_.choice(_TEXTS[:5]),
+        lambda: random_.choice(_NUMBERS),
         lambda: [_value(random_, depth + 1) for _ in range(random_.randrange(3))],
-        lambda: {random_.choice(["role", "content", "type", "text", "ground_truth", "from", "value"]):
-                 _value(random_, depth + 1) for _ in range(random_.randrange(4))},
-        lambda: [{"role": random_.choice(["user", "system", "assistant", "tool", 3]),
-                  "content": random_.choice([*_TEXTS, None, ["a"], [{"type": "image"}]])}
-                 for _ in range(random_.randrange(4))],
-    ]  # fmt: skip
+        lambda: {
+            random_.choice(["role", "content", "type", "text", "ground_truth", "from", "value"]): _value(
+                random_, depth + 1
+            )
+            for _ in range(random_.randrange(4))
+        },
+        lambda: [
+            {
+                "role": random_.choice(["user", "system", "assistant", "tool", 3]),
+                "content": random_.choice([*_TEXTS, None, ["a"], [{"type": "image"}]]),
+            }
+            for _ in range(random_.randrange(4))
+        ],
+    ]
     return random_.choice(kinds if depth < 3 else kinds[:3])()
 
 
@@ -203,10 +293,20 @@ def _table(records: list[dict[str, Any]], random_: random.Random) -> Any:
         except (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError):
             columns[key] = pa.array([None if value is None else ascii(value) for value in values])
         column = columns[key]
-        kind = random_.choice((
-            None, None, pa.large_string(), pa.binary(), pa.string_view(), pa.dictionary(pa.int32(), pa.string()),
-            pa.float32(), pa.decimal128(38, 5), pa.timestamp("us"), pa.large_list(pa.string()),
-        ))  # fmt: skip
+        kind = random_.choice(
+            (
+                None,
+                None,
+                pa.large_string(),
+                pa.binary(),
+                pa.string_view(),
+                pa.dictionary(pa.int32(), pa.string()),
+                pa.float32(),
+                pa.decimal128(38, 5),
+                pa.timestamp("us"),
+                pa.large_list(pa.string()),
+            )
+        )
         if kind is not None:
             try:
                 columns[key] = column.cast(kind)

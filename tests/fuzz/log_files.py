@@ -49,8 +49,11 @@ def _jsonl(columns: dict[str, list[Any]], kind: str, random_: random.Random) -> 
         texts[at] = texts[at][:-1] + "," + texts[at][1:]
     end = random_.choice(("\n", "\n", "\n", "\r\n", "\n\n"))
     content = end.join(texts) + random_.choice((end, end, ""))
-    encoding = random_.choice(("utf-16", "latin-1", "utf-8-sig")) if kind == "bad columns" and random_.random() < 0.1 \
-        else random_.choice(("utf-8", "utf-8", "utf-8-sig"))  # fmt: skip
+    encoding = (
+        random_.choice(("utf-16", "latin-1", "utf-8-sig"))
+        if kind == "bad columns" and random_.random() < 0.1
+        else random_.choice(("utf-8", "utf-8", "utf-8-sig"))
+    )
     return content.encode(encoding, "replace")
 
 
@@ -78,9 +81,13 @@ def _parquet(columns: dict[str, list[Any]], kind: str, random_: random.Random) -
     sink = pyarrow.BufferOutputStream()
     try:
         pyarrow.parquet.write_table(
-            table, sink, row_group_size=random_.choice((1, 7, 100, 10_000)), compression=compression,
-            use_dictionary=random_.random() < 0.5, write_page_checksum=random_.random() < 0.5,
-        )  # fmt: skip
+            table,
+            sink,
+            row_group_size=random_.choice((1, 7, 100, 10_000)),
+            compression=compression,
+            use_dictionary=random_.random() < 0.5,
+            write_page_checksum=random_.random() < 0.5,
+        )
     except pyarrow.ArrowException:  # a type that Parquet does not have
         sink = pyarrow.BufferOutputStream()
         pyarrow.parquet.write_table(pyarrow.table({"x": [1]}), sink)
@@ -103,15 +110,37 @@ def _types(kind: str, random_: random.Random) -> Iterator[Any]:
     import pyarrow as arrow
 
     if kind in ("bad values", "bad columns") and random_.random() < 0.3:
-        plain = random_.choice((arrow.float16(), arrow.float64(), arrow.int8(), arrow.uint64(), arrow.string(),
-                                arrow.large_string(), arrow.binary(), arrow.bool_(), arrow.decimal128(38, 4),
-                                arrow.timestamp("ns"), arrow.date32(), arrow.null(), arrow.string_view(),
-                                arrow.dictionary(arrow.int8(), arrow.string())))  # fmt: skip
-        yield random_.choice((plain, arrow.list_(plain), arrow.large_list(plain), arrow.list_(plain, 1),
-                              arrow.struct([("a", plain)])))  # fmt: skip
+        plain = random_.choice(
+            (
+                arrow.float16(),
+                arrow.float64(),
+                arrow.int8(),
+                arrow.uint64(),
+                arrow.string(),
+                arrow.large_string(),
+                arrow.binary(),
+                arrow.bool_(),
+                arrow.decimal128(38, 4),
+                arrow.timestamp("ns"),
+                arrow.date32(),
+                arrow.null(),
+                arrow.string_view(),
+                arrow.dictionary(arrow.int8(), arrow.string()),
+            )
+        )
+        yield random_.choice(
+            (plain, arrow.list_(plain), arrow.large_list(plain), arrow.list_(plain, 1), arrow.struct([("a", plain)]))
+        )
     if random_.random() < 0.3:
-        yield random_.choice((arrow.float32(), arrow.list_(arrow.float32()), arrow.list_view(arrow.float64()),
-                              arrow.large_list(arrow.float32()), arrow.large_string()))  # fmt: skip
+        yield random_.choice(
+            (
+                arrow.float32(),
+                arrow.list_(arrow.float32()),
+                arrow.list_view(arrow.float64()),
+                arrow.large_list(arrow.float32()),
+                arrow.large_string(),
+            )
+        )
     yield None
 
 

@@ -6,26 +6,99 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-PI = ("logprob", "logprobs", "per_token_logps", "log_probs", "old_log_probs", "trainer_logprobs", "prev_logprobs",
-      "action_log_probs", "old_per_token_logps")  # fmt: skip
-MU = ("behavior_logprob", "behavior_logprobs", "sampling_per_token_logps", "sampling_logprobs", "rollout_log_probs",
-      "rollout_logprobs", "rollout_per_token_logps", "inference_logprobs", "generation_logprobs")  # fmt: skip
-MASKS = ("mask", "loss_mask", "loss_masks", "response_mask", "completion_mask", "action_mask", "token_mask",
-         "assistant_mask", "tool_mask")  # fmt: skip
+PI = (
+    "logprob",
+    "logprobs",
+    "per_token_logps",
+    "log_probs",
+    "old_log_probs",
+    "trainer_logprobs",
+    "prev_logprobs",
+    "action_log_probs",
+    "old_per_token_logps",
+)
+MU = (
+    "behavior_logprob",
+    "behavior_logprobs",
+    "sampling_per_token_logps",
+    "sampling_logprobs",
+    "rollout_log_probs",
+    "rollout_logprobs",
+    "rollout_per_token_logps",
+    "inference_logprobs",
+    "generation_logprobs",
+)
+MASKS = (
+    "mask",
+    "loss_mask",
+    "loss_masks",
+    "response_mask",
+    "completion_mask",
+    "action_mask",
+    "token_mask",
+    "assistant_mask",
+    "tool_mask",
+)
 ODD_MASKS = ("kl_mask", "Loss_Mask", "lossMask", "attention_mask", "prompt_mask", "truncated_mask", "MASKS", "mask_2")
 ODD_NAMES = ("", "\x1b[2J", "a.b", "\u202e", "x" * 5000, "\n", "[bold]", "Logprob", "logprob ")
-TEXTS = ("a", " the", "\n", "\x1b[31m", "\u202e", "é", "漢", "\U0001f600", "\u200b", "[bold]", "[/x]", "<b>",
-         "\\u0000", "</script>", "&amp;", "\t", "x" * 300, "")  # fmt: skip
+TEXTS = (
+    "a",
+    " the",
+    "\n",
+    "\x1b[31m",
+    "\u202e",
+    "é",
+    "漢",
+    "\U0001f600",
+    "\u200b",
+    "[bold]",
+    "[/x]",
+    "<b>",
+    "\\u0000",
+    "</script>",
+    "&amp;",
+    "\t",
+    "x" * 300,
+    "",
+)
 #: Numbers that a log-probability or an advantage may be, if barely.
 EXTREME = (0.0, -0.0, -1e-45, -1e-30, -1e-7, -0.5, -30.25, -87.3, -103.27893, -1e3 - 0.5, -1e10, -3.4e38, -9999.0, -1e9)
 LARGE = (0.0, 3.4e38, -3.4e38, 1e-45, -1e-45, 1e30, 1.0, -1.0, 1e-38)
 STEPS = (0, 1, -1, 2**62, -(2**62), 2**63 - 1, -(2**63 - 1), 10**6)
 #: What may stand where a number is due.
 BAD: tuple[Any, ...] = (
-    float("nan"), float("inf"), float("-inf"), 1e308, -1e308, 1e39, 2**63, 2**64, -(2**70), 10**400, 2.7, True, False,
-    None, "x", "-0.5", "", [], [1], [None], {}, {"a": 1}, 1.0, 100.0, -9999, -1e9, [[1]], "\ud800", 7**4999,
-    "BIG", "DEEP",
-)  # fmt: skip
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    1e308,
+    -1e308,
+    1e39,
+    2**63,
+    2**64,
+    -(2**70),
+    10**400,
+    2.7,
+    True,
+    False,
+    None,
+    "x",
+    "-0.5",
+    "",
+    [],
+    [1],
+    [None],
+    {},
+    {"a": 1},
+    1.0,
+    100.0,
+    -9999,
+    -1e9,
+    [[1]],
+    "\ud800",
+    7**4999,
+    "BIG",
+    "DEEP",
+)
 
 
 @dataclass(slots=True)
@@ -116,8 +189,7 @@ def _responses(random_: random.Random, size: int) -> Sketch:
         columns[pi].append([a for a, _ in pairs])
         columns[mu].append([b for _, b in pairs])
         advantage = random_.choice((-1.0, 0.5, 0.0))
-        columns["advantages"].append(advantage if one_advantage else
-                                     [advantage if keep else None for keep in kept])  # fmt: skip
+        columns["advantages"].append(advantage if one_advantage else [advantage if keep else None for keep in kept])
         columns["step"].append(i // 5)
         columns["tokens"].append([random_.randrange(50_000) for _ in range(length)])
         columns["texts"].append([random_.choice(TEXTS) for _ in range(length)])
@@ -134,8 +206,11 @@ def _responses(random_: random.Random, size: int) -> Sketch:
 def _make_extreme(log: Sketch, random_: random.Random) -> None:
     """Values that are allowed, at the ends of what is."""
     share = random_.choice((0.02, 0.3, 1.0))
-    pools = {name: LARGE if name.startswith("advantage") else EXTREME for name in log.columns
-             if name in (*PI, *MU) or name.startswith("advantage")}  # fmt: skip
+    pools = {
+        name: LARGE if name.startswith("advantage") else EXTREME
+        for name in log.columns
+        if name in (*PI, *MU) or name.startswith("advantage")
+    }
     if not log.lists:
         pools |= {name: STEPS for name in ("step",) if name in log.columns}
     for name in random_.sample(sorted(pools), random_.randint(1, len(pools))):

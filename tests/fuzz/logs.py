@@ -29,9 +29,20 @@ SMALL = 3
 SIZES = (1, 2, 5, 20, 60, 150, 400)
 _DELTAS = (None, None, None, 0.15, 0.01, 1e-9, 1.0, 1e308, float("nan"), -1.0, float("inf"))
 _MAPS = (
-    "mask=none", "logprob=lp", "mask=loss_mask", "mask=loss_mask+tool_mask", "step=none,update=none", "text=none",
-    "behavior_logprob=logprobs", "logprob", "mask=", "sequence_id=step", "entropy=none", "=", "token=text",
-)  # fmt: skip
+    "mask=none",
+    "logprob=lp",
+    "mask=loss_mask",
+    "mask=loss_mask+tool_mask",
+    "step=none,update=none",
+    "text=none",
+    "behavior_logprob=logprobs",
+    "logprob",
+    "mask=",
+    "sequence_id=step",
+    "entropy=none",
+    "=",
+    "token=text",
+)
 _NOT_FINITE = re.compile(r"(?<![A-Za-z])(nan|inf)(?![A-Za-z])")
 
 
@@ -86,10 +97,19 @@ def _not_finite(found: Inspection) -> str | None:
     """Where the result holds a number that is not finite."""
     values = dataclasses.asdict(found)
     # The mean over the tokens of a sign that none has.
-    figures = {name: value for name, value in values.pop("figures").items()
-               if not (math.isnan(value) and name.endswith(("_positive", "_negative")))}  # fmt: skip
-    return next((f"{place} is {value}" for place, value in _numbers({"figures": figures, **values}, "")
-                 if not math.isfinite(value)), None)  # fmt: skip
+    figures = {
+        name: value
+        for name, value in values.pop("figures").items()
+        if not (math.isnan(value) and name.endswith(("_positive", "_negative")))
+    }
+    return next(
+        (
+            f"{place} is {value}"
+            for place, value in _numbers({"figures": figures, **values}, "")
+            if not math.isfinite(value)
+        ),
+        None,
+    )
 
 
 def _numbers(value: Any, place: str) -> Iterator[tuple[str, float]]:

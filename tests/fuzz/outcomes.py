@@ -53,7 +53,9 @@ def run_command(arguments: Sequence[str]) -> tuple[int, str, str | None]:
     errors = io.StringIO()
     status = 0
     with (
-        contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors), warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(errors),
+        warnings.catch_warnings(),
         mock.patch.object(sys, "argv", ["drpo", *arguments]),
     ):
         try:

@@ -20,20 +20,71 @@ UNITS = 25
 
 _CHARACTERS = ["\x00", "\x1b", "\ud800", "\u202e", "<<", *"aZé漢𝔸\n\t =.:#&*!|>'\"%@`{}[],?-~09\\/"]
 _SECTIONS = {
-    "task": ["copy", "jsonl", "math", "word_problems", "reasoning_gym:chain_sum", "reasoning_gym:countdown",
-             "reasoning_gym:", "python:os:path", "python:json:JSONDecoder", "python::", "python:x"],
-    "objective": [*OBJECTIVES], "sampler": ["in_process", "vllm"],
-}  # fmt: skip
+    "task": [
+        "copy",
+        "jsonl",
+        "math",
+        "word_problems",
+        "reasoning_gym:chain_sum",
+        "reasoning_gym:countdown",
+        "reasoning_gym:",
+        "python:os:path",
+        "python:json:JSONDecoder",
+        "python::",
+        "python:x",
+    ],
+    "objective": [*OBJECTIVES],
+    "sampler": ["in_process", "vllm"],
+}
 _PARAMETERS = {
-    "task": ["length", "alphabet", "min_terms", "max_terms", "min_digits", "max_digits", "operators", "path", "dataset",
-             "heldout_fraction", "min_steps", "max_steps", "largest_start", "largest_change", "prompt_column", "seed",
-             "size", "self", "name", "parameters", "model_config", "__class__", "layout", "memory_gib"],
-    "objective": ["delta", "anchor", "modifiers", "ratio_low", "ratio_high", "k", "kl_max", "dual_clip", "deadzone",
-                  "epsilon", "coefficient", "name", "self", "estimator", "advantage_weighted", "boundary"],
+    "task": [
+        "length",
+        "alphabet",
+        "min_terms",
+        "max_terms",
+        "min_digits",
+        "max_digits",
+        "operators",
+        "path",
+        "dataset",
+        "heldout_fraction",
+        "min_steps",
+        "max_steps",
+        "largest_start",
+        "largest_change",
+        "prompt_column",
+        "seed",
+        "size",
+        "self",
+        "name",
+        "parameters",
+        "model_config",
+        "__class__",
+        "layout",
+        "memory_gib",
+    ],
+    "objective": [
+        "delta",
+        "anchor",
+        "modifiers",
+        "ratio_low",
+        "ratio_high",
+        "k",
+        "kl_max",
+        "dual_clip",
+        "deadzone",
+        "epsilon",
+        "coefficient",
+        "name",
+        "self",
+        "estimator",
+        "advantage_weighted",
+        "boundary",
+    ],
     "sampler": ["compiled", "max_rows", "sleep", "cache_gib", "attempts", "eager", "gpu_memory_utilization"],
     "lora": ["rank", "alpha", "targets", "dropout"],
     "chat_template_kwargs": ["enable_thinking", "tools", "chat_template", "add_generation_prompt"],
-}  # fmt: skip
+}
 
 
 def run_case(seed: int, folder: Path) -> str | None:
@@ -95,7 +146,7 @@ def _setting(random_: random.Random) -> str:
     if random_.random() < 0.1:  # a plausible one with a part of it changed
         text = f"{_key(random_)}={_value(random_)}"
         place = random_.randrange(len(text) + 1)
-        return text[:place] + _junk(random_) + text[place + random_.randrange(3):]
+        return text[:place] + _junk(random_) + text[place + random_.randrange(3) :]
     if random_.random() < 0.4:
         return _plausible(random_)
     return f"{_key(random_)}={_value(random_)}"
@@ -104,8 +155,10 @@ def _setting(random_: random.Random) -> str:
 def _plausible(random_: random.Random) -> str:
     """A key with a value of its type."""
     kinds: list[Callable[[], str]] = [
-        lambda: f"{random_.choice(('steps', 'seed', 'group_size', 'max_new_tokens', 'rollout_lag'))}="
-        f"{random_.choice((0, 1, 2, 7, 2**31 - 1, 2**31, 2**63, 2**64))}",
+        lambda: (
+            f"{random_.choice(('steps', 'seed', 'group_size', 'max_new_tokens', 'rollout_lag'))}="
+            f"{random_.choice((0, 1, 2, 7, 2**31 - 1, 2**31, 2**63, 2**64))}"
+        ),
         lambda: f"{random_.choice(('learning_rate', 'temperature', 'mismatch_limit'))}={random_.random() * 10:g}",
         lambda: f"objective={random_.choice([*OBJECTIVES])}",
         lambda: f"objective.{random_.choice(_PARAMETERS['objective'])}={random_.choice((0, 0.1, 0.5, 2, True, 'k3'))}",
@@ -116,7 +169,7 @@ def _plausible(random_: random.Random) -> str:
         lambda: f"chat_template_kwargs={{enable_thinking: {random_.choice(('true', '{}', '[1, {a: b}]', '.nan'))}}}",
         lambda: f"system_prompt={_value(random_)}",
         lambda: f"model={_value(random_)}",
-    ]  # fmt: skip
+    ]
     return random_.choice(kinds)()
 
 
@@ -139,14 +192,56 @@ def _value(random_: random.Random) -> str:
     kinds: list[Callable[[], str]] = [
         lambda: str(random_.randrange(-2, 40)),
         lambda: repr(random_.choice((0.0, 1e-4, -1.5, 1e300, 5e-324, 0.15, 1.0))),
-        lambda: random_.choice((".nan", ".inf", "-.inf", "1e400", "1e-400", "0x1F", "010", "1:30", "1_0", "+1", "-0",
-                                "'1e5'", "'.5e3'", "'1_0e5'", "'1:30'", "'yes'", "'~'", "'0b1'", "'=='", "'<<'")),
+        lambda: random_.choice(
+            (
+                ".nan",
+                ".inf",
+                "-.inf",
+                "1e400",
+                "1e-400",
+                "0x1F",
+                "010",
+                "1:30",
+                "1_0",
+                "+1",
+                "-0",
+                "'1e5'",
+                "'.5e3'",
+                "'1_0e5'",
+                "'1:30'",
+                "'yes'",
+                "'~'",
+                "'0b1'",
+                "'=='",
+                "'<<'",
+            )
+        ),
         lambda: random_.choice(("null", "~", "", "true", "no", "{}", "[]", "''", '"', "2020-99-99", "2020-01-01")),
         lambda: random_.choice(("18446744073709551616", "1" * 50, "9" * 4301, "-" + "9" * 5000, "1." + "0" * 5000)),
         lambda: _nested(random_, random_.choice((3, 19, 21, 2000))),
-        lambda: random_.choice(("&a [1]", "*a", "[&a [1,1], *a, *a]", "{<<: {a: 1}}", "{a: 1, a: 2}", "{? [1] : 2}",
-                                "!!float x", "!!python/name:os.system", "!x y", "--- 1\n--- 2", "a #b", "#", "\t[",
-                                "{1: 2}", "{null: 1}", "[{name: tis}, mis]", "{name: copy, length: 2}", "=", "<<")),
+        lambda: random_.choice(
+            (
+                "&a [1]",
+                "*a",
+                "[&a [1,1], *a, *a]",
+                "{<<: {a: 1}}",
+                "{a: 1, a: 2}",
+                "{? [1] : 2}",
+                "!!float x",
+                "!!python/name:os.system",
+                "!x y",
+                "--- 1\n--- 2",
+                "a #b",
+                "#",
+                "\t[",
+                "{1: 2}",
+                "{null: 1}",
+                "[{name: tis}, mis]",
+                "{name: copy, length: 2}",
+                "=",
+                "<<",
+            )
+        ),
         lambda: random_.choice([name for names in _SECTIONS.values() for name in names]),
         lambda: random_.choice([*MODIFIERS, "proximal", "behavior", "token_mean", "fp32", "fp8", "all-linear"]),
         lambda: random_.choice(("x", "é ", "x y ")) * random_.choice((1, 100, 30_000)),
@@ -168,11 +263,24 @@ def _junk(random_: random.Random) -> str:
 def _file(random_: random.Random) -> bytes:
     """A configuration file, or nearly one."""
     if random_.random() < 0.1:
-        return random_.choice((
-            b"", b"\xff\xfes\x00", b"\x1f\x8b\x08\x00junk", b"- a\n", b"steps", b"steps: 3\nsteps: 4\n",
-            b"\tsteps: 3\n", b"a: &a [x]\nb: *a\n", b"\xef\xbb\xbfsteps: 3\n", b"steps: 3\r\nseed: 1\r\n",
-            b"{" * 3000, b"x: " * 3000, b"[" * 300_000, random_.randbytes(200),
-        ))  # fmt: skip
+        return random_.choice(
+            (
+                b"",
+                b"\xff\xfes\x00",
+                b"\x1f\x8b\x08\x00junk",
+                b"- a\n",
+                b"steps",
+                b"steps: 3\nsteps: 4\n",
+                b"\tsteps: 3\n",
+                b"a: &a [x]\nb: *a\n",
+                b"\xef\xbb\xbfsteps: 3\n",
+                b"steps: 3\r\nseed: 1\r\n",
+                b"{" * 3000,
+                b"x: " * 3000,
+                b"[" * 300_000,
+                random_.randbytes(200),
+            )
+        )
     lines: list[str] = []
     for _ in range(random_.randrange(1, 6)):
         key, value = _key(random_), _value(random_)

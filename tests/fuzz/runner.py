@@ -57,9 +57,12 @@ def _one_child(module: str, first: int, last: int, time_limit: float) -> Iterato
     """Outcomes until all cases ended or one took the child with it."""
     path = os.pathsep.join([str(FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     child = subprocess.Popen(
-        [sys.executable, "-m", "fuzz.child", module, str(first), str(last)], stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
+        [sys.executable, "-m", "fuzz.child", module, str(first), str(last)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+    )
     assert child.stdout is not None
     seed, rest, allowed = first, b"", START + time_limit
     since, used = time.monotonic(), 0.0

@@ -60,20 +60,37 @@ def test_token_exports_of_prime_rl_are_found_in_their_folders(tmp_path: Path) ->
         folder.mkdir(parents=True)
         (folder / "STABLE").touch()
         record = {
-            "schema_version": 1, "step": step, "rank": 0, "env_name": "math", "token_ids": [5, 6, 7],
-            "position_ids": [0, 1, 2], "loss_mask": [False, True, True], "advantages": [None, 0.5, 0.5],
-            "inference_logprobs": [0.0, -0.5, -1.0], "trainer_logprobs": [None, -0.4, -1.1],
-            "entropy": [None, 0.1, 0.2], "is_masked": [None, False, False], "is_masked_low": [None, False, False],
-            "rl_weights": [None, None, None], "importance_ratio": [None, 1.1, 0.9],
-        }  # fmt: skip
+            "schema_version": 1,
+            "step": step,
+            "rank": 0,
+            "env_name": "math",
+            "token_ids": [5, 6, 7],
+            "position_ids": [0, 1, 2],
+            "loss_mask": [False, True, True],
+            "advantages": [None, 0.5, 0.5],
+            "inference_logprobs": [0.0, -0.5, -1.0],
+            "trainer_logprobs": [None, -0.4, -1.1],
+            "entropy": [None, 0.1, 0.2],
+            "is_masked": [None, False, False],
+            "is_masked_low": [None, False, False],
+            "rl_weights": [None, None, None],
+            "importance_ratio": [None, 1.1, 0.9],
+        }
         (folder / "rank_0.jsonl").write_text(json.dumps(record) + "\n")
     found = inspect([tmp_path / "token_exports"], objectives=["drpo"])
     assert found.tokens == 4 and [step.step for step in found.steps] == [2, 10] and found.unusable_tokens == 0
 
 
 @pytest.mark.parametrize("column", ["logprob", "behavior_logprob"])
-@pytest.mark.parametrize("others", [NAMES["logprob"], NAMES["behavior_logprob"], ("vllm_logprob", "ref_logprobs"),
-                                    ("sampler_logprob", "logp_rollout", "Rollout_LogProbs")])  # fmt: skip
+@pytest.mark.parametrize(
+    "others",
+    [
+        NAMES["logprob"],
+        NAMES["behavior_logprob"],
+        ("vllm_logprob", "ref_logprobs"),
+        ("sampler_logprob", "logp_rollout", "Rollout_LogProbs"),
+    ],
+)
 def test_a_suggestion_is_never_of_the_other_policy(column: str, others: tuple[str, ...]) -> None:
     """Each name alone in a file that lacks ``column``."""
     for other in others:
@@ -88,8 +105,15 @@ def test_a_suggestion_is_never_of_the_other_policy(column: str, others: tuple[st
             assert f"{other!r} for logprob" not in text, text
 
 
-@pytest.mark.parametrize(("other", "column"), [("policy_logprobs", "logprob"), ("rollout_logp", "behavior_logprob"),
-                                               ("logprbs", "logprob"), ("infer_logprobs", "behavior_logprob")])
+@pytest.mark.parametrize(
+    ("other", "column"),
+    [
+        ("policy_logprobs", "logprob"),
+        ("rollout_logp", "behavior_logprob"),
+        ("logprbs", "logprob"),
+        ("infer_logprobs", "behavior_logprob"),
+    ],
+)
 def test_a_suggestion_of_the_right_policy_is_made(other: str, column: str) -> None:
     names = {"logprob": "logprobs", "behavior_logprob": "rollout_logprobs", "advantage": "advantage"}
     names[column] = other

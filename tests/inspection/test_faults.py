@@ -41,9 +41,7 @@ def test_the_noise_between_two_engines_is_no_fault_but_leaves_delta_vacuous(tmp_
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("drift", [0.02, 0.15, 0.3])
 @pytest.mark.parametrize("temperature", [0.8, 1.25])
-def test_another_temperature_is_found_and_measured(
-    tmp_path: Path, seed: int, drift: float, temperature: float
-) -> None:
+def test_another_temperature_is_found_and_measured(tmp_path: Path, seed: int, drift: float, temperature: float) -> None:
     found = inspected(tmp_path, make_log(seed=seed, drift=drift, temperature=temperature))
     assert names(found) == ["temperature"]
     assert found.temperature is not None
@@ -91,8 +89,9 @@ def test_rounding_to_bfloat16_is_found(tmp_path: Path, seed: int, sides: tuple[s
     found = inspected(tmp_path, log, delta=0.1)
     assert names(found) == ["rounded"] and "bfloat16" in found.findings[0].title
     assert ("π" in found.findings[0].title, "μ" in found.findings[0].title) == (
-        "logprob" in sides, "behavior_logprob" in sides,
-    )  # fmt: skip
+        "logprob" in sides,
+        "behavior_logprob" in sides,
+    )
 
 
 def test_rounding_to_float16_is_told_from_bfloat16(tmp_path: Path) -> None:

@@ -90,13 +90,11 @@ HOSTILE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("log.jsonl", lambda f: os.mkfifo(f), "is not a regular file"),
     ("folder", lambda f: f.mkdir(), "holds neither a run nor token logs"),
     ("x" * 300 + ".jsonl", lambda f: None, "cannot be read|does not exist"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "make", "message"), HOSTILE, ids=range(len(HOSTILE)))
-def test_a_hostile_file_is_one_message(
-    tmp_path: Path, name: str, make: Callable[[Path], Any], message: str
-) -> None:
+def test_a_hostile_file_is_one_message(tmp_path: Path, name: str, make: Callable[[Path], Any], message: str) -> None:
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
     make(tmp_path / name)

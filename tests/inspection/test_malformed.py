@@ -38,8 +38,10 @@ def cut(column: str, at: int = 3) -> dict[str, Any]:
 
 
 IN_PARQUET: dict[str, tuple[dict[str, Any], str]] = {
-    "no μ": (without(LOG, "behavior_logprob"),
-             "lacks the column behavior_logprob .*rollout_log_probs.*docs/inspect.md"),
+    "no μ": (
+        without(LOG, "behavior_logprob"),
+        "lacks the column behavior_logprob .*rollout_log_probs.*docs/inspect.md",
+    ),
     "two missing": (without(LOG, "logprob", "advantage"), "lacks the columns logprob, advantage"),
     "a near miss": ({**without(LOG, "advantage"), "advantge": LOG["advantage"]}, "Did you mean 'advantge'"),
     "no sequence": (without(LOG, "sequence_id"), "lacks the column sequence_id"),
@@ -49,8 +51,10 @@ IN_PARQUET: dict[str, tuple[dict[str, Any], str]] = {
     "scalar beside lists": ({**RESPONSES, "behavior_logprobs": [-0.1] * 10}, "must be a list, as 'logprobs' is"),
     "lengths": (cut("behavior_logprobs"), "row 4: behavior_logprob has 19 values where logprob has 20"),
     "lengths of tokens": (cut("tokens"), "row 4: token has 19 values where logprob has 20"),
-    "null list": ({**RESPONSES, "behavior_logprobs": [*RESPONSES["behavior_logprobs"][:9], None]},
-                  "row 10: behavior_logprob is null where logprob has 20"),
+    "null list": (
+        {**RESPONSES, "behavior_logprobs": [*RESPONSES["behavior_logprobs"][:9], None]},
+        "row 10: behavior_logprob is null where logprob has 20",
+    ),
     "NaN advantage": (changed("advantage", 7, float("nan")), "row 8: advantage is nan.*needs a finite advantage"),
     "null advantage": (changed("advantage", 7, None), "row 8: advantage is nan"),
     "null sequence": (changed("sequence_id", 7, None), "row 8: sequence_id is null"),
@@ -58,11 +62,15 @@ IN_PARQUET: dict[str, tuple[dict[str, Any], str]] = {
     "scattered": (changed("sequence_id", 150, 0), "row 151: .*sequence_id 0 comes a second time.*Sort the records"),
     "no rows": ({name: values[:0] for name, values in LOG.items()}, "has no rows"),
     "nothing usable": ({**LOG, "logprob": np.full(200, np.nan, dtype=np.float32)}, "no token has two usable"),
-    "verl": ({"input": ["a"], "output": ["b"], "score": [1.0], "step": [1]},
-             "verl rollout dump .*no log-probabilities.*rollout_log_probs"),
-    "TRL": ({"step": [1], "prompt": ["a"], "completion": ["b"], "advantage": [0.5]},
-            "TRL's table of completions .*no log-probabilities.*sampling_per_token_logps"),
-}  # fmt: skip
+    "verl": (
+        {"input": ["a"], "output": ["b"], "score": [1.0], "step": [1]},
+        "verl rollout dump .*no log-probabilities.*rollout_log_probs",
+    ),
+    "TRL": (
+        {"step": [1], "prompt": ["a"], "completion": ["b"], "advantage": [0.5]},
+        "TRL's table of completions .*no log-probabilities.*sampling_per_token_logps",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", IN_PARQUET)
@@ -96,7 +104,7 @@ IN_JSONL: dict[str, tuple[list[Any], str]] = {
     "scattered": ([token(), token(sequence_id=1), token()], "line 3: sequence_id 0 comes a second time"),
     "not an object": ([token(), [1]], "line 2: a JSON object is needed, got list"),
     "verl": ([{"input": "a", "output": "b", "gts": None, "score": 1.0, "step": 1}], "verl rollout dump"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", IN_JSONL)

@@ -79,14 +79,30 @@ def test_several_masks_keep_what_all_of_them_keep_and_it_is_said(tmp_path: Path,
 def test_a_mask_of_whole_responses(tmp_path: Path, log: Log, ending: str) -> None:
     columns = as_responses(log)
     keep = [i % 3 != 0 for i in range(len(columns["logprobs"]))]
-    found = inspect([write(tmp_path / f"log.{ending}", {**columns, "sample_mask": [float(k) for k in keep]}, True)],
-                    objectives=OBJECTIVES)  # fmt: skip
+    found = inspect(
+        [write(tmp_path / f"log.{ending}", {**columns, "sample_mask": [float(k) for k in keep]}, True)],
+        objectives=OBJECTIVES,
+    )
     assert found.sequences == sum(keep) and found.masked_tokens == 50 * (len(keep) - sum(keep))
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-@pytest.mark.parametrize("name", ["kl_mask", "Loss_Mask", "lossMask", "MASK", "truncated_masks", "is_pad_masked",
-                                  "mask_2", "attention_mask", "prompt_mask", "is_pad", "isPromptToken"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kl_mask",
+        "Loss_Mask",
+        "lossMask",
+        "MASK",
+        "truncated_masks",
+        "is_pad_masked",
+        "mask_2",
+        "attention_mask",
+        "prompt_mask",
+        "is_pad",
+        "isPromptToken",
+    ],
+)
 def test_a_column_that_may_be_a_mask_is_asked_about(tmp_path: Path, log: Log, name: str, ending: str) -> None:
     longer, kept = with_tool_output(log)
     file = write(tmp_path / f"log.{ending}", {**longer, name: kept.astype(np.int64)}, False)
@@ -106,9 +122,11 @@ def test_a_question_names_the_known_masks_as_well() -> None:
 def test_padding_and_verdicts_need_no_question_beside_a_mask() -> None:
     names = ["logprobs", "behavior_logprobs", "advantages", "response_mask", "attention_mask", "is_masked_high"]
     assert resolve(names, "log") == {
-        "logprob": "logprobs", "behavior_logprob": "behavior_logprobs", "advantage": "advantages",
+        "logprob": "logprobs",
+        "behavior_logprob": "behavior_logprobs",
+        "advantage": "advantages",
         "mask.0": "response_mask",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
@@ -128,8 +146,12 @@ def test_a_mask_with_holes_is_refused(tmp_path: Path, log: Log, ending: str) -> 
 
 def test_a_file_whose_tokens_are_all_masked_may_lack_every_value(tmp_path: Path) -> None:
     """As one rank's file of several: Arrow gives its lists of nulls the type null."""
-    trained = {"logprobs": [[-0.5, -1.0]], "behavior_logprobs": [[-0.4, -1.1]], "advantages": [[1.0, 1.0]],
-               "loss_mask": [[1, 1]]}  # fmt: skip
+    trained = {
+        "logprobs": [[-0.5, -1.0]],
+        "behavior_logprobs": [[-0.4, -1.1]],
+        "advantages": [[1.0, 1.0]],
+        "loss_mask": [[1, 1]],
+    }
     files = [write_parquet(tmp_path / "0.parquet", trained)]
     others = {**trained, "advantages": [[None, None]], "loss_mask": [[0, 0]]}
     files.append(write_parquet(tmp_path / "1.parquet", others))
@@ -163,11 +185,16 @@ def test_what_a_map_may_say() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("logprob", "is not COLUMN=NAME"), ("=x", "unknown column ''"), ("logprobs=x", "unknown column 'logprobs'"),
-        ("mask=a,mask=b", "names mask twice"), ("logprob=a,advantage=a", "one name for two columns"),
-        ("logprob=none", "logprob cannot be none"), ("mask=", "is not COLUMN=NAME"), ("", "is not COLUMN=NAME"),
+        ("logprob", "is not COLUMN=NAME"),
+        ("=x", "unknown column ''"),
+        ("logprobs=x", "unknown column 'logprobs'"),
+        ("mask=a,mask=b", "names mask twice"),
+        ("logprob=a,advantage=a", "one name for two columns"),
+        ("logprob=none", "logprob cannot be none"),
+        ("mask=", "is not COLUMN=NAME"),
+        ("", "is not COLUMN=NAME"),
     ],
-)  # fmt: skip
+)
 def test_a_map_that_makes_no_sense(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_column_map([text])

@@ -50,19 +50,20 @@ def write_responses(file: Path, log: Log) -> Path:
     return file
 
 
-def test_formats_layouts_and_chunks_do_not_matter(
-    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_formats_layouts_and_chunks_do_not_matter(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [
         write_parquet(tmp_path / "tokens.parquet", log),
         write_parquet(tmp_path / "responses.parquet", as_responses(log), row_group_size=7),
         write_jsonl(tmp_path / "tokens.jsonl", log),
         write_responses(tmp_path / "responses.jsonl", log),
-        write_parquet(tmp_path / "wide.parquet", {name: values.astype(np.float64) if values.dtype == np.float32
-                                                  else values for name, values in log.items()}),
-        write_parquet(tmp_path / "named.parquet",
-                      {**log, "sequence_id": [f"response-{i}" for i in log["sequence_id"]]}),
-    ]  # fmt: skip
+        write_parquet(
+            tmp_path / "wide.parquet",
+            {name: values.astype(np.float64) if values.dtype == np.float32 else values for name, values in log.items()},
+        ),
+        write_parquet(
+            tmp_path / "named.parquet", {**log, "sequence_id": [f"response-{i}" for i in log["sequence_id"]]}
+        ),
+    ]
     expected = comparable(inspect(files[:1]))
     assert expected["tokens"] == 3000 and expected["sequences"] == 60
     for size in (1 << 18, 170):
@@ -121,10 +122,12 @@ def test_a_mask_leaves_out_padding_whatever_it_holds(tmp_path: Path, log: Log) -
         **columns,
         **{name: [[*row, 9.0] for row in columns[name]] for name in ("logprobs", "behavior_logprobs")},
         "tokens": [[*row, 0] for row in columns["tokens"]],
-        "advantages": [[advantage] * len(row) + [float("nan")]
-                       for advantage, row in zip(columns["advantage"], columns["logprobs"], strict=True)],
+        "advantages": [
+            [advantage] * len(row) + [float("nan")]
+            for advantage, row in zip(columns["advantage"], columns["logprobs"], strict=True)
+        ],
         "response_mask": [[1] * len(row) + [0] for row in columns["logprobs"]],
-    }  # fmt: skip
+    }
     del padded["advantage"]
     expected = comparable(inspect([write_parquet(tmp_path / "log.parquet", log)]))
     assert close(comparable(inspect([write_parquet(tmp_path / "padded.parquet", padded)])), expected)

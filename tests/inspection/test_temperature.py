@@ -15,9 +15,15 @@ from drpo.mismatch.temperature import Slope, logit
 
 def tokens_of(log: Log, updates: np.ndarray | None = None) -> Tokens:
     return Tokens(
-        log["logprob"], log["behavior_logprob"], log["advantage"], log["sequence_id"],
-        np.arange(len(log["logprob"])), "log", 1.0, updates=updates,
-    )  # fmt: skip
+        log["logprob"],
+        log["behavior_logprob"],
+        log["advantage"],
+        log["sequence_id"],
+        np.arange(len(log["logprob"])),
+        "log",
+        1.0,
+        updates=updates,
+    )
 
 
 def estimate(log: Log, updates: np.ndarray | None = None) -> Slope | None:
@@ -46,8 +52,12 @@ def test_it_is_exact_where_a_state_has_two_tokens() -> None:
     x = random.normal(0, 3, 20_000)
     pi, mu = (torch.nn.functional.logsigmoid(torch.tensor(a * x)).numpy() for a in (1.0, 1.25))
     index = np.arange(len(x)) // 20
-    log = {"logprob": pi.astype(np.float32), "behavior_logprob": mu.astype(np.float32),
-           "advantage": np.ones(len(x), dtype=np.float32), "sequence_id": index}  # fmt: skip
+    log = {
+        "logprob": pi.astype(np.float32),
+        "behavior_logprob": mu.astype(np.float32),
+        "advantage": np.ones(len(x), dtype=np.float32),
+        "sequence_id": index,
+    }
     found = estimate(log)
     assert found is not None and found.estimate.value == pytest.approx(1.25, abs=0.01)
     assert found.explained > 0.9

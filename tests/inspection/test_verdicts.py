@@ -51,8 +51,9 @@ class Whole(Objective):
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         index = batch.sequence_index()
         log_r = batch.logprobs - batch.behavior_logprobs
-        means = torch.zeros(int(index[-1]) + 1).scatter_reduce(0, index, log_r.detach().abs(), "mean",
-                                                               include_self=False)
+        means = torch.zeros(int(index[-1]) + 1).scatter_reduce(
+            0, index, log_r.detach().abs(), "mean", include_self=False
+        )
         return -log_r.exp() * batch.advantages * (means < 0.195)[index]
 
 
@@ -103,8 +104,16 @@ def test_the_five_verdicts() -> None:
     w = np.array([0.0, 0.5, 0.995, 1.0, 1.005, 2.0, -0.5, np.nan, 1e-9], dtype=np.float32)
     names = [*VERDICTS, "none"]
     assert [names[i] for i in verdict_of(w)] == [
-        "drops", "damps", "keeps", "keeps", "keeps", "boosts", "reverses", "none", "drops",
-    ]  # fmt: skip
+        "drops",
+        "damps",
+        "keeps",
+        "keeps",
+        "keeps",
+        "boosts",
+        "reverses",
+        "none",
+        "drops",
+    ]
 
 
 def test_delta_goes_to_every_objective_that_has_one(tmp_path: Path, log: Log) -> None:

@@ -37,9 +37,7 @@ class Padded:
     mask: torch.Tensor
 
     def to(self, dtype: torch.dtype) -> Padded:
-        return replace(self, **{
-            f.name: getattr(self, f.name).to(dtype) for f in fields(self) if f.name != "mask"
-        })
+        return replace(self, **{f.name: getattr(self, f.name).to(dtype) for f in fields(self) if f.name != "mask"})
 
     def filled(self, value: float) -> Padded:
         """The same batch with ``value`` in every padded position."""
@@ -80,7 +78,10 @@ def reference(settings: Mapping[str, Any], padded: Padded, mode: Mode) -> torch.
     """``[B, T]`` float64: ∂loss/∂logprobs by us, for the whole batch as one optimizer step."""
     leaf = padded.logprobs.double().clone().requires_grad_(True)
     batch = drpo.TokenBatch.from_padded(
-        leaf, padded.behavior_logprobs.double(), padded.advantages.double(), padded.mask,
+        leaf,
+        padded.behavior_logprobs.double(),
+        padded.advantages.double(),
+        padded.mask,
         proximal_logprobs=padded.proximal_logprobs.double(),
     )
     loss = drpo.make_objective(**settings)(batch).loss
@@ -116,9 +117,7 @@ class HostPath(Protocol):
     modes: tuple[Mode, ...]
     objectives: tuple[str, ...]
 
-    def gradient(
-        self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1
-    ) -> torch.Tensor:
+    def gradient(self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1) -> torch.Tensor:
         """``[B, T]``: ∂loss/∂logprobs of one optimizer step over ``padded``, in that many equal micro-batches."""
         ...
 
@@ -168,7 +167,9 @@ def names(gives: tuple[str, ...] = (), homogeneous_only: bool = False) -> list[s
     """The objectives that a host can compute which hands over ``gives`` and cuts updates into micro-batches."""
     made = [drpo.make_objective(name) for name in OBJECTIVES]
     return [
-        objective.name for objective in made
-        if set(objective.needs) <= set(gives) and objective.sequence_local
+        objective.name
+        for objective in made
+        if set(objective.needs) <= set(gives)
+        and objective.sequence_local
         and (objective.homogeneous or not homogeneous_only)
     ]

@@ -65,9 +65,7 @@ class PrimeRLPath:
     modes: tuple[Mode, ...] = ("token_mean",)
     objectives = tuple(names())
 
-    def gradient(
-        self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1
-    ) -> torch.Tensor:
+    def gradient(self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1) -> torch.Tensor:
         parameters = {key: settings[key] for key in settings if key != "name"}
         return step(
             padded, lambda one: drpo_loss(one, objective=settings["name"], parameters=parameters), micro_batches

@@ -58,9 +58,11 @@ def nemo_gradient(loss, padded: Padded, micro_batches):
             "advantages": torch.cat([before, part.advantages.unsqueeze(1).expand_as(part.mask)], 1),
         }
         total, found = loss(
-            next_token_logprobs=leaf, data=data, global_valid_seqs=torch.tensor(float(len(padded.mask))),
+            next_token_logprobs=leaf,
+            data=data,
+            global_valid_seqs=torch.tensor(float(len(padded.mask))),
             global_valid_toks=padded.mask.sum(),
-        )  # fmt: skip
+        )
         rows.append(torch.autograd.grad(total, leaf)[0])
         metrics.append(found)
     return torch.cat(rows), metrics
@@ -81,12 +83,15 @@ def test_nemo_rl(nemo, name, mode):
         assert all({"token_mult_prob_error", "gen_kl_error", "loss"} <= set(part) for part in metrics)
 
 
-@pytest.mark.parametrize(("config", "arguments", "words"), [
-    ({"reference_policy_kl_penalty": 0.01}, {}, "reference_policy_kl_penalty"),
-    ({"force_on_policy_ratio": True}, {}, "force_on_policy_ratio"),
-    ({}, {"aggregation": "sequence_sum"}, "aggregation must be one of"),
-    ({}, {"objective": "m2po"}, "optimizer step"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("config", "arguments", "words"),
+    [
+        ({"reference_policy_kl_penalty": 0.01}, {}, "reference_policy_kl_penalty"),
+        ({"force_on_policy_ratio": True}, {}, "force_on_policy_ratio"),
+        ({}, {"aggregation": "sequence_sum"}, "aggregation must be one of"),
+        ({}, {"objective": "m2po"}, "optimizer step"),
+    ],
+)
 def test_nemo_rl_refuses(nemo, config, arguments, words):
     with pytest.raises(ConfigError, match=words):
         nemo(SimpleNamespace(**{**vars(CONFIG), **config}), **arguments)
@@ -123,10 +128,13 @@ def slime_gradient(loss, padded: Padded, micro_batches, per_token, **args):
             return sum((x * m).sum() / (1 if per_token else m.sum().clamp(min=1)) for x, m in pairs)
 
         batch = {
-            "rollout_log_probs": cut(part.behavior_logprobs, lengths), "unconcat_tokens": None, "loss_masks": masks,
+            "rollout_log_probs": cut(part.behavior_logprobs, lengths),
+            "unconcat_tokens": None,
+            "loss_masks": masks,
             "advantages": cut(part.advantages.unsqueeze(1).expand_as(part.mask), lengths),
-            "total_lengths": lengths, "response_lengths": lengths,
-        }  # fmt: skip
+            "total_lengths": lengths,
+            "response_lengths": lengths,
+        }
         total, found = loss(SimpleNamespace(**args), batch, torch.cat(cut(leaf, lengths)), reduce)
         rows.append(torch.autograd.grad(total / denominator, leaf)[0])
         metrics.append(found)
@@ -153,15 +161,18 @@ def test_slime_reads_its_settings(slime):
     assert float(metrics[0]["drpo/beyond_delta"]) == float((shift > 0.05).sum())
 
 
-@pytest.mark.parametrize(("args", "words"), [
-    ({"use_tis": True}, "use_tis=True would be ignored"),
-    ({"entropy_coef": 0.01}, "entropy_coef"),
-    ({"use_kl_loss": True}, "use_kl_loss"),
-    ({"context_parallel_size": 2}, "context_parallel_size"),
-    ({"rollout_top_p": 0.9}, "rollout_top_p"),
-    ({"drpo_objective": "m2po"}, "optimizer step"),
-    ({"drpo_objective": "minirl"}, "needs proximal_logprobs"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"use_tis": True}, "use_tis=True would be ignored"),
+        ({"entropy_coef": 0.01}, "entropy_coef"),
+        ({"use_kl_loss": True}, "use_kl_loss"),
+        ({"context_parallel_size": 2}, "context_parallel_size"),
+        ({"rollout_top_p": 0.9}, "rollout_top_p"),
+        ({"drpo_objective": "m2po"}, "optimizer step"),
+        ({"drpo_objective": "minirl"}, "needs proximal_logprobs"),
+    ],
+)
 def test_slime_refuses(slime, args, words):
     with pytest.raises(ConfigError, match=words):
         slime_gradient(slime, fixed_batch(), 1, True, **args)

@@ -84,8 +84,13 @@ def test_prime_rl_leaves_it_out_and_counts_it():
 
 def test_rows_of_an_update_without_any_advantage_are_told_after_two_updates(recwarn: pytest.WarningsRecorder):
     padded = fixed_batch()
-    _, idle = padded_loss(make_objective("drpo"), padded.logprobs, padded.behavior_logprobs,
-                          torch.zeros(8, dtype=torch.float64), padded.mask)  # fmt: skip
+    _, idle = padded_loss(
+        make_objective("drpo"),
+        padded.logprobs,
+        padded.behavior_logprobs,
+        torch.zeros(8, dtype=torch.float64),
+        padded.mask,
+    )
     signal = RowSignal()
     for _ in range(3):
         warn_of_no_signal(signal, idle, 8, 16)

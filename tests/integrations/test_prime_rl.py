@@ -31,8 +31,12 @@ def test_the_path_sees_whole_sequence_objectives_too():
 def test_parameters_arrive():
     settings = {"name": "drpo", "delta": 0.05}
     assert compare(PATH, settings, "token_mean").worst <= tolerance(PATH)
-    assert difference(reference(settings, fixed_batch(), "token_mean"),
-                      reference({"name": "drpo"}, fixed_batch(), "token_mean")) > 0.01  # fmt: skip
+    assert (
+        difference(
+            reference(settings, fixed_batch(), "token_mean"), reference({"name": "drpo"}, fixed_batch(), "token_mean")
+        )
+        > 0.01
+    )
 
 
 def test_loss_weights_multiply_the_loss():
@@ -72,15 +76,18 @@ def test_a_sequence_without_tokens_has_a_loss_that_can_be_differentiated():
     assert all(bool(torch.isfinite(value)) for value in result.metrics.values())
 
 
-@pytest.mark.parametrize(("kwargs", "words"), [
-    ({"delta": 0.1}, "has no delta"),
-    ({"aggregation": "sequence_mean"}, "divides by the tokens of the step"),
-    ({"objective": "dpro"}, "Did you mean 'drpo'"),
-    ({"parameters": {"dleta": 0.1}}, "no parameter 'dleta'"),
-    ({"objective": "m2po"}, "once a sequence"),
-    ({"objective": "minirl"}, "needs proximal_logprobs"),
-    ({"objective": "troll"}, "needs topk_logprobs"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"delta": 0.1}, "has no delta"),
+        ({"aggregation": "sequence_mean"}, "divides by the tokens of the step"),
+        ({"objective": "dpro"}, "Did you mean 'drpo'"),
+        ({"parameters": {"dleta": 0.1}}, "no parameter 'dleta'"),
+        ({"objective": "m2po"}, "once a sequence"),
+        ({"objective": "minirl"}, "needs proximal_logprobs"),
+        ({"objective": "troll"}, "needs topk_logprobs"),
+    ],
+)
 def test_settings_are_refused(kwargs, words):
     padded = fixed_batch()
     with pytest.raises(ConfigError, match=words):

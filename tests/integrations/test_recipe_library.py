@@ -24,9 +24,13 @@ def value(name: str, key: str, objective: str | None = None):
 
 def test_the_papers_six_settings_are_there():
     assert sorted(load_recipe(name).model for name in PAPER) == [
-        "Qwen/Qwen3-30B-A3B-Base", "Qwen/Qwen3-30B-A3B-Base", "Qwen/Qwen3-30B-A3B-Base", "Qwen/Qwen3-4B-Base",
-        "Qwen/Qwen3.5-35B-A3B-Base", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
-    ]  # fmt: skip
+        "Qwen/Qwen3-30B-A3B-Base",
+        "Qwen/Qwen3-30B-A3B-Base",
+        "Qwen/Qwen3-30B-A3B-Base",
+        "Qwen/Qwen3-4B-Base",
+        "Qwen/Qwen3.5-35B-A3B-Base",
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+    ]
     assert "trl/qwen3-0.6b-gsm8k" in recipe_names()
 
 
@@ -136,13 +140,25 @@ def test_a_change_that_makes_no_sense_is_refused(objective: str, changes: list[s
 @pytest.mark.parametrize(
     ("plain", "written"),
     [
-        (None, "null"), (True, "true"), (8, "8"), (12.5, "12.5"), (1e-6, "1.0e-06"), (-1, "-1"),
-        ("fp8", "fp8"), ("Qwen/Qwen3-4B-Base", "Qwen/Qwen3-4B-Base"), ("pkg://a.b", "pkg://a.b"),
-        ("1", "'1'"), ("true", "'true'"), ("no", "'no'"), ("", "''"), ("a b", "'a b'"),
+        (None, "null"),
+        (True, "true"),
+        (8, "8"),
+        (12.5, "12.5"),
+        (1e-6, "1.0e-06"),
+        (-1, "-1"),
+        ("fp8", "fp8"),
+        ("Qwen/Qwen3-4B-Base", "Qwen/Qwen3-4B-Base"),
+        ("pkg://a.b", "pkg://a.b"),
+        ("1", "'1'"),
+        ("true", "'true'"),
+        ("no", "'no'"),
+        ("", "''"),
+        ("a b", "'a b'"),
         ("${oc.env:HOME}/data/x.parquet", "${oc.env:HOME}/data/x.parquet"),
-        (["a", 0.9], "[a,0.9]"), ({"a": 1}, "{a:1}"),
+        (["a", 0.9], "[a,0.9]"),
+        ({"a": 1}, "{a:1}"),
     ],
-)  # fmt: skip
+)
 def test_values_in_hydras_notation(plain: object, written: str):
     assert hydra_value(plain) == written
     if not isinstance(plain, dict) and "$" not in written:

@@ -47,8 +47,12 @@ def test_the_page_names_what_cannot_be_computed() -> None:
 
 def test_the_page_names_metrics_that_exist_and_all_of_them() -> None:
     table = PAGE.split("| metric | meaning |")[1].split("\n\n")[0]
-    named = {f"drpo/{name}" for line in table.splitlines() if "|" in line
-             for name in re.findall(r"`(\w+)`", line.split("|")[1])}  # fmt: skip
+    named = {
+        f"drpo/{name}"
+        for line in table.splitlines()
+        if "|" in line
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
     given = loss_metrics(batch(), drpo.make_objective("drpo"), same_names=True)
     whole = {re.sub("_(positive|negative|diverging|converging)$", "", name) for name in given}
     assert named == whole | {"drpo/anchor_is_rollout"}
@@ -68,9 +72,13 @@ def test_same_names_whatever_the_batch_holds() -> None:
 
 def test_what_verl_ships_passes_and_one_wrong_setting_does_not() -> None:
     host = dict.fromkeys(HOST_SETTINGS) | {
-        "use_v1": True, "calculate_log_probs": True, "logprobs_mode": "processed_logprobs", "top_p": 1, "top_k": -1,
+        "use_v1": True,
+        "calculate_log_probs": True,
+        "logprobs_mode": "processed_logprobs",
+        "top_p": 1,
+        "top_k": -1,
         "loss_agg_mode": "token-mean",
-    }  # fmt: skip
+    }
     check_host(host, {"bypass_mode": True}, "rollout")
     with pytest.raises(drpo.errors.ConfigError, match=r"top_p=0.9 cuts .* Set top_p=1.0"):
         check_host(host | {"top_p": 0.9}, {"bypass_mode": True}, "rollout")

@@ -24,8 +24,12 @@ def main() -> None:
     asked = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
     step = run.steps_sampled()
-    manifest = {"status": "running", "threads": os.environ["OMP_NUM_THREADS"], "pid": os.getpid(),
-                "cuda": os.environ.get("CUDA_VISIBLE_DEVICES")}  # fmt: skip
+    manifest = {
+        "status": "running",
+        "threads": os.environ["OMP_NUM_THREADS"],
+        "pid": os.getpid(),
+        "cuda": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
     run.create(told["config"], manifest)
     accuracies = told["accuracies"]
     while step < len(accuracies) - 1:
@@ -51,8 +55,15 @@ def evaluation(step: int, accuracy: float) -> dict[str, object]:
 
 def update(step: int) -> dict[str, object]:
     timing = {"sampling": 1.0, "grading": 0.25, "training": 2.0}
-    return {"kind": "update", "step": step, "tokens": 100 * step, "shift": 0.01 * step, "mismatch": None,
-            "ratio_max": 1.0 + step, "timing": timing}  # fmt: skip
+    return {
+        "kind": "update",
+        "step": step,
+        "tokens": 100 * step,
+        "shift": 0.01 * step,
+        "mismatch": None,
+        "ratio_max": 1.0 + step,
+        "timing": timing,
+    }
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from drpo.lab.study import Study, check_study
 
 BUDGET = {"steps": 4, "prompts_per_step": 4, "updates_per_step": 2, "eval_every": 1, "eval_examples": 8}
 VALUES: dict[str, Any] = {
-    "title": "Test", "question": "Does it work?", "budget": BUDGET,
+    "title": "Test",
+    "question": "Does it work?",
+    "budget": BUDGET,
     "settings": {"one": {}, "two": {"updates_per_step": 4}},
     "arms": {
         "drpo": {"objective": {"name": "drpo", "delta": 0.15}},
@@ -20,7 +22,7 @@ VALUES: dict[str, Any] = {
     },
     "seeds": [0, 1, 2],
     "hypotheses": [{"claim": "DRPO ends higher.", "ours": "drpo", "theirs": "dppo"}],
-}  # fmt: skip
+}
 TUNING = {"seeds": [100, 101], "learning_rates": [5e-5, 1e-4]}
 
 

@@ -121,8 +121,13 @@ def test_a_key_that_studies_or_runs_gain_stops_no_study(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_stops_the_study_and_the_same_command_goes_on(copyist: Path, tmp_path: Path) -> None:
-    keys = {"model": str(copyist), "task": {"name": "copy", "length": 2}, "group_size": 4, "max_new_tokens": 4,
-            "device": "cpu"}  # fmt: skip
+    keys = {
+        "model": str(copyist),
+        "task": {"name": "copy", "length": 2},
+        "group_size": 4,
+        "max_new_tokens": 4,
+        "device": "cpu",
+    }
     study = studies.study(settings={"one": keys}, seeds=[0, 1])
     watcher = Recorder()
     full = LocalWorkers(1, 1, program=(sys.executable, "-c", ON_A_FULL_DISK))
@@ -151,10 +156,19 @@ def test_a_journal_that_cannot_be_written_stops_the_study(tmp_path: Path) -> Non
 
 def rows(study: Any, drpo: list[float], dppo: list[float], problems: int | None) -> list[dict[str, Any]]:
     return [
-        {"phase": "shared", "setting": "one", "arm": arm, "seed": seed, "status": "finished", "final_accuracy": value,
-         "entropy": value, "heldout_problems": problems}
-        for arm, values in (("drpo", drpo), ("dppo", dppo)) for seed, value in zip(study.seeds, values, strict=True)
-    ]  # fmt: skip
+        {
+            "phase": "shared",
+            "setting": "one",
+            "arm": arm,
+            "seed": seed,
+            "status": "finished",
+            "final_accuracy": value,
+            "entropy": value,
+            "heldout_problems": problems,
+        }
+        for arm, values in (("drpo", drpo), ("dppo", dppo))
+        for seed, value in zip(study.seeds, values, strict=True)
+    ]
 
 
 def test_identical_arms_are_not_judged() -> None:
@@ -181,15 +195,14 @@ def test_the_number_of_held_out_problems_comes_from_the_run(tmp_path: Path) -> N
     run_study(study, tmp_path / "D", workers(tmp_path, study), Recorder())
     file = tmp_path / "D/runs/one/drpo/seed-0/metrics.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    file.write_text("".join(json.dumps(line | ({"examples": 2} if line["kind"] == "evaluation" else {})) + "\n"
-                            for line in lines))
+    file.write_text(
+        "".join(json.dumps(line | ({"examples": 2} if line["kind"] == "evaluation" else {})) + "\n" for line in lines)
+    )
     found = {row["arm"]: row["heldout_problems"] for row in read_results(study, tmp_path / "D").rows}
     assert found == {"drpo": 2, "dppo": None}
 
 
-def test_a_plan_doubts_identical_arms_and_few_problems(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_doubts_identical_arms_and_few_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "sums.jsonl"
     data.write_text("".join(f'{{"prompt": "{n}", "answer": "{n}"}}\n' for n in range(20)))
     arms = {**studies.VALUES["arms"], "again": {"objective": {"name": "drpo", "delta": 0.15}}}

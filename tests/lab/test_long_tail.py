@@ -184,10 +184,11 @@ def test_the_bounds_hold_policies_back_in_their_own_measure() -> None:
     figures = {
         name: train(world, "linear", objective, 0.03, schedule, 0).figures
         for name, objective in {
-            "free": make_objective("surrogate"), "shift": make_objective("drpo", delta=0.02),
+            "free": make_objective("surrogate"),
+            "shift": make_objective("drpo", delta=0.02),
             "ratio": make_objective("spo", epsilon=0.2),
         }.items()
-    }  # fmt: skip
+    }
     assert figures["shift"]["shift"] < figures["free"]["shift"] / 3
     assert figures["ratio"]["ratio_max"] < figures["free"]["ratio_max"] / 3
     assert figures["shift"]["corrective_share"] > 0 == figures["free"]["corrective_share"]

@@ -110,10 +110,12 @@ def made_up(finals: dict[str, np.ndarray]) -> Evaluated:
     """Arms with given final values."""
     cells = {name: Cell(name, arm.thresholds[0], 0.1) for name, arm in ARMS.items()}
     runs = {
-        cell: [Run(cell, seed, 0.0, Outcome([0.3, *[value] * 3], dict.fromkeys(FIGURES, 0.0)))
-               for seed, value in enumerate(finals[name])]
+        cell: [
+            Run(cell, seed, 0.0, Outcome([0.3, *[value] * 3], dict.fromkeys(FIGURES, 0.0)))
+            for seed, value in enumerate(finals[name])
+        ]
         for name, cell in cells.items()
-    }  # fmt: skip
+    }
     return Evaluated(dict.fromkeys(cells.values(), 0.5), 0.1, cells, cells, runs)
 
 

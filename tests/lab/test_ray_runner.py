@@ -49,9 +49,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def runner(
-    folder: Path, cluster: Cluster, study: Study, told: Callable[[Run], dict[str, Any]] = lambda run: {},
+    folder: Path,
+    cluster: Cluster,
+    study: Study,
+    told: Callable[[Run], dict[str, Any]] = lambda run: {},
     unseen: bool = False,
-) -> subprocess.Popen[str]:  # fmt: skip
+) -> subprocess.Popen[str]:
     """A runner in a process of its own, on the cluster; it prints what it starts and exits with 7 if it was stopped.
 
     ``unseen``: the nodes do not see the study's directory.
@@ -77,9 +80,15 @@ with {"Unseen" if unseen else "RayWorkers"}.connected(2) as workers:
     _, stopped = run_study(study, Path("D"), workers, Notes())
 raise SystemExit(7 if stopped else 0)
 """
-    return subprocess.Popen([sys.executable, "-c", code], cwd=folder, process_group=0, text=True,
-                            env=os.environ | {"RAY_ADDRESS": cluster.address, "RAY_USAGE_STATS_ENABLED": "0"},
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        process_group=0,
+        text=True,
+        env=os.environ | {"RAY_ADDRESS": cluster.address, "RAY_USAGE_STATS_ENABLED": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def statuses(study: Study, path: Path) -> dict[str, str]:

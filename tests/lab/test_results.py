@@ -64,9 +64,21 @@ def rows(study: Study, scores: dict[tuple[str, str], list[float]], **changes: An
     found = []
     for (setting, arm), values in scores.items():
         for seed, value in zip(study.seeds, values, strict=False):
-            found.append({"phase": "shared", "setting": setting, "arm": arm, "attempt": "", "seed": seed,
-                          "status": "finished", "reason": "", "final_accuracy": value, "drawdown": value,
-                          "collapsed": False, **changes})  # fmt: skip
+            found.append(
+                {
+                    "phase": "shared",
+                    "setting": setting,
+                    "arm": arm,
+                    "attempt": "",
+                    "seed": seed,
+                    "status": "finished",
+                    "reason": "",
+                    "final_accuracy": value,
+                    "drawdown": value,
+                    "collapsed": False,
+                    **changes,
+                }
+            )
     return found
 
 
@@ -141,13 +153,17 @@ def test_a_p_that_only_holds_alone_shows_nothing_among_many() -> None:
 
 def test_several_settings_are_judged_each_and_together() -> None:
     study = studies.study(seeds=SEEDS, hypotheses=claims())
-    found = judge(study, rows(study, {("one", "drpo"): OURS, ("one", "dppo"): THEIRS,
-                                      ("two", "drpo"): THEIRS, ("two", "dppo"): OURS}))  # fmt: skip
+    found = judge(
+        study,
+        rows(study, {("one", "drpo"): OURS, ("one", "dppo"): THEIRS, ("two", "drpo"): THEIRS, ("two", "dppo"): OURS}),
+    )
     for verdict in found:  # one hypothesis: each experiment has a single test
         assert verdict.found is not None and verdict.adjusted_p == verdict.found.p
     assert [(verdict.setting, verdict.answer) for verdict in found] == [
-        ("one", "better"), ("two", "worse"), ("all", "not shown")
-    ]  # fmt: skip
+        ("one", "better"),
+        ("two", "worse"),
+        ("all", "not shown"),
+    ]
     assert found[2].sentence.startswith("Over all settings, drpo is not shown to differ from dppo")
 
 

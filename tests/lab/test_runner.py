@@ -60,8 +60,11 @@ def workers(
     """Workers whose program is the stand-in, behaving as ``told`` says of each run."""
     plan = make_plan(study)
     runs = [*plan.tuning, *plan.shared]
-    runs += [Run("best", run.setting, run.arm, shared.seed, run.config.model_copy(update={"seed": shared.seed}))
-             for run in plan.tuning for shared in plan.shared]  # fmt: skip
+    runs += [
+        Run("best", run.setting, run.arm, shared.seed, run.config.model_copy(update={"seed": shared.seed}))
+        for run in plan.tuning
+        for shared in plan.shared
+    ]
     behaviours = {str(run.path): {"config": run.config.resolved(), "accuracies": FLAT, **told(run)} for run in runs}
     file = folder / "behaviours.json"
     file.write_text(json.dumps(behaviours))
@@ -125,8 +128,9 @@ def test_a_crash_is_a_row_with_its_reason_and_is_not_tried_again_unasked(tmp_pat
 
 def test_a_run_that_cannot_even_start_is_a_row(tmp_path: Path) -> None:
     study = studies.study(settings=SETTINGS)
-    results, _ = run_study(study, tmp_path / "D", LocalWorkers(2, 1, program=(sys.executable, "-m", "no_such_module")),
-                           Recorder())  # fmt: skip
+    results, _ = run_study(
+        study, tmp_path / "D", LocalWorkers(2, 1, program=(sys.executable, "-m", "no_such_module")), Recorder()
+    )
     assert results.count("failed") == 6 and all("No module named no_such_module" in r["reason"] for r in results.rows)
     assert results.verdicts[0].answer == "not judged"
     assert "6 of 6 runs have not ended, or failed before" in results.verdicts[0].sentence
@@ -206,8 +210,12 @@ def test_runs_killed_with_the_runner_are_resumed(tmp_path: Path) -> None:
     study, path = studies.study(settings=SETTINGS), tmp_path / "D"
     told = workers(tmp_path, study, lambda run: {"seconds": 0.3})
     runner = start(tmp_path, study, told)
-    wait_until(lambda: finished(path) and any(
-        RunDirectory(file.parent).steps_sampled() == 1 for file in path.rglob("manifest.json")))  # fmt: skip
+    wait_until(
+        lambda: (
+            finished(path)
+            and any(RunDirectory(file.parent).steps_sampled() == 1 for file in path.rglob("manifest.json"))
+        )
+    )
     os.killpg(runner.pid, signal.SIGKILL)
     runner.wait()
     for pid in running(path):
@@ -307,8 +315,10 @@ def test_checkpoints_of_finished_runs_go(tmp_path: Path) -> None:
 
 def test_tuning_comes_first_and_chooses_by_its_own_seeds(tmp_path: Path) -> None:
     """δ = 0.3 is best by tuning seeds; by evaluation seeds it would not be. The surrogate does best as it is."""
-    arms = {"drpo": {"objective": {"name": "drpo", "delta": 0.1}, "tries": {"objective.delta": [0.1, 0.3]}},
-            "surrogate": {"objective": "surrogate"}}  # fmt: skip
+    arms = {
+        "drpo": {"objective": {"name": "drpo", "delta": 0.1}, "tries": {"objective.delta": [0.1, 0.3]}},
+        "surrogate": {"objective": "surrogate"},
+    }
     claim = {"claim": "It does.", "ours": "drpo", "theirs": "surrogate", "at": "best"}
     study = studies.study(settings=SETTINGS, arms=arms, tuning=studies.TUNING, hypotheses=[claim])
 
@@ -325,8 +335,9 @@ def test_tuning_comes_first_and_chooses_by_its_own_seeds(tmp_path: Path) -> None
     choices = json.loads((tmp_path / "D" / "choices.json").read_text())
     # Its try at the lower rate crashed on one of the two seeds before it was evaluated: the higher rate is better.
     assert [(choice["arm"], choice["chosen"]) for choice in choices] == [
-        ("drpo", "learning_rate=0.0001,delta=0.3"), ("surrogate", "learning_rate=5e-05")
-    ]  # fmt: skip
+        ("drpo", "learning_rate=0.0001,delta=0.3"),
+        ("surrogate", "learning_rate=5e-05"),
+    ]
     assert choices[0]["scores"]["learning_rate=5e-05,delta=0.3"] == [pytest.approx(0.7), None]
     phases = [path.split("/")[0] for path, _ in watcher.started]
     assert phases == ["tuning"] * 12 + ["runs"] * 6 + ["best"] * 3  # the surrogate's best are its shared runs
@@ -394,8 +405,9 @@ def test_one_setting_now_and_the_other_later(tmp_path: Path) -> None:
     by_setting = {name: {row["status"] for row in results.rows if row["setting"] == name} for name in ("one", "two")}
     assert by_setting == {"one": {"missing"}, "two": {"finished"}}
     assert [verdict.answer != "not judged" for verdict in results.verdicts if verdict.setting in ("one", "two")] == [
-        False, True
-    ]  # fmt: skip
+        False,
+        True,
+    ]
     results, _ = run_study(study, tmp_path / "D", at_work, second)
     assert all("/one/" in path for path, _ in second.started)
     assert {row["status"] for row in results.rows} == {"finished"}

@@ -55,8 +55,10 @@ def test_it_says_what_came_out(whole: tuple[Path, str]) -> None:
     assert first["drpo", "0"] == first["dppo_tv", "0"] and first["drpo", "1"] == first["dppo_tv", "1"]
     (verdict,) = json.loads((out / "verdicts.json").read_text())
     assert verdict["sentence"] in printed and verdict["seeds"] == 2
-    assert re.search(r"In arithmetic, drpo is .* dppo_tv in final accuracy \(difference [+-]0\.\d{3}, 95 % interval",
-                     verdict["sentence"])  # fmt: skip
+    assert re.search(
+        r"In arithmetic, drpo is .* dppo_tv in final accuracy \(difference [+-]0\.\d{3}, 95 % interval",
+        verdict["sentence"],
+    )
     assert "runs    4 finished" in printed and printed.count("starts  runs/arithmetic/") == 4
 
 
@@ -90,8 +92,12 @@ def test_killed_and_started_again_it_comes_to_the_same_figures(whole: tuple[Path
             os.killpg(entry["pid"], signal.SIGKILL)
     done = [path for path in seeds if status(path) == "finished"]
     assert len(done) >= 2 and len(done) < 4
-    seen = {file: (file.stat().st_mtime_ns, file.stat().st_ino) for path in done for file in path.rglob("*")
-            if "checkpoints" not in file.parts}  # fmt: skip
+    seen = {
+        file: (file.stat().st_mtime_ns, file.stat().st_ino)
+        for path in done
+        for file in path.rglob("*")
+        if "checkpoints" not in file.parts
+    }
 
     again = subprocess.run(command(out), capture_output=True, text=True, timeout=180, check=False)
     assert again.returncode == 0, again.stdout + again.stderr

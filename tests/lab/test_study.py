@@ -43,14 +43,16 @@ def test_a_command_makes_the_planned_configuration_from_nothing_else() -> None:
 def test_layers_of_a_setting(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("steps: 9\nseed: 3\ngroup_size: 4\ntemperature: 0.9\n")
     (tmp_path / "of").mkdir()
-    (tmp_path / "of" / "file.yaml").write_text("steps: 8\ngroup_size: 6\nobjective: {name: grpo, ratio_low: 0.1}\n"
-                                               "max_new_tokens: 7\n")  # fmt: skip
+    (tmp_path / "of" / "file.yaml").write_text(
+        "steps: 8\ngroup_size: 6\nobjective: {name: grpo, ratio_low: 0.1}\nmax_new_tokens: 7\n"
+    )
     settings = {"plain": "of/file.yaml", "own": {"file": "of/file.yaml", "max_new_tokens": 5, "eval_every": 2}}
     arms = {"grpo": {"objective": "grpo"}, "drpo": {"objective": "drpo"}}
     file = studies.write(tmp_path / "s.yaml", base="base.yaml", settings=settings, arms=arms, hypotheses=None)
     budget = {**studies.BUDGET, "steps": 6}
-    name, study = load_study(str(studies.write(file, base="base.yaml", settings=settings, arms=arms, budget=budget,
-                                               hypotheses=None)))  # fmt: skip
+    name, study = load_study(
+        str(studies.write(file, base="base.yaml", settings=settings, arms=arms, budget=budget, hypotheses=None))
+    )
     assert name == "s" and study.budget == {}
     configs = {(run.setting, run.arm): run.config for run in make_plan(study).shared if run.seed == 0}
     assert {config.temperature for config in configs.values()} == {0.9}  # base
@@ -63,15 +65,22 @@ def test_layers_of_a_setting(tmp_path: Path) -> None:
 
 
 def test_a_scale_changes_budget_settings_and_seeds() -> None:
-    scales = {"gpu": {"budget": {"steps": 40}, "settings": {"two": {"model": "large"}}, "seeds": [0, 1, 2, 3],
-                      "tuning_seeds": [200]}}  # fmt: skip
+    scales = {
+        "gpu": {
+            "budget": {"steps": 40},
+            "settings": {"two": {"model": "large"}},
+            "seeds": [0, 1, 2, 3],
+            "tuning_seeds": [200],
+        }
+    }
     study = check_study(studies.values(scales=scales, tuning=studies.TUNING), "test")
     gpu = study.at_scale("gpu").without_files(Path())
     plan = make_plan(gpu)
     assert {run.config.steps for run in plan.shared} == {40} and {run.seed for run in plan.tuning} == {200}
     assert {(run.setting, run.config.model) for run in plan.shared} == {
-        ("one", "embedded:arithmetic"), ("two", "large")
-    }  # fmt: skip
+        ("one", "embedded:arithmetic"),
+        ("two", "large"),
+    }
     assert len(plan.shared) == 2 * 2 * 4
     assert study.at_scale(None) is study
     with pytest.raises(ConfigError, match=r"unknown scale 'gup'. Did you mean 'gpu'\?"):
@@ -90,10 +99,12 @@ def test_a_scale_adds_settings(tmp_path: Path) -> None:
 def test_every_arm_gets_the_same_grid() -> None:
     arms = {
         "drpo": {**DRPO, "tries": {"objective.delta": [0.1, 0.2, 0.3]}},
-        "grpo": {"objective": "grpo", "tries": {"objective.ratio_low": [0.1, 0.2, 0.3],
-                                                "objective.ratio_high": [0.14, 0.28, 0.42]}},
+        "grpo": {
+            "objective": "grpo",
+            "tries": {"objective.ratio_low": [0.1, 0.2, 0.3], "objective.ratio_high": [0.14, 0.28, 0.42]},
+        },
         "surrogate": {"objective": "surrogate"},
-    }  # fmt: skip
+    }
     study = studies.study(arms=arms, tuning=studies.TUNING, hypotheses=None)
     assert [one.keys for one in tries(study, "grpo")][3:5] == [
         {"learning_rate": 1e-4, "objective.ratio_low": 0.1, "objective.ratio_high": 0.14},
@@ -144,12 +155,17 @@ def test_the_best_at_the_shared_configuration_is_the_shared_run() -> None:
         ({"arms": {"drpo": {**DRPO, "tries": {"objective.delta": [0.1]}}, "dppo": DPPO}}, r"tries of drpo would be "),
         ({"arms": {"drpo": {**DRPO, "tries": {"learning_rate": [0.1]}}, "dppo": DPPO}}, r"tries are of the object"),
         (
-            {"arms": {"drpo": {**DRPO, "tries": {"objective.delta": [0.1]}},
-                      "dppo": {**DPPO, "tries": {"objective.delta": [0.1, 0.2]}}}, "tuning": studies.TUNING},
+            {
+                "arms": {
+                    "drpo": {**DRPO, "tries": {"objective.delta": [0.1]}},
+                    "dppo": {**DPPO, "tries": {"objective.delta": [0.1, 0.2]}},
+                },
+                "tuning": studies.TUNING,
+            },
             r"arms differ in how many tries .* \{'drpo': 1, 'dppo': 2\}",
         ),
     ],
-)  # fmt: skip
+)
 def test_mistakes_in_a_study(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_study(studies.values(**changes), "test")
@@ -164,12 +180,14 @@ def test_mistakes_in_a_study(changes: dict[str, Any], message: str) -> None:
         ({"settings": {"one": {"updates_per_step": 99}}}, r"updates_per_step=99 exceeds the 32 responses"),
         ({"budget": {**studies.BUDGET, "eval_every": 0}}, r"eval_every=0 gives 1 evaluations in 4 steps"),
         (
-            {"tuning": studies.TUNING, "arms": {**studies.VALUES["arms"],
-                                                "drpo": {**DRPO, "tries": {"objective.delta": [0.1, -0.1]}}}},
+            {
+                "tuning": studies.TUNING,
+                "arms": {**studies.VALUES["arms"], "drpo": {**DRPO, "tries": {"objective.delta": [0.1, -0.1]}}},
+            },
             r"delta must be .* got -0.1\n    \(one × drpo, learning_rate=5e-05,delta=-0.1; ",
         ),
     ],
-)  # fmt: skip
+)
 def test_runs_that_would_be_no_runs(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_plan(studies.study(**changes))

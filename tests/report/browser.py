@@ -73,11 +73,24 @@ def looks(page: str, profile: Path) -> list[dict[str, Any]]:
         thread.start()
         try:
             done = subprocess.run(
-                [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-                 f"--user-data-dir={profile}", "--enable-logging=stderr", "--virtual-time-budget=5000",
-                 "--window-size=1300,900", "--dump-dom", f"http://127.0.0.1:{server.server_address[1]}/harness.html"],
-                capture_output=True, text=True, timeout=120, check=True,
-            )  # fmt: skip
+                [
+                    str(BROWSER),
+                    "--headless",
+                    "--no-sandbox",
+                    "--disable-gpu",
+                    "--disable-background-networking",
+                    f"--user-data-dir={profile}",
+                    "--enable-logging=stderr",
+                    "--virtual-time-budget=5000",
+                    "--window-size=1300,900",
+                    "--dump-dom",
+                    f"http://127.0.0.1:{server.server_address[1]}/harness.html",
+                ],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=True,
+            )
         finally:
             server.shutdown()
             thread.join()

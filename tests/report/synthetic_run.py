@@ -57,9 +57,7 @@ def update_record(step: int, update: int, steps: int, rng: np.random.Generator) 
     distance = np.abs(shift)
     positive = rng.random(600) < 0.5
     weight = 1 - np.where(positive, 1, -1) * np.sign(shift) * distance / DELTA
-    log_ratio = np.clip(
-        np.log(np.clip(behavior + shift, 1e-6, 1)) - np.log(np.clip(behavior, 1e-6, 1)), -12, 12
-    )
+    log_ratio = np.clip(np.log(np.clip(behavior + shift, 1e-6, 1)) - np.log(np.clip(behavior, 1e-6, 1)), -12, 12)
     ratio = np.exp(log_ratio)
     accuracy = 0.04 + 0.62 / (1 + np.exp(-9 * (done - 0.45))) + rng.normal(0, 0.025)
     record = {

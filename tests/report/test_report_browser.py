@@ -22,9 +22,7 @@ def test_the_report_of_a_hostile_run(tmp_path: Path) -> None:
         manifest(command=["x" * 900], failure="f" * 900, device="s" * 90, status="failed"),
     )
     hostile = "<script>console.error('ran')</script><img src='/stolen.png' onerror='console.error(1)'>"
-    run.write_rollouts(
-        "evaluation", 12, [sampled("long " * 50 + "x" * 3000, hostile + "y" * 2000, reward=1.0)]
-    )
+    run.write_rollouts("evaluation", 12, [sampled("long " * 50 + "x" * 3000, hostile + "y" * 2000, reward=1.0)])
     for found in looks(build_report(run), tmp_path / "profile"):
         assert found["overflow"] <= 0 and found["outside"] == [], found
         assert found["drawings"] >= 16, found

@@ -66,9 +66,7 @@ def test_labels_do_not_touch() -> None:
 def test_several_updates_become_mean_and_range_of_their_step(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", steps=0, every=0)
     for update, value in enumerate([0.1, 0.2, 0.6]):
-        run.append_metrics(
-            {"kind": "update", "step": 1, "update": update, "shift": value, "timing": {"training": 2.0}}
-        )
+        run.append_metrics({"kind": "update", "step": 1, "update": update, "shift": value, "timing": {"training": 2.0}})
     history = History.read(run)
     assert history.by_step("shift") == [pytest.approx(Point(1, 0.3, 0.1, 0.6))]
     assert [point.value for point in history.by_update("shift")] == [0.1, 0.2, 0.6]
@@ -93,9 +91,7 @@ def test_histogram_heights_are_shares_of_the_tokens(tmp_path: Path) -> None:
     weight = [0] * 40
     weight[20], weight[0] = 3, 1  # w in [1, 1.2) and at −3 or below
     run.append_metrics({**record, "histograms": {"weight": weight, "shift": [1, 2]}})
-    figures = {heading: figures for heading, _, figures in charts_by_section(History.read(run))}[
-        "Trust region"
-    ]
+    figures = {heading: figures for heading, _, figures in charts_by_section(History.read(run))}["Trust region"]
     drawn = next(figure for figure in figures if "gradient weight w" in figure and "Distribution" in figure)
     assert "75 % of tokens between 1 and 1.2, the fullest bin" in drawn
     other = next(figure for figure in figures if "Distribution of |π − μ|" in figure)

@@ -17,8 +17,7 @@ from drpo.report.escape import visible, visible_plain
 from drpo.run_directory import RunDirectory
 
 HOSTILE = (
-    "<script>alert(1)</script></svg></title></style>\"'`<img src=x onerror=alert(1)>&lt;"
-    "\x00\u202eabc\u2066 $title {}"
+    "<script>alert(1)</script></svg></title></style>\"'`<img src=x onerror=alert(1)>&lt;\x00\u202eabc\u2066 $title {}"
 )
 
 

@@ -65,9 +65,7 @@ def test_the_same_run_gives_the_same_bytes_on_disk(tmp_path: Path) -> None:
 
 
 def test_no_update_at_all(tmp_path: Path) -> None:
-    page = check(
-        build_report(make_run(tmp_path / "run", steps=0, planned=8, status="failed", failure="Boom: a < b"))
-    )
+    page = check(build_report(make_run(tmp_path / "run", steps=0, planned=8, status="failed", failure="Boom: a < b")))
     assert "0 of 8" in page
     assert "No update was recorded" in page
     assert "Boom: a &lt; b" in page
@@ -119,9 +117,7 @@ def test_a_single_step(tmp_path: Path, updates: int) -> None:
 def test_figures_that_are_not_finite(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", steps=4, updates=1)
     record = update_record(5, 0, 8, np.random.default_rng(1))
-    run.append_metrics(
-        {key: float("nan") if isinstance(value, float) else value for key, value in record.items()}
-    )
+    run.append_metrics({key: float("nan") if isinstance(value, float) else value for key, value in record.items()})
     page = check(build_report(run))
     assert "gradient norm was not finite in 1 of 5 updates, first at step 5" in page
 
@@ -143,9 +139,7 @@ def test_records_with_no_keys_but_kind_and_step(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", steps=0, every=0)
     run.append_metrics({"kind": "update", "step": 1})
     run.append_metrics({"kind": "evaluation", "step": 1})
-    run.write_rollouts(
-        "evaluation", 1, [{}, {"prompt": ["a", 1], "answer": None, "text": None, "reward": None}]
-    )
+    run.write_rollouts("evaluation", 1, [{}, {"prompt": ["a", 1], "answer": None, "text": None, "reward": None}])
     assert "Nothing was recorded" in check(build_report(run))
 
 
@@ -162,9 +156,7 @@ def test_an_inert_region_and_a_vacuous_delta_are_named(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     run.create({**config(2, 1), "objective": {"name": "drpo", "delta": 12.5}}, manifest())
     record = update_record(1, 0, 2, np.random.default_rng(1))
-    still = dict.fromkeys(
-        ["shift", "shift_p99", "shift_max", "beyond_delta", "mismatch", "mismatch_p95"], 0.0
-    )
+    still = dict.fromkeys(["shift", "shift_p99", "shift_max", "beyond_delta", "mismatch", "mismatch_p95"], 0.0)
     run.append_metrics({**record, **still})
     page = check(build_report(run))
     assert "δ = 12.5 is no boundary" in page

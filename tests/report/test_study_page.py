@@ -18,9 +18,12 @@ ARMS = {
     **{f"drpo_{delta}": {"objective": {"name": "drpo", "delta": delta}} for delta in (0.05, 0.15, 0.3, 12.5)},
 }
 STUDY: dict[str, Any] = {
-    "title": "A <b>study</b>", "question": "Is it & so?", "arms": ARMS, "settings": {"one": {}, "two": {}},
+    "title": "A <b>study</b>",
+    "question": "Is it & so?",
+    "arms": ARMS,
+    "settings": {"one": {}, "two": {}},
     "seeds": [0, 1],
-}  # fmt: skip
+}
 
 
 def curves(*points: tuple[int, float]) -> dict[str, list[tuple[int, float]]]:
@@ -28,35 +31,78 @@ def curves(*points: tuple[int, float]) -> dict[str, list[tuple[int, float]]]:
 
 
 def row(setting: str, arm: str, seed: int, **changes: Any) -> dict[str, Any]:
-    return {"phase": "shared", "setting": setting, "arm": arm, "attempt": "", "seed": seed, "status": "finished",
-            "reason": "", "accuracy_before": 0.4, "final_accuracy": 0.5 + 0.01 * seed, "drawdown": 0.1 * (1 + seed),
-            "collapsed": False, "seconds": 12.0, "curves": curves((0, 0.4), (5, 0.5 + 0.1 * seed)),
-            "command": f"drpo train objective.name={arm} seed={seed} --out D", **changes}  # fmt: skip
+    return {
+        "phase": "shared",
+        "setting": setting,
+        "arm": arm,
+        "attempt": "",
+        "seed": seed,
+        "status": "finished",
+        "reason": "",
+        "accuracy_before": 0.4,
+        "final_accuracy": 0.5 + 0.01 * seed,
+        "drawdown": 0.1 * (1 + seed),
+        "collapsed": False,
+        "seconds": 12.0,
+        "curves": curves((0, 0.4), (5, 0.5 + 0.1 * seed)),
+        "command": f"drpo train objective.name={arm} seed={seed} --out D",
+        **changes,
+    }
 
 
 def summary(setting: str, arm: str, final: float | None) -> dict[str, Any]:
-    names = ("spread", "area", "best_accuracy", "drawdown", "shift", "shift_p99", "beyond_delta_positive",
-             "beyond_delta_negative", "corrective_share", "mismatch", "entropy")  # fmt: skip
+    names = (
+        "spread",
+        "area",
+        "best_accuracy",
+        "drawdown",
+        "shift",
+        "shift_p99",
+        "beyond_delta_positive",
+        "beyond_delta_negative",
+        "corrective_share",
+        "mismatch",
+        "entropy",
+    )
     low, high = (None, None) if final is None else (final - 0.1, final + 0.1)
-    return {"setting": setting, "arm": arm, "runs": 2, "finished": 1, "failed": 1, "collapsed": 1,
-            "collapse_interval": None if final is None else SimpleNamespace(low=0.0126, high=0.9874),
-            "final_accuracy": final, "low": low, "high": high, **dict.fromkeys(names, 0.125)}  # fmt: skip
+    return {
+        "setting": setting,
+        "arm": arm,
+        "runs": 2,
+        "finished": 1,
+        "failed": 1,
+        "collapsed": 1,
+        "collapse_interval": None if final is None else SimpleNamespace(low=0.0126, high=0.9874),
+        "final_accuracy": final,
+        "low": low,
+        "high": high,
+        **dict.fromkeys(names, 0.125),
+    }
 
 
 def verdict(setting: str, answer: str, found: tuple[float, float, float] | None, **hypothesis: Any) -> dict[str, Any]:
     claim = {"claim": "It is > that.", "ours": "a", "theirs": "b", "compare": "mean", "at": "shared"} | hypothesis
-    return {"hypothesis": claim, "setting": setting, "metric": "final_accuracy", "answer": answer,
-            "sentence": f"In {setting}, {answer}.",
-            "found": found and dict(zip(("value", "low", "high"), found, strict=True))}  # fmt: skip
+    return {
+        "hypothesis": claim,
+        "setting": setting,
+        "metric": "final_accuracy",
+        "answer": answer,
+        "sentence": f"In {setting}, {answer}.",
+        "found": found and dict(zip(("value", "low", "high"), found, strict=True)),
+    }
 
 
 def page(**changes: Any) -> str:
     rows = [row(setting, arm, seed) for setting in STUDY["settings"] for arm in ARMS for seed in STUDY["seeds"]]
     rows[0] |= {"status": "failed", "reason": "exit code 3: <script>alert(1)</script>", "collapsed": True}
     rows[-1] |= {"status": "missing", "final_accuracy": None, "curves": curves()}
-    verdicts = [verdict("one", "better", (0.2, 0.1, 0.3)), verdict("two", "worse", (-0.2, -0.3, -0.1)),
-                verdict("all", "not shown", (0.0, -0.1, 0.1)), verdict("one", "not judged", None, claim="It is not."),
-                verdict("one", "better", (0.1, 0.01, 0.9), claim="It varies less.", compare="variance")]  # fmt: skip
+    verdicts = [
+        verdict("one", "better", (0.2, 0.1, 0.3)),
+        verdict("two", "worse", (-0.2, -0.3, -0.1)),
+        verdict("all", "not shown", (0.0, -0.1, 0.1)),
+        verdict("one", "not judged", None, claim="It is not."),
+        verdict("one", "better", (0.1, 0.01, 0.9), claim="It varies less.", compare="variance"),
+    ]
     shared = [summary(setting, arm, 0.2 * place) for setting in STUDY["settings"] for place, arm in enumerate(ARMS)]
     given = {"study": STUDY, "rows": rows, "verdicts": verdicts, "summaries": {"shared": shared, "best": []}}
     return check(build_study_page(**(given | changes)))
@@ -145,8 +191,10 @@ def test_other_arms_share_pictures_those_of_hypotheses_first() -> None:
 
 def test_settings_that_differ_in_a_number_are_an_axis() -> None:
     numbers = {"updates-1": (1, 0), "updates-4": (4, 0), "updates-16": (16, 0), "lag-2": (4, 2), "lag-4": (4, 4)}
-    settings = {name: {"model": "m", "sparse": True, "updates_per_step": updates, "rollout_lag": lag}
-                for name, (updates, lag) in numbers.items()}  # fmt: skip
+    settings = {
+        name: {"model": "m", "sparse": True, "updates_per_step": updates, "rollout_lag": lag}
+        for name, (updates, lag) in numbers.items()
+    }
     study = {**STUDY, "settings": settings}
     rows = [row(setting, arm, seed) for setting in settings for arm in ARMS for seed in (0, 1)]
     shared = [summary(setting, arm, 0.1 * place) for place, setting in enumerate(settings) for arm in ARMS]
@@ -186,8 +234,11 @@ def test_what_has_not_run_takes_no_room() -> None:
     """One line and its commands; what is claimed over all settings waits for them."""
     rows = [row("one", arm, seed) for arm in ARMS for seed in (0, 1)]
     rows += [row("two", arm, 0, status="missing", final_accuracy=None, curves=curves()) for arm in ARMS]
-    verdicts = [verdict("one", "better", (0.2, 0.1, 0.3)), verdict("two", "not judged", None),
-                verdict("all", "not judged", None)]  # fmt: skip
+    verdicts = [
+        verdict("one", "better", (0.2, 0.1, 0.3)),
+        verdict("two", "not judged", None),
+        verdict("all", "not judged", None),
+    ]
     text = page(rows=rows, verdicts=verdicts)
     assert "Not run yet, and not on this page but for their commands: two.</p>" in text
     assert "<h2>one</h2>" in text and "<h2>two</h2>" not in text

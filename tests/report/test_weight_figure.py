@@ -34,9 +34,7 @@ def test_panels_share_their_axes(tmp_path: Path) -> None:
 
 
 def test_the_script_measures_what_the_papers_say() -> None:
-    script = runpy.run_path(
-        str(Path(__file__).parents[2] / "scripts" / "plot_gradient_weights.py"), run_name="script"
-    )
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "plot_gradient_weights.py"), run_name="script")
     curves = {label.split()[0]: curve for label, curve in script["curves"](0.01).items()}
     at = {name: np.interp([0.001, 0.05, 0.3], *curve) for name, curve in curves.items()}
     assert at["DRPO"] == pytest.approx([1 - 0.001 / 0.15, 1 - 0.05 / 0.15, -1.0], abs=1e-6)
@@ -70,8 +68,11 @@ def test_heat_maps_have_mu_along_the_bottom() -> None:
 
 
 def test_labels_name_what_was_changed() -> None:
-    made = [drpo.make_objective("drpo"), drpo.make_objective("drpo", delta=0.2),
-            drpo.make_objective("grpo", anchor="proximal", modifiers=["tis"])]  # fmt: skip
+    made = [
+        drpo.make_objective("drpo"),
+        drpo.make_objective("drpo", delta=0.2),
+        drpo.make_objective("grpo", anchor="proximal", modifiers=["tis"]),
+    ]
     found = list(labels(made))
     assert found[:2] == ["drpo", "drpo (delta = 0.2)"]
     assert found[2] == "grpo (anchor = proximal, tis)"

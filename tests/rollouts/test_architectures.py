@@ -14,10 +14,18 @@ from drpo.train.policy import Policy
 from drpo.train.states import Sequences, response_states
 
 SMALL: dict[str, Any] = {
-    "vocab_size": 20, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": 0,
+    "vocab_size": 20,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+    "bos_token_id": None,
+    "eos_token_id": 0,
     "pad_token_id": None,  # or else padding would be embedded as zeros, and could leak unseen
-}  # fmt: skip
+}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "LlamaConfig": {},
     "Qwen2Config": {},
@@ -27,9 +35,16 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "Phi3Config": {},
     "Qwen3MoeConfig": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
     "Qwen3_5MoeTextConfig": {
-        "num_hidden_layers": 4, "full_attention_interval": 2, "num_experts": 4, "num_experts_per_tok": 2,
-        "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "linear_key_head_dim": 8,
-        "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        "num_hidden_layers": 4,
+        "full_attention_interval": 2,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 32,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
     },
     "GPT2Config": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64},
     "OPTConfig": {"ffn_dim": 64, "word_embed_proj_dim": 32},
@@ -74,9 +89,12 @@ def test_a_shared_prompt_changes_no_state_and_no_gradient(name: str) -> None:
     policy = Policy(network(name) if experts else network(name).double(), tiny.tokenizer())
     assert policy.shares_prompts == (name in SHARING)
     sequences = [
-        Sequences([5, 6, 7, 8, 9], [8, 9]), Sequences([4], [3]), Sequences([5, 6, 7, 8, 9], [8, 2, 2, 11, 0]),
-        Sequences([4], [3, 2, 7, 0]), Sequences([10, 11, 12], [13]),
-    ]  # fmt: skip
+        Sequences([5, 6, 7, 8, 9], [8, 9]),
+        Sequences([4], [3]),
+        Sequences([5, 6, 7, 8, 9], [8, 2, 2, 11, 0]),
+        Sequences([4], [3, 2, 7, 0]),
+        Sequences([10, 11, 12], [13]),
+    ]
     answers = []
     for shares in (policy.shares_prompts, False):
         policy.model.zero_grad()

@@ -23,13 +23,28 @@ POSITIVE += [(1 + m / 8) * 2.0 ** (e - 7) for e in range(1, 16) for m in range(8
 GRID = torch.tensor(sorted({sign * value for value in POSITIVE for sign in (1, -1)}), dtype=torch.float64)
 
 SMALL: dict[str, Any] = {
-    "vocab_size": 20, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": 0,
-    "pad_token_id": 0, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
-}  # fmt: skip
+    "vocab_size": 20,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+    "bos_token_id": None,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+}
 HYBRID: dict[str, Any] = {
-    "shared_expert_intermediate_size": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 2,
-    "linear_key_head_dim": 16, "linear_value_head_dim": 16, "layer_types": ["linear_attention", "full_attention"],
+    "shared_expert_intermediate_size": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "layer_types": ["linear_attention", "full_attention"],
 }
 
 
@@ -134,13 +149,29 @@ def test_changed_weights_are_quantised_anew() -> None:
     assert torch.allclose(layer(x), 2 * before)
 
 
-@pytest.mark.parametrize(("make", "expected"), [
-    (dense, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
-    (mixture, {"q_proj", "k_proj", "v_proj", "o_proj", "experts"}),
-    (lambda: mixture("Qwen3_5MoeTextConfig", **HYBRID),
-     {"q_proj", "k_proj", "v_proj", "o_proj", "experts", "in_proj_qkv", "in_proj_z", "out_proj", "gate_proj", "up_proj",
-      "down_proj"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (dense, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
+        (mixture, {"q_proj", "k_proj", "v_proj", "o_proj", "experts"}),
+        (
+            lambda: mixture("Qwen3_5MoeTextConfig", **HYBRID),
+            {
+                "q_proj",
+                "k_proj",
+                "v_proj",
+                "o_proj",
+                "experts",
+                "in_proj_qkv",
+                "in_proj_z",
+                "out_proj",
+                "gate_proj",
+                "up_proj",
+                "down_proj",
+            },
+        ),
+    ],
+)
 def test_what_is_quantised_and_what_never_is(make: Callable[[], Any], expected: set[str]) -> None:
     """Every product but embeddings, head, norms, routers and the gates of recurrent layers; numbers as in float64."""
     model = make()
@@ -171,9 +202,7 @@ def product(module: Any, x: torch.Tensor) -> torch.Tensor:
     return rounded(x.detach()) @ rounded(module.weight.detach()).T
 
 
-def expert_sum(
-    module: Any, states: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
+def expert_sum(module: Any, states: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """The mixture token by token."""
     total = torch.zeros_like(states, dtype=torch.float64)
     up, down = rounded(module.gate_up_proj.detach()), rounded(module.down_proj.detach())

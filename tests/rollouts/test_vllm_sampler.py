@@ -41,9 +41,7 @@ class Rig:
         self.made: list[VllmSampler] = []
 
     def sampler(self, **options: Any) -> VllmSampler:
-        made = VllmSampler(
-            self.model, {0}, VllmOptions(**options), self.log, self.notes.append, program="fake_engine"
-        )
+        made = VllmSampler(self.model, {0}, VllmOptions(**options), self.log, self.notes.append, program="fake_engine")
         made.load_weights(self.model.state_dict())
         self.made.append(made)
         return made
@@ -107,9 +105,14 @@ def test_tied_weights_are_given_under_every_name(rig: Rig):
         assert starts["lm_head.weight"] == starts["model.embed_tokens.weight"]
 
 
-@pytest.mark.parametrize(("trouble", "told"), [
-    ("die", "was ended by SIGKILL"), ("raise", "raised RuntimeError: out of memory"), ("hang", "took longer than 2 s"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        ("die", "was ended by SIGKILL"),
+        ("raise", "raised RuntimeError: out of memory"),
+        ("hang", "took longer than 2 s"),
+    ],
+)
 def test_a_batch_whose_engine_fails_is_sampled_again(rig: Rig, trouble: str, told: str):
     """With the newest weights and the same seeds: nothing is lost."""
     weights = {name: tensor * 2 for name, tensor in rig.model.state_dict().items()}
@@ -204,9 +207,11 @@ def test_no_engine_outlives_a_trainer_that_is_killed(rig: Rig, busy: bool):
     program = TRAINER if busy else TRAINER + "\nimport time; time.sleep(600)"
     path = os.pathsep.join([HERE, str(Path(HERE).parent), *sys.path])
     trainer = subprocess.Popen(
-        [sys.executable, "-c", program, str(rig.log)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", program, str(rig.log)],
+        stdout=subprocess.PIPE,
+        text=True,
         env=os.environ | {"PYTHONPATH": path},
-    )  # fmt: skip
+    )
     assert trainer.stdout is not None
     pid = int(trainer.stdout.readline())
     time.sleep(0.5)

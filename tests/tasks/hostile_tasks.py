@@ -66,8 +66,16 @@ class HostileTask:
         ctypes.string_at(0)
 
     def _give(self, value: str) -> Any:
-        return {"nan": float("nan"), "infinity": float("inf"), "above": 1.5, "below": -0.1, "none": None,
-                "text": "1.0", "true": True, "whole": 1}[value]
+        return {
+            "nan": float("nan"),
+            "infinity": float("inf"),
+            "above": 1.5,
+            "below": -0.1,
+            "none": None,
+            "text": "1.0",
+            "true": True,
+            "whole": 1,
+        }[value]
 
     def _print(self) -> float:
         print("to standard output")  # noqa: T201

@@ -100,7 +100,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "a.arrow": lambda: arrow_bytes(table(), file=True),
     "stream.arrow": lambda: arrow_bytes(table(), file=False),
     "a.feather.zst": lambda: zst(arrow_bytes(table(), file=True)),
-}  # fmt: skip
+}
 TYPES = {
     "large strings": (pa.large_string(), pa.large_string()),
     "views": (pa.string_view(), pa.string_view()),
@@ -127,20 +127,29 @@ def test_file_formats(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kinds", TYPES)
 def test_column_types(kinds: str, tmp_path: Path) -> None:
-    for name, data in (("a.parquet", parquet_bytes(table(*TYPES[kinds]))),
-                       ("a.arrow", arrow_bytes(table(*TYPES[kinds]), file=False))):
+    for name, data in (
+        ("a.parquet", parquet_bytes(table(*TYPES[kinds]))),
+        ("a.arrow", arrow_bytes(table(*TYPES[kinds]), file=False)),
+    ):
         (tmp_path / name).write_bytes(data)
         assert everything(JsonlTask(path=tmp_path / name)) == WANTED
 
 
 @pytest.mark.parametrize(
-    "kind", [pa.list_(pa.string()), pa.list_(pa.string(), 1), pa.large_list(pa.string_view()),
-             pa.list_view(pa.string()), pa.large_list_view(pa.binary())],
-)  # fmt: skip
+    "kind",
+    [
+        pa.list_(pa.string()),
+        pa.list_(pa.string(), 1),
+        pa.large_list(pa.string_view()),
+        pa.list_view(pa.string()),
+        pa.large_list_view(pa.binary()),
+    ],
+)
 def test_lists_of_every_arrow_type(kind: Any, tmp_path: Path) -> None:
     answers: Any = [[record["answer"]] for record in RECORDS]
-    column = pa.array([[a.encode() for a in items] for items in answers] if kind.value_type == pa.binary() else answers,
-                      kind)
+    column = pa.array(
+        [[a.encode() for a in items] for items in answers] if kind.value_type == pa.binary() else answers, kind
+    )
     written = pa.table({"prompt": [record["prompt"] for record in RECORDS], "answer": column})
     (tmp_path / "a.arrow").write_bytes(arrow_bytes(written, file=True))
     assert everything(JsonlTask(path=tmp_path / "a.arrow")) == WANTED
@@ -180,16 +189,25 @@ PROMPTS: dict[str, tuple[Any, str, int]] = {
     "a single message": (USER, "p", 0),
     "a system's turn": ([{"role": "system", "content": "s"}, USER], "s\n\np", 0),
     "few-shot turns": ([*SHOT, USER], "1+1\n\n2\n\np", 3),
-    "a system's turn and few-shot turns": ([{"role": "developer", "content": "s"}, *SHOT, USER],
-                                           "s\n\n1+1\n\n2\n\np", 4),
-    "content parts": ([{"role": "user", "content": [{"type": "text", "text": "p"}, {"type": "text", "text": "q"}]}],
-                      "pq", 0),
+    "a system's turn and few-shot turns": (
+        [{"role": "developer", "content": "s"}, *SHOT, USER],
+        "s\n\n1+1\n\n2\n\np",
+        4,
+    ),
+    "content parts": (
+        [{"role": "user", "content": [{"type": "text", "text": "p"}, {"type": "text", "text": "q"}]}],
+        "pq",
+        0,
+    ),
     "messages as JSON in a text": (json.dumps([*SHOT, USER]), "1+1\n\n2\n\np", 3),
     "a text that only begins like it": ('[{"role" p', '[{"role" p', 0),
     "parts of strings": ([{"role": "user", "content": ["p", "q"]}], "pq", 0),
-    "from and value": ([{"from": "human", "value": "1+1"}, {"from": "gpt", "value": "2"},
-                        {"from": "human", "value": "p"}], "1+1\n\n2\n\np", 3),
-}  # fmt: skip
+    "from and value": (
+        [{"from": "human", "value": "1+1"}, {"from": "gpt", "value": "2"}, {"from": "human", "value": "p"}],
+        "1+1\n\n2\n\np",
+        3,
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
@@ -200,8 +218,7 @@ def test_prompts(name: str, kind: str, tmp_path: Path) -> None:
     if mixed and isinstance(value[0]["content"][0], str):
         value = [{"role": "user", "content": [str(part) for part in value[0]["content"]]}]
     file = tmp_path / f"a.{kind}"
-    other = (value.replace("p", "x") if isinstance(value, str)
-             else json.loads(json.dumps(value).replace('"p"', '"x"')))
+    other = value.replace("p", "x") if isinstance(value, str) else json.loads(json.dumps(value).replace('"p"', '"x"'))
     records = [{"prompt": value, "answer": "1"}, {"prompt": other, "answer": "2"}]
     file.write_bytes(jsonl(records) if kind == "jsonl" else parquet_bytes(pa.Table.from_pylist(records)))
     for task in (JsonlTask(path=file), make_task("math", path=str(file), prompt_style="bare")):
@@ -230,7 +247,7 @@ LAYOUTS = {
     "messages": ({"messages": [USER], "ground_truth": "5", "dataset": "MATH"}, "5"),
     "reward model": ({"prompt": [USER], "reward_model": {"ground_truth": ["5"], "style": "rule"}}, "5"),
     "label": ({"prompt": "p", "label": "5"}, "5"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -264,8 +281,10 @@ def test_what_filter_writes_reads_as_the_same_problem(tmp_path: Path) -> None:
 
 
 def test_named_columns(tmp_path: Path) -> None:
-    records = [{"text": f"p{i}", "extra": {"solution": {"value": i}}, "a.b": str(i), "prompt": "-", "answer": "-"}
-               for i in range(4)]
+    records = [
+        {"text": f"p{i}", "extra": {"solution": {"value": i}}, "a.b": str(i), "prompt": "-", "answer": "-"}
+        for i in range(4)
+    ]
     (tmp_path / "a.jsonl").write_bytes(jsonl(records))
     path = str(tmp_path / "a.jsonl")
     for answer in ("extra.solution.value", "a.b"):
@@ -299,10 +318,19 @@ def test_any_of_several_answers_is_right(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1e16, "1" + "0" * 16), (5.0, "5"), (1e-05, "0.00001"), (-0.0, "0"), (0.1, "0.1"), (2, "2"),
-     (1e300, "1" + "0" * 300),
-     (1234567.5, "1234567.5"), (1e22, "1" + "0" * 22), (123456789012345680.0, "123456789012345680")],
-)  # fmt: skip
+    [
+        (1e16, "1" + "0" * 16),
+        (5.0, "5"),
+        (1e-05, "0.00001"),
+        (-0.0, "0"),
+        (0.1, "0.1"),
+        (2, "2"),
+        (1e300, "1" + "0" * 300),
+        (1234567.5, "1234567.5"),
+        (1e22, "1" + "0" * 22),
+        (123456789012345680.0, "123456789012345680"),
+    ],
+)
 def test_numbers_are_written_out(value: float, text: str, tmp_path: Path) -> None:
     assert number_text(value) == text
     records = [{"prompt": f"p{i}", "answer": value} for i in range(2)]
@@ -318,8 +346,12 @@ def test_a_float_column_of_half_the_width_gives_what_was_meant(tmp_path: Path) -
         written = pa.table({"prompt": ["a", "b"], "answer": pa.array([0.1, 0.1], pa.float32()).cast(kind)})
         (tmp_path / "a.parquet").write_bytes(parquet_bytes(written))
         assert {answer for _, answer in everything(JsonlTask(path=tmp_path / "a.parquet"))} == {"0.1"}
-    nested = pa.table({"prompt": ["a", "b"], "reward_model": pa.array(
-        [{"ground_truth": 0.1}] * 2, pa.struct([("ground_truth", pa.float32())]))})
+    nested = pa.table(
+        {
+            "prompt": ["a", "b"],
+            "reward_model": pa.array([{"ground_truth": 0.1}] * 2, pa.struct([("ground_truth", pa.float32())])),
+        }
+    )
     (tmp_path / "a.parquet").write_bytes(parquet_bytes(nested))
     assert {answer for _, answer in everything(JsonlTask(path=tmp_path / "a.parquet"))} == {"0.1"}
 
@@ -335,25 +367,35 @@ def test_scientific_notation_is_graded_as_the_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 @pytest.mark.parametrize("task", ["jsonl", "math"])
 def test_answers_that_no_response_can_give_name_file_and_row(value: Any, kind: str, task: str, tmp_path: Path) -> None:
-    records = [{"prompt": "a", "answer": 1.0 if isinstance(value, float | None) else value},
-               {"prompt": "b", "answer": value}]
+    records = [
+        {"prompt": "a", "answer": 1.0 if isinstance(value, float | None) else value},
+        {"prompt": "b", "answer": value},
+    ]
     (tmp_path / f"a.{kind}").write_bytes(
-        jsonl(records) if kind == "jsonl" else parquet_bytes(pa.Table.from_pylist(records)))
+        jsonl(records) if kind == "jsonl" else parquet_bytes(pa.Table.from_pylist(records))
+    )
     row = r"line [12]" if kind == "jsonl" else "row [12]"
     with pytest.raises(DataError, match=rf"a\.{kind}, {row}: 'answer' (is (nan|inf)|must be a string or a number)"):
         make_task(task, path=str(tmp_path / f"a.{kind}"))
 
 
 def test_what_nobody_reads_may_be_anything(tmp_path: Path) -> None:
-    text = "".join(f'{{"prompt": "p{i}", "answer": {i}, "score": NaN, "big": {"9" * 6000}, "x": -Infinity}}\n'
-                   for i in range(3))  # fmt: skip
+    text = "".join(
+        f'{{"prompt": "p{i}", "answer": {i}, "score": NaN, "big": {"9" * 6000}, "x": -Infinity}}\n' for i in range(3)
+    )
     (tmp_path / "a.jsonl").write_text(text)
     assert len(everything(JsonlTask(path=tmp_path / "a.jsonl"))) == 3
-    odd = pa.table({
-        "prompt": ["a", "b"], "answer": ["1", "2"], "when": pa.array([2**61, 1], pa.timestamp("us")),
-        "blob": pa.array([b"\xff", b"\x00"], pa.binary()), "score": [float("nan"), None],
-        "none": pa.nulls(2), "map": pa.array([[("a", 1), ("a", 2)]] * 2, pa.map_(pa.string(), pa.int8())),
-    })  # fmt: skip
+    odd = pa.table(
+        {
+            "prompt": ["a", "b"],
+            "answer": ["1", "2"],
+            "when": pa.array([2**61, 1], pa.timestamp("us")),
+            "blob": pa.array([b"\xff", b"\x00"], pa.binary()),
+            "score": [float("nan"), None],
+            "none": pa.nulls(2),
+            "map": pa.array([[("a", 1), ("a", 2)]] * 2, pa.map_(pa.string(), pa.int8())),
+        }
+    )
     (tmp_path / "a.parquet").write_bytes(parquet_bytes(odd))
     assert everything(JsonlTask(path=tmp_path / "a.parquet")) == {("a", "1"), ("b", "2")}
     with pytest.raises(DataError, match=r"row 1: column 'when' .* cannot be read"):
@@ -382,20 +424,27 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "twice.csv": (b"prompt,answer,answer\na,1,2\n", "two columns of the header"),
     "header.csv": (b"prompt,answer\n", "holds no problem"),
     "empty field.csv": (b"prompt,answer\na,1\nb,\n", "row 2 .*'answer' is empty"),
-    "names twice.parquet": (parquet_bytes(pa.table([["a", "b"], ["1", "2"], ["3", "4"]],
-                                                   names=["prompt", "answer", "answer"])),
-                            "2 columns are named 'answer'"),
-    "image.jsonl": (jsonl([{"prompt": [{"role": "user", "content": [{"type": "image"}]}], "answer": "1"}]),
-                    "a part of type 'image'; only text"),
+    "names twice.parquet": (
+        parquet_bytes(pa.table([["a", "b"], ["1", "2"], ["3", "4"]], names=["prompt", "answer", "answer"])),
+        "2 columns are named 'answer'",
+    ),
+    "image.jsonl": (
+        jsonl([{"prompt": [{"role": "user", "content": [{"type": "image"}]}], "answer": "1"}]),
+        "a part of type 'image'; only text",
+    ),
     "answered.jsonl": (jsonl([{"prompt": SHOT, "answer": "1"}]), "end with a user's turn"),
     "tool.jsonl": (jsonl([{"prompt": [{"role": "tool", "content": "x"}, USER], "answer": "1"}]), "role 'tool'; known"),
-    "late.jsonl": (jsonl([{"prompt": [USER, {"role": "system", "content": "x"}, USER], "answer": "1"}]),
-                   "system's turn that is not the first"),
+    "late.jsonl": (
+        jsonl([{"prompt": [USER, {"role": "system", "content": "x"}, USER], "answer": "1"}]),
+        "system's turn that is not the first",
+    ),
     "null.jsonl": (jsonl([{"prompt": [{"role": "user", "content": None}], "answer": "1"}]), "content is null"),
-    "bytes.parquet": (parquet_bytes(pa.table({"prompt": pa.array([b"\xff"], pa.binary()), "answer": ["1"]})),
-                      "got bytes that are not UTF-8"),
+    "bytes.parquet": (
+        parquet_bytes(pa.table({"prompt": pa.array([b"\xff"], pa.binary()), "answer": ["1"]})),
+        "got bytes that are not UTF-8",
+    ),
     "date.parquet": (parquet_bytes(pa.table({"prompt": ["a"], "answer": pa.array([1], pa.date32())})), "got a date"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -93,7 +93,11 @@ def test_a_reward_that_hangs_is_killed(shared: Grader, text: str) -> None:
 )
 def test_a_reward_that_ends_its_process(shared: Grader, text: str, failure: str) -> None:
     assert grade(shared, "one", text, text, "one two") == [
-        Grade(0.1), Grade(None, failure), Grade(None, failure), Grade(0.2)]
+        Grade(0.1),
+        Grade(None, failure),
+        Grade(None, failure),
+        Grade(0.2),
+    ]
 
 
 def test_the_limit_is_for_each_response_and_not_for_all(shared: Grader) -> None:
@@ -112,7 +116,9 @@ def test_workers_share_the_responses_and_one_that_hangs_holds_up_none() -> None:
         # While one process hung and the next was loaded, the other had graded the rest.
         before = time.monotonic()
         assert grade(grader, "sleep", *["one"] * 200) == [
-            Grade(None, "no reward within 1 s; process ended"), *[Grade(0.1)] * 200]
+            Grade(None, "no reward within 1 s; process ended"),
+            *[Grade(0.1)] * 200,
+        ]
         assert LIMIT <= time.monotonic() - before < LIMIT + 0.5
     hung, ended = "no reward within 1 s; process ended", "the grading process exited with status 7"
     failures = {3: hung, 500: hung, 501: hung, 700: ended}
@@ -137,7 +143,7 @@ def test_slow_responses_of_one_kind_cost_no_more_than_the_budget(workers: int) -
         grades = grade(grader, *texts)
         tried = [g for g in grades if g.timeout == "no reward within 0.3 s; process ended"]
         assert TIMEOUTS + 1 <= len(tried) <= TIMEOUTS + workers  # another kind is tried even then
-        assert all(g.timeout and g.timeout.startswith("not tried") for g in grades[1 + TIMEOUTS + workers - 1:41])
+        assert all(g.timeout and g.timeout.startswith("not tried") for g in grades[1 + TIMEOUTS + workers - 1 : 41])
         assert [grades[i].reward for i in (0, 41, 43)] == [0.1, 0.2, 0.1]
         assert grader.restarts == len(tried)
         # Every batch has a budget of its own.
@@ -200,7 +206,8 @@ def test_programs_started_by_a_killed_reward_end_too(shared: Grader, tmp_path: P
 def test_long_responses_and_an_interrupted_batch(shared: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "word " * 400_000
     assert [g.failure for g in grade(shared, *["give true " + long] * 4)] == [
-        "TypeError: HostileTask._give() takes 2 positional arguments but 400002 were given"] * 4
+        "TypeError: HostileTask._give() takes 2 positional arguments but 400002 were given"
+    ] * 4
 
     def interrupt(self: Any, line: bytes) -> None:
         raise KeyboardInterrupt

@@ -82,12 +82,20 @@ def test_one_prompt_stays_for_training(write: Any) -> None:
 
 
 def test_numbers_keep_their_digits(write: Any) -> None:
-    file = write('{"prompt": "a", "answer": 0.10}', '{"prompt": "b", "answer": 1E-7}',
-                 '{"prompt": "c", "answer": 12345678901234567890}', '{"prompt": "d", "answer": "½"}')
+    file = write(
+        '{"prompt": "a", "answer": 0.10}',
+        '{"prompt": "b", "answer": 1E-7}',
+        '{"prompt": "c", "answer": 12345678901234567890}',
+        '{"prompt": "d", "answer": "½"}',
+    )
     task = JsonlTask(path=file, heldout_fraction=0.5)
     examples = [*task.heldout_examples(2), task.training_example(0, 0), task.training_example(0, 1)]
     assert {e.prompt: e.answer for e in examples} == {
-        "a": "0.10", "b": "0.0000001", "c": "12345678901234567890", "d": "½"}
+        "a": "0.10",
+        "b": "0.0000001",
+        "c": "12345678901234567890",
+        "d": "½",
+    }
 
 
 def test_reward_is_exact_match_of_the_extracted_answer(hundred: Path) -> None:

@@ -74,16 +74,34 @@ def test_answers(answer: str, right: str, same: bool) -> None:
     assert grade(rf"Thus \boxed{{{answer}}}.", right, require_box=True) is same
 
 
-@pytest.mark.parametrize("text", ["", "18", "The answer is 18.", r"\boxed{18", r"\boxed{}", r"\boxed{\foo{{}}}",
-                                  r"\boxed{]]$$\\}", r"\boxed{I do not know}", r"\boxed{\nope(}", "\\boxed{\u2603}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "18",
+        "The answer is 18.",
+        r"\boxed{18",
+        r"\boxed{}",
+        r"\boxed{\foo{{}}}",
+        r"\boxed{]]$$\\}",
+        r"\boxed{I do not know}",
+        r"\boxed{\nope(}",
+        "\\boxed{\u2603}",
+    ],
+)
 def test_a_response_without_a_readable_answer_is_wrong_and_no_failure(text: str) -> None:
     assert grade(text, "18", require_box=True) is False
 
 
 @pytest.mark.parametrize(
     ("text", "same"),
-    [("The answer is 18.", True), ("so we get $x = 18$", True), (r"18, no: \boxed{17}", False), ("nothing", False),
-     ("The answer is 17.", False)],
+    [
+        ("The answer is 18.", True),
+        ("so we get $x = 18$", True),
+        (r"18, no: \boxed{17}", False),
+        ("nothing", False),
+        ("The answer is 17.", False),
+    ],
 )
 def test_without_the_need_for_a_box(text: str, same: bool) -> None:
     assert grade(text, "18", require_box=False) is same
@@ -158,9 +176,21 @@ def test_a_hostile_answer_costs_no_more_than_its_limit(shared: Grader, name: str
 
 #: Read without being computed: no longer than any other answer.
 HUGE = [
-    r"9^{9^{9^9}}", r"-9^{9^{9^9}}", r"10^{10^{100}}", "100000000!", "(9!)^{9!!!}", "1e999999",
-    r"2 \cdot 9^{9^{9^9}} + 1", r"9^{-9^{9^9}}", r"\frac{1}{100000000!}", "9" * 1999, "(" * 60 + "2" + ")" * 60,
-    "-" * 300 + "2", r"9^{9^{9^9}} \text{ dollars}", r"9^{9^{9^9}}\%", r"(3, 9^{9^{9^9}})",
+    r"9^{9^{9^9}}",
+    r"-9^{9^{9^9}}",
+    r"10^{10^{100}}",
+    "100000000!",
+    "(9!)^{9!!!}",
+    "1e999999",
+    r"2 \cdot 9^{9^{9^9}} + 1",
+    r"9^{-9^{9^9}}",
+    r"\frac{1}{100000000!}",
+    "9" * 1999,
+    "(" * 60 + "2" + ")" * 60,
+    "-" * 300 + "2",
+    r"9^{9^{9^9}} \text{ dollars}",
+    r"9^{9^{9^9}}\%",
+    r"(3, 9^{9^{9^9}})",
 ]
 
 

@@ -23,8 +23,13 @@ DAPO_PROMPT = (
 
 def dapo(number: int) -> dict[str, Any]:
     turns = [{"role": "user", "content": DAPO_PROMPT.format(f"What is ${number} + {number}$?\nThink.")}]
-    return {"data_source": "math_dapo", "prompt": turns, "ability": "MATH",
-            "reward_model": {"ground_truth": str(2 * number), "style": "rule"}, "extra_info": {"index": f"i{number}"}}
+    return {
+        "data_source": "math_dapo",
+        "prompt": turns,
+        "ability": "MATH",
+        "reward_model": {"ground_truth": str(2 * number), "style": "rule"},
+        "extra_info": {"index": f"i{number}"},
+    }
 
 
 def write(path: Path, *records: Any) -> Path:
@@ -46,14 +51,18 @@ SUM = "What is $7 + 7$?"
 LAYOUTS: dict[str, tuple[Any, tuple[str, str]]] = {
     "dapo": (dapo, ("What is $7 + 7$?\nThink.", "14")),
     "dapo, as text": (lambda n: {"prompt": f"Say {n}", "reward_model": {"ground_truth": n}}, ("Say 7", "7")),
-    "gsm8k": (lambda n: {"question": f"{n} eggs?", "answer": f"He has <<{n}*1={n}>>{n}.\n#### {n},000"},
-              ("7 eggs?", "7000")),
+    "gsm8k": (
+        lambda n: {"question": f"{n} eggs?", "answer": f"He has <<{n}*1={n}>>{n}.\n#### {n},000"},
+        ("7 eggs?", "7000"),
+    ),
     "aime": (lambda n: {"id": n, "problem": f" {n}+{n} ", "solution": "s", "answer": 2 * n}, ("7+7", "14")),
     "aime_2024": (lambda n: {"ID": n, "Problem": f"{n}+{n}", "Solution": "s", "Answer": 2 * n}, ("7+7", "14")),
-    "math-500": (lambda n: {"problem": f"{n}/2", "solution": "s", "answer": rf"\frac{{{n}}}{{2}}", "level": 3},
-                 ("7/2", r"\frac{7}{2}")),
+    "math-500": (
+        lambda n: {"problem": f"{n}/2", "solution": "s", "answer": rf"\frac{{{n}}}{{2}}", "level": 3},
+        ("7/2", r"\frac{7}{2}"),
+    ),
     "plain": (lambda n: {"prompt": f"{n}+0.5", "answer": n + 0.5}, ("7+0.5", "7.5")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -114,12 +123,19 @@ def test_what_a_base_model_writes_behind_its_solution_is_not_graded(tmp_path: Pa
 
 def test_problems_count_once_and_heldout_ones_never_train(tmp_path: Path) -> None:
     records = [{"prompt": f"problem  {i % 6}\n", "answer": i} for i in range(18)]
-    heldout = [{"problem": "problem 2", "answer": "2"}, {"problem": "another", "answer": "0"},
-               {"problem": " problem\n5", "answer": "5"}, {"problem": "another", "answer": "1"}]
+    heldout = [
+        {"problem": "problem 2", "answer": "2"},
+        {"problem": "another", "answer": "0"},
+        {"problem": " problem\n5", "answer": "5"},
+        {"problem": "another", "answer": "1"},
+    ]
     task = MathTask(path=write(tmp_path / "a.jsonl", *records), heldout_path=write(tmp_path / "b.jsonl", *heldout))
     assert [e.data["problem"] for e in task.training_examples()] == [f"problem  {i}" for i in (0, 1, 3, 4)]
     assert [(e.data["problem"], e.answer) for e in task.heldout_examples(9)] == [
-        ("problem 2", "2"), ("another", "0"), ("problem\n5", "5")]
+        ("problem 2", "2"),
+        ("another", "0"),
+        ("problem\n5", "5"),
+    ]
     prompts = {task.training_example(3, i).data["problem"] for i in range(4)}
     assert prompts == {f"problem  {i}" for i in (0, 1, 3, 4)}
 
@@ -164,25 +180,32 @@ GOOD = {"prompt": "p", "answer": "1"}
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        (({"text": "x", "value": 1},), r"a\.jsonl, line 1: the columns 'text', 'value' fit no layout\. "
-         r".*task\.answer_column\. Known: dapo: .*gsm8k: .*aime: .*aime_2024: .*plain: "),
+        (
+            ({"text": "x", "value": 1},),
+            r"a\.jsonl, line 1: the columns 'text', 'value' fit no layout\. "
+            r".*task\.answer_column\. Known: dapo: .*gsm8k: .*aime: .*aime_2024: .*plain: ",
+        ),
         ((GOOD, {"prompt": "p"}), r"line 2: no column 'answer'; its columns are 'prompt'"),
         ((GOOD, {"prompt": "q", "answer": None}), r"line 2: 'answer' must be a string or a number, .*, got null"),
         ((GOOD, {"prompt": "q", "answer": True}), r"line 2: 'answer' must be a string or a number, .*, got a boolean"),
         ((GOOD, {"prompt": ["q"], "answer": 1}), r"line 2: 'prompt' must be a string or chat messages"),
         ((GOOD, {"prompt": " ", "answer": 1}), r"line 2: 'prompt' is empty"),
-        (({"question": "q", "answer": "#### 42"}, {"question": "p", "answer": "42"}),
-         r"line 2: 'answer' must end with"),
+        (
+            ({"question": "q", "answer": "#### 42"}, {"question": "p", "answer": "42"}),
+            r"line 2: 'answer' must end with",
+        ),
         ((GOOD, {"prompt": "q", "answer": "NaN"}), r"line 2: 'answer' is NaN, which no response can equal"),
         (({"prompt": "p", "reward_model": {}},), r"'reward_model' must be an object with a 'ground_truth', got an obj"),
-        (({"prompt": [{"role": "assistant", "content": "p"}], "reward_model": {"ground_truth": 1}},),
-         r"'prompt' must be chat messages that end .*; got roles \['assistant'\]"),
+        (
+            ({"prompt": [{"role": "assistant", "content": "p"}], "reward_model": {"ground_truth": 1}},),
+            r"'prompt' must be chat messages that end .*; got roles \['assistant'\]",
+        ),
         (({"prompt": [], "reward_model": {"ground_truth": 1}},), r"'prompt' must be .*chat messages .*without any"),
         ((GOOD,), r"a\.jsonl has 1 distinct problems, too few to hold some out .*heldout_path=FILE"),
         ((), r"a\.jsonl has 0 distinct problems"),
         (("not an object",), r"line 1: a JSON object is needed, got a string"),
     ],
-)  # fmt: skip
+)
 def test_malformed_files(tmp_path: Path, records: tuple[Any, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
         MathTask(path=write(tmp_path / "a.jsonl", *records))

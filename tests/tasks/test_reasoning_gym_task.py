@@ -21,8 +21,14 @@ from drpo.tasks import reasoning_gym as module
 from drpo.tasks.reasoning_gym import COSTLY_TO_BUILD, HASH_ORDERED, ReasoningGymTask
 from drpo.tasks.split import is_heldout
 
-NEEDS_PARAMETERS = {"composite": {"datasets": [{"name": "chain_sum", "weight": 1, "config": {"max_terms": 3}},
-                                               {"name": "gcd", "weight": 2.0, "config": {}}]}}
+NEEDS_PARAMETERS = {
+    "composite": {
+        "datasets": [
+            {"name": "chain_sum", "weight": 1, "config": {"max_terms": 3}},
+            {"name": "gcd", "weight": 2.0, "config": {}},
+        ]
+    }
+}
 #: The library gives no right answer for these, only a way to score one.
 WITHOUT_AN_ANSWER = {"boxnet", "rush_hour"}
 #: Metadata of some of their problems holds fractions.
@@ -75,16 +81,23 @@ def test_random_access_does_not_depend_on_order(dataset: str) -> None:
 
 
 def test_examples_are_the_same_in_every_process() -> None:
-    program = ("from drpo.tasks import make_task\n"
-               "for name in ('chain_sum', 'codeio', 'list_functions', 'gsm_symbolic'):\n"
-               "    task = make_task(f'reasoning_gym:{name}')\n"
-               "    print([task.training_example(0, i).prompt for i in range(5)])\n"
-               "    print([example.prompt for example in task.heldout_examples(2)])")
+    program = (
+        "from drpo.tasks import make_task\n"
+        "for name in ('chain_sum', 'codeio', 'list_functions', 'gsm_symbolic'):\n"
+        "    task = make_task(f'reasoning_gym:{name}')\n"
+        "    print([task.training_example(0, i).prompt for i in range(5)])\n"
+        "    print([example.prompt for example in task.heldout_examples(2)])"
+    )
     printed = [
-        subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed},
-                       capture_output=True, check=True, text=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
         for seed in ("1", "2")
-    ]  # fmt: skip
+    ]
     assert printed[0] == printed[1] != ""
 
 
@@ -175,8 +188,11 @@ def test_parameters_as_yaml_writes_them(dataset: str, parameters: dict[str, Any]
     [
         ("chain_some", {}, "has no data set 'chain_some'. Did you mean 'chain_sum'?"),
         ("chain_sum", {"max_term": 3}, "has no parameter 'max_term'. Did you mean 'max_terms'?"),
-        ("chain_sum", {"min_terms": 5, "max_terms": 2},
-         "reasoning_gym:chain_sum refuses min_terms=5, max_terms=2: max_terms must be >= min_terms"),
+        (
+            "chain_sum",
+            {"min_terms": 5, "max_terms": 2},
+            "reasoning_gym:chain_sum refuses min_terms=5, max_terms=2: max_terms must be >= min_terms",
+        ),
         ("gsm_symbolic", {"difficulty": 2.0}, "refuses difficulty=2.0: AssertionError at `assert 1.0 <= "),
         ("chain_sum", {"seed": 1}, "seed cannot be set: the task seeds every example itself"),
         ("chain_sum", {"size": 1}, "size cannot be set: the task generates as many examples as are asked"),

@@ -20,8 +20,10 @@ def test_parameters_reach_the_task() -> None:
 
 
 def test_importing_the_tasks_is_light() -> None:
-    program = ("import sys, drpo.tasks\n"
-               "print(sorted({'torch', 'numpy', 'transformers', 'reasoning_gym'} & sys.modules.keys()))")
+    program = (
+        "import sys, drpo.tasks\n"
+        "print(sorted({'torch', 'numpy', 'transformers', 'reasoning_gym'} & sys.modules.keys()))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -25,10 +25,21 @@ pytest.importorskip("trackio")
 pytest.importorskip("wandb")
 
 SETTINGS = [
-    "trackers=[tensorboard,trackio,wandb]", "project=tested", "task=copy", "task.length=2", "prompts_per_step=8",
-    "group_size=4", "updates_per_step=2", "max_new_tokens=4", "steps=4", "eval_every=2", "checkpoint_every=2",
-    "eval_examples=2", "eval_samples=2", "device=cpu",
-]  # fmt: skip
+    "trackers=[tensorboard,trackio,wandb]",
+    "project=tested",
+    "task=copy",
+    "task.length=2",
+    "prompts_per_step=8",
+    "group_size=4",
+    "updates_per_step=2",
+    "max_new_tokens=4",
+    "steps=4",
+    "eval_every=2",
+    "checkpoint_every=2",
+    "eval_examples=2",
+    "eval_samples=2",
+    "device=cpu",
+]
 UPDATES = 2  # per step, as set above
 
 
@@ -43,13 +54,22 @@ def tracked(copyist: Path, tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     home = tmp_path_factory.mktemp("tracked")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "TRACKIO_"))},
-        "WANDB_MODE": "offline", "TRACKIO_DIR": str(home / "trackio"), "HOME": str(home), "OMP_NUM_THREADS": "1",
+        "WANDB_MODE": "offline",
+        "TRACKIO_DIR": str(home / "trackio"),
+        "HOME": str(home),
+        "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
-    }  # fmt: skip
+    }
 
     def drpo(*arguments: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "drpo", "train", *arguments], env=environment, cwd=home,
-                              capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "drpo", "train", *arguments],
+            env=environment,
+            cwd=home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -74,8 +94,7 @@ def test_tensorboard_shows_each_figure_once(tracked: Tracked) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
 
     events = EventAccumulator(str(tracked.run.path / "tensorboard")).Reload()
-    found = {name: [(event.step, event.value) for event in events.Scalars(name)]
-             for name in events.Tags()["scalars"]}  # fmt: skip
+    found = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
     wanted: dict[str, list[tuple[int, float]]] = {}
     for record in tracked.run.read_metrics():
         for name, value in flat_scalars(record).items():

@@ -23,9 +23,18 @@ from drpo.train.observer import Observer
 from drpo.train.update import OTHERS
 
 SMALL = [
-    "task=copy", "task.length=2", "prompts_per_step=4", "group_size=4", "updates_per_step=2", "max_new_tokens=4",
-    "steps=2", "eval_every=0", "eval_examples=2", "eval_samples=2", "device=cpu",
-]  # fmt: skip
+    "task=copy",
+    "task.length=2",
+    "prompts_per_step=4",
+    "group_size=4",
+    "updates_per_step=2",
+    "max_new_tokens=4",
+    "steps=2",
+    "eval_every=0",
+    "eval_examples=2",
+    "eval_samples=2",
+    "device=cpu",
+]
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "tracking.md"
 
 
@@ -203,8 +212,9 @@ def test_a_missing_package_is_told_before_the_run_starts(
 def test_a_folder_of_that_name_is_no_package(tmp_path: Path) -> None:
     """wandb itself makes ./wandb."""
     (tmp_path / "wandb").mkdir()
-    code = ("import sys; from drpo.trackers import _installed; sys.path[:] = ['']; "
-            "import wandb; print(_installed('wandb'))")  # fmt: skip
+    code = (
+        "import sys; from drpo.trackers import _installed; sys.path[:] = ['']; import wandb; print(_installed('wandb'))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "False", done.stderr
 
@@ -232,13 +242,24 @@ def test_one_name_is_a_list_of_one() -> None:
 
 
 def test_figures_that_do_not_exist_are_left_out() -> None:
-    record = {"kind": "update", "step": 3, "update": 1, "loss": float("nan"), "reward": 1, "entropy": None,
-              "timing": {"sampling": 0.5, "grading": float("inf")}, "histograms": {"shift": [1, 2]}}
+    record = {
+        "kind": "update",
+        "step": 3,
+        "update": 1,
+        "loss": float("nan"),
+        "reward": 1,
+        "entropy": None,
+        "timing": {"sampling": 0.5, "grading": float("inf")},
+        "histograms": {"shift": [1, 2]},
+    }
     assert flat_scalars(record) == {"train/step": 3.0, "train/reward": 1.0, "timing/sampling": 0.5}
     assert updates_done(record, 4) == 10
     evaluation = {"kind": "evaluation", "step": 3, "accuracy": 0.5, "timing": {"seconds": 2.0}}
-    assert flat_scalars(evaluation) == {"evaluation/step": 3.0, "evaluation/accuracy": 0.5,
-                                        "evaluation/timing/seconds": 2.0}
+    assert flat_scalars(evaluation) == {
+        "evaluation/step": 3.0,
+        "evaluation/accuracy": 0.5,
+        "evaluation/timing/seconds": 2.0,
+    }
     assert updates_done(evaluation, 4) == 12
 
 
@@ -256,11 +277,16 @@ def test_the_page_names_every_figure(tmp_path: Path, fakes: Any) -> None:
     table = re.findall(r"^\| (`.*?) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     documented = {
         name.replace("OBJECTIVE", objective).replace("/K/", f"/{k}/")
-        for row in table for name in re.findall(r"`([^`]+)`", row) for objective in OTHERS for k in (1, 2)
-    }  # fmt: skip
+        for row in table
+        for name in re.findall(r"`([^`]+)`", row)
+        for objective in OTHERS
+        for k in (1, 2)
+    }
     assert documented == logged
 
 
 def _with_zeros(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: _with_zeros(value) if isinstance(value, dict) else 0.0 if value is None else value
-            for key, value in record.items()}
+    return {
+        key: _with_zeros(value) if isinstance(value, dict) else 0.0 if value is None else value
+        for key, value in record.items()
+    }

@@ -35,7 +35,13 @@ def wandb_history(file: Path) -> list[tuple[int, dict[str, float]]]:
     """The rows: step and figures."""
     rows = [record.history for record in wandb_records(file) if record.WhichOneof("record_type") == "history"]
     return [
-        (row.step.num, {name: json.loads(item.value_json) for item in row.item
-                        if not (name := item.key or "/".join(item.nested_key)).startswith("_")})
+        (
+            row.step.num,
+            {
+                name: json.loads(item.value_json)
+                for item in row.item
+                if not (name := item.key or "/".join(item.nested_key)).startswith("_")
+            },
+        )
         for row in rows
     ]

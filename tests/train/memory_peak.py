@@ -1,6 +1,6 @@
 """Measures, in this fresh process, what an update and a batch of sampling take above weights and optimizer.
 
-    python memory_peak.py MODEL key=value…      prints {"training": [bytes, estimated], "sampling": [bytes, estimated]}
+python memory_peak.py MODEL key=value…      prints {"training": [bytes, estimated], "sampling": [bytes, estimated]}
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def main(model: str, settings: list[str]) -> dict[str, list[int]]:
     response = Response([3] * length, [-3.0] * length, "length")
     samples = [
         Sample(Example("", "", {}), prompt, response, "", Grade(1.0, None))
-        for prompt in prompts for _ in range(config.group_size)
-    ]  # fmt: skip
+        for prompt in prompts
+        for _ in range(config.group_size)
+    ]
     advantages = [1.0 if row % 2 else -1.0 for row in range(len(samples))]
     sampler = InProcessSampler(policy.model, frozenset())
     requests = [Request(prompt, config.group_size, 0) for prompt in prompts]

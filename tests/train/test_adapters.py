@@ -67,8 +67,15 @@ def save_adapter(folder: Path, base: Path, config: Any, trained: bool = True) ->
 
 
 def lora(**settings: Any) -> Callable[[], Any]:
-    return lambda: peft.LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "up_proj"],
-                                      "task_type": "CAUSAL_LM", **settings})  # fmt: skip
+    return lambda: peft.LoraConfig(
+        **{
+            "r": 4,
+            "lora_alpha": 8,
+            "target_modules": ["q_proj", "v_proj", "up_proj"],
+            "task_type": "CAUSAL_LM",
+            **settings,
+        }
+    )
 
 
 def other(name: str, **settings: Any) -> Callable[[], Any]:
@@ -118,13 +125,22 @@ def test_merged_exactly_as_peft_does(kind: str, bases: dict[bool, Path], tmp_pat
 def test_other_layouts_of_weights_are_merged_as_peft_does(tmp_path: Path) -> None:
     """Transposed linear layers, biases of adapters, and stacked experts."""
     torch.manual_seed(0)
-    gpt2 = transformers.GPT2LMHeadModel(transformers.GPT2Config(
-        vocab_size=20, n_embd=32, n_layer=1, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0
-    ))
-    qwen2 = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(
-        vocab_size=20, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, eos_token_id=0,
-    ))  # fmt: skip
+    gpt2 = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=20, n_embd=32, n_layer=1, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0
+        )
+    )
+    qwen2 = transformers.Qwen2ForCausalLM(
+        transformers.Qwen2Config(
+            vocab_size=20,
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            eos_token_id=0,
+        )
+    )
     for name, network in (("gpt2", gpt2), ("qwen2", qwen2)):
         network.save_pretrained(tmp_path / name)
         tiny.tokenizer().save_pretrained(tmp_path / name)
@@ -207,8 +223,13 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "compiled": (renamed("base_model.model.", "base_model.model._orig_mod."), r"belong to no layer"),
     "one layer": (dropped("layers.1."), r"6 weights that its configuration asks for are missing"),
     "one matrix": (dropped("layers.1.mlp.up_proj.lora_B"), r"1 weights that its configuration asks for are missing"),
-    "too many": (lambda folder: rewrite(folder, lambda weights: weights | {
-        "base_model.model.model.layers.7.mlp.up_proj.lora_A.weight": torch.ones(4, 32)}), r"belong to no layer"),
+    "too many": (
+        lambda folder: rewrite(
+            folder,
+            lambda weights: weights | {"base_model.model.model.layers.7.mlp.up_proj.lora_A.weight": torch.ones(4, 32)},
+        ),
+        r"belong to no layer",
+    ),
     "untargeted": (lambda folder: edit(folder, target_modules=["q_proj"]), r"belong to no layer"),
     "no target": (lambda folder: edit(folder, target_modules=["c_attn"]), r"cannot be merged|does not fit"),
     "other rank": (lambda folder: edit(folder, r=2), r"lora_.* is \[4, 32\], the model needs \[2, 32\]|size mismatch"),
@@ -238,8 +259,10 @@ def test_a_damaged_adapter_is_refused_in_one_line(damage: str, bases: dict[bool,
     save_adapter(tmp_path / "adapter", bases[True], lora()())
     change, message = DAMAGED[damage]
     change(tmp_path / "adapter")
-    for action in (lambda: load_policy(str(tmp_path / "adapter"), CPU),
-                   lambda: export_model(str(tmp_path / "adapter"), tmp_path / "plain")):
+    for action in (
+        lambda: load_policy(str(tmp_path / "adapter"), CPU),
+        lambda: export_model(str(tmp_path / "adapter"), tmp_path / "plain"),
+    ):
         with pytest.raises((CheckpointError, ConfigError), match=message) as caught:
             action()
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 900

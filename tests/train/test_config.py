@@ -58,8 +58,20 @@ def test_a_resolved_configuration_loads_as_itself() -> None:
 
 def test_every_key_the_command_line_promises_exists() -> None:
     promised = {
-        "model", "task", "objective", "steps", "seed", "prompts_per_step", "group_size", "updates_per_step",
-        "learning_rate", "temperature", "max_new_tokens", "checkpoint_every", "eval_every", "device",
+        "model",
+        "task",
+        "objective",
+        "steps",
+        "seed",
+        "prompts_per_step",
+        "group_size",
+        "updates_per_step",
+        "learning_rate",
+        "temperature",
+        "max_new_tokens",
+        "checkpoint_every",
+        "eval_every",
+        "device",
     }
     assert promised <= set(TrainConfig.model_fields)
 
@@ -142,12 +154,14 @@ def test_texts_that_only_look_like_dates_times_or_octal_numbers_stay_texts() -> 
 
 
 def test_settings_of_the_chat_template_are_written_and_read_again() -> None:
-    given = ["system_prompt='Be brief: # 1'", "chat_template_kwargs.enable_thinking=false",
-             "chat_template_kwargs={documents: [{a: {}, 'b.c': .inf}]}"]
+    given = [
+        "system_prompt='Be brief: # 1'",
+        "chat_template_kwargs.enable_thinking=false",
+        "chat_template_kwargs={documents: [{a: {}, 'b.c': .inf}]}",
+    ]
     config, sources = load_config(None, given)
     assert config.system_prompt == "Be brief: # 1"
-    assert config.chat_template_kwargs == {
-        "enable_thinking": False, "documents": [{"a": {}, "b.c": float("inf")}]}
+    assert config.chat_template_kwargs == {"enable_thinking": False, "documents": [{"a": {}, "b.c": float("inf")}]}
     assert load_config(None, as_overrides(config))[0] == config
     assert sources["chat_template_kwargs.enable_thinking"] == "command line"
 
@@ -184,9 +198,13 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"must hold 'key: value' lines, got a list"):
         load_config(write(tmp_path / "b.yaml", "- steps"))
     for text, message in {
-        "steps: 3\nseed: 1\nsteps: 4\n": r"'steps' stands twice \(line", "seed: 1\n\tsteps: 3\n": "not with tabs",
-        "a: &a {b: 1}\ntask: *a\n": "anchors", "task:\n  <<: {name: copy}\n": "merge keys", "0": "got a int",
-        "x: " * 60_000: r"not YAML|nested", "# " + "x" * 300_000: "too long for a configuration",
+        "steps: 3\nseed: 1\nsteps: 4\n": r"'steps' stands twice \(line",
+        "seed: 1\n\tsteps: 3\n": "not with tabs",
+        "a: &a {b: 1}\ntask: *a\n": "anchors",
+        "task:\n  <<: {name: copy}\n": "merge keys",
+        "0": "got a int",
+        "x: " * 60_000: r"not YAML|nested",
+        "# " + "x" * 300_000: "too long for a configuration",
     }.items():
         with pytest.raises(ConfigError, match=message):
             load_config(write(tmp_path / "c.yaml", text))
@@ -200,7 +218,11 @@ def test_overrides_that_make_a_configuration() -> None:
     config, _ = load_config(None, given)
     assert config.task.parameters == {"min_terms": 2}  # as in the default task, whose parameters do not stay
     assert as_overrides(config) == [
-        'model="a b"', "task.name=other", "task.min_terms=2", "objective.name=grpo", "weight_decay=1e-07"
+        'model="a b"',
+        "task.name=other",
+        "task.min_terms=2",
+        "objective.name=grpo",
+        "weight_decay=1e-07",
     ]
     assert load_config(None, as_overrides(config))[0] == config
     assert as_overrides(load_config()[0]) == []

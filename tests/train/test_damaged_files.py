@@ -16,9 +16,19 @@ from drpo.train.loop import train
 from drpo.train.resume import find_resumption, resumed_config, rewind
 
 SETTINGS = [
-    "task=copy", "task.length=2", "steps=2", "prompts_per_step=2", "group_size=2", "updates_per_step=1",
-    "max_new_tokens=3", "eval_every=0", "eval_examples=2", "checkpoint_every=1", "device=cpu", "log_tokens=true",
-]  # fmt: skip
+    "task=copy",
+    "task.length=2",
+    "steps=2",
+    "prompts_per_step=2",
+    "group_size=2",
+    "updates_per_step=1",
+    "max_new_tokens=3",
+    "eval_every=0",
+    "eval_examples=2",
+    "checkpoint_every=1",
+    "device=cpu",
+    "log_tokens=true",
+]
 MUTATIONS = 4
 
 
@@ -47,8 +57,9 @@ def mutated(content: bytes, draw: random.Random, cut: bool) -> bytes:
 
 def test_every_mutation_ends_in_one_line_or_goes_on(run: RunDirectory, tmp_path: Path) -> None:
     draw = random.Random(0)
-    names = [file.relative_to(run.path) for file in sorted(run.path.rglob("*"))
-             if file.is_file() and file != run.lock_file]  # fmt: skip
+    names = [
+        file.relative_to(run.path) for file in sorted(run.path.rglob("*")) if file.is_file() and file != run.lock_file
+    ]
     assert len(names) > 20
     for name in names:
         for number in range(MUTATIONS):

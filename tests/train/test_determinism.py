@@ -25,12 +25,24 @@ from drpo.train.rollout import Sample
 #: Few prompts with many responses: their shares of the prompts' gradient meet in the same places.
 PROMPTS, RESPONSES, LENGTH = 2, 48, 24
 CASES = [
-    "seed=0", "micro_batch_tokens=512", "updates_per_step=16", "gradient_checkpointing=true", "lora.rank=8",
-    "precision=bf16", "precision=fp8", "aggregation=token_mean", "objective=m2po", "objective=gspo",
-    "objective=dppo_topk_tv", "objective=troll",
-    "model=embedded:moe", "model=embedded:moe gradient_checkpointing=true", "model=embedded:moe precision=bf16",
-    "model=embedded:moe router_replay=true", "model=embedded:hybrid",
-]  # fmt: skip
+    "seed=0",
+    "micro_batch_tokens=512",
+    "updates_per_step=16",
+    "gradient_checkpointing=true",
+    "lora.rank=8",
+    "precision=bf16",
+    "precision=fp8",
+    "aggregation=token_mean",
+    "objective=m2po",
+    "objective=gspo",
+    "objective=dppo_topk_tv",
+    "objective=troll",
+    "model=embedded:moe",
+    "model=embedded:moe gradient_checkpointing=true",
+    "model=embedded:moe precision=bf16",
+    "model=embedded:moe router_replay=true",
+    "model=embedded:hybrid",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +64,13 @@ def drawn_samples(policy: Policy, topk: int, count: int) -> list[Sample]:
         ids = torch.randint(vocabulary, (length,), generator=draw).tolist()
         top = torch.rand(length, vocabulary, generator=draw).topk(topk, dim=1).indices.tolist()
         response = Response(
-            ids, [-3.0] * length, "stop", top, [[-4.0] * topk] * length,
+            ids,
+            [-3.0] * length,
+            "stop",
+            top,
+            [[-4.0] * topk] * length,
             drawn_experts(policy, len(prompt) + length - 1, draw),
-        )  # fmt: skip
+        )
         made.append(Sample(Example("", "", {}), prompt, response, "", Grade(1.0, None), [-3.0] * length))
     return made
 
@@ -78,8 +94,9 @@ def gradient(policy: Policy, samples: list[Sample], config: TrainConfig) -> list
 @pytest.mark.parametrize("case", CASES)
 def test_a_gradient_is_the_same_every_time(case: str) -> None:
     config, _ = load_config(None, case.split())
-    policy = load_policy(config.model, torch.device("cpu"), config.precision, config.lora,
-                         config.gradient_checkpointing)  # fmt: skip
+    policy = load_policy(
+        config.model, torch.device("cpu"), config.precision, config.lora, config.gradient_checkpointing
+    )
     if config.router_replay:
         policy.replay_routing()
     samples = drawn_samples(policy, config.make_objective().topk, PROMPTS * RESPONSES // config.updates_per_step)
@@ -133,9 +150,22 @@ def test_training_is_within_it_and_leaves_the_process_as_it_was(copyist: Path, t
         def on_step(self, records: list[dict[str, Any]]) -> None:
             self.modes.append(torch.are_deterministic_algorithms_enabled())
 
-    config, _ = load_config(None, [f"model={copyist}", "task=copy", "task.length=2", "prompts_per_step=2",
-                                   "group_size=2", "updates_per_step=1", "max_new_tokens=4", "steps=1", "eval_every=0",
-                                   "eval_examples=1", "device=cpu"])  # fmt: skip
+    config, _ = load_config(
+        None,
+        [
+            f"model={copyist}",
+            "task=copy",
+            "task.length=2",
+            "prompts_per_step=2",
+            "group_size=2",
+            "updates_per_step=1",
+            "max_new_tokens=4",
+            "steps=1",
+            "eval_every=0",
+            "eval_examples=1",
+            "device=cpu",
+        ],
+    )
     train(config, RunDirectory(tmp_path / "run"), Look())
     assert Look.modes == [True]
     assert not torch.are_deterministic_algorithms_enabled()

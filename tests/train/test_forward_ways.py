@@ -137,9 +137,16 @@ def test_a_model_whose_sequences_see_their_batch_is_refused() -> None:
 
 def test_windows_too_large_to_try_keep_prompts_apart() -> None:
     config = transformers.GPTNeoConfig(
-        vocab_size=20, hidden_size=32, num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]],
-        window_size=2000, max_position_embeddings=4000, bos_token_id=None, eos_token_id=0,
-    )  # fmt: skip
+        vocab_size=20,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=2,
+        attention_types=[[["global", "local"], 1]],
+        window_size=2000,
+        max_position_embeddings=4000,
+        bos_token_id=None,
+        eos_token_id=0,
+    )
     torch.manual_seed(0)
     passes = check_passes(transformers.AutoModelForCausalLM.from_config(config).eval())
     assert not passes.shares_prompts and "2000 tokens" in passes.trainer.refused["shared prompts"]

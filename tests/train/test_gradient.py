@@ -40,14 +40,22 @@ def samples(policy: Policy, topk: int) -> list[Sample]:
             own = table[torch.arange(len(response)), response]
             wobble = 0.3 * torch.sin(torch.arange(len(response)) + len(made)).double()
             top = table.topk(min(topk, 16), dim=1) if topk else None
-            made.append(Sample(
-                Example("", "", {}), prompt,
-                Response(
-                    response, (own + wobble).clamp(max=-1e-3).tolist(), "stop", top and top.indices.tolist(),
-                    top and (top.values - 0.05).tolist(),
-                ),
-                "", Grade(1.0, None), (own + 0.3 * wobble).clamp(max=-1e-3).tolist(),
-            ))  # fmt: skip
+            made.append(
+                Sample(
+                    Example("", "", {}),
+                    prompt,
+                    Response(
+                        response,
+                        (own + wobble).clamp(max=-1e-3).tolist(),
+                        "stop",
+                        top and top.indices.tolist(),
+                        top and (top.values - 0.05).tolist(),
+                    ),
+                    "",
+                    Grade(1.0, None),
+                    (own + 0.3 * wobble).clamp(max=-1e-3).tolist(),
+                )
+            )
     return made
 
 
@@ -96,8 +104,9 @@ UNWEIGHTED = "{name: drpo, advantage_weighted: false}"
 @pytest.mark.parametrize("name", [*OBJECTIVES, UNWEIGHTED])
 @pytest.mark.parametrize("budget", [10_000, 16, 12])  # 16: the prompts fit, the responses do not; 12: neither
 def test_every_objective(policy: Policy, name: str, budget: int) -> None:
-    config, _ = load_config(None, [f"objective={name}", f"micro_batch_tokens={budget}", f"temperature={TEMPERATURE}",
-                                   "max_new_tokens=9"])  # fmt: skip
+    config, _ = load_config(
+        None, [f"objective={name}", f"micro_batch_tokens={budget}", f"temperature={TEMPERATURE}", "max_new_tokens=9"]
+    )
     objective = config.make_objective()
     given = samples(policy, objective.topk)
     loss, batch, order = accumulate_gradient(policy, objective, given, ADVANTAGES, config)
@@ -131,13 +140,16 @@ def test_what_has_no_advantage_is_measured_without_a_backward_pass(policy: Polic
         return states(sequences)
 
     for advantages, expected in (
-        (ADVANTAGES, [(4, True), (2, False)]), ([0.0] * 6, [(6, True)]), ([1.0] * 6, [(6, True)])
-    ):  # fmt: skip
+        (ADVANTAGES, [(4, True), (2, False)]),
+        ([0.0] * 6, [(6, True)]),
+        ([1.0] * 6, [(6, True)]),
+    ):
         differentiated.clear()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(policy, "response_states", spy)
-            _, batch, order = accumulate_gradient(policy, drpo.make_objective("drpo"), given, advantages,
-                                                  load_config(None, [])[0])  # fmt: skip
+            _, batch, order = accumulate_gradient(
+                policy, drpo.make_objective("drpo"), given, advantages, load_config(None, [])[0]
+            )
         assert differentiated == expected and sorted(order) == [0, 1, 2, 3, 4, 5]
         assert not batch.logprobs.requires_grad and all(p.grad is not None for p in policy.model.parameters())
         policy.model.zero_grad(set_to_none=True)
@@ -153,4 +165,5 @@ def test_which_way_the_loss_comes(policy: Policy) -> None:
     entropy = [{"name": "entropy_top"}]
     assert path("objective=drpo", f"objective.modifiers={entropy}") == "token_logprobs (reference)"
     assert path("objective=drpo", f"objective.modifiers={entropy}", "micro_batch_tokens=1000000") == (
-        "token_logprobs (chunked)")
+        "token_logprobs (chunked)"
+    )

@@ -75,14 +75,20 @@ def first(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
         (prefixed("_orig_mod."), r"missing .* unexpected .*'_orig_mod.', which torch.compile adds"),
         (prefixed("module."), r"missing .*'module.', which Distributed"),
         (prefixed("actor.model."), r"missing .*'actor.model.'"),
-        (lambda weights: {key.replace("layers.1", "layers.1._checkpoint_wrapped_module"): value
-                          for key, value in weights.items()}, r"missing .* contain '_checkpoint_wrapped_module.'"),
+        (
+            lambda weights: {
+                key.replace("layers.1", "layers.1._checkpoint_wrapped_module"): value for key, value in weights.items()
+            },
+            r"missing .* contain '_checkpoint_wrapped_module.'",
+        ),
         (without("layers.1."), r"11 of 25 weights are missing \(model.layers.1"),
         (without("lm_head"), r"1 of 25 weights are missing \(lm_head.weight\)"),
         (without("q_norm"), r"2 of 25 weights are missing"),
         (without("model.norm.weight"), r"missing \(model.norm.weight\)"),
-        (lambda weights: weights | {"model.layers.2.mlp.up_proj.weight": torch.ones(64, 32)},
-         r"1 unexpected .*layers.2.* larger or another model"),
+        (
+            lambda weights: weights | {"model.layers.2.mlp.up_proj.weight": torch.ones(64, 32)},
+            r"1 unexpected .*layers.2.* larger or another model",
+        ),
         (lambda weights: weights | {Q.replace("weight", "bias"): torch.ones(32)}, r"unexpected .*q_proj.bias"),
         (changed(Q, lambda tensor: tensor[:16].clone()), r"q_proj.weight: \[16, 32\] in the file, \[32, 32\]"),
         (changed(Q, first(float("nan"))), r"1 weights of .* hold NaN or infinity, for example .*q_proj"),
@@ -100,7 +106,7 @@ def first(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
         (lambda weights: {"other": torch.ones(2)}, r"25 of 25 weights are missing"),
         (lambda weights: {}, r"holds no tensors"),
     ],
-)  # fmt: skip
+)
 def test_weights_that_do_not_fit_are_refused(
     directory: Path, change: Callable[[Tensors], Tensors], message: str
 ) -> None:
@@ -115,10 +121,17 @@ def test_what_is_no_defect_is_loaded(directory: Path, tmp_path: Path) -> None:
     assert "lm_head.weight" not in load_file(tied / "model.safetensors")
     assert load(str(tied)).notes == ()
     expected = load(str(directory)).model.state_dict()
-    rewrite(directory, lambda weights: weights | {
-        "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8), "v_head.summary.weight": torch.ones(1, 32),
-        "model.vision_tower.patch.weight": torch.ones(3, 3),
-    })  # fmt: skip
+    rewrite(
+        directory,
+        lambda weights: (
+            weights
+            | {
+                "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8),
+                "v_head.summary.weight": torch.ones(1, 32),
+                "model.vision_tower.patch.weight": torch.ones(3, 3),
+            }
+        ),
+    )
     loaded = load(str(directory))
     assert len(loaded.notes) == 1 and "2 weights" in loaded.notes[0] and "v_head.summary.weight" in loaded.notes[0]
     assert all(torch.equal(value, expected[name]) for name, value in loaded.model.state_dict().items())
@@ -162,8 +175,11 @@ def wrong_header(file: Path) -> None:
         ("model.safetensors", lambda file: file.write_bytes(b"GGUF" + b"\3" * 90), r"GGUF"),
         ("model.safetensors", lambda file: file.unlink() or file.mkdir(), r"cannot be read|Is a directory"),
         ("model.safetensors", link_to_nowhere, r"a link to a file that is not there"),
-        ("config.json", lambda file: file.write_text('{"model_type": "qwen3"}'),
-         r"holds [\d,]+ numbers, and its config.json describes a model of [\d,]{10,}: weights are missing"),
+        (
+            "config.json",
+            lambda file: file.write_text('{"model_type": "qwen3"}'),
+            r"holds [\d,]+ numbers, and its config.json describes a model of [\d,]{10,}: weights are missing",
+        ),
         ("config.json", lambda file: file.write_text(POINTER), r"config.json is a Git LFS pointer"),
         ("config.json", lambda file: file.write_text(""), r"config.json is empty"),
         ("config.json", lambda file: file.write_text("{"), r"config.json: not JSON"),
@@ -246,8 +262,10 @@ def test_other_formats_come_with_the_way_to_convert_them(directory: Path, name: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        *(({"quantization_config": {"quant_method": method}}, rf"quantized weights \({method}")
-          for method in ("gptq", "awq", "bitsandbytes", "compressed-tensors", "fp8", "mxfp4", "hqq")),
+        *(
+            ({"quantization_config": {"quant_method": method}}, rf"quantized weights \({method}")
+            for method in ("gptq", "awq", "bitsandbytes", "compressed-tensors", "fp8", "mxfp4", "hqq")
+        ),
         ({"quantization_config": "int8"}, r"quantized weights \(int8"),
         ({"text_config": {"quantization_config": {"bits": 4}}}, r"quantized weights \(unknown"),
         ({"model_type": "t5", "is_encoder_decoder": True}, r"encoder-decoder model \(t5"),
@@ -259,7 +277,7 @@ def test_other_formats_come_with_the_way_to_convert_them(directory: Path, name: 
         ({"_class_name": "UNet2DConditionModel"}, r"diffusers model"),
         ({"attn_implementation": "someone/kernel"}, r"kernel from the Hub"),
     ],
-)  # fmt: skip
+)
 def test_other_kinds_of_model_are_named(directory: Path, changes: dict[str, Any], message: str) -> None:
     edit(directory / "config.json", **changes)
     with pytest.raises(ConfigError, match=message):
@@ -270,8 +288,14 @@ def test_other_kinds_of_model_are_named(directory: Path, changes: dict[str, Any]
 def test_an_encoder_is_no_causal_model(tmp_path: Path, decoder: bool) -> None:
     """transformers loads BERT as a causal LM whose tokens see later ones, unless it is told to be a decoder."""
     torch.manual_seed(0)
-    shape: dict[str, Any] = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-                             "intermediate_size": 16, "eos_token_id": 0}
+    shape: dict[str, Any] = {
+        "vocab_size": 20,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "eos_token_id": 0,
+    }
     kind = transformers.BertLMHeadModel if decoder else transformers.BertForMaskedLM
     folder = save(tmp_path / "bert", kind(transformers.BertConfig(**shape, is_decoder=decoder)))
     if decoder:
@@ -283,8 +307,9 @@ def test_an_encoder_is_no_causal_model(tmp_path: Path, decoder: bool) -> None:
 
 def test_a_decoder_whose_configuration_does_not_say_so_is_loaded(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = transformers.GPTNeoXConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                                        intermediate_size=16, eos_token_id=0)
+    config = transformers.GPTNeoXConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, eos_token_id=0
+    )
     assert config.is_decoder is False
     load(str(save(tmp_path / "neox", transformers.GPTNeoXForCausalLM(config))))
 
@@ -308,16 +333,23 @@ def bring_code(directory: Path, marker: Path) -> None:
     (directory / "own.py").write_text(EVIL.format(marker=str(marker)))
     (directory / "custom_generate").mkdir()
     (directory / "custom_generate" / "generate.py").write_text(EVIL.format(marker=str(marker)))
-    edit(directory / "config.json", model_type="own", auto_map={"AutoConfig": "own.OwnConfig",
-                                                                "AutoModelForCausalLM": "own.OwnModel"})
+    edit(
+        directory / "config.json",
+        model_type="own",
+        auto_map={"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"},
+    )
 
 
 @pytest.mark.parametrize(
     "command",
-    [["train", "model={}", "task=copy", "steps=1", "--dry-run"], ["train", "model={}", "task=copy", "steps=1"],
-     ["eval", "{}", "task=copy"], ["export", "{}", "--out", "out"],
-     ["filter", "{}", "task=jsonl", "task.path=problems.jsonl", "--out", "kept.jsonl"]],
-)  # fmt: skip
+    [
+        ["train", "model={}", "task=copy", "steps=1", "--dry-run"],
+        ["train", "model={}", "task=copy", "steps=1"],
+        ["eval", "{}", "task=copy"],
+        ["export", "{}", "--out", "out"],
+        ["filter", "{}", "task=jsonl", "task.path=problems.jsonl", "--out", "kept.jsonl"],
+    ],
+)
 def test_code_of_a_model_is_never_run_unasked(
     directory: Path, tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,11 +382,31 @@ def test_code_runs_if_it_is_asked_for_and_that_is_said(directory: Path, tmp_path
     bring_code(directory, marker)
     shutil.rmtree(directory / "custom_generate")
     run = tmp_path / "run"
-    program = [sys.executable, "-m", "drpo", "train", f"model={directory}", "task=copy", "steps=1", "eval_examples=2",
-               "prompts_per_step=2", "group_size=2", "updates_per_step=1", "max_new_tokens=2", "trust_remote_code=true",
-               "device=cpu", "--out", str(run)]  # fmt: skip
-    done = subprocess.run(program, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")})
+    program = [
+        sys.executable,
+        "-m",
+        "drpo",
+        "train",
+        f"model={directory}",
+        "task=copy",
+        "steps=1",
+        "eval_examples=2",
+        "prompts_per_step=2",
+        "group_size=2",
+        "updates_per_step=1",
+        "max_new_tokens=2",
+        "trust_remote_code=true",
+        "device=cpu",
+        "--out",
+        str(run),
+    ]
+    done = subprocess.run(
+        program,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
+    )
     assert done.returncode == 0, done.stderr
     assert marker.exists() and "trust_remote_code=true" in done.stdout
     manifest = json.loads((run / "manifest.json").read_text())

@@ -20,10 +20,20 @@ from drpo.train.loop import train
 from drpo.train.observer import Observer, Summary
 
 SMALL = [
-    "task=copy", "task.length=2", "prompts_per_step=8", "group_size=4", "updates_per_step=2", "max_new_tokens=4",
-    "steps=4", "eval_every=2", "checkpoint_every=2", "eval_examples=2", "eval_samples=2", "learning_rate=1e-3",
+    "task=copy",
+    "task.length=2",
+    "prompts_per_step=8",
+    "group_size=4",
+    "updates_per_step=2",
+    "max_new_tokens=4",
+    "steps=4",
+    "eval_every=2",
+    "checkpoint_every=2",
+    "eval_examples=2",
+    "eval_samples=2",
+    "learning_rate=1e-3",
     "device=cpu",
-]  # fmt: skip
+]
 
 
 def configuration(copyist: Path, *changes: str) -> TrainConfig:
@@ -59,8 +69,16 @@ def last_weights(directory: RunDirectory) -> bytes:
 
 @pytest.mark.parametrize("name", ["surrogate", "ppo", "grpo", "spo", "dppo_tv", "drpo"])
 def test_the_main_objectives_learn_well(copyist: Path, tmp_path: Path, name: str) -> None:
-    config = configuration(copyist, f"objective.name={name}", "steps=25", "prompts_per_step=16", "group_size=8",
-                           "eval_every=0", "eval_samples=64", "learning_rate=5e-3")
+    config = configuration(
+        copyist,
+        f"objective.name={name}",
+        "steps=25",
+        "prompts_per_step=16",
+        "group_size=8",
+        "eval_every=0",
+        "eval_samples=64",
+        "learning_rate=5e-3",
+    )
     summary, _ = run(config, tmp_path / "run")
     assert summary.status == "finished"
     assert summary.accuracy_before is not None and summary.accuracy_after is not None
@@ -80,8 +98,17 @@ COMPOSED = [
 @pytest.mark.parametrize("objective", [*sorted(OBJECTIVES), *COMPOSED])
 def test_every_objective_learns(copyist: Path, tmp_path: Path, objective: str) -> None:
     """Twenty steps on little data, micro-batches included: well above where it started."""
-    config = configuration(copyist, f"objective={objective}", "steps=20", "group_size=8", "eval_every=0",
-                           "checkpoint_every=100", "eval_samples=64", "learning_rate=2.5e-3", "micro_batch_tokens=150")
+    config = configuration(
+        copyist,
+        f"objective={objective}",
+        "steps=20",
+        "group_size=8",
+        "eval_every=0",
+        "checkpoint_every=100",
+        "eval_samples=64",
+        "learning_rate=2.5e-3",
+        "micro_batch_tokens=150",
+    )
     summary, directory = run(config, tmp_path / "run")
     assert summary.status == "finished"
     updates = directory.read_metrics("update")
@@ -92,14 +119,19 @@ def test_every_objective_learns(copyist: Path, tmp_path: Path, objective: str) -
 
 
 @pytest.mark.parametrize("objective", ["gspo", "cppo", "m2po", "minirl", "dppo_topk_kl", "troll", *COMPOSED])
-def test_micro_batches_change_no_gradient_of_a_coupled_objective(
-    copyist: Path, tmp_path: Path, objective: str
-) -> None:
+def test_micro_batches_change_no_gradient_of_a_coupled_objective(copyist: Path, tmp_path: Path, objective: str) -> None:
     """Ratios have moved by the second update, so that masks and projections are at work."""
     norms = []
     for budget in (16_384, 40):
-        config = configuration(copyist, f"objective={objective}", f"micro_batch_tokens={budget}", "steps=1",
-                               "updates_per_step=3", "learning_rate=3e-2", "group_size=16")
+        config = configuration(
+            copyist,
+            f"objective={objective}",
+            f"micro_batch_tokens={budget}",
+            "steps=1",
+            "updates_per_step=3",
+            "learning_rate=3e-2",
+            "group_size=16",
+        )
         _, directory = run(config, tmp_path / f"run-{budget}")
         norms.append([(r["gradient_norm"], r["loss"]) for r in directory.read_metrics("update")])
         assert directory.read_metrics("update")[-1]["shift_max"] > 0.05
@@ -137,9 +169,13 @@ def test_a_composed_objective_is_kept_whole(copyist: Path, tmp_path: Path) -> No
     _, directory = run(config, tmp_path / "run")
     kept = directory.read_config()
     assert kept["objective"] == {
-        "name": "grpo", "ratio_low": 0.2, "ratio_high": 0.3, "dual_clip": None, "anchor": "proximal",
+        "name": "grpo",
+        "ratio_low": 0.2,
+        "ratio_high": 0.3,
+        "dual_clip": None,
+        "anchor": "proximal",
         "modifiers": [{"name": "tis", "ratio_cap": 2.0}],
-    }  # fmt: skip
+    }
     assert validate_config(kept).make_objective() == config.make_objective()
     with pytest.raises(ConfigError, match=r"grpo is anchored on μ.*tis would do so a second time"):
         configuration(copyist, "objective=grpo", "objective.modifiers=[tis]")
@@ -154,10 +190,28 @@ def test_what_a_run_leaves_behind(copyist: Path, tmp_path: Path) -> None:
     assert [(r["step"], r["update"]) for r in updates] == [(s, u) for s in (1, 2, 3, 4) for u in (0, 1)]
     assert [r["step"] for r in evaluations] == [0, 2, 4]
     promised = {
-        "loss", "reward", "accuracy", "response_length", "truncated_share", "entropy", "ratio", "ratio_min",
-        "ratio_max", "shift", "shift_p99", "shift_max", "beyond_delta", "beyond_delta_positive",
-        "beyond_delta_negative", "corrective_share", "mismatch", "mismatch_p95", "mismatch_max", "k3_kl",
-        "gradient_norm", "failed_rewards",
+        "loss",
+        "reward",
+        "accuracy",
+        "response_length",
+        "truncated_share",
+        "entropy",
+        "ratio",
+        "ratio_min",
+        "ratio_max",
+        "shift",
+        "shift_p99",
+        "shift_max",
+        "beyond_delta",
+        "beyond_delta_positive",
+        "beyond_delta_negative",
+        "corrective_share",
+        "mismatch",
+        "mismatch_p95",
+        "mismatch_max",
+        "k3_kl",
+        "gradient_norm",
+        "failed_rewards",
     }
     promised |= {"corrective_mass", "dropped_mass", "weight_diverging", "weight_converging", "harmful_share_positive"}
     for record in updates:
@@ -254,8 +308,14 @@ def test_mostly_failing_rewards_stop_the_run(copyist: Path, tmp_path: Path) -> N
 
 
 def test_a_hanging_reward_costs_its_time_limit(copyist: Path, tmp_path: Path) -> None:
-    config = configuration(copyist, "task=python:user_tasks:HangsOnce", "grading_time_limit=0.3", "steps=1",
-                           "prompts_per_step=16", "group_size=2")
+    config = configuration(
+        copyist,
+        "task=python:user_tasks:HangsOnce",
+        "grading_time_limit=0.3",
+        "steps=1",
+        "prompts_per_step=16",
+        "group_size=2",
+    )
     summary, directory = run(config, tmp_path / "run")
     assert summary.status == "finished"
     seen = {record["prompt"] for record in directory.read_rollouts("step")[1]}
@@ -264,8 +324,14 @@ def test_a_hanging_reward_costs_its_time_limit(copyist: Path, tmp_path: Path) ->
 
 def test_responses_that_take_too_long_to_grade_are_wrong_counted_and_told(copyist: Path, tmp_path: Path) -> None:
     observer = Recorder()
-    config = configuration(copyist, "task=python:user_tasks:SlowForSome", "grading_time_limit=0.3", "steps=1",
-                           "prompts_per_step=16", "eval_examples=4")
+    config = configuration(
+        copyist,
+        "task=python:user_tasks:SlowForSome",
+        "grading_time_limit=0.3",
+        "steps=1",
+        "prompts_per_step=16",
+        "eval_examples=4",
+    )
     _, directory = run(config, tmp_path / "run", observer)
     rollouts = directory.read_rollouts("step")[1]
     slow = [record for record in rollouts if record["text"].startswith("a")]
@@ -302,11 +368,14 @@ def test_one_update_a_step_is_said_to_be_inert(copyist: Path, tmp_path: Path) ->
     assert directory.read_metrics("update")[0]["shift_max"] < 1e-4
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    (["max_new_tokens=1"], "Raise max_new_tokens (now 1)"),
-    (["temperature=1e-4"], "no group's rewards vary (mean"),  # the responses to a prompt are all the same
-    ([], None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["max_new_tokens=1"], "Raise max_new_tokens (now 1)"),
+        (["temperature=1e-4"], "no group's rewards vary (mean"),  # the responses to a prompt are all the same
+        ([], None),
+    ],
+)
 def test_batches_without_a_signal_are_told_after_the_second(
     copyist: Path, tmp_path: Path, changes: list[str], says: str | None
 ) -> None:

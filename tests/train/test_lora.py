@@ -29,11 +29,28 @@ CPU = torch.device("cpu")
 
 
 def configuration(copyist: Path, *changes: str) -> TrainConfig:
-    return load_config(None, [
-        f"model={copyist}", "task=copy", "task.length=2", "prompts_per_step=8", "group_size=4", "updates_per_step=2",
-        "max_new_tokens=4", "steps=6", "eval_every=0", "checkpoint_every=2", "eval_examples=2", "eval_samples=16",
-        "learning_rate=5e-3", "device=cpu", "lora.rank=4", "lora.alpha=8", *changes,
-    ])[0]  # fmt: skip
+    return load_config(
+        None,
+        [
+            f"model={copyist}",
+            "task=copy",
+            "task.length=2",
+            "prompts_per_step=8",
+            "group_size=4",
+            "updates_per_step=2",
+            "max_new_tokens=4",
+            "steps=6",
+            "eval_every=0",
+            "checkpoint_every=2",
+            "eval_examples=2",
+            "eval_samples=16",
+            "learning_rate=5e-3",
+            "device=cpu",
+            "lora.rank=4",
+            "lora.alpha=8",
+            *changes,
+        ],
+    )[0]
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +153,9 @@ def test_eval_and_export(copyist: Path, finished: RunDirectory, tmp_path: Path) 
     merged, adapted = AutoModelForCausalLM.from_pretrained(out), load_policy(str(newest(finished)), CPU).model
     assert "lora" not in " ".join(merged.state_dict())
     assert torch.allclose(logprobs(merged, [3, 4, 5]), logprobs(adapted, [3, 4, 5]), atol=1e-5)
-    assert not torch.allclose(logprobs(merged, [3, 4, 5]), logprobs(load_policy(str(copyist), CPU).model, [3, 4, 5]),
-                              atol=1e-2)  # fmt: skip
+    assert not torch.allclose(
+        logprobs(merged, [3, 4, 5]), logprobs(load_policy(str(copyist), CPU).model, [3, 4, 5]), atol=1e-2
+    )
     assert AutoTokenizer.from_pretrained(out).eos_token == tiny.END
     again = CliRunner().invoke(app, ["export", str(finished.path), "--out", str(out)])
     assert isinstance(again.exception, ConfigError) and "exists. Choose another" in str(again.exception)
@@ -167,10 +185,17 @@ def test_an_adapter_is_not_a_model_to_train(copyist: Path, finished: RunDirector
 def test_what_targets_cover_in_a_mixture_of_experts() -> None:
     """Attention is linear layers; stacked experts and the router are parameters without one."""
     shape: dict[str, Any] = {
-        "vocab_size": 20, "hidden_size": 32, "intermediate_size": 64, "moe_intermediate_size": 16,
-        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "num_experts": 4,
+        "vocab_size": 20,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "moe_intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "num_experts": 4,
         "num_experts_per_tok": 2,
-    }  # fmt: skip
+    }
     network = Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape)).eval()
     assert linear_names(network) == {"q_proj", "k_proj", "v_proj", "o_proj"}
     add_adapter(network, Lora(rank=2), "somewhere")
@@ -205,9 +230,7 @@ def test_layers_of_configuration(tmp_path: Path) -> None:
     assert load_config(None, ["lora={}"])[0].lora == Lora()
 
 
-def test_an_unknown_target_and_a_missing_package_are_explained(
-    copyist: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_target_and_a_missing_package_are_explained(copyist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"no linear layer 'q_porj' .*Did you mean 'q_proj'\?"):
         load_policy(str(copyist), CPU, lora=Lora(targets=["q_porj"]))
     monkeypatch.setitem(sys.modules, "peft", None)

@@ -31,11 +31,20 @@ CPU = torch.device("cpu")
 PEAK = Path(__file__).with_name("memory_peak.py")
 #: The public config.json of Qwen3-0.6B and Qwen3-1.7B, as far as shapes go.
 QWEN3 = {
-    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 151936, "num_hidden_layers": 28,
-    "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960,
-    "tie_word_embeddings": True, "rope_theta": 1000000, "rms_norm_eps": 1e-6, "hidden_act": "silu",
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "vocab_size": 151936,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40960,
+    "tie_word_embeddings": True,
+    "rope_theta": 1000000,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
     "attention_bias": False,
-}  # fmt: skip
+}
 SIZES = {
     "0.6B": ({"hidden_size": 1024, "intermediate_size": 3072}, 596_049_920),
     "1.7B": ({"hidden_size": 2048, "intermediate_size": 6144}, 1_720_574_976),
@@ -54,8 +63,18 @@ def parts(need: Need) -> dict[str, int]:
 
 
 def configuration(*settings: str) -> TrainConfig:
-    return load_config(None, ["prompts_per_step=16", "group_size=8", "eval_examples=64", "eval_samples=1",
-                              "max_new_tokens=768", "micro_batch_tokens=8192", *settings])[0]  # fmt: skip
+    return load_config(
+        None,
+        [
+            "prompts_per_step=16",
+            "group_size=8",
+            "eval_examples=64",
+            "eval_samples=1",
+            "max_new_tokens=768",
+            "micro_batch_tokens=8192",
+            *settings,
+        ],
+    )[0]
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -139,10 +158,20 @@ def test_the_kv_cache_is_the_one_that_sampling_makes() -> None:
 def test_recurrent_layers_hold_a_state_and_no_positions() -> None:
     transformers = pytest.importorskip("transformers", minversion="5.10")
     config = transformers.AutoConfig.for_model(
-        "qwen3_next", vocab_size=20, hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, num_experts=0, linear_num_key_heads=2, linear_num_value_heads=4,
-        linear_key_head_dim=8, linear_value_head_dim=8,
-    )  # fmt: skip
+        "qwen3_next",
+        vocab_size=20,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        num_experts=0,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+    )
     shape = shape_of(AutoModelForCausalLM.from_config(config))
     assert config.layer_types.count("full_attention") == 1
     assert shape.cache_numbers == 2 * 16 and shape.state_numbers == 3 * 4 * 8 * 8
@@ -156,11 +185,28 @@ def test_a_measured_peak_is_near_the_estimate(tmp_path: Path, settings: list[str
     """
     if settings == ["lora.rank=16"]:
         pytest.importorskip("peft", reason="pip install -e '.[lora]'")
-    tiny.model(vocabulary=8000, hidden_size=256, intermediate_size=768, num_hidden_layers=8, num_attention_heads=8,
-               num_key_value_heads=4, head_dim=32).save_pretrained(tmp_path / "model")  # fmt: skip
+    tiny.model(
+        vocabulary=8000,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=32,
+    ).save_pretrained(tmp_path / "model")
     tiny.tokenizer().save_pretrained(tmp_path / "model")
-    command = [sys.executable, str(PEAK), str(tmp_path / "model"), "prompts_per_step=4", "group_size=8",
-               "updates_per_step=1", "max_new_tokens=96", "eval_examples=1", "eval_samples=1", *settings]  # fmt: skip
+    command = [
+        sys.executable,
+        str(PEAK),
+        str(tmp_path / "model"),
+        "prompts_per_step=4",
+        "group_size=8",
+        "updates_per_step=1",
+        "max_new_tokens=96",
+        "eval_examples=1",
+        "eval_samples=1",
+        *settings,
+    ]
     # Without a heap that grows by pieces and keeps them, resident is what is alive.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -169,9 +215,7 @@ def test_a_measured_peak_is_near_the_estimate(tmp_path: Path, settings: list[str
         assert 1 / 1.3 < estimated / measured < 1.3, (phase, measured, estimated)
 
 
-def test_what_does_not_fit_is_told_with_the_settings_that_help(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_does_not_fit_is_told_with_the_settings_that_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = directory(tmp_path / "model", "1.7B")
     config = configuration(f"model={model}")
     assert report_memory(config, CPU).warning() is None or room_on(CPU) is not None
@@ -191,8 +235,15 @@ def test_what_does_not_fit_is_told_with_the_settings_that_help(
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
-    keys = ("model", "prompts_per_step", "group_size", "eval_examples", "eval_samples", "max_new_tokens",
-            "micro_batch_tokens")  # fmt: skip
+    keys = (
+        "model",
+        "prompts_per_step",
+        "group_size",
+        "eval_examples",
+        "eval_samples",
+        "max_new_tokens",
+        "micro_batch_tokens",
+    )
     return {key: getattr(config, key) for key in keys}
 
 
@@ -203,8 +254,18 @@ def test_a_run_says_it_and_keeps_it(copyist: Path, tmp_path: Path) -> None:
         def on_note(self, text: str) -> None:
             notes.append(text)
 
-    config, _ = load_config(None, [f"model={copyist}", "task=copy", "task.length=2", "steps=1", "max_new_tokens=4",
-                                   "eval_examples=4", "device=cpu"])  # fmt: skip
+    config, _ = load_config(
+        None,
+        [
+            f"model={copyist}",
+            "task=copy",
+            "task.length=2",
+            "steps=1",
+            "max_new_tokens=4",
+            "eval_examples=4",
+            "device=cpu",
+        ],
+    )
     run = RunDirectory(tmp_path / "run")
     train(config, run, Listener())
     kept = run.read_manifest()["memory"]

@@ -95,9 +95,13 @@ def test_what_looks_like_a_path_is_one(
 
 @pytest.mark.parametrize(
     ("file", "message"),
-    [("model_index.json", r"diffusers pipeline"), ("x.gguf", r"GGUF"), ("global_step_9/config.json", r"global_step_9"),
-     ("actor/huggingface/x", r"no config.json")],
-)  # fmt: skip
+    [
+        ("model_index.json", r"diffusers pipeline"),
+        ("x.gguf", r"GGUF"),
+        ("global_step_9/config.json", r"global_step_9"),
+        ("actor/huggingface/x", r"no config.json"),
+    ],
+)
 def test_other_directories_are_named(tmp_path: Path, file: str, message: str) -> None:
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text("{}")
@@ -107,12 +111,32 @@ def test_other_directories_are_named(tmp_path: Path, file: str, message: str) ->
 
 def test_a_run_from_the_cache_records_its_commit(cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "drpo", "train", "model=some/model", "task=copy", "steps=1", "eval_examples=2",
-               "prompts_per_step=2", "group_size=2", "updates_per_step=1", "max_new_tokens=2", "device=cpu", "--out",
-               str(run)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "drpo",
+        "train",
+        "model=some/model",
+        "task=copy",
+        "steps=1",
+        "eval_examples=2",
+        "prompts_per_step=2",
+        "group_size=2",
+        "updates_per_step=1",
+        "max_new_tokens=2",
+        "device=cpu",
+        "--out",
+        str(run),
+    ]
     variables = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path,
-                          env=variables | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+        env=variables | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"},
+    )
     assert done.returncode == 0, done.stderr
     model = json.loads((run / "manifest.json").read_text())["model"]
     assert (model["name"], model["revision"]) == ("some/model", COMMIT)
@@ -137,8 +161,10 @@ class Hub(BaseHTTPRequestHandler):
             listed = [{"rfilename": file} for file in self.files]
             self.reply(json.dumps({"id": "some/remote", "sha": COMMIT, "siblings": listed}).encode())
         elif path.startswith("/api/models/some/remote/tree/"):
-            tree = [{"type": "file", "path": file, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                    for file, data in self.files.items()]
+            tree = [
+                {"type": "file", "path": file, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for file, data in self.files.items()
+            ]
             self.reply(json.dumps(tree).encode())
         elif path.startswith("/some/remote/resolve/") and name in self.files:
             self.reply(self.files[name])
@@ -183,8 +209,13 @@ for name in sys.argv[1:]:
 def test_a_name_that_is_not_cached_is_downloaded_without_code_or_pickles(hub: str, tmp_path: Path) -> None:
     variables = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     variables |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": hub, "HF_HUB_DISABLE_XET": "1"}
-    done = subprocess.run([sys.executable, "-c", LOOK_UP, "some/remote", "some/nothing"], capture_output=True,
-                          text=True, timeout=120, env=variables)
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK_UP, "some/remote", "some/nothing"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=variables,
+    )
     found, missing = done.stdout.splitlines()
     assert found.startswith(f"FOUND {COMMIT}") and "model.safetensors" in found and "tokenizer.json" in found
     assert "evil.py" not in found and "pytorch_model.bin" not in found

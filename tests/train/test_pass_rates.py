@@ -52,7 +52,13 @@ def test_pass_at_k_refuses_what_it_cannot_know(graded: int, correct: int, k: int
 
 def test_powers_of_two() -> None:
     assert [powers_of_two(limit) for limit in (1, 2, 3, 4, 16, 31)] == [
-        [1], [1, 2], [1, 2], [1, 2, 4], [1, 2, 4, 8, 16], [1, 2, 4, 8, 16]]
+        [1],
+        [1, 2],
+        [1, 2],
+        [1, 2, 4],
+        [1, 2, 4, 8, 16],
+        [1, 2, 4, 8, 16],
+    ]
 
 
 def test_pass_rates_by_hand() -> None:
@@ -60,13 +66,19 @@ def test_pass_rates_by_hand() -> None:
     assert rates["avg_at_k"] == {"k": 4, **rates["pass_at_k"]["1"]}
     assert rates["avg_at_k"]["mean"] == pytest.approx(0.5)
     assert {k: (e["mean"], e["problems"]) for k, e in rates["pass_at_k"].items()} == {
-        "1": (pytest.approx(0.5), 3), "2": (pytest.approx((1 + 5 / 6 + 0) / 3), 3), "4": (pytest.approx(2 / 3), 3)}
+        "1": (pytest.approx(0.5), 3),
+        "2": (pytest.approx((1 + 5 / 6 + 0) / 3), 3),
+        "4": (pytest.approx(2 / 3), 3),
+    }
 
 
 def test_problems_with_too_few_graded_responses_take_no_part() -> None:
     rates = pass_rates([(4, 2), (1, 1), (0, 0)], 4)
     assert {k: (e["mean"], e["problems"]) for k, e in rates["pass_at_k"].items()} == {
-        "1": (pytest.approx(0.75), 2), "2": (pytest.approx(5 / 6), 1), "4": (1.0, 1)}
+        "1": (pytest.approx(0.75), 2),
+        "2": (pytest.approx(5 / 6), 1),
+        "4": (1.0, 1),
+    }
     assert pass_rates([(1, 1), (1, 0)], 2)["pass_at_k"].keys() == {"1"}
     assert pass_rates([(0, 0)], 2) == {"avg_at_k": None, "pass_at_k": {}}
 
@@ -87,7 +99,10 @@ def test_thirty_problems_all_alike_are_no_certainty(value: float, low: float, hi
     estimate = mean_estimate([value] * 30, [16] * 30)
     assert estimate is not None
     assert (estimate.mean, estimate.low, estimate.high) == (
-        value, pytest.approx(low, abs=5e-3), pytest.approx(high, abs=5e-3))
+        value,
+        pytest.approx(low, abs=5e-3),
+        pytest.approx(high, abs=5e-3),
+    )
 
 
 def test_the_interval_shrinks_with_problems_and_with_answers_to_each() -> None:

@@ -114,9 +114,7 @@ def test_the_embedded_base_is_small_and_loads_in_float32() -> None:
     assert sum(file.stat().st_size for file in EMBEDDED["arithmetic"].iterdir()) < 4_000_000
 
 
-def test_what_cannot_be_loaded_is_explained(
-    tmp_path: Path, copyist: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_loaded_is_explained(tmp_path: Path, copyist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
     def load(name: object) -> None:
@@ -169,8 +167,11 @@ def test_logprobs_are_float32_whatever_the_model_computes_in(precision: Precisio
     states = policy.response_states(sequences).detach().double()
     table = (states @ policy.head.detach().double().T / 0.8).log_softmax(-1)
     whole, _, topk, _ = policy.topk_logprobs(sequences, 0.8, torch.tensor([[1], [2]]))
-    for found, right in ((logprobs, table[[0, 1], [8, 9]]), (whole, table[[0, 1], [8, 9]]),
-                         (topk.squeeze(1), table[[0, 1], [1, 2]])):
+    for found, right in (
+        (logprobs, table[[0, 1], [8, 9]]),
+        (whole, table[[0, 1], [8, 9]]),
+        (topk.squeeze(1), table[[0, 1], [1, 2]]),
+    ):
         assert found.dtype == torch.float32
         assert torch.allclose(found.double(), right, atol=1e-5)
     assert entropy.dtype == torch.float32

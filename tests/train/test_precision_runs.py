@@ -22,10 +22,21 @@ from drpo.train.policy import load_policy
 from drpo.train.rollout_weights import RolloutWeights, Snapshot
 
 SMALL = [
-    "task=copy", "task.length=2", "prompts_per_step=8", "group_size=4", "updates_per_step=2", "max_new_tokens=4",
-    "steps=6", "eval_every=3", "checkpoint_every=2", "eval_examples=2", "eval_samples=2", "learning_rate=1e-3",
-    "device=cpu", "grading_workers=1",
-]  # fmt: skip
+    "task=copy",
+    "task.length=2",
+    "prompts_per_step=8",
+    "group_size=4",
+    "updates_per_step=2",
+    "max_new_tokens=4",
+    "steps=6",
+    "eval_every=3",
+    "checkpoint_every=2",
+    "eval_examples=2",
+    "eval_samples=2",
+    "learning_rate=1e-3",
+    "device=cpu",
+    "grading_workers=1",
+]
 #: Trainer and rollouts.
 PAIRS = [("bf16", "bf16"), ("fp32", "bf16"), ("fp32", "fp8"), ("fp8", "fp8")]
 
@@ -48,9 +59,17 @@ def without_timing(directory: RunDirectory) -> list[dict[str, Any]]:
 def test_every_precision_learns(copyist: Path, tmp_path: Path, trainer: str, rollouts: str) -> None:
     """And its mismatch before training is what its numbers are narrow by: float32's is below 1e-4."""
     config = configuration(
-        copyist, f"precision={trainer}", f"rollout_precision={rollouts}", "steps=12", "prompts_per_step=16",
-        "group_size=8", "eval_every=0", "checkpoint_every=100", "eval_samples=64", "learning_rate=5e-3",
-    )  # fmt: skip
+        copyist,
+        f"precision={trainer}",
+        f"rollout_precision={rollouts}",
+        "steps=12",
+        "prompts_per_step=16",
+        "group_size=8",
+        "eval_every=0",
+        "checkpoint_every=100",
+        "eval_samples=64",
+        "learning_rate=5e-3",
+    )
     directory = run(config, tmp_path / "run")
     before, after = (record["accuracy"] for record in directory.read_metrics("evaluation"))
     assert after > before + 0.15

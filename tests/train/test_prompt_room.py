@@ -20,8 +20,10 @@ LONG = "abcd" * 80
 
 def problems(path: Path, *lengths: int) -> Path:
     """A prompt of each length, in letters; the answers are letters too."""
-    records = [{"prompt": f"{i}:" + ("abcd" * length)[: length - len(f"{i}:")], "answer": "ab"}
-               for i, length in enumerate(lengths)]
+    records = [
+        {"prompt": f"{i}:" + ("abcd" * length)[: length - len(f"{i}:")], "answer": "ab"}
+        for i, length in enumerate(lengths)
+    ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
@@ -39,8 +41,11 @@ def test_an_overlong_training_prompt_is_left_out_and_told_at_the_start(copyist: 
     assert summary.status == "finished" and len(told) == 1
     assert told[0].startswith("1 of 36 training prompts left out as too long: the longest has 301 tokens")
     assert "256 positions less max_new_tokens=4 leave room for 252" in told[0]
-    prompts = [json.loads(line)["prompt"] for file in sorted(directory.path.glob("rollouts/step-*"))
-               for line in file.read_text().splitlines()]
+    prompts = [
+        json.loads(line)["prompt"]
+        for file in sorted(directory.path.glob("rollouts/step-*"))
+        for line in file.read_text().splitlines()
+    ]
     assert len(set(prompts)) == 35 and max(map(len, prompts)) == 20  # 48 prompts: all but the long one, in turn
 
 

@@ -97,7 +97,7 @@ def test_the_whole_conversation() -> None:
         (None, {"system_prompt": "x"}, "system_prompt would be ignored: the tokenizer has no chat template"),
         (None, {"template_kwargs": {"a": 1}}, "chat_template_kwargs.a would be ignored"),
     ],
-)  # fmt: skip
+)
 def test_templates_that_refuse(template: str | None, settings: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         encoder(template, **settings).encode("hi")

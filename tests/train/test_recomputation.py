@@ -21,8 +21,12 @@ from drpo.train.states import Sequences
 
 CPU = torch.device("cpu")
 #: Two prompts with two responses each, which share their prompt's pass where that is possible.
-SEQUENCES = [Sequences([5, 6, 7, 9], [8, 9]), Sequences([5, 6, 7, 9], [3, 2, 7, 0]), Sequences([4, 4], [1, 2]),
-             Sequences([4, 4], [6, 0, 9])]  # fmt: skip
+SEQUENCES = [
+    Sequences([5, 6, 7, 9], [8, 9]),
+    Sequences([5, 6, 7, 9], [3, 2, 7, 0]),
+    Sequences([4, 4], [1, 2]),
+    Sequences([4, 4], [6, 0, 9]),
+]
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +94,24 @@ def test_a_failed_pass_leaves_the_layers_in_evaluation_mode(directory: Path) -> 
 def test_a_run_is_the_run_without_it(copyist: Path, tmp_path: Path) -> None:
     records = []
     for name in ("plain", "recomputed"):
-        config, _ = load_config(None, [
-            f"model={copyist}", "task=copy", "task.length=2", "prompts_per_step=4", "group_size=4", "steps=2",
-            "updates_per_step=2", "max_new_tokens=4", "eval_every=0", "eval_examples=2", "device=cpu",
-            "learning_rate=1e-3", f"gradient_checkpointing={name == 'recomputed'}".lower(),
-        ])  # fmt: skip
+        config, _ = load_config(
+            None,
+            [
+                f"model={copyist}",
+                "task=copy",
+                "task.length=2",
+                "prompts_per_step=4",
+                "group_size=4",
+                "steps=2",
+                "updates_per_step=2",
+                "max_new_tokens=4",
+                "eval_every=0",
+                "eval_examples=2",
+                "device=cpu",
+                "learning_rate=1e-3",
+                f"gradient_checkpointing={name == 'recomputed'}".lower(),
+            ],
+        )
         run = RunDirectory(tmp_path / name)
         train(config, run)
         records.append([(r["loss"], r["gradient_norm"], r["reward"]) for r in run.read_metrics("update")])

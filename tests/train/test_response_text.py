@@ -13,10 +13,14 @@ from drpo.tasks.answers import extract_answer
 from drpo.tasks.math_grading import boxed_answer
 from drpo.train.policy import Policy
 
-CHATML = ("{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
-          "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n{% endif %}")
-OWN = ("{% for turn in messages %}<<{{ turn.role }}>>{{ turn.content }}<<over>>{% endfor %}"
-       "{% if add_generation_prompt %}<<assistant>>{% endif %}")
+CHATML = (
+    "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n{% endif %}"
+)
+OWN = (
+    "{% for turn in messages %}<<{{ turn.role }}>>{{ turn.content }}<<over>>{% endfor %}"
+    "{% if add_generation_prompt %}<<assistant>>{% endif %}"
+)
 PICKY = "{{ raise_exception('no assistant turns') }}"
 TAGS = ["<answer>", "</answer>", "<think>", "</think>", "<|fim_middle|>"]
 
@@ -31,8 +35,12 @@ def tokenizer(template: str | None, markers: list[str], kind: str = "bytes") -> 
     special = ["<|endoftext|>", *([] if kind == "bytes" else ["<unk>"]), *markers, *TAGS]
     texts = ["so the answer is \\boxed{42} user assistant 0123456789 model over"]
     core.train_from_iterator(texts, trainers.BpeTrainer(special_tokens=special, initial_alphabet=alphabet))
-    made = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|endoftext|>", pad_token="<|endoftext|>",
-                                   additional_special_tokens=[*markers, *TAGS])
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=[*markers, *TAGS],
+    )
     made.chat_template = template
     return made
 

@@ -23,9 +23,19 @@ from drpo.train.observer import Observer, Summary
 from drpo.train.resume import CHANGEABLE, KEPT, resumed_config
 
 SETTINGS = [
-    "task=copy", "task.length=2", "steps=4", "prompts_per_step=4", "group_size=4", "updates_per_step=2",
-    "learning_rate=1e-3", "max_new_tokens=4", "eval_every=0", "eval_examples=4", "checkpoint_every=2", "device=cpu",
-]  # fmt: skip
+    "task=copy",
+    "task.length=2",
+    "steps=4",
+    "prompts_per_step=4",
+    "group_size=4",
+    "updates_per_step=2",
+    "learning_rate=1e-3",
+    "max_new_tokens=4",
+    "eval_every=0",
+    "eval_examples=4",
+    "checkpoint_every=2",
+    "device=cpu",
+]
 
 
 class Recorder(Observer):
@@ -59,8 +69,11 @@ def run(finished: Path, tmp_path: Path) -> RunDirectory:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*"))
-            if file.is_file() and file.name != ".lock"}  # fmt: skip
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != ".lock"
+    }
 
 
 # ---- the configuration is what the run wrote
@@ -289,8 +302,14 @@ def test_what_a_user_put_beside_the_checkpoints_stays_and_is_not_resumed_from(ru
     assert find_checkpoint(run.checkpoints, print) == newest
     assert resume(run, "steps=8")[0].step == 8
     assert {path.name for path in run.checkpoints.iterdir()} == {
-        "step-000002-best", "step-best", "step-000009 (copy)", "step-9", "step-000011", "step-000006", "step-000008",
-    }  # fmt: skip
+        "step-000002-best",
+        "step-best",
+        "step-000009 (copy)",
+        "step-9",
+        "step-000011",
+        "step-000006",
+        "step-000008",
+    }
 
 
 def test_checkpoints_are_in_the_order_of_their_numbers(run: RunDirectory) -> None:
@@ -315,10 +334,21 @@ def forge(folder: Path, name: str, **changes: Any) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"step": -5}, {"step": 1e30}, {"step": 3}, {"updates": -1}, {"cursor": "4"}, {"cursor": None}, {"python": [3]},
-     {"python": [3, [2**40] * 625, None]}, {"numpy": ["MT19937", [], 0, 0, 0.0]}, {"older": [[1]]}, {"older": [[1, 2]]},
-     {"step": 10**400}],
-)  # fmt: skip
+    [
+        {"step": -5},
+        {"step": 1e30},
+        {"step": 3},
+        {"updates": -1},
+        {"cursor": "4"},
+        {"cursor": None},
+        {"python": [3]},
+        {"python": [3, [2**40] * 625, None]},
+        {"numpy": ["MT19937", [], 0, 0, 0.0]},
+        {"older": [[1]]},
+        {"older": [[1, 2]]},
+        {"step": 10**400},
+    ],
+)
 def test_a_forged_state_is_passed_over_for_an_older_checkpoint(run: RunDirectory, changes: dict[str, Any]) -> None:
     forge(run.checkpoints / "step-000004", "trainer_state.json", **changes)
     notes: list[str] = []
@@ -382,9 +412,21 @@ def test_a_torn_or_empty_record_is_said_with_what_is_missing(run: RunDirectory) 
 
 @pytest.mark.parametrize(
     "manifest",
-    ["", "[]", "{", '{"threads": 1000000}', '{"threads": 0}', '{"threads": "many"}', '{"run_id": "../../x"}',
-     '{"status": 3}', '{"config": 3}', '{"seed": -1}', "[" * 99_999, '{"seed": %s}' % ("9" * 5000)],
-)  # fmt: skip
+    [
+        "",
+        "[]",
+        "{",
+        '{"threads": 1000000}',
+        '{"threads": 0}',
+        '{"threads": "many"}',
+        '{"run_id": "../../x"}',
+        '{"status": 3}',
+        '{"config": 3}',
+        '{"seed": -1}',
+        "[" * 99_999,
+        '{"seed": %s}' % ("9" * 5000),
+    ],
+)
 def test_a_damaged_manifest_is_one_line_and_nothing_is_written(run: RunDirectory, manifest: str) -> None:
     run.manifest_file.write_text(manifest)
     before = contents(run.path)
@@ -401,8 +443,16 @@ def test_without_a_manifest_a_run_goes_on(run: RunDirectory) -> None:
 
 def test_stray_files_are_passed_over(run: RunDirectory) -> None:
     whole = run.rollouts / "step-000001.jsonl"
-    strays = [run.rollouts / name for name in ("step-000001 (1).jsonl", "step-000001 (copy).jsonl", "step-1.jsonl",
-                                               "step-000002.jsonl.bak", "step-000003-old.jsonl")]  # fmt: skip
+    strays = [
+        run.rollouts / name
+        for name in (
+            "step-000001 (1).jsonl",
+            "step-000001 (copy).jsonl",
+            "step-1.jsonl",
+            "step-000002.jsonl.bak",
+            "step-000003-old.jsonl",
+        )
+    ]
     for stray in strays:
         shutil.copy(whole, stray)
     (run.rollouts / "step-000099.jsonl").mkdir()

@@ -230,9 +230,18 @@ def test_replay_needs_the_experts_of_every_position() -> None:
 
 
 RUN = [
-    "task=copy", "task.length=2", "prompts_per_step=4", "group_size=4", "updates_per_step=2", "max_new_tokens=4",
-    "steps=2", "eval_every=0", "eval_examples=2", "eval_samples=2", "device=cpu",
-]  # fmt: skip
+    "task=copy",
+    "task.length=2",
+    "prompts_per_step=4",
+    "group_size=4",
+    "updates_per_step=2",
+    "max_new_tokens=4",
+    "steps=2",
+    "eval_every=0",
+    "eval_examples=2",
+    "eval_samples=2",
+    "device=cpu",
+]
 
 
 @pytest.fixture(scope="module")

@@ -43,5 +43,9 @@ def test_plain_prompts_stay_plain(copyist: Path) -> None:
 def test_a_filtered_line_holds_the_problem_without_its_instructions() -> None:
     example = Example("What is 2 + 2? Put it in a box.", "4", {"problem": "What is 2 + 2?"}, chat=False)
     assert filtered_record(example, 8, 6) == {
-        "prompt": "What is 2 + 2?", "answer": "4", "solve_rate": 0.75, "samples": 8}
+        "prompt": "What is 2 + 2?",
+        "answer": "4",
+        "solve_rate": 0.75,
+        "samples": 8,
+    }
     assert filtered_record(Example("2+2", "4"), 4, 1)["prompt"] == "2+2"

@@ -18,9 +18,17 @@ from drpo.train.observer import Observer
 from drpo.train.threads import LoadWatch, choose_threads, computing_threads
 
 SMALL = [
-    "task=copy", "task.length=2", "prompts_per_step=2", "group_size=2", "updates_per_step=1", "max_new_tokens=4",
-    "steps=1", "eval_every=0", "eval_examples=1", "device=cpu",
-]  # fmt: skip
+    "task=copy",
+    "task.length=2",
+    "prompts_per_step=2",
+    "group_size=2",
+    "updates_per_step=1",
+    "max_new_tokens=4",
+    "steps=1",
+    "eval_every=0",
+    "eval_examples=1",
+    "device=cpu",
+]
 
 
 class Notes(Observer):

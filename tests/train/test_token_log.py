@@ -84,8 +84,16 @@ def test_a_share_without_the_log_is_refused(copyist: Path) -> None:
 
 def test_faults_planted_in_a_trainers_own_log_are_found(copyist: Path, tmp_path: Path) -> None:
     """A stale but sound log of real updates, then each fault in its μ."""
-    config = configuration(copyist, "log_tokens=true", "steps=8", "prompts_per_step=16", "group_size=8", "eval_every=0",
-                           "updates_per_step=4", "learning_rate=3e-3")
+    config = configuration(
+        copyist,
+        "log_tokens=true",
+        "steps=8",
+        "prompts_per_step=16",
+        "group_size=8",
+        "eval_every=0",
+        "updates_per_step=4",
+        "learning_rate=3e-3",
+    )
     _, directory = run(config, tmp_path / "run")
     records = [record for file in directory.token_files() for record in read_jsonl(file)]
 

@@ -21,12 +21,19 @@ RECIPES = {"qwen3-0.6b-gsm8k": "0.6B", "qwen3-1.7b-dapo-math": "1.7B"}
 #: A record of each layout, as the data sets have it.
 GSM8K = {"question": "ab", "answer": "It is ab.\n#### 4"}
 DAPO = {
-    "data_source": "math_dapo", "ability": "MATH", "extra_info": {"index": "0"},
-    "prompt": [{"role": "user", "content": "Solve the following math problem step by step. The last line of your "
-                "response should be of the form Answer: $Answer (without quotes) where $Answer is the answer to the "
-                "problem.\n\nab\n\nRemember to put your answer on its own line after \"Answer:\"."}],
+    "data_source": "math_dapo",
+    "ability": "MATH",
+    "extra_info": {"index": "0"},
+    "prompt": [
+        {
+            "role": "user",
+            "content": "Solve the following math problem step by step. The last line of your "
+            "response should be of the form Answer: $Answer (without quotes) where $Answer is the answer to the "
+            'problem.\n\nab\n\nRemember to put your answer on its own line after "Answer:".',
+        }
+    ],
     "reward_model": {"ground_truth": "4", "style": "rule-lighteval/MATH_v2"},
-}  # fmt: skip
+}
 
 
 def test_every_recipe_for_train_is_listed_here() -> None:
@@ -64,14 +71,21 @@ def test_a_dry_run_at_the_real_size(name: str, tmp_path: Path, monkeypatch: pyte
 
 def shorter(name: str, copyist: Path) -> list[str]:
     """What makes a run of it small, and sampled without vLLM; everything else is the recipe's."""
-    return ["sampler=in_process", "steps=1", "prompts_per_step=2", "group_size=2", "updates_per_step=2",
-            "max_new_tokens=3", "eval_examples=2", "device=cpu", f"model={copyist}"]  # fmt: skip
+    return [
+        "sampler=in_process",
+        "steps=1",
+        "prompts_per_step=2",
+        "group_size=2",
+        "updates_per_step=2",
+        "max_new_tokens=3",
+        "eval_examples=2",
+        "device=cpu",
+        f"model={copyist}",
+    ]
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_it_runs_with_stand_ins(
-    name: str, tmp_path: Path, copyist: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_runs_with_stand_ins(name: str, tmp_path: Path, copyist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
     if "1.7b" in name:
         pytest.importorskip("peft", reason="pip install -e '.[lora]'")

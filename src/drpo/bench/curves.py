@@ -63,6 +63,11 @@ def loss_sizes(settings: Settings) -> Iterator[tuple[Size, str]]:
 def sampling_case(curve: str, prompts: int, count: int, length: int, turns: dict, rounds: int) -> Case:
     """All responses of full length, whatever they say."""
     return Case(
-        title=f"{prompts} × {count} responses of {length} tokens", curve=curve, variants=turns, rounds=rounds,
-        sizes={"prompts": prompts, "group": count, "length": length}, baselines=(GENERATE,), per_token=True,
-    )  # fmt: skip
+        title=f"{prompts} × {count} responses of {length} tokens",
+        curve=curve,
+        variants=turns,
+        rounds=rounds,
+        sizes={"prompts": prompts, "group": count, "length": length},
+        baselines=(GENERATE,),
+        per_token=True,
+    )

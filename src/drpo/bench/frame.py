@@ -116,8 +116,10 @@ def measure(case: Case, watch: Watch) -> list[Row]:
     turns: dict[str, list[Turn]] = {name: [] for name in case.variants}
     skipped = dict(case.skipped)
     for index in range(case.warm_up + case.rounds):
-        watch(f"{case.title}: " + (f"round {index + 1 - case.warm_up} of {case.rounds}" if index >= case.warm_up
-                                   else "warm-up"))
+        watch(
+            f"{case.title}: "
+            + (f"round {index + 1 - case.warm_up} of {case.rounds}" if index >= case.warm_up else "warm-up")
+        )
         for name in list(turns):
             turn = _turn_or_none(case.variants[name])
             if turn is None:
@@ -153,16 +155,23 @@ def _row(case: Case, name: str, turns: list[Turn]) -> Row:
     tokens = [turn.tokens for turn in turns if turn.tokens is not None]
     figures = {key: statistics.median(turn.figures[key] for turn in turns) for key in turns[0].figures}
     return Row(
-        case=case.title, variant=name, sizes=case.sizes, curve=case.curve, seconds=[turn.seconds for turn in turns],
-        tokens=tokens or None, per_token=case.per_token, figures=figures,
+        case=case.title,
+        variant=name,
+        sizes=case.sizes,
+        curve=case.curve,
+        seconds=[turn.seconds for turn in turns],
+        tokens=tokens or None,
+        per_token=case.per_token,
+        figures=figures,
     )
 
 
 def _with_ratios(row: Row, rows: Mapping[str, Row], baselines: Sequence[str]) -> Row:
     ratios = {
         name: statistics.median(own / base for own, base in zip(row.costs(), rows[name].costs(), strict=True))
-        for name in baselines if name in rows
-    }  # fmt: skip
+        for name in baselines
+        if name in rows
+    }
     return Row(**{**row.__dict__, "ratios": ratios})
 
 

@@ -29,10 +29,13 @@ def run(settings: Settings, watch: Watch) -> Iterator[list[Row]]:
                 watch(f"making a log of {tokens:,} tokens, {name}")
                 variants[name] = inspect_turn(make_log(Path(folder) / f"{text}.parquet", tokens, text), tokens)
         case = Case(
-            title=f"drpo inspect, {tokens:,} tokens in Parquet", sizes={"tokens": tokens}, variants=variants,
-            skipped=dict.fromkeys(VARIANTS, reason) if reason else {}, warm_up=0,
+            title=f"drpo inspect, {tokens:,} tokens in Parquet",
+            sizes={"tokens": tokens},
+            variants=variants,
+            skipped=dict.fromkeys(VARIANTS, reason) if reason else {},
+            warm_up=0,
             rounds=settings.rounds or (1 if settings.quick else 3),
-        )  # fmt: skip
+        )
         yield measure(case, watch)
 
 
@@ -60,9 +63,12 @@ def make_log(file: Path, tokens: int, text: bool) -> Path:
         behavior = -random.exponential(0.05, count) - random.exponential(2.0, count) * (random.random(count) < 0.3)
         logprob = np.minimum(behavior + behavior * random.normal(0, 0.1, count), 0)
         columns = {
-            "logprob": logprob.astype(np.float32), "behavior_logprob": behavior.astype(np.float32),
-            "advantage": np.sin(index * 12.9898).astype(np.float32), "sequence_id": index, "step": index // 256,
-        }  # fmt: skip
+            "logprob": logprob.astype(np.float32),
+            "behavior_logprob": behavior.astype(np.float32),
+            "advantage": np.sin(index * 12.9898).astype(np.float32),
+            "sequence_id": index,
+            "step": index // 256,
+        }
         if text:
             token = random.integers(0, len(words), count)
             columns |= {"token": token, "text": words[token]}

@@ -52,10 +52,15 @@ def loss_case(
     on_cpu = size.device == "cpu"
     large = size.tokens * size.hidden * size.vocabulary > 1e11
     return Case(
-        title=size.title(), sizes=size.numbers(), curve=curve, rounds=rounds,
-        warm_up=(0 if large else 1) if on_cpu else 3, baselines=("floor", "naive", "Liger GRPO"), skipped=skipped or {},
+        title=size.title(),
+        sizes=size.numbers(),
+        curve=curve,
+        rounds=rounds,
+        warm_up=(0 if large else 1) if on_cpu else 3,
+        baselines=("floor", "naive", "Liger GRPO"),
+        skipped=skipped or {},
         variants={name: _turn(problem, LOSSES[name](problem)) for name in names},
-    )  # fmt: skip
+    )
 
 
 def _turn(problem: Problem, step: Callable[[], None]) -> Callable[[], Turn]:

@@ -120,8 +120,12 @@ def fused(objective: str) -> Callable[[Problem], Step]:
 
         def step() -> None:
             drpo.fused_loss(
-                problem.hidden, problem.weight, problem.targets, chosen,
-                behavior_logprobs=problem.behavior, advantages=problem.advantages,
+                problem.hidden,
+                problem.weight,
+                problem.targets,
+                chosen,
+                behavior_logprobs=problem.behavior,
+                advantages=problem.advantages,
             ).loss.backward()
 
         return step
@@ -153,8 +157,12 @@ def liger(problem: Problem) -> Step:
 
     def step() -> None:
         value, _ = loss(
-            problem.hidden.view(*tokens.shape, -1), problem.weight, tokens, torch.ones_like(tokens),
-            problem.advantages.view(-1, length)[:, 0], old_per_token_logps=problem.behavior.view(-1, length),
+            problem.hidden.view(*tokens.shape, -1),
+            problem.weight,
+            tokens,
+            torch.ones_like(tokens),
+            problem.advantages.view(-1, length)[:, 0],
+            old_per_token_logps=problem.behavior.view(-1, length),
         )
         value.backward()
 
@@ -187,7 +195,8 @@ def losses(device: str, compiled: bool) -> tuple[list[str], dict[str, str]]:
     skipped = {
         "TRL fused head": missing("trl", install("trl")),
         "Liger GRPO": missing("liger_kernel", install("bench")),
-        "token_logprobs triton": missing("triton", "pip install triton") if "triton" in BACKENDS
+        "token_logprobs triton": missing("triton", "pip install triton")
+        if "triton" in BACKENDS
         else "this version of drpo has no such backend",
         "naive compiled": _no_compiler() if cpu else None,
     }

@@ -36,10 +36,15 @@ PACKAGES = ("torch", "numpy", "transformers", "trl", "liger_kernel", "triton")
 def describe(device: str = "cpu") -> dict[str, Any]:
     """CPU, cores, threads, device, versions, load and date."""
     found: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"), "cpu": cpu_name(), "cores": cores(),
-        "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2), "device": device,
-        "python": platform.python_version(), "packages": {},
-    }  # fmt: skip
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "cpu": cpu_name(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
+        "device": device,
+        "python": platform.python_version(),
+        "packages": {},
+    }
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(device)
         found |= {"gpu": properties.name, "gpu_bytes": properties.total_memory, "cuda": torch.version.cuda}
@@ -70,19 +75,29 @@ def row_as_json(row: Row) -> dict[str, Any]:
     if row.skipped is not None:
         return {**head, "skipped": row.skipped}
     return {
-        **head, "seconds": row.median, "min": min(row.seconds), "max": max(row.seconds), "rounds": list(row.seconds),
-        "tokens": None if row.tokens is None else list(row.tokens), "tokens_per_second": row.tokens_per_second,
-        "ratios": dict(row.ratios), "per_token": row.per_token, "figures": dict(row.figures),
+        **head,
+        "seconds": row.median,
+        "min": min(row.seconds),
+        "max": max(row.seconds),
+        "rounds": list(row.seconds),
+        "tokens": None if row.tokens is None else list(row.tokens),
+        "tokens_per_second": row.tokens_per_second,
+        "ratios": dict(row.ratios),
+        "per_token": row.per_token,
+        "figures": dict(row.figures),
         **({} if row.note is None else {"note": row.note}),
-    }  # fmt: skip
+    }
 
 
 def as_json(suite: str, command: str, machine: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """The whole record of a suite."""
     return {
-        "schema": SCHEMA, "suite": suite, "command": command, "machine": machine,
+        "schema": SCHEMA,
+        "suite": suite,
+        "command": command,
+        "machine": machine,
         "rows": [row_as_json(row) for row in rows],
-    }  # fmt: skip
+    }
 
 
 def write(file: Path, record: dict[str, Any]) -> None:

@@ -30,13 +30,15 @@ def run(settings: Settings, watch: Watch) -> Iterator[list[Row]]:
     for title, stops in (("full length", False), ("as in training", True)):
         case = Case(
             title=f"{prompts} × {count} responses of {'at most ' if stops else ''}{length} tokens, {title}",
-            sizes={"prompts": prompts, "group": count, "length": length}, baselines=(GENERATE,), per_token=True,
+            sizes={"prompts": prompts, "group": count, "length": length},
+            baselines=(GENERATE,),
+            per_token=True,
             rounds=settings.rounds or (2 if settings.quick else 7),
             skipped=dict.fromkeys((OURS, GENERATE, STATIC), reason) if reason else {},
-            variants={} if reason else variants(
-                settings.device, prompts, count, length, stops, static=True, compiled=settings.compiled
-            ),
-        )  # fmt: skip
+            variants={}
+            if reason
+            else variants(settings.device, prompts, count, length, stops, static=True, compiled=settings.compiled),
+        )
         yield measure(case, watch)
 
 
@@ -99,9 +101,15 @@ def generate(
         tokens[row, width - len(ids) :], mask[row, width - len(ids) :] = torch.tensor(ids), 1
     tokens, mask = tokens.to(policy.device), mask.to(policy.device)
     settings = GenerationConfig(
-        do_sample=True, temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=length, num_return_sequences=count,
-        pad_token_id=policy.tokenizer.pad_token_id, cache_implementation=cache,
-    )  # fmt: skip
+        do_sample=True,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        max_new_tokens=length,
+        num_return_sequences=count,
+        pad_token_id=policy.tokenizer.pad_token_id,
+        cache_implementation=cache,
+    )
     ends = torch.tensor(model.generation_config.eos_token_id or [], dtype=torch.int64, device=policy.device)
 
     def work() -> int:

@@ -36,19 +36,22 @@ def run(settings: Settings, watch: Watch) -> Iterator[list[Row]]:
     small = ["prompts_per_step=2", "group_size=2", "max_new_tokens=4"] if settings.quick else []
     config = configure(settings.device, *small)
     warm_up, steps = (1, 1) if settings.quick else (2, 6)
-    reasons = {
-        OURS: missing("transformers", install("train")), TRL: missing("trl", install("trl"))
-    }
+    reasons = {OURS: missing("transformers", install("train")), TRL: missing("trl", install("trl"))}
     blocks = {OURS: our_block, TRL: trl_block}
     prompts, count, length = config.prompts_per_step, config.group_size, config.max_new_tokens
     case = Case(
         title=f"a step of {prompts} × {count} responses of at most {length} tokens, median of {steps}",
-        sizes={"prompts": prompts, "group": count, "length": length}, baselines=(TRL,), warm_up=0,
+        sizes={"prompts": prompts, "group": count, "length": length},
+        baselines=(TRL,),
+        warm_up=0,
         rounds=settings.rounds or (1 if settings.quick else 4),
         skipped={name: reason for name, reason in reasons.items() if reason},
-        variants={name: (lambda block=block: in_folder(block, config, warm_up, steps))
-                  for name, block in blocks.items() if not reasons[name]},
-    )  # fmt: skip
+        variants={
+            name: (lambda block=block: in_folder(block, config, warm_up, steps))
+            for name, block in blocks.items()
+            if not reasons[name]
+        },
+    )
     yield measure(case, watch)
 
 
@@ -133,11 +136,13 @@ def trl_block(config: TrainConfig, warm_up: int, steps: int, folder: Path) -> li
     prompts = [{"prompt": example.prompt + "\n"} for example in examples]
     policy = load_policy(config.model, pick_device(config.device))
     trainer = GRPOTrainer(
-        model=policy.model, processing_class=policy.tokenizer, callbacks=[Clock()],
+        model=policy.model,
+        processing_class=policy.tokenizer,
+        callbacks=[Clock()],
         reward_funcs=reward,  # pyright: ignore[reportArgumentType]
         args=GRPOConfig(**trl_settings(config, warm_up + steps, folder)),
         train_dataset=Dataset.from_list(prompts * (warm_up + steps)),
-    )  # fmt: skip
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     return measured[warm_up:]
@@ -146,12 +151,30 @@ def trl_block(config: TrainConfig, warm_up: int, steps: int, folder: Path) -> li
 def trl_settings(config: TrainConfig, steps: int, folder: Path) -> dict[str, Any]:
     """GRPOConfig's arguments for the same work."""
     return {
-        "output_dir": str(folder), "per_device_train_batch_size": config.prompts_per_step * config.group_size,
-        "num_generations": config.group_size, "gradient_accumulation_steps": 1, "steps_per_generation": 1,
-        "num_iterations": 1, "max_steps": steps, "max_completion_length": config.max_new_tokens,
-        "temperature": config.temperature, "top_p": 1.0, "top_k": 0, "beta": 0.0,
-        "learning_rate": config.learning_rate, "lr_scheduler_type": "constant", "use_cpu": config.device == "cpu",
-        "bf16": False, "gradient_checkpointing": False, "logging_steps": 1, "save_strategy": "no",
-        "report_to": "none", "disable_tqdm": True, "dataloader_num_workers": 0, "shuffle_dataset": False,
-        "seed": config.seed, "loss_type": "dr_grpo", "scale_rewards": "none",
-    }  # fmt: skip
+        "output_dir": str(folder),
+        "per_device_train_batch_size": config.prompts_per_step * config.group_size,
+        "num_generations": config.group_size,
+        "gradient_accumulation_steps": 1,
+        "steps_per_generation": 1,
+        "num_iterations": 1,
+        "max_steps": steps,
+        "max_completion_length": config.max_new_tokens,
+        "temperature": config.temperature,
+        "top_p": 1.0,
+        "top_k": 0,
+        "beta": 0.0,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "constant",
+        "use_cpu": config.device == "cpu",
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_num_workers": 0,
+        "shuffle_dataset": False,
+        "seed": config.seed,
+        "loss_type": "dr_grpo",
+        "scale_rewards": "none",
+    }

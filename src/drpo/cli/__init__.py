@@ -50,8 +50,10 @@ def main() -> None:
             _complain(f"error: {error}")
             told = isinstance(error, WriteError) and TELL_REFUSED_WRITES in os.environ
             sys.exit(WRITE_REFUSED if told else 2)
-        _complain(f"error: {type(error).__name__}: {error}\nThis is a defect of drpo. Please report it with the "
-                  "traceback that --debug prints.")
+        _complain(
+            f"error: {type(error).__name__}: {error}\nThis is a defect of drpo. Please report it with the "
+            "traceback that --debug prints."
+        )
         sys.exit(1)
 
 

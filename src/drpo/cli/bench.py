@@ -28,16 +28,24 @@ WIDTH = 140
 
 
 def run_bench(
-    suites: Sequence[str], quick: bool, out: Path | None, rounds: int | None, device: str, compiled: bool | None,
+    suites: Sequence[str],
+    quick: bool,
+    out: Path | None,
+    rounds: int | None,
+    device: str,
+    compiled: bool | None,
     tokens: int | None,
-) -> None:  # fmt: skip
+) -> None:
     """Measure every suite, show each case as it is done, and write one file a suite."""
     names = choose(suites, {"--tokens": tokens is not None, "--compile": bool(compiled)})
     here = str(pick_device(device))
     settings = Settings(
-        device=here, quick=quick, rounds=rounds, tokens=tokens,
+        device=here,
+        quick=quick,
+        rounds=rounds,
+        tokens=tokens,
         compiled=here.startswith("cuda") if compiled is None else compiled,
-    )  # fmt: skip
+    )
     folder = out or Path("bench")
     console = PlainConsole()
     if not console.is_terminal:
@@ -63,8 +71,10 @@ def choose(suites: Sequence[str], options: dict[str, bool]) -> list[str]:
     chosen = [name for name in SUITES if name in suites or not suites]
     for option, given in options.items():
         if given and not set(OPTIONS[option]) & set(chosen):
-            raise ConfigError(f"{option} is for the suite {' or '.join(OPTIONS[option])}, which does not run here. "
-                              f"Name it, or leave {option} out.")
+            raise ConfigError(
+                f"{option} is for the suite {' or '.join(OPTIONS[option])}, which does not run here. "
+                f"Name it, or leave {option} out."
+            )
     return chosen
 
 
@@ -114,9 +124,11 @@ def case_table(rows: Sequence[Row]) -> Table:
 def row_cells(row: Row) -> dict[str, str]:
     """Column → what it says of ``row``."""
     cells = {
-        "": row.variant, "seconds": plain(row.median), "min": plain(min(row.seconds)),
+        "": row.variant,
+        "seconds": plain(row.median),
+        "min": plain(min(row.seconds)),
         "max": plain(max(row.seconds)),
-    }  # fmt: skip
+    }
     cells |= {f"× {baseline}": f"{ratio:.2f}" for baseline, ratio in row.ratios.items()}
     if row.tokens_per_second is not None:
         cells["tokens/s"] = f"{row.tokens_per_second:,.0f}"

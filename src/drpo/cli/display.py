@@ -41,8 +41,10 @@ class PlainDisplay(Observer):
 
     def on_start(self, config: TrainConfig, run: RunDirectory, step: int) -> None:
         self.config, self.first, self.step = config, step, step
-        self.say(f"{config.make_objective()} on {config.task.name}, model {config.model}, {config.steps} steps of "
-                 f"{config.prompts_per_step} × {config.group_size} responses; run {run.path}")
+        self.say(
+            f"{config.make_objective()} on {config.task.name}, model {config.model}, {config.steps} steps of "
+            f"{config.prompts_per_step} × {config.group_size} responses; run {run.path}"
+        )
         if step:
             self.say(f"continuing after step {step}")
         self.started = time.monotonic()
@@ -53,8 +55,10 @@ class PlainDisplay(Observer):
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
         self.heldout = record["accuracy"]
-        self.say(f"step {record['step']}: held-out accuracy {record['accuracy']:.3f} "
-                 f"({record['correct']} of {record['samples']} sampled responses)")
+        self.say(
+            f"step {record['step']}: held-out accuracy {record['accuracy']:.3f} "
+            f"({record['correct']} of {record['samples']} sampled responses)"
+        )
 
     def on_checkpoint(self, path: Path) -> None:
         self.say(f"checkpoint {path}")

@@ -39,9 +39,7 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
         closing(make_sampler(config, policy)) as sampler,
         Grader(task, config.grading_time_limit, config.grading_workers) as grader,
     ):
-        record, _ = evaluate(
-            policy, sampler, grader, examples, config.eval_samples, config.sampling(), config.seed
-        )
+        record, _ = evaluate(policy, sampler, grader, examples, config.eval_samples, config.sampling(), config.seed)
     if as_json:
         write_json({"model": model, "task": config.task.name, **record}, indent=2)
         return
@@ -54,16 +52,21 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
         f"{record['timed_out_rewards']} took too long to grade and count as wrong"
     )
     for name, rate in _rates(record):
-        console.say(f"{name} {rate['mean']:.3f}  95 % interval {rate['low']:.3f} to {rate['high']:.3f}, over "
-                      f"{rate['problems']} problems")
+        console.say(
+            f"{name} {rate['mean']:.3f}  95 % interval {rate['low']:.3f} to {rate['high']:.3f}, over "
+            f"{rate['problems']} problems"
+        )
 
 
 def load_source(config: TrainConfig, model: str, settings: list[str], notes: PlainConsole) -> Policy:
     """The policy of :func:`resolve_source`. Of an adapter, ``model=`` among ``settings`` names the base."""
     policy = load_policy(
-        model, pick_device(config.device), config.precision, base=parse_overrides(settings).get("model"),
+        model,
+        pick_device(config.device),
+        config.precision,
+        base=parse_overrides(settings).get("model"),
         trust_remote_code=config.trust_remote_code,
-    )  # fmt: skip
+    )
     for note in policy.notes:
         notes.say(f"note: {note}")
     return policy
@@ -109,13 +112,15 @@ def resolve_source(source: str, settings: list[str], notes: PlainConsole) -> tup
         config = resumed_config(run, settings)
         checkpoint = find_checkpoint(run.checkpoints, lambda text: notes.say(f"note: {text}"))
         if checkpoint is None:
-            raise CheckpointError(f"{run.path} has no checkpoint yet. Wait for its first one, or evaluate "
-                                  f"{config.model}.")
+            raise CheckpointError(
+                f"{run.path} has no checkpoint yet. Wait for its first one, or evaluate {config.model}."
+            )
         return config, str(checkpoint)
     if (owner := run_of_checkpoint(path)) is not None:
         if (path / CHECKSUMS).exists() and (damage := damage_of(path)) is not None:
-            raise CheckpointError(f"checkpoint {path} is damaged ({damage}). Name another one, or the run for its "
-                                  "newest whole one.")
+            raise CheckpointError(
+                f"checkpoint {path} is damaged ({damage}). Name another one, or the run for its newest whole one."
+            )
         return resumed_config(owner, settings), source
     config, _ = load_config(None, [*settings, f"model={source}"])
     return config, source
@@ -133,5 +138,7 @@ def note_default_task(source: str, config: TrainConfig, settings: list[str], not
     path = Path(source)
     if RunDirectory(path).exists() or run_of_checkpoint(path) is not None or "task" in parse_overrides(settings):
         return
-    notes.say(f"note: no task was named: {source} is asked {config.task.name}, the default task. Name another with "
-              "task=…, or give a run's directory for its own.")
+    notes.say(
+        f"note: no task was named: {source} is asked {config.task.name}, the default task. Name another with "
+        "task=…, or give a run's directory for its own."
+    )

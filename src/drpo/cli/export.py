@@ -21,8 +21,9 @@ def run_export(source: str, out: Path, settings: list[str]) -> None:
     notes = PlainConsole(stderr=True)
     given = parse_overrides(settings)
     for key in given.keys() - set(_SETTINGS):
-        raise ConfigError(f"{key}: export would ignore it. It takes model=DIR (the base of an adapter) and "
-                          "trust_remote_code=true.")
+        raise ConfigError(
+            f"{key}: export would ignore it. It takes model=DIR (the base of an adapter) and trust_remote_code=true."
+        )
     config, model = resolve_source(source, settings, notes)
     exported = export_model(model, out, given.get("model"), config.trust_remote_code)
     for note in exported.notes:

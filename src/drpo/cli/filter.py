@@ -32,8 +32,10 @@ def run_filter(
     if above >= below:
         raise ConfigError(f"--above {above:g} must lie below --below {below:g}: no solve rate is between them")
     if not any(above < right / samples < below for right in range(samples + 1)):
-        raise ConfigError(f"with --samples {samples} no solve rate lies strictly between {above:g} and {below:g}. "
-                          "Raise --samples, or move the bounds apart")
+        raise ConfigError(
+            f"with --samples {samples} no solve rate lies strictly between {above:g} and {below:g}. "
+            "Raise --samples, or move the bounds apart"
+        )
     if out.exists():
         raise ConfigError(f"--out {out} exists. Choose another file, or remove it")
     console = PlainConsole()
@@ -49,8 +51,9 @@ def run_filter(
         closing(make_sampler(config, policy)) as sampler,
         Grader(task, config.grading_time_limit, config.grading_workers) as grader,
     ):
-        for batch in solve_rates(policy, sampler, grader, examples, samples, config.sampling(), config.seed,
-                                 config.prompts_per_step):
+        for batch in solve_rates(
+            policy, sampler, grader, examples, samples, config.sampling(), config.seed, config.prompts_per_step
+        ):
             for example, graded, correct in batch:
                 never += graded > 0 and correct == 0
                 always += 0 < graded == correct

@@ -21,7 +21,7 @@ from drpo.run_directory import RunDirectory
 
 def run_inspect(
     log: list[Path], delta: float | None, objectives: str | None, html: Path | None, as_json: bool, columns: list[str]
-) -> None:  # fmt: skip
+) -> None:
     """Inspect the log, print what was found, and write the page.
 
     Args:
@@ -66,9 +66,14 @@ def _progress() -> Iterator[Callable[[float], None]]:
     """A bar on the terminal's error stream, so that what is printed can be piped."""
     console = PlainConsole(stderr=True)
     bar = Progress(
-        TextColumn("reading"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
+        TextColumn("reading"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
     with bar:
         task = bar.add_task("", total=1.0)
         yield lambda done: bar.update(task, completed=done)

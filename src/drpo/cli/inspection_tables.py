@@ -88,12 +88,19 @@ def _mu_table(found: Inspection) -> Padding:
         ("μ up to", "tokens", "r 5 %", "median", "95 %", "|π−μ| median", "95 %", "99 %", "beyond δ"),
         (
             (
-                plain(b.high), percent(b.share), plain(b.ratio_p05), plain(b.ratio_p50),
-                plain(b.ratio_p95), plain(b.shift_p50), plain(b.shift_p95), plain(b.shift_p99), percent(b.beyond_delta),
+                plain(b.high),
+                percent(b.share),
+                plain(b.ratio_p05),
+                plain(b.ratio_p50),
+                plain(b.ratio_p95),
+                plain(b.shift_p50),
+                plain(b.shift_p95),
+                plain(b.shift_p99),
+                percent(b.beyond_delta),
             )
             for b in found.mu_bins
         ),
-    )  # fmt: skip
+    )
 
 
 def _token_table(found: Inspection) -> Padding:
@@ -127,10 +134,7 @@ def _step_table(found: Inspection) -> Padding:
     shown = [steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)]
     return _table(
         ("step", "tokens", "mean |π−μ|", "mean |log r|", "beyond δ"),
-        (
-            (str(s.step), f"{s.tokens:,}", plain(s.shift), plain(s.mismatch), percent(s.beyond_delta))
-            for s in shown
-        ),
+        ((str(s.step), f"{s.tokens:,}", plain(s.shift), plain(s.mismatch), percent(s.beyond_delta)) for s in shown),
     )
 
 
@@ -141,11 +145,14 @@ def _affected_table(found: Inspection) -> Padding:
             (
                 _in_context(token.before, token.text or token.token, token.after),
                 "–" if token.step is None else str(token.step),
-                plain(token.advantage), plain(token.mu), plain(token.pi), plain(token.weight),
+                plain(token.advantage),
+                plain(token.mu),
+                plain(token.pi),
+                plain(token.weight),
             )
             for token in found.affected[:MOST_TOKENS]
         ),
-    )  # fmt: skip
+    )
 
 
 def _in_context(before: str, token: str | None, after: str) -> Text:

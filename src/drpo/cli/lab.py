@@ -39,8 +39,10 @@ def run_plan(source: str, scale: str | None, jobs: int | None, measure: bool) ->
     for hypothesis in study.hypotheses:
         where = ", ".join(hypothesis.settings or study.settings)
         arms = f"{hypothesis.ours} against {hypothesis.theirs}"
-        console.say(f"claim     {hypothesis.claim} ({arms}: {hypothesis.compare} of "
-                        f"{hypothesis.metric or study.metric}, {hypothesis.at}, in {where})")  # fmt: skip
+        console.say(
+            f"claim     {hypothesis.claim} ({arms}: {hypothesis.compare} of "
+            f"{hypothesis.metric or study.metric}, {hypothesis.at}, in {where})"
+        )
     if measure:
         _estimate(console, plan, workers)
 
@@ -66,20 +68,31 @@ def _counts(plan: Plan) -> str:
 
 def _estimate(console: PlainConsole, plan: Plan, workers: LocalWorkers) -> None:
     def say(setting: str, cost: Cost) -> None:
-        console.say(f"          {setting}: {cost.start:.1f} s to start, {cost.step:.2f} s a step, "
-                        f"{cost.evaluation:.1f} s an evaluation")  # fmt: skip
+        console.say(
+            f"          {setting}: {cost.start:.1f} s to start, {cost.step:.2f} s a step, "
+            f"{cost.evaluation:.1f} s an evaluation"
+        )
 
     console.say("measured  two steps of each setting, alone on the machine")
     costs = measure_settings(plan.shared, workers, say)
     most = [*plan.tuning, *plan.shared, *(plan.shared if plan.tuning else ())]
-    console.say(f"time      at most {duration(seconds(most, costs, workers.jobs))}, with {workers.jobs} at once of "
-                    f"{workers.threads} threads, if they do not slow each other")  # fmt: skip
+    console.say(
+        f"time      at most {duration(seconds(most, costs, workers.jobs))}, with {workers.jobs} at once of "
+        f"{workers.threads} threads, if they do not slow each other"
+    )
 
 
 def run_run(
-    source: str, out: Path | None, scale: str | None, jobs: int | None, where: str, retry_failed: bool,
-    keep_checkpoints: bool, reuse: Sequence[Path], settings: Sequence[str],
-) -> None:  # fmt: skip
+    source: str,
+    out: Path | None,
+    scale: str | None,
+    jobs: int | None,
+    where: str,
+    retry_failed: bool,
+    keep_checkpoints: bool,
+    reuse: Sequence[Path],
+    settings: Sequence[str],
+) -> None:
     """Run the study, show it, and say what came out."""
     console = PlainConsole()
     name, study = load_study(source, scale)
@@ -145,8 +158,9 @@ def write_page(results: Results, path: Path) -> None:
 def _with_defaults(study: Study, keys: Keys) -> Keys:
     """A setting with the numbers that it leaves to base and to TrainConfig, so that it can be placed beside others."""
     assert isinstance(study.base, dict)
-    numbers = {name: field.default for name, field in TrainConfig.model_fields.items()
-               if type(field.default) in (int, float)}  # fmt: skip
+    numbers = {
+        name: field.default for name, field in TrainConfig.model_fields.items() if type(field.default) in (int, float)
+    }
     return numbers | study.base | keys
 
 
@@ -156,6 +170,9 @@ def _say(console: PlainConsole, results: Results, path: Path) -> None:
             console.say(f"failed  {row['setting']} × {row['arm']} seed {row['seed']}: {row['reason']}")
     for verdict in results.verdicts:
         console.say(f"claim   {verdict.hypothesis.claim}\n        {verdict.sentence}")
-    counts = ", ".join(f"{count} {status}" for status in ("finished", "failed", "interrupted", "missing")
-                       if (count := results.count(status)))  # fmt: skip
+    counts = ", ".join(
+        f"{count} {status}"
+        for status in ("finished", "failed", "interrupted", "missing")
+        if (count := results.count(status))
+    )
     console.say(f"runs    {counts}\nresults {path / 'results.md'}\nreport  {path / 'report.html'}")

@@ -59,8 +59,11 @@ class LiveDisplay(PlainDisplay):
     def __init__(self, console: PlainConsole, live: Live):
         super().__init__(console)
         self.live = live
-        self.bar = Bar(TextColumn("{task.completed} of {task.total} runs"), BarColumn(bar_width=None),
-                       TextColumn("{task.fields[rest]}"))  # fmt: skip
+        self.bar = Bar(
+            TextColumn("{task.completed} of {task.total} runs"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[rest]}"),
+        )
         self.task = self.bar.add_task("", total=None, rest="")
 
     def on_start(self, run: Run, resumed: bool) -> None:
@@ -70,8 +73,9 @@ class LiveDisplay(PlainDisplay):
         super().on_progress(progress)
         failed = f"{progress.failed} failed  " if progress.failed else ""
         left = "" if progress.seconds_left is None else f"left {duration(progress.seconds_left)}"
-        self.bar.update(self.task, total=progress.total, completed=progress.finished + progress.failed,
-                        rest=failed + left)  # fmt: skip
+        self.bar.update(
+            self.task, total=progress.total, completed=progress.finished + progress.failed, rest=failed + left
+        )
         table = Table("setting", "arm", "try", "seed", "step", box=None, pad_edge=False)
         for run, step in progress.active:
             table.add_row(run.setting, run.arm, run.attempt or run.phase, str(run.seed), f"{step}/{run.config.steps}")

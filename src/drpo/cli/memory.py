@@ -24,8 +24,12 @@ def show_memory(console: PlainConsole, config: TrainConfig) -> None:
     for part in report.need.parts:
         table.add_row(part.name, size(part.bytes), part.when, part.how)
     for phase in ("training", "sampling"):
-        table.add_row(f"peak, {phase}", size(report.need.during(phase)), "", "" if phase == "training" else
-                      f"prompts of {report.prompt_tokens} tokens assumed")  # fmt: skip
+        table.add_row(
+            f"peak, {phase}",
+            size(report.need.during(phase)),
+            "",
+            "" if phase == "training" else f"prompts of {report.prompt_tokens} tokens assumed",
+        )
     table.add_row(f"there, on {device}", "unknown" if report.room is None else size(report.room), "", "")
     console.print()
     console.print(table)

@@ -64,13 +64,16 @@ def draw(names: list[str], settings: list[str], folder: Path) -> None:
     changes: dict[str, Any] = parse_overrides(settings)
     for name, change in changes.items():
         if name not in names or not isinstance(change, dict):
-            raise ConfigError(f"{name!r} is not among the objectives to draw ({', '.join(names)}). Write for example "
-                              "drpo.delta=0.2")
+            raise ConfigError(
+                f"{name!r} is not among the objectives to draw ({', '.join(names)}). Write for example drpo.delta=0.2"
+            )
     objectives = []
     for name in names:
         if name in MODIFIERS:
-            raise ConfigError(f"{name} is a modifier: draw an objective with it, for example `drpo objectives --plot "
-                              f"grpo \"grpo.modifiers=[{name}]\" grpo.anchor=proximal`")
+            raise ConfigError(
+                f"{name} is a modifier: draw an objective with it, for example `drpo objectives --plot "
+                f'grpo "grpo.modifiers=[{name}]" grpo.anchor=proximal`'
+            )
         objectives.append(make_objective(name, **changes.get(name, {})))
     for file in write_plots(labels(objectives), folder):
         PlainConsole().say(str(file))

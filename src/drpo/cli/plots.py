@@ -41,9 +41,10 @@ def write_plots(objectives: Mapping[str, Objective], folder: Path) -> list[Path]
 def weights(objectives: Mapping[str, Objective], boundary: float | None) -> Figure:
     """w against π − μ for a positive advantage, a panel a token."""
     return weight_panels(
-        {title: curves(objectives, mu) for title, mu in TOKENS.items()}, boundary,
+        {title: curves(objectives, mu) for title, mu in TOKENS.items()},
+        boundary,
         x_label="π − μ, for a positive advantage",
-    )  # fmt: skip
+    )
 
 
 def curves(objectives: Mapping[str, Objective], mu: float, shifts: tuple[float, float] = (-0.1, 0.4)) -> Curves:

@@ -26,7 +26,9 @@ def show_prompts(console: PlainConsole, config: TrainConfig) -> None:
         console.say(f"\nprompts: a run would stop here. {error}")
         return
     training = "endless" if found.training is None else f"{len(found.training.examples)} problems"
-    console.say(f"\nprompts: training {training}, held-out {len(found.heldout.examples)} problems; the longest "
-                f"held-out prompt has {found.heldout.longest} tokens")
+    console.say(
+        f"\nprompts: training {training}, held-out {len(found.heldout.examples)} problems; the longest "
+        f"held-out prompt has {found.heldout.longest} tokens"
+    )
     for note in found.notes():
         console.say(f"note: {note}")

@@ -16,17 +16,29 @@ def run_list(as_json: bool) -> None:
     recipes = [load_recipe(name) for name in recipe_names()]
     if as_json:
         rows = [
-            {"name": recipe.name, "title": recipe.title, "host": recipe.host, "model": recipe.model,
-             "objectives": list(recipe.objectives), "gpus": gpus(recipe), "settings": len(recipe.settings),
-             "assumed": len(recipe.assumed)}
+            {
+                "name": recipe.name,
+                "title": recipe.title,
+                "host": recipe.host,
+                "model": recipe.model,
+                "objectives": list(recipe.objectives),
+                "gpus": gpus(recipe),
+                "settings": len(recipe.settings),
+                "assumed": len(recipe.assumed),
+            }
             for recipe in recipes
-        ]  # fmt: skip
+        ]
         write_json(rows, indent=2)
         return
     table = Table("recipe", "model", "GPUs", "assumed", "objectives", box=None, pad_edge=False)
     for recipe in recipes:
-        table.add_row(recipe.name, recipe.model, str(gpus(recipe)), f"{len(recipe.assumed)} of {len(recipe.settings)}",
-                      " ".join(recipe.objectives))  # fmt: skip
+        table.add_row(
+            recipe.name,
+            recipe.model,
+            str(gpus(recipe)),
+            f"{len(recipe.assumed)} of {len(recipe.settings)}",
+            " ".join(recipe.objectives),
+        )
     wide_console().print(table)
     write("\nassumed: values that are not public, GPUs among them; `drpo recipe show NAME` gives the reason for each.")
     write("\nHere, without another trainer:")

@@ -19,10 +19,11 @@ ObjectiveName = Annotated[
 Changes = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE",
+        "--set",
+        metavar="KEY=VALUE",
         help="A setting of the host (for verl a Hydra override), or a parameter of the objective. May be repeated.",
     ),
-]  # fmt: skip
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

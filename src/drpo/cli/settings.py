@@ -31,11 +31,15 @@ def refuse_options(arguments: Sequence[str], known: Sequence[str]) -> None:
         if not equals:
             value = following if following is not None and not following.startswith("-") else "VALUE"
         if key.partition(".")[0] in TrainConfig.model_fields:
-            raise ConfigError(f"No such option: {argument.partition('=')[0]}. {key} is a setting, which is written "
-                              f"without dashes. Type {shlex.quote(f'{key}={value}')}")
+            raise ConfigError(
+                f"No such option: {argument.partition('=')[0]}. {key} is a setting, which is written "
+                f"without dashes. Type {shlex.quote(f'{key}={value}')}"
+            )
         nearest = suggest(f"--{name}", known)
-        raise ConfigError(f"No such option: {argument.partition('=')[0]}.{nearest} A setting is written without "
-                          f"dashes, {key}={value}: {unknown_key(key, list(TrainConfig.model_fields))}")
+        raise ConfigError(
+            f"No such option: {argument.partition('=')[0]}.{nearest} A setting is written without "
+            f"dashes, {key}={value}: {unknown_key(key, list(TrainConfig.model_fields))}"
+        )
 
 
 def refuse_data_file(file: Path) -> None:
@@ -51,5 +55,6 @@ def refuse_data_file(file: Path) -> None:
         task = "jsonl" if {"prompt", "answer"} <= set(record) else "math"
     except (DrpoError, StopIteration):  # whoever reads it as what it is says what is wrong with it
         task = "jsonl"
-    raise ConfigError(f"{file} is a data file, not a configuration. Type "
-                      f"`drpo train task={task} {shlex.quote(f'task.path={file}')}`")
+    raise ConfigError(
+        f"{file} is a data file, not a configuration. Type `drpo train task={task} {shlex.quote(f'task.path={file}')}`"
+    )

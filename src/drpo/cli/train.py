@@ -33,8 +33,10 @@ def run_train(settings: list[str], out: Path | None, resume: Path | None, dry_ru
     file, overrides = split_settings(settings)
     if resume is not None:
         if file is not None or out is not None or dry_run:
-            raise ConfigError("--resume takes its configuration and directory from the run. Leave out the "
-                              "configuration file, --out and --dry-run.")
+            raise ConfigError(
+                "--resume takes its configuration and directory from the run. Leave out the "
+                "configuration file, --out and --dry-run."
+            )
         run = RunDirectory(resume)
         config = _resumed_config(run, overrides)
     else:
@@ -60,8 +62,10 @@ def split_settings(settings: list[str]) -> tuple[Path | None, list[str]]:
     refuse_options(settings, ("--out", "--resume", "--dry-run", "--debug"))
     files = [setting for setting in settings if "=" not in setting]
     if len(files) > 1:
-        raise ConfigError(f"only one configuration file can be given, got {', '.join(files)}. Changes are written "
-                          "key=value, for example steps=200.")
+        raise ConfigError(
+            f"only one configuration file can be given, got {', '.join(files)}. Changes are written "
+            "key=value, for example steps=200."
+        )
     for file in files:
         refuse_data_file(Path(file))
     return (Path(files[0]) if files else None), [setting for setting in settings if "=" in setting]
@@ -119,10 +123,13 @@ def _settings_table(config: TrainConfig, sources: dict[str, str]) -> Table:
 def _say_goodbye(console: PlainConsole, run: RunDirectory, summary: Summary) -> None:
     before, after = summary.accuracy_before, summary.accuracy_after
     if before is not None and after is not None:
-        console.print(Text.assemble(
-            "\nheld-out accuracy ", (f"{before:.3f} → {after:.3f}", "bold"),
-            f" (sampled, {summary.status} after step {summary.step})",
-        ))
+        console.print(
+            Text.assemble(
+                "\nheld-out accuracy ",
+                (f"{before:.3f} → {after:.3f}", "bold"),
+                f" (sampled, {summary.status} after step {summary.step})",
+            )
+        )
     console.say(f"run     {run.path}")
     console.say(f"report  {run.report_file}")
     if summary.status == "interrupted":

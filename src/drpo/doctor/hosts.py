@@ -49,11 +49,23 @@ def check_host(host: str, settings: Sequence[str] = ()) -> list[Check]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
     except subprocess.TimeoutExpired:
-        return [Check(status="problem", what=host, found=f"importing it took longer than {TIME_LIMIT:.0f} s",
-                      fix=f"Run `{' '.join(command)}` to see where it hangs.")]
+        return [
+            Check(
+                status="problem",
+                what=host,
+                found=f"importing it took longer than {TIME_LIMIT:.0f} s",
+                fix=f"Run `{' '.join(command)}` to see where it hangs.",
+            )
+        ]
     answer = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if not answer:
         last = (done.stderr.strip() or done.stdout.strip() or "(no output)").splitlines()[-1]
-        return [Check(status="problem", what=host, found=f"the check died with exit code {done.returncode}: {last}",
-                      fix=f"Run `{' '.join(command)}` to see all of it.")]
+        return [
+            Check(
+                status="problem",
+                what=host,
+                found=f"the check died with exit code {done.returncode}: {last}",
+                fix=f"Run `{' '.join(command)}` to see all of it.",
+            )
+        ]
     return [Check(**check) for check in json.loads(answer[-1].removeprefix(MARK))]

@@ -36,9 +36,12 @@ def is_list(kind: Any) -> bool:
     from pyarrow import types
 
     return (
-        types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-        or types.is_list_view(kind) or types.is_large_list_view(kind)
-    )  # fmt: skip
+        types.is_list(kind)
+        or types.is_large_list(kind)
+        or types.is_fixed_size_list(kind)
+        or types.is_list_view(kind)
+        or types.is_large_list_view(kind)
+    )
 
 
 def is_number(kind: Any) -> bool:
@@ -54,9 +57,14 @@ def is_id(kind: Any) -> bool:
 
     plain = kind.value_type if types.is_dictionary(kind) else kind
     return (
-        is_number(plain) or types.is_string(plain) or types.is_large_string(plain) or types.is_string_view(plain)
-        or types.is_binary(plain) or types.is_large_binary(plain) or types.is_fixed_size_binary(plain)
-    )  # fmt: skip
+        is_number(plain)
+        or types.is_string(plain)
+        or types.is_large_string(plain)
+        or types.is_string_view(plain)
+        or types.is_binary(plain)
+        or types.is_large_binary(plain)
+        or types.is_fixed_size_binary(plain)
+    )
 
 
 def simplified(column: Any) -> Any:

@@ -25,21 +25,26 @@ def suggest_delta(found: Distributions, tokens: int) -> SuggestedDelta:
     if found.near >= 0.999 * tokens:
         return SuggestedDelta(None, f"π and μ agree within {NEAR:g} nats on nearly every token, so no bound acts.")
     if found.harmful < FEWEST:
-        return SuggestedDelta(None, f"only {found.harmful} tokens move away from μ (Â(r − 1) > 0); at least {FEWEST} "
-                                    "are needed.")
+        return SuggestedDelta(
+            None, f"only {found.harmful} tokens move away from μ (Â(r − 1) > 0); at least {FEWEST} are needed."
+        )
     median, tail = found.harmful_shift.quantiles((0.5, INSIDE))
     assert median is not None and tail is not None
     shift, middle = 10**tail, 10**median
     value = _rounded(min(max(shift, LOWEST), HIGHEST))
-    reason = (f"99 % of the {found.harmful:,} tokens that move away from μ (Â(r − 1) > 0) stay within |π − μ| = "
-              f"{shift:.2g}, half within {middle:.2g}.")
+    reason = (
+        f"99 % of the {found.harmful:,} tokens that move away from μ (Â(r − 1) > 0) stay within |π − μ| = "
+        f"{shift:.2g}, half within {middle:.2g}."
+    )
     if shift < LOWEST:
         reason += f" That is so little that {LOWEST} is suggested instead; it will hardly act."
     elif shift > HIGHEST:
         reason += f" That is too far for a trust region: {HIGHEST} is suggested, with fewer updates a rollout batch."
     else:
-        reason += (f" A bound there turns back the furthest 1 % and gives the median one DRPO's weight "
-                   f"{1 - middle / value:.2f}.")
+        reason += (
+            f" A bound there turns back the furthest 1 % and gives the median one DRPO's weight "
+            f"{1 - middle / value:.2f}."
+        )
     return SuggestedDelta(value, reason)
 
 

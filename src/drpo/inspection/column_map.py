@@ -9,9 +9,18 @@ from drpo.errors import ConfigError, suggest
 
 #: What can be named, in the order of the documentation. Several names, joined by +, for a mask only.
 COLUMNS = (
-    "logprob", "behavior_logprob", "advantage", "mask", "sequence_id", "step", "update", "token", "text",
-    "proximal_logprob", "entropy",
-)  # fmt: skip
+    "logprob",
+    "behavior_logprob",
+    "advantage",
+    "mask",
+    "sequence_id",
+    "step",
+    "update",
+    "token",
+    "text",
+    "proximal_logprob",
+    "entropy",
+)
 #: Columns that can be declared absent.
 OPTIONAL = ("mask", "step", "update", "token", "text", "proximal_logprob", "entropy")
 NONE = "none"

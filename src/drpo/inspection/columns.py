@@ -19,14 +19,31 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "logprob": (
         ("logprob", "logprobs"),
         ("per_token_logps", "log_probs", "log_prob", "trainer_logprobs", "trainer_logprob", "action_log_probs"),
-        ("old_per_token_logps", "old_log_probs", "old_log_prob", "old_logprobs", "old_logprob", "prev_logprobs",
-         "prev_logprob"),
+        (
+            "old_per_token_logps",
+            "old_log_probs",
+            "old_log_prob",
+            "old_logprobs",
+            "old_logprob",
+            "prev_logprobs",
+            "prev_logprob",
+        ),
     ),
     "behavior_logprob": (
         ("behavior_logprob", "behavior_logprobs"),
-        ("sampling_per_token_logps", "sampling_logprobs", "rollout_log_probs", "rollout_log_prob", "rollout_logprobs",
-         "rollout_logprob", "rollout_per_token_logps", "inference_logprobs", "inference_logprob",
-         "generation_logprobs", "generation_logprob"),
+        (
+            "sampling_per_token_logps",
+            "sampling_logprobs",
+            "rollout_log_probs",
+            "rollout_log_prob",
+            "rollout_logprobs",
+            "rollout_logprob",
+            "rollout_per_token_logps",
+            "inference_logprobs",
+            "inference_logprob",
+            "generation_logprobs",
+            "generation_logprob",
+        ),
     ),
     "advantage": (("advantage", "advantages"),),
     "sequence_id": (("sequence_id", "sequence_ids"),),
@@ -36,7 +53,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "text": (("text", "texts"),),
     "proximal_logprob": (("proximal_logprob", "proximal_logprobs"),),
     "entropy": (("entropy", "entropies"),),
-}  # fmt: skip
+}
 #: Column → the names it goes by.
 NAMES = {column: tuple(name for group in groups for name in group) for column, groups in GROUPS.items()}
 
@@ -104,8 +121,10 @@ def _known(column: str, present: Collection[str], where: str) -> str | None:
     for group in GROUPS[column]:
         names = [name for name in group if name in present]
         if len(names) > 1 and column in ("logprob", "behavior_logprob"):
-            raise DataError(f"{where}: the columns {', '.join(names)} may each be {column}. Name the right one with "
-                            f"--map {column}={names[0]}.")
+            raise DataError(
+                f"{where}: the columns {', '.join(names)} may each be {column}. Name the right one with "
+                f"--map {column}={names[0]}."
+            )
         if names:
             return names[0]
     return None

@@ -16,8 +16,15 @@ _ORDER: dict[Severity, int] = {"fault": 0, "warning": 1, "note": 2}
 def findings(evidence: Evidence) -> list[Finding]:
     """All that applies, faults first."""
     writers: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
-        _unusable, misplaced, _rounding, _outliers, _inert, _vacuous, _masks, _unfinished,
-    )  # fmt: skip
+        _unusable,
+        misplaced,
+        _rounding,
+        _outliers,
+        _inert,
+        _vacuous,
+        _masks,
+        _unfinished,
+    )
     found = [finding for write in writers for finding in write(evidence)]
     return sorted(found, key=lambda finding: _ORDER[finding.severity])
 
@@ -85,7 +92,9 @@ def _inert(evidence: Evidence) -> Iterator[Finding]:
     same = evidence.distributions.same / evidence.tokens
     bitwise = (
         f"On {same:.1%} of them the two are the same number: one was probably copied from the other, or μ was "
-        "recomputed by the trainer." if same > INERT else "The rest is rounding."
+        "recomputed by the trainer."
+        if same > INERT
+        else "The rest is rounding."
     )
     yield Finding(
         "inert",

@@ -44,11 +44,13 @@ def read_records(file: Path, reading: Reading) -> Iterator[Record]:
                 if (record := _record(line, f"{file}, line {number}", reading)) is not None:
                     yield Record(number, record, min(raw.tell() / size, 1.0))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{file} is damaged or cut off ({error}). Compress it again, or let its writer close "
-                        "it.") from error
+        raise DataError(
+            f"{file} is damaged or cut off ({error}). Compress it again, or let its writer close it."
+        ) from error
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}. Check the path and its permissions.") \
-            from error  # fmt: skip
+        raise DataError(
+            f"{file} cannot be read: {error.strerror or error}. Check the path and its permissions."
+        ) from error
 
 
 def _record(line: bytes, where: str, reading: Reading) -> dict[str, Any] | None:

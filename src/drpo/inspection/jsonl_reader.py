@@ -95,12 +95,14 @@ class _Lines:
         here = f"{self.where}, line {record.line}"
         for column, name in self.columns.items():
             if name not in record.values and column not in ("text", "token"):
-                raise DataError(f"{here}: no {name!r:.80}, which the lines before have. Every line needs the same "
-                                "columns.")
+                raise DataError(
+                    f"{here}: no {name!r:.80}, which the lines before have. Every line needs the same columns."
+                )
         for column, name in self._resolve(record).items():
             if column not in _OCCASIONAL and self.columns.get(column) != name:
-                raise DataError(f"{here}: the column {name!r:.80} is not in the lines before. Every line needs the "
-                                "same columns.")
+                raise DataError(
+                    f"{here}: the column {name!r:.80} is not in the lines before. Every line needs the same columns."
+                )
 
 
 def _responses(lines: _Lines) -> Iterator[tuple[Columns, float]]:
@@ -108,8 +110,10 @@ def _responses(lines: _Lines) -> Iterator[tuple[Columns, float]]:
     for record, found in lines:
         values = found["logprob"]
         if not isinstance(values, list):
-            raise DataError(f"{lines.where}, line {record.line}: {lines.columns['logprob']} must be a list, as in the "
-                            f"lines before, got {type(values).__name__}.")
+            raise DataError(
+                f"{lines.where}, line {record.line}: {lines.columns['logprob']} must be a list, as in the "
+                f"lines before, got {type(values).__name__}."
+            )
         sequence: Columns = {"line": [record.line] * len(values)}
         for column, value in found.items():
             if column != "sequence_id":
@@ -127,8 +131,10 @@ def _listed(column: str, value: Any, length: int, lines: _Lines, line: int) -> l
         return [value] * length
     name = lines.columns[column]
     if value is not None:
-        raise DataError(f"{lines.where}, line {line}: {name} must be a list, as {lines.columns['logprob']} is, got "
-                        f"{type(value).__name__}.")
+        raise DataError(
+            f"{lines.where}, line {line}: {name} must be a list, as {lines.columns['logprob']} is, got "
+            f"{type(value).__name__}."
+        )
     if column in ("text", "token"):
         return [None] * length
     refuse_lengths(name, None, length, lines.where, line, "line")
@@ -212,9 +218,16 @@ def _chunk(sequences: list[Columns], done: float, lines: _Lines, reading: Readin
     refuse_nan_advantages(advantages[keep], rows[keep], lines.where, "line")
     reading.masked += int((~keep).sum())
     return Tokens(
-        floats("logprob"), floats("behavior_logprob"), advantages,
-        np.repeat(np.arange(len(sequences)), lengths), rows, lines.where, done,
-        steps=integers("step"), updates=integers("update"),
+        floats("logprob"),
+        floats("behavior_logprob"),
+        advantages,
+        np.repeat(np.arange(len(sequences)), lengths),
+        rows,
+        lines.where,
+        done,
+        steps=integers("step"),
+        updates=integers("update"),
         optional={field: floats(column) for column, field in FIELDS.items() if column in present},
-        texts=joined("text") if "text" in present else None, ids=joined("token") if "token" in present else None,
-    ).select(keep)  # fmt: skip
+        texts=joined("text") if "text" in present else None,
+        ids=joined("token") if "token" in present else None,
+    ).select(keep)

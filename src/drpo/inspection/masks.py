@@ -13,10 +13,25 @@ MASK = "mask"
 #: completion_mask and tool_mask, NeMo-RL token_mask and sample_mask (one value a response), SkyRL and AReaL write
 #: loss_mask within response_mask.
 KEEPS = (
-    "mask", "masks", "response_mask", "response_masks", "completion_mask", "completion_masks", "loss_mask",
-    "loss_masks", "action_mask", "action_masks", "token_mask", "token_masks", "assistant_mask", "assistant_masks",
-    "tool_mask", "tool_masks", "sample_mask", "sample_masks",
-)  # fmt: skip
+    "mask",
+    "masks",
+    "response_mask",
+    "response_masks",
+    "completion_mask",
+    "completion_masks",
+    "loss_mask",
+    "loss_masks",
+    "action_mask",
+    "action_masks",
+    "token_mask",
+    "token_masks",
+    "assistant_mask",
+    "assistant_masks",
+    "tool_mask",
+    "tool_masks",
+    "sample_mask",
+    "sample_masks",
+)
 #: Masks of padding or of the prompt, over other positions than the response's: a mask above covers what they say of a
 #: response, and alone they say too little.
 COVERED = ("attention_mask", "attention_masks", "prompt_mask", "prompt_masks", "completion_attention_mask")
@@ -38,9 +53,10 @@ def resolve_masks(present: Collection[str], where: str) -> list[str]:
     """
     masks = [name for name in present if name in KEEPS]
     unclear = [
-        name for name in present
+        name
+        for name in present
         if _LIKE_A_MASK.search(name) and name not in KEEPS and name not in VERDICTS and not (masks and name in COVERED)
-    ]  # fmt: skip
+    ]
     if unclear:
         raise DataError(_question(masks, unclear[0], where))
     return masks

@@ -81,11 +81,15 @@ def _truncated(evidence: Evidence) -> Iterator[Finding]:
     apart = found.above + found.below
     signs, p = [], found.top_p()
     if found.has_nuclei_of_one:
-        signs.append(f"{said(found.alone)} ({found.alone / found.tokens:.1%}) have μ = 1 exactly where π is less, "
-                     f"down to {p:.3f}: the whole nucleus was that token, as with top-p ≈ {p:.2f}")
+        signs.append(
+            f"{said(found.alone)} ({found.alone / found.tokens:.1%}) have μ = 1 exactly where π is less, "
+            f"down to {p:.3f}: the whole nucleus was that token, as with top-p ≈ {p:.2f}"
+        )
     if found.is_one_sided:
-        signs.append(f"of {said(apart)} with π and μ apart, π is above μ on {found.above / max(apart, 1):.1%} only: "
-                     "μ was raised by renormalising")
+        signs.append(
+            f"of {said(apart)} with π and μ apart, π is above μ on {found.above / max(apart, 1):.1%} only: "
+            "μ was raised by renormalising"
+        )
     yield Finding(
         "truncated",
         "fault",

@@ -26,8 +26,10 @@ def read_parquet(file: Path, reading: Reading) -> Iterator[Tokens]:
     try:
         opened = parquet.ParquetFile(file, page_checksum_verification=True)
     except (arrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as Parquet ({_first_line(error)}). It may be cut off or still being "
-                        "written: copy it again, or let its writer close it.") from error
+        raise DataError(
+            f"{file} cannot be read as Parquet ({_first_line(error)}). It may be cut off or still being "
+            "written: copy it again, or let its writer close it."
+        ) from error
     with opened:
         schema, rows = opened.schema_arrow, opened.metadata.num_rows
         columns = resolve(schema.names, str(file), reading.columns)
@@ -52,8 +54,10 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ConfigError("reading Parquet needs pyarrow, which is not installed. Run "
-                          f"{install('inspect')}, or give the log as JSONL.") from error
+        raise ConfigError(
+            "reading Parquet needs pyarrow, which is not installed. Run "
+            f"{install('inspect')}, or give the log as JSONL."
+        ) from error
     return pyarrow, pyarrow.parquet
 
 
@@ -64,8 +68,9 @@ def _first_line(error: Exception) -> str:
 def _refuse_twins(present: list[str], columns: dict[str, str], where: str) -> None:
     for name in columns.values():
         if present.count(name) > 1:
-            raise DataError(f"{where} has {present.count(name)} columns called {name!r:.80}. Rename or drop all but "
-                            "one.")
+            raise DataError(
+                f"{where} has {present.count(name)} columns called {name!r:.80}. Rename or drop all but one."
+            )
 
 
 def _check_types(types: dict[str, Any], columns: dict[str, str], where: str) -> None:
@@ -80,11 +85,15 @@ def _check_types(types: dict[str, Any], columns: dict[str, str], where: str) -> 
         unread = lists and column == "sequence_id"
         if is_list(kind) != lists and not unread and not (lists and one_a_response):
             wanted = "a list" if lists else "one value a row"
-            raise DataError(f"{where}: column {name!r:.80} must be {wanted}, as {columns['logprob']!r:.80} is, got "
-                            f"{kind!s:.80}. Either every row is a token, or every row is a response with lists.")
+            raise DataError(
+                f"{where}: column {name!r:.80} must be {wanted}, as {columns['logprob']!r:.80} is, got "
+                f"{kind!s:.80}. Either every row is a token, or every row is a response with lists."
+            )
         if column == "sequence_id" and not lists and not is_id(kind):
-            raise DataError(f"{where}: column {name!r:.80} must hold whole numbers or text, got {kind!s:.80}. Write "
-                            "it as int64 or string.")
+            raise DataError(
+                f"{where}: column {name!r:.80} must hold whole numbers or text, got {kind!s:.80}. Write "
+                "it as int64 or string."
+            )
         numeric = column in (*PER_TOKEN, "advantage", *INTEGERS) or is_mask(column)
         if numeric and not is_number(inner) and not (is_mask(column) and kinds.is_boolean(inner)):
             wanted = "int64" if column in INTEGERS else "bool" if is_mask(column) else "float32"

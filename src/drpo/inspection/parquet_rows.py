@@ -124,17 +124,20 @@ def responses(tables: Iterator[Any], origin: Origin) -> Iterator[Tokens]:
         repeat = np.repeat(np.arange(len(table)), lengths)
         spread = {
             name: _per_token(columns[name], name, lengths, numbers, where)
-            for name in columns if _is_float(name) or name in INTEGERS
+            for name in columns
+            if _is_float(name) or name in INTEGERS
         }
         listed = {
             name: ArrowItems(flattened(columns[name], name, lengths, numbers, where))
-            for name in ("text", "token") if name in columns
+            for name in ("text", "token")
+            if name in columns
         }
         rows = numbers[repeat]
         arrays = {name: as_floats(column) for name, column in spread.items() if _is_float(name)}
         integers = {
             name: as_integers(column, origin.names[name], rows, where)
-            for name, column in spread.items() if name in INTEGERS
+            for name, column in spread.items()
+            if name in INTEGERS
         }
         yield _assembled(arrays, listed, repeat, rows, integers, first, origin)
 
@@ -147,9 +150,14 @@ def _per_token(column: Any, name: str, lengths: Integers, rows: Integers, where:
 
 
 def _assembled(
-    arrays: dict[str, Floats], listed: dict[str, ArrowItems], sequences: Integers, rows: Integers,
-    integers: dict[str, Integers], read: int, origin: Origin,
-) -> Tokens:  # fmt: skip
+    arrays: dict[str, Floats],
+    listed: dict[str, ArrowItems],
+    sequences: Integers,
+    rows: Integers,
+    integers: dict[str, Integers],
+    read: int,
+    origin: Origin,
+) -> Tokens:
     """The chunk, without the tokens that its masks leave out; ``read`` rows of the file are done."""
     keep = np.ones(len(sequences), dtype=bool)
     for name in filter(is_mask, arrays):
@@ -158,9 +166,16 @@ def _assembled(
     refuse_nan_advantages(arrays["advantage"][keep], rows[keep], origin.where, "row")
     origin.reading.masked += int((~keep).sum())
     return Tokens(
-        arrays["logprob"], arrays["behavior_logprob"], arrays["advantage"], sequences, rows, origin.where,
+        arrays["logprob"],
+        arrays["behavior_logprob"],
+        arrays["advantage"],
+        sequences,
+        rows,
+        origin.where,
         read / origin.rows,
-        steps=integers.get("step"), updates=integers.get("update"),
+        steps=integers.get("step"),
+        updates=integers.get("update"),
         optional={field: arrays[name] for name, field in FIELDS.items() if name in arrays},
-        texts=listed.get("text"), ids=listed.get("token"),
-    ).select(keep)  # fmt: skip
+        texts=listed.get("text"),
+        ids=listed.get("token"),
+    ).select(keep)

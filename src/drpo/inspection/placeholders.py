@@ -90,13 +90,17 @@ class Placeholders:
         clauses = []
         for (name, side), other in zip(self.sides.items(), ("μ", "π"), strict=True):
             if zeros := side.false_zeros():
-                clauses.append(f"log {name} is exactly 0 on {zeros[0]:,} tokens ({zeros[0] / side.tokens:.1%}) to "
-                               f"which {other} gives as little as {zeros[1]:.2g}")
+                clauses.append(
+                    f"log {name} is exactly 0 on {zeros[0]:,} tokens ({zeros[0] / side.tokens:.1%}) to "
+                    f"which {other} gives as little as {zeros[1]:.2g}"
+                )
             if side.constant() and not self.sides[other].constant() and not zeros:
                 clauses.append(f"log {name} is {side.least:g} on all tokens")
             else:
-                clauses += [f"log {name} is exactly {value:g} on {count:,} tokens ({count / side.tokens:.1%})"
-                            for value, count in side.repeated()]
+                clauses += [
+                    f"log {name} is exactly {value:g} on {count:,} tokens ({count / side.tokens:.1%})"
+                    for value, count in side.repeated()
+                ]
         return clauses
 
 

@@ -95,8 +95,10 @@ class Unusable:
 
     def kinds(self) -> str:
         """What is wrong on how many tokens, and where first."""
-        return "; ".join(f"{what} on {n:,} token{'' if n == 1 else 's'}, first at {self.first[what]}"
-                         for what, n in self.counts.items())  # fmt: skip
+        return "; ".join(
+            f"{what} on {n:,} token{'' if n == 1 else 's'}, first at {self.first[what]}"
+            for what, n in self.counts.items()
+        )
 
 
 class Outliers:

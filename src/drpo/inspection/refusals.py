@@ -18,8 +18,10 @@ def refuse_nan_advantages(advantages: Floats, rows: Integers, where: str, unit: 
         others = f" ({wrong.size - 1} more are not finite near it)" if wrong.size > 1 else ""
         value = advantages[wrong[0]]
         what = "nan or null" if np.isnan(value) else f"{value:g} in single precision"
-        raise DataError(f"{where}, {unit} {rows[wrong[0]]}: advantage is {what}{others}. Every token needs a finite "
-                        "advantage; leave out the responses that have none.")
+        raise DataError(
+            f"{where}, {unit} {rows[wrong[0]]}: advantage is {what}{others}. Every token needs a finite "
+            "advantage; leave out the responses that have none."
+        )
 
 
 def refuse_nan_mask(mask: Floats, name: str, rows: Integers, where: str, unit: str) -> None:
@@ -32,17 +34,21 @@ def refuse_nan_mask(mask: Floats, name: str, rows: Integers, where: str, unit: s
 def refuse_lengths(name: str, found: int | None, wanted: int, where: str, row: int, unit: str) -> NoReturn:
     """Raise the DataError of lists that do not belong together; ``found`` is None for a null."""
     has = "is null" if found is None else f"has {found} values"
-    raise DataError(f"{where}, {unit} {row}: {name} {has} where logprob has {wanted}. The lists of a response must be "
-                    "of one length, one value a response token (without the prompt). An optional column is left out "
-                    "with --map COLUMN=none.")
+    raise DataError(
+        f"{where}, {unit} {row}: {name} {has} where logprob has {wanted}. The lists of a response must be "
+        "of one length, one value a response token (without the prompt). An optional column is left out "
+        "with --map COLUMN=none."
+    )
 
 
 def refuse_repeat(key: Sequence[tuple[str, Any]], where: str, row: int, unit: str) -> NoReturn:
     """Raise the DataError of a response whose tokens are scattered; ``key`` are (column, value) pairs."""
     named = ", ".join(f"{column} {value!r:.80}" for column, value in key)
-    raise DataError(f"{where}, {unit} {row}: {named} comes a second time, with others in between. Sort the records by "
-                    f"{', '.join(column for column, _ in key)}, keep each response's tokens in order, and give every "
-                    "response an id of its own (within its step and update, if those are logged).")
+    raise DataError(
+        f"{where}, {unit} {row}: {named} comes a second time, with others in between. Sort the records by "
+        f"{', '.join(column for column, _ in key)}, keep each response's tokens in order, and give every "
+        "response an id of its own (within its step and update, if those are logged)."
+    )
 
 
 def refuse_null(name: str, where: str, row: int, unit: str) -> NoReturn:

@@ -53,8 +53,9 @@ def find_log(paths: Iterable[Path]) -> Log:
             else:
                 files.append(path)
         except OSError as error:
-            raise DataError(f"{path!s:.200} cannot be read: {error.strerror or error}. Check the path and its "
-                            "permissions.") from error
+            raise DataError(
+                f"{path!s:.200} cannot be read: {error.strerror or error}. Check the path and its permissions."
+            ) from error
     _require_files(files)
     return Log(files, deltas.pop() if len(deltas) == 1 else None)
 
@@ -63,11 +64,12 @@ def _require_files(files: Iterable[Path]) -> None:
     for file in files:
         if not file.is_file():
             what = "is not a regular file" if file.exists() else "does not exist"
-            raise DataError(f"{file!s:.300} {what}. Give Parquet or JSONL files, a folder of them, or a run "
-                            "directory.")
+            raise DataError(f"{file!s:.300} {what}. Give Parquet or JSONL files, a folder of them, or a run directory.")
         if _reader_of(file) is None:
-            raise DataError(f"{file}: unknown ending {file.suffix!r:.80}. Known: {', '.join(READERS)}. Rename the "
-                            "file, or convert it.")
+            raise DataError(
+                f"{file}: unknown ending {file.suffix!r:.80}. Known: {', '.join(READERS)}. Rename the "
+                "file, or convert it."
+            )
         if not file.stat().st_size:
             raise DataError(f"{file} is empty (0 bytes). Give a log with at least one token.")
 
@@ -96,8 +98,10 @@ def _reader_of(file: Path) -> Callable[[Path, Reading], Iterator[Tokens]] | None
 def _files_of_run(run: RunDirectory) -> list[Path]:
     files = run.token_files()
     if not files:
-        raise DataError(f"{run.path} logged no tokens. Start the run again with log_tokens=true (and log_tokens_share "
-                        "below 1 to keep a sample only).")
+        raise DataError(
+            f"{run.path} logged no tokens. Start the run again with log_tokens=true (and log_tokens_share "
+            "below 1 to keep a sample only)."
+        )
     return files
 
 
@@ -109,8 +113,12 @@ def _files_of_folder(folder: Path) -> list[Path]:
         files = [file for file in folder.rglob("*") if _is_log(file)]
     if not files:
         raise DataError(f"{folder} holds neither a run nor token logs ({', '.join(READERS)}).")
-    return sorted(files, key=lambda file: [int(part) if part.isdecimal() else part for part in
-                                           re.split(r"(\d+)", str(file.relative_to(folder)))])
+    return sorted(
+        files,
+        key=lambda file: [
+            int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(file.relative_to(folder)))
+        ],
+    )
 
 
 def _is_log(file: Path) -> bool:

@@ -33,9 +33,20 @@ from drpo.metrics import Metric
 DEFAULT_DELTA = 0.15
 #: Figures of `drpo.diagnose` that the report shows.
 FIGURES = (
-    "ratio", "ratio_min", "ratio_max", "shift", "shift_max", "beyond_delta", "beyond_delta_positive",
-    "beyond_delta_negative", "harmful_share", "mismatch", "mismatch_max", "k3_kl", "rare_share",
-)  # fmt: skip
+    "ratio",
+    "ratio_min",
+    "ratio_max",
+    "shift",
+    "shift_max",
+    "beyond_delta",
+    "beyond_delta_positive",
+    "beyond_delta_negative",
+    "harmful_share",
+    "mismatch",
+    "mismatch_max",
+    "k3_kl",
+    "rare_share",
+)
 #: Bins of the histograms that are drawn: ten a decade, of the fifty that are counted.
 MERGED = 5
 
@@ -78,11 +89,15 @@ def _nothing(log: Log, reading: Reading, survey: Survey | None) -> str:
     """Why no token is left to count."""
     files = ", ".join(map(str, log.files[:5])) + (" and others" if len(log.files) > 5 else "")
     if survey is not None and survey.unusable.tokens:
-        return (f"{files}: no token has two usable log-probabilities (finite and ≤ 0, in nats): "
-                f"{survey.unusable.kinds()}. Check what logprob and behavior_logprob hold.")
+        return (
+            f"{files}: no token has two usable log-probabilities (finite and ≤ 0, in nats): "
+            f"{survey.unusable.kinds()}. Check what logprob and behavior_logprob hold."
+        )
     if reading.masked:
-        return (f"{files}: all {reading.masked:,} tokens are left out by {' and '.join(reading.masks)}. Give the mask "
-                "that is 1 on trained tokens with --map mask=NAME, or --map mask=none.")
+        return (
+            f"{files}: all {reading.masked:,} tokens are left out by {' and '.join(reading.masks)}. Give the mask "
+            "that is 1 on trained tokens with --map mask=NAME, or --map mask=none."
+        )
     return f"{files}: the responses have no tokens. Give a log with at least one token."
 
 
@@ -91,7 +106,7 @@ class Survey:
 
     def __init__(
         self, log: Log, delta: float | None, names: Sequence[str] | None, available: Iterable[str], reading: Reading
-    ):  # fmt: skip
+    ):
         self.log, self.reading = log, reading
         given = log.delta if delta is None else delta
         self.delta = DEFAULT_DELTA if given is None else given
@@ -111,8 +126,10 @@ class Survey:
     def add(self, tokens: Tokens) -> None:
         """Count one chunk."""
         if set(tokens.optional) != self.available:
-            raise DataError(f"{tokens.source} has the optional columns {sorted(tokens.optional) or 'none'} where the "
-                            f"files before have {sorted(self.available) or 'none'}. Inspect them apart.")
+            raise DataError(
+                f"{tokens.source} has the optional columns {sorted(tokens.optional) or 'none'} where the "
+                f"files before have {sorted(self.available) or 'none'}. Inspect them apart."
+            )
         good = usable(tokens)
         self.unusable.add(tokens, good)
         kept = tokens.select(good)
@@ -121,8 +138,16 @@ class Survey:
         part = Measured.of(kept)
         self.tokens += len(kept)
         self.sequences += part.batch.num_sequences
-        for counter in (self.distributions, self.alignment, self.temperature, self.truncation, self.placeholders,
-                        self.top_token, self.grids, self.outliers):  # fmt: skip
+        for counter in (
+            self.distributions,
+            self.alignment,
+            self.temperature,
+            self.truncation,
+            self.placeholders,
+            self.top_token,
+            self.grids,
+            self.outliers,
+        ):
             counter.add(part)
         weights = self.verdicts.add(part)
         self.affected.add(part, weights[self.reference.name])
@@ -134,15 +159,28 @@ class Survey:
         """What was found."""
         counted = self.distributions
         evidence = Evidence(
-            self.tokens, self.delta, counted, self.alignment, self.temperature.slope(), self.truncation,
-            self.placeholders, self.top_token, self.grids, self.outliers, self.unusable,
-            [o for o in self.verdicts.objectives if hasattr(o, "delta")], self.reading,
-        )  # fmt: skip
+            self.tokens,
+            self.delta,
+            counted,
+            self.alignment,
+            self.temperature.slope(),
+            self.truncation,
+            self.placeholders,
+            self.top_token,
+            self.grids,
+            self.outliers,
+            self.unusable,
+            [o for o in self.verdicts.objectives if hasattr(o, "delta")],
+            self.reading,
+        )
         slope, found = evidence.slope, findings(evidence)
         suggested = suggest_delta(counted, self.tokens)
         if fault := next((finding for finding in found if finding.name in MISPLACED), None):
-            suggested = SuggestedDelta(None, f"{fault.title}: until that is mended, |π − μ| measures the fault and not "
-                                             "how far the policy has moved.")
+            suggested = SuggestedDelta(
+                None,
+                f"{fault.title}: until that is mended, |π − μ| measures the fault and not "
+                "how far the policy has moved.",
+            )
         return Inspection(
             files=[str(file) for file in self.log.files],
             tokens=self.tokens,

@@ -72,7 +72,8 @@ def _reason_against(kind: type[Objective], available: set[str]) -> str | None:
     known = {field.name for field in dataclasses.fields(TokenBatch)}
     columns = {field: column for column, field in FIELDS.items()}
     reasons = [
-        f"needs {field}: log the column {columns[field]}" if field in columns and field in known
+        f"needs {field}: log the column {columns[field]}"
+        if field in columns and field in known
         else f"needs {field}, which token records do not carry"
         for field in kind.needs
         if field not in available

@@ -50,14 +50,18 @@ def make_host_objective(
     objective = make_objective(name, **dict(parameters or {}))
     for field in objective.needs:
         if field not in gives:
-            raise ConfigError(f"objective {name!r} needs {field} ({OPTIONAL_FIELDS[field]}), which {host} does not "
-                              "hand to a loss. Use another objective, one without the modifiers that need it, or "
-                              "`drpo train`.")
+            raise ConfigError(
+                f"objective {name!r} needs {field} ({OPTIONAL_FIELDS[field]}), which {host} does not "
+                "hand to a loss. Use another objective, one without the modifiers that need it, or "
+                "`drpo train`."
+            )
     if sums_scaled_advantages and not objective.homogeneous:
-        raise ConfigError(f"objective {name!r} is not homogeneous in the advantage, and {host} divides the advantages, "
-                          "not the loss, by the number of tokens or sequences: the two parts of the objective would be "
-                          "weighed differently at every batch size. Use another objective, or advantage_weighted=true "
-                          "where it has that parameter.")
+        raise ConfigError(
+            f"objective {name!r} is not homogeneous in the advantage, and {host} divides the advantages, "
+            "not the loss, by the number of tokens or sequences: the two parts of the objective would be "
+            "weighed differently at every batch size. Use another objective, or advantage_weighted=true "
+            "where it has that parameter."
+        )
     return objective
 
 
@@ -68,9 +72,11 @@ def require_whole_update(objective: Objective, whole: bool, host: str, fix: str)
         ConfigError: it does not; ``fix`` says what makes one micro-batch of the step.
     """
     if not (whole or objective.sequence_local):
-        raise ConfigError(f"objective {objective.name!r} (or one of its modifiers) decides over all tokens of an "
-                          f"optimizer step, and {host} computes this loss on a part of them: the result would depend "
-                          f"on the micro-batch size. {fix}")
+        raise ConfigError(
+            f"objective {objective.name!r} (or one of its modifiers) decides over all tokens of an "
+            f"optimizer step, and {host} computes this loss on a part of them: the result would depend "
+            f"on the micro-batch size. {fix}"
+        )
 
 
 def padded_loss(
@@ -117,8 +123,9 @@ def leave_out(mask: torch.Tensor, behavior_logprobs: torch.Tensor, host: str) ->
     """
     kept = mask.bool()
     if behavior_logprobs.shape != kept.shape:
-        raise DataError(f"{host}: behavior_logprobs must be {list(kept.shape)} as the mask is, got "
-                        f"{list(behavior_logprobs.shape)}")
+        raise DataError(
+            f"{host}: behavior_logprobs must be {list(kept.shape)} as the mask is, got {list(behavior_logprobs.shape)}"
+        )
     found = kept & behavior_logprobs.isfinite()
     left, total = torch.stack([found.sum(), kept.sum()]).tolist()
     check_left_out(total - left, total, host)
@@ -132,9 +139,11 @@ def check_left_out(missing: int, total: int, host: str) -> None:
         DataError: as :func:`leave_out`.
     """
     if missing > max(1, LEFT_OUT_LIMIT * total):
-        raise DataError(f"{host}: {missing} of {total} tokens have no log μ (behavior_logprobs is NaN, infinite or "
-                        f"null), above the {LEFT_OUT_LIMIT:.0%} that are left out and counted. Fix the rollout engine: "
-                        "NaN comes from logits that overflow (fp16, fp8), null from tokens that it does not report.")
+        raise DataError(
+            f"{host}: {missing} of {total} tokens have no log μ (behavior_logprobs is NaN, infinite or "
+            f"null), above the {LEFT_OUT_LIMIT:.0%} that are left out and counted. Fix the rollout engine: "
+            "NaN comes from logits that overflow (fp16, fp8), null from tokens that it does not report."
+        )
 
 
 def region(objective: Objective) -> float:
@@ -149,10 +158,14 @@ def measurements(batch: TokenBatch, objective: Objective) -> dict[str, Metric]:
 
 def sums_and_counts(metrics: Mapping[str, Metric], device: torch.device) -> torch.Tensor:
     """``[M, 2]`` float64 on ``device``: what each metric is made of, in one tensor to move or gather at once."""
-    return torch.stack([
-        torch.stack([torch.as_tensor(part, dtype=torch.float64, device=device) for part in (metric.sum, metric.count)])
-        for metric in metrics.values()
-    ])
+    return torch.stack(
+        [
+            torch.stack(
+                [torch.as_tensor(part, dtype=torch.float64, device=device) for part in (metric.sum, metric.count)]
+            )
+            for metric in metrics.values()
+        ]
+    )
 
 
 def loss_metrics(
@@ -167,17 +180,20 @@ def loss_metrics(
             (``weight…``, ``…_mass``) is left out.
     """
     kept = {
-        name: metric for name, metric in measurements(batch, objective).items()
+        name: metric
+        for name, metric in measurements(batch, objective).items()
         if extremes or not isinstance(metric, Maximum | Minimum)
     }
     if same_names:
         kept = {
-            name: Metric(metric.sum, max(len(batch), 1)) for name, metric in kept.items()
+            name: Metric(metric.sum, max(len(batch), 1))
+            for name, metric in kept.items()
             if not name.startswith(f"{PREFIX}weight") and not name.endswith("_mass")
         }
     table = sums_and_counts(kept, batch.logprobs.device).tolist()
     # A mean over no tokens has no value, and a host's own average could not leave it out.
     return {
         name: total if isinstance(metric, Maximum | Minimum) else total / count
-        for (name, metric), (total, count) in zip(kept.items(), table, strict=True) if count
+        for (name, metric), (total, count) in zip(kept.items(), table, strict=True)
+        if count
     }

@@ -48,9 +48,20 @@ else:
 HOST = "prime-rl"
 #: What is reported of every sequence: means over its tokens. prime-rl averages over sequences, so no extremes.
 METRICS = (
-    "ratio", "shift", "beyond_delta", "harmful_share", "mismatch", "k3_kl", "rare_share", "saturated_share", "weight",
-    "corrective_share", "dropped_share", "corrective_mass", "dropped_mass",
-)  # fmt: skip
+    "ratio",
+    "shift",
+    "beyond_delta",
+    "harmful_share",
+    "mismatch",
+    "k3_kl",
+    "rare_share",
+    "saturated_share",
+    "weight",
+    "corrective_share",
+    "dropped_share",
+    "corrective_mass",
+    "dropped_mass",
+)
 
 
 class LossInputs(Protocol):
@@ -85,16 +96,21 @@ def drpo_loss(
         DataError: a kept log-probability is not finite or positive.
     """
     if unknown:
-        raise ConfigError(f"trainer.loss.kwargs has no {', '.join(sorted(unknown))}. Known: objective, parameters; an "
-                          "objective's own settings go into parameters. There is no aggregation: prime-rl divides "
-                          "by the tokens of the step.")
+        raise ConfigError(
+            f"trainer.loss.kwargs has no {', '.join(sorted(unknown))}. Known: objective, parameters; an "
+            "objective's own settings go into parameters. There is no aggregation: prime-rl divides "
+            "by the tokens of the step."
+        )
     made = make_host_objective(HOST, objective, parameters)
     require_whole_update(made, False, HOST, "prime-rl calls a loss once a sequence; use another objective.")
     mask, left_out = leave_out(inputs.loss_mask, inputs.inference_logprobs, HOST)
     loss, batch = padded_loss(
-        made, inputs.trainer_logprobs.unsqueeze(0), inputs.inference_logprobs.unsqueeze(0),
-        inputs.advantages.unsqueeze(0), mask.unsqueeze(0),
-    )  # fmt: skip
+        made,
+        inputs.trainer_logprobs.unsqueeze(0),
+        inputs.inference_logprobs.unsqueeze(0),
+        inputs.advantages.unsqueeze(0),
+        mask.unsqueeze(0),
+    )
     if inputs.loss_weights is not None:
         # Not 0 · weight: what a weight holds at a dropped position does not matter either.
         loss = torch.where(mask, loss[0] * inputs.loss_weights, 0.0)

@@ -61,8 +61,13 @@ def make_loss(
             an aggregation that :func:`drpo.aggregate` refuses. The loss itself raises one for missing inputs.
     """
     made = make_host_objective(HOST, objective, parameters, gives=("proximal_logprobs",))
-    require_whole_update(made, denominator is None, HOST, "Give all data of the step to one forward_backward_custom, "
-                         "without a denominator (the SDK cuts it into requests), or use another objective.")
+    require_whole_update(
+        made,
+        denominator is None,
+        HOST,
+        "Give all data of the step to one forward_backward_custom, "
+        "without a denominator (the SDK cuts it into requests), or use another objective.",
+    )
     signal = LearningSignal()
     one = torch.zeros(1)
     # Refused here rather than in the SDK's thread, where an error ends the training client.
@@ -76,9 +81,10 @@ def make_loss(
         total = count(data, aggregation) if denominator is None else denominator
         scalar = aggregate(made(batch).loss, batch, aggregation, total, horizon)
         return scalar, {
-            **loss_metrics(batch, made, extremes=True), PREFIX + "loss": float(scalar.detach()),
+            **loss_metrics(batch, made, extremes=True),
+            PREFIX + "loss": float(scalar.detach()),
             PREFIX + "left_out_share": left_out,
-        }  # fmt: skip
+        }
 
     return loss
 
@@ -129,8 +135,9 @@ def make_train_step(
         for index in range(len(batches) + 1):
             if index < len(batches):
                 # Requests run in the order they are made; one step ahead, so that the service never waits for us.
-                waiting.append((training_client.forward_backward_custom(batches[index], loss),
-                                training_client.optim_step(adam)))  # fmt: skip
+                waiting.append(
+                    (training_client.forward_backward_custom(batches[index], loss), training_client.optim_step(adam))
+                )
             if index > 0:
                 backward, step = waiting.pop(0)
                 result, optimizer = await backward, await step
@@ -168,11 +175,15 @@ async def main(
 
     _check_unused(config.loss_fn, config.loss_fn_config)
     if config.stream_minibatch_config is not None:
-        raise ConfigError("stream_minibatch_config: the cookbook then sends each minibatch with a built-in loss and "
-                          "never calls train_step. Leave it None.")
+        raise ConfigError(
+            "stream_minibatch_config: the cookbook then sends each minibatch with a built-in loss and "
+            "never calls train_step. Leave it None."
+        )
     if config.temperature != 1.0:
-        raise ConfigError(f"temperature={config.temperature}: the service computes log π at temperature 1, so that π "
-                          "and μ would be at two temperatures. Set it to 1.")
+        raise ConfigError(
+            f"temperature={config.temperature}: the service computes log π at temperature 1, so that π "
+            "and μ would be at two temperatures. Set it to 1."
+        )
     step = make_train_step(objective, parameters, aggregation=aggregation, horizon=horizon)
     original, train.train_step = train.train_step, step
     try:
@@ -183,16 +194,19 @@ async def main(
 
 def _check_unused(loss_fn: str, loss_fn_config: object) -> None:
     if loss_fn not in ("importance_sampling", "custom") or loss_fn_config is not None:
-        raise ConfigError(f"loss_fn={loss_fn!r}, loss_fn_config={loss_fn_config!r}: the objective takes their place "
-                          "and would ignore them. Leave loss_fn at the cookbook's default and loss_fn_config at None; "
-                          "name the objective and its parameters instead.")
+        raise ConfigError(
+            f"loss_fn={loss_fn!r}, loss_fn_config={loss_fn_config!r}: the objective takes their place "
+            "and would ignore them. Leave loss_fn at the cookbook's default and loss_fn_config at None; "
+            "name the objective and its parameters instead."
+        )
 
 
 def _field(datum: Datum, name: str) -> torch.Tensor:
     value = datum.loss_fn_inputs.get(name)
     if value is None:
-        raise ConfigError(f"loss_fn_inputs has no {name!r}: {INPUTS[name]}. It has "
-                          f"{', '.join(sorted(datum.loss_fn_inputs))}.")
+        raise ConfigError(
+            f"loss_fn_inputs has no {name!r}: {INPUTS[name]}. It has {', '.join(sorted(datum.loss_fn_inputs))}."
+        )
     return value.to_torch()
 
 
@@ -204,15 +218,20 @@ def _pack(data: Sequence[Datum], logprobs: Sequence[torch.Tensor], objective: Ob
         for name in needed:
             value = _field(datum, name)
             if current.dim() != 1 or value.shape != current.shape:
-                raise DataError(f"datum {index}: {name} must be [N] as target_tokens, one token a position; got "
-                                f"{list(value.shape)} for target log-probabilities {list(current.shape)}")
+                raise DataError(
+                    f"datum {index}: {name} must be [N] as target_tokens, one token a position; got "
+                    f"{list(value.shape)} for target log-probabilities {list(current.shape)}"
+                )
             columns[name].append(value)
     keep, left_out = leave_out(torch.cat(columns.pop("mask")) > 0, torch.cat(columns["logprobs"]), HOST)
     lengths = torch.tensor([len(current) for current in logprobs])
     ids = torch.arange(len(logprobs)).repeat_interleave(lengths)
     kept = {name: torch.cat(values)[keep].float() for name, values in columns.items()}
     batch = TokenBatch(
-        torch.cat(list(logprobs))[keep], kept["logprobs"], kept["advantages"], sequence_ids=ids[keep],
+        torch.cat(list(logprobs))[keep],
+        kept["logprobs"],
+        kept["advantages"],
+        sequence_ids=ids[keep],
         proximal_logprobs=kept.get("proximal_logprobs"),
     )
     return batch, left_out

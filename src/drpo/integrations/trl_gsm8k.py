@@ -82,8 +82,10 @@ def read_problems(source: str, split: str, config: str | None) -> Dataset:
         rows = load_dataset(source, config, split=split)
     assert isinstance(rows, Dataset)
     if missing := {"question", "answer"} - set(rows.column_names):
-        raise DataError(f"{source} has no column {', '.join(sorted(missing))}; it has {', '.join(rows.column_names)}. "
-                        'A line looks like {"question": "2 + 3?", "answer": "2 + 3 = 5\\n#### 5"}.')
+        raise DataError(
+            f"{source} has no column {', '.join(sorted(missing))}; it has {', '.join(rows.column_names)}. "
+            'A line looks like {"question": "2 + 3?", "answer": "2 + 3 = 5\\n#### 5"}.'
+        )
     if not len(rows):
         raise DataError(f"{source} holds no problem")
     for number, text in enumerate(rows["answer"], start=1):
@@ -124,8 +126,10 @@ def parse(arguments: list[str]) -> tuple[Problems, DRPOConfig]:
     for name in values:
         if name not in own | host:
             nearest = suggest(name, own | host).partition(" Known:")[0]  # TRL has 200 of them
-            raise ConfigError(f"unknown setting {name!r}.{nearest} Known: {', '.join(sorted(own))}, and the fields of "
-                              "DRPOConfig (which are TRL's GRPOConfig and docs/integrations/trl.md).")
+            raise ConfigError(
+                f"unknown setting {name!r}.{nearest} Known: {', '.join(sorted(own))}, and the fields of "
+                "DRPOConfig (which are TRL's GRPOConfig and docs/integrations/trl.md)."
+            )
     for name in ("model", "train_data"):
         if not values.get(name):
             raise ConfigError(f"{name} is not set. Give {name}=…")
@@ -157,8 +161,12 @@ def train(problems: Problems, config: DRPOConfig) -> DRPOTrainer:
     if evaluation is not None and problems.eval_problems is not None:
         evaluation = evaluation.select(range(min(problems.eval_problems, len(evaluation))))
     trainer = DRPOTrainer(
-        model=problems.model, args=config, processing_class=tokenizer, reward_funcs=exact_number,
-        train_dataset=prepared(problems.train_data, "train"), eval_dataset=evaluation,
+        model=problems.model,
+        args=config,
+        processing_class=tokenizer,
+        reward_funcs=exact_number,
+        train_dataset=prepared(problems.train_data, "train"),
+        eval_dataset=evaluation,
         rollout_func=None if config.use_vllm else InProcessRollouts(),
     )
     trainer.train()
@@ -181,7 +189,8 @@ def dry_run(arguments: list[str]) -> dict[str, Any]:
             f"μ from {sampler}; {config.generation_batch_size} responses in groups of {config.num_generations}",
         ],
         "not_validated": [
-            f"the model {problems.model} and the data: nothing is loaded", "memory",
+            f"the model {problems.model} and the data: nothing is loaded",
+            "memory",
             *(["what the GPU can do: this machine has none"] if here else []),
         ],
     }

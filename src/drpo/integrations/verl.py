@@ -73,11 +73,14 @@ class DRPOPolicyLossConfig(PolicyLossConfig):
 
     def __post_init__(self) -> None:
         if self.loss_mode != LOSS_MODE:
-            raise ConfigError(f"{SECTION}.loss_mode={self.loss_mode} would run verl's loss of that name, and objective="
-                              f"{self.objective} would be ignored. Set loss_mode={LOSS_MODE}, or take away _target_.")
+            raise ConfigError(
+                f"{SECTION}.loss_mode={self.loss_mode} would run verl's loss of that name, and objective="
+                f"{self.objective} would be ignored. Set loss_mode={LOSS_MODE}, or take away _target_."
+            )
         if not is_positive(self.mismatch_limit):
-            raise ConfigError(f"{SECTION}.mismatch_limit must be a finite number > 0 (nats), got "
-                              f"{self.mismatch_limit!r}")
+            raise ConfigError(
+                f"{SECTION}.mismatch_limit must be a finite number > 0 (nats), got {self.mismatch_limit!r}"
+            )
         objective = make_host_objective("verl", self.objective, self.parameters)
         check_host(self.host, self.rollout_correction, self.behavior)
         check_other_losses(self)
@@ -113,12 +116,19 @@ def policy_loss(
     """
     section = config.get("policy_loss")
     if not isinstance(section, DRPOPolicyLossConfig):
-        raise ConfigError(f"loss_mode={LOSS_MODE} without its configuration, which says the objective and where μ "
-                          f"comes from. Select both with the preset: {PRESET}")
+        raise ConfigError(
+            f"loss_mode={LOSS_MODE} without its configuration, which says the objective and where μ "
+            f"comes from. Select both with the preset: {PRESET}"
+        )
     running, info = section.running, config.global_batch_info
     whole = info["global_batch_size"] == len(response_mask)  # which counts the rows of all ranks
-    require_whole_update(running.objective, whole, "verl", "Run one data-parallel rank with "
-                         "ppo_micro_batch_size_per_gpu = ppo_mini_batch_size × rollout.n, or take another objective.")
+    require_whole_update(
+        running.objective,
+        whole,
+        "verl",
+        "Run one data-parallel rank with "
+        "ppo_micro_batch_size_per_gpu = ppo_mini_batch_size × rollout.n, or take another objective.",
+    )
     kept, left_out = leave_out(response_mask, old_log_prob, "verl")
     try:
         loss, batch = padded_loss(running.objective, log_prob, old_log_prob, advantages, kept)
@@ -156,8 +166,13 @@ def compare_policies(batch: TokenBatch, section: DRPOPolicyLossConfig) -> None:
             f"{SECTION}.mismatch_limit only if you expect this much."
         )
     # verl shows nothing below a warning.
-    logger.warning("drpo: objective %s; anchor: the %s policy, |log π − log μ| %.1e nats on average, at most %.1e",
-                   running_name(section), section.behavior, mean, largest)  # fmt: skip
+    logger.warning(
+        "drpo: objective %s; anchor: the %s policy, |log π − log μ| %.1e nats on average, at most %.1e",
+        running_name(section),
+        section.behavior,
+        mean,
+        largest,
+    )
 
 
 def running_name(section: DRPOPolicyLossConfig) -> str:

@@ -19,20 +19,39 @@ TARGET = "drpo.integrations.verl.DRPOPolicyLossConfig"
 HOST_SETTINGS = {
     "use_v1": "trainer.use_v1",
     **{
-        name: f"actor_rollout_ref.rollout.{name}"
-        for name in ("calculate_log_probs", "logprobs_mode", "top_p", "top_k")
+        name: f"actor_rollout_ref.rollout.{name}" for name in ("calculate_log_probs", "logprobs_mode", "top_p", "top_k")
     },
     **{
         name: f"actor_rollout_ref.actor.{name}"
-        for name in ("loss_agg_mode", "loss_scale_factor", "clip_ratio", "clip_ratio_low", "clip_ratio_high",
-                     "clip_ratio_c", "tau_pos", "tau_neg")
+        for name in (
+            "loss_agg_mode",
+            "loss_scale_factor",
+            "clip_ratio",
+            "clip_ratio_low",
+            "clip_ratio_high",
+            "clip_ratio_c",
+            "tau_pos",
+            "tau_neg",
+        )
     },
-}  # fmt: skip
+}
 #: Knobs of verl's own losses, at the values that verl ships: anything else is meant for a loss that does not run.
-OTHER_LOSSES = {"clip_ratio": 0.2, "clip_ratio_low": 0.2, "clip_ratio_high": 0.2, "clip_ratio_c": 3.0,
-                "tau_pos": 1.0, "tau_neg": 1.05}  # fmt: skip
-OTHER_LOSSES_SECTION = {"clip_cov_ratio": 0.0002, "clip_cov_lb": 1.0, "clip_cov_ub": 5.0, "kl_cov_ratio": 0.0002,
-                        "ppo_kl_coef": 0.1, "dro_beta": None}  # fmt: skip
+OTHER_LOSSES = {
+    "clip_ratio": 0.2,
+    "clip_ratio_low": 0.2,
+    "clip_ratio_high": 0.2,
+    "clip_ratio_c": 3.0,
+    "tau_pos": 1.0,
+    "tau_neg": 1.05,
+}
+OTHER_LOSSES_SECTION = {
+    "clip_cov_ratio": 0.0002,
+    "clip_cov_lb": 1.0,
+    "clip_cov_ub": 5.0,
+    "kl_cov_ratio": 0.0002,
+    "ppo_kl_coef": 0.1,
+    "dro_beta": None,
+}
 #: Where verl's old_log_probs come from.
 BEHAVIORS = ("rollout", "recomputed")
 
@@ -69,26 +88,34 @@ def check_host(host: Mapping[str, Any] | None, rollout_correction: Mapping[str, 
     missing = sorted(set(HOST_SETTINGS) - set(host or {}))
     if host is None or missing or not isinstance(rollout_correction, Mapping):
         what = "rollout_correction" if not missing else "host." + ", host.".join(missing)
-        raise ConfigError(f"{SECTION} does not show the loss how verl samples and sums up ({what} not given), so that "
-                          f"it could not refuse what it must. Select it with the preset: {PRESET}")
+        raise ConfigError(
+            f"{SECTION} does not show the loss how verl samples and sums up ({what} not given), so that "
+            f"it could not refuse what it must. Select it with the preset: {PRESET}"
+        )
     unknown = sorted(set(host) - set(HOST_SETTINGS))
     if unknown:
         raise ConfigError(f"{SECTION}.host has no setting {unknown[0]!r}.{suggest(unknown[0], HOST_SETTINGS)}")
     if behavior == "rollout":
         _check_rollout_anchor(host, rollout_correction)
     elif rollout_correction.get("bypass_mode"):
-        raise ConfigError(f"{SECTION}.behavior=recomputed asks for the trainer's log-probabilities as the anchor, and "
-                          "algorithm.rollout_correction.bypass_mode=true gives the rollout's. Set bypass_mode=false, "
-                          "or behavior=rollout.")
+        raise ConfigError(
+            f"{SECTION}.behavior=recomputed asks for the trainer's log-probabilities as the anchor, and "
+            "algorithm.rollout_correction.bypass_mode=true gives the rollout's. Set bypass_mode=false, "
+            "or behavior=rollout."
+        )
     _check_sampling(host)
     if host["loss_agg_mode"] == "seq-mean-token-sum-norm" and not host["loss_scale_factor"]:
-        raise ConfigError("loss_agg_mode=seq-mean-token-sum-norm without loss_scale_factor divides by the padded "
-                          "length of each micro-batch, so that the gradient depends on the split. Set "
-                          "actor_rollout_ref.actor.loss_scale_factor=<the maximum response length in tokens>.")
+        raise ConfigError(
+            "loss_agg_mode=seq-mean-token-sum-norm without loss_scale_factor divides by the padded "
+            "length of each micro-batch, so that the gradient depends on the split. Set "
+            "actor_rollout_ref.actor.loss_scale_factor=<the maximum response length in tokens>."
+        )
     for name, default in OTHER_LOSSES.items():
         if host[name] is not None and host[name] != default:
-            raise ConfigError(f"{HOST_SETTINGS[name]}={host[name]} is for verl's own losses and would be ignored. "
-                              f"Leave it at {default}, and set our objective's parameters under {SECTION}.parameters.")
+            raise ConfigError(
+                f"{HOST_SETTINGS[name]}={host[name]} is for verl's own losses and would be ignored. "
+                f"Leave it at {default}, and set our objective's parameters under {SECTION}.parameters."
+            )
 
 
 def check_other_losses(section: Mapping[str, Any]) -> None:
@@ -99,39 +126,55 @@ def check_other_losses(section: Mapping[str, Any]) -> None:
     """
     for name, default in OTHER_LOSSES_SECTION.items():
         if section[name] != default:
-            raise ConfigError(f"{SECTION}.{name}={section[name]} is for another loss and would be ignored. Leave it at "
-                              f"{'null' if default is None else default}; our objective's parameters stand under "
-                              f"{SECTION}.parameters.")
+            raise ConfigError(
+                f"{SECTION}.{name}={section[name]} is for another loss and would be ignored. Leave it at "
+                f"{'null' if default is None else default}; our objective's parameters stand under "
+                f"{SECTION}.parameters."
+            )
 
 
 def _check_rollout_anchor(host: Mapping[str, Any], correction: Mapping[str, Any]) -> None:
     if not correction.get("bypass_mode"):
-        raise ConfigError("the anchor would not be the policy that sampled: verl recomputes old_log_probs with the "
-                          "trainer unless algorithm.rollout_correction.bypass_mode=true. Set it, or say that you want "
-                          f"the recomputed policy as the anchor with {SECTION}.behavior=recomputed.")
+        raise ConfigError(
+            "the anchor would not be the policy that sampled: verl recomputes old_log_probs with the "
+            "trainer unless algorithm.rollout_correction.bypass_mode=true. Set it, or say that you want "
+            f"the recomputed policy as the anchor with {SECTION}.behavior=recomputed."
+        )
     if not host["use_v1"]:
-        raise ConfigError("trainer.use_v1=false with bypass_mode=true: verl's legacy trainer then replaces loss_mode "
-                          "by its own bypass loss (verl issue 4912). Set trainer.use_v1=true, which is the default.")
+        raise ConfigError(
+            "trainer.use_v1=false with bypass_mode=true: verl's legacy trainer then replaces loss_mode "
+            "by its own bypass loss (verl issue 4912). Set trainer.use_v1=true, which is the default."
+        )
     if not host["calculate_log_probs"]:
-        raise ConfigError("the rollout returns no log-probabilities, so that μ is missing. Set "
-                          "actor_rollout_ref.rollout.calculate_log_probs=true, which is the default.")
+        raise ConfigError(
+            "the rollout returns no log-probabilities, so that μ is missing. Set "
+            "actor_rollout_ref.rollout.calculate_log_probs=true, which is the default."
+        )
     if host["logprobs_mode"] != "processed_logprobs":
-        raise ConfigError(f"actor_rollout_ref.rollout.logprobs_mode={host['logprobs_mode']} gives log-probabilities "
-                          "before the temperature, and the trainer's are after it. Set processed_logprobs, which is "
-                          "the default.")
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.logprobs_mode={host['logprobs_mode']} gives log-probabilities "
+            "before the temperature, and the trainer's are after it. Set processed_logprobs, which is "
+            "the default."
+        )
     for name in ("rollout_is", "rollout_rs"):
         if correction.get(name):
-            raise ConfigError(f"algorithm.rollout_correction.{name}={correction[name]} would be ignored: with "
-                              "bypass_mode=true only verl's own bypass loss applies it. Set it to null; our ratio is "
-                              "π/μ already.")
+            raise ConfigError(
+                f"algorithm.rollout_correction.{name}={correction[name]} would be ignored: with "
+                "bypass_mode=true only verl's own bypass loss applies it. Set it to null; our ratio is "
+                "π/μ already."
+            )
     if correction.get("loss_type", "ppo_clip") != "ppo_clip":
-        raise ConfigError(f"algorithm.rollout_correction.loss_type={correction['loss_type']} is for verl's own bypass "
-                          "loss and would be ignored. Leave it at ppo_clip.")
+        raise ConfigError(
+            f"algorithm.rollout_correction.loss_type={correction['loss_type']} is for verl's own bypass "
+            "loss and would be ignored. Leave it at ppo_clip."
+        )
 
 
 def _check_sampling(host: Mapping[str, Any]) -> None:
     for name, whole, off in (("top_p", host["top_p"] == 1, "1.0"), ("top_k", host["top_k"] in (-1, 0), "-1")):
         if not whole:
-            raise ConfigError(f"actor_rollout_ref.rollout.{name}={host[name]} cuts the distribution that samples, and "
-                              "the trainer's log-probabilities are of the whole one: the ratio would be wrong for "
-                              f"every token. Set {name}={off}.")
+            raise ConfigError(
+                f"actor_rollout_ref.rollout.{name}={host[name]} cuts the distribution that samples, and "
+                "the trainer's log-probabilities are of the whole one: the ratio would be wrong for "
+                f"every token. Set {name}={off}."
+            )

@@ -77,10 +77,14 @@ def check_sizes(config: DictConfig) -> str:
     shards = 1
     if config.model_engine == "megatron":
         megatron = actor.megatron
-        shards = (megatron.tensor_model_parallel_size * megatron.pipeline_model_parallel_size
-                  * megatron.context_parallel_size)  # fmt: skip
-        experts = (megatron.expert_model_parallel_size * megatron.pipeline_model_parallel_size
-                   * (megatron.expert_tensor_parallel_size or megatron.tensor_model_parallel_size))  # fmt: skip
+        shards = (
+            megatron.tensor_model_parallel_size * megatron.pipeline_model_parallel_size * megatron.context_parallel_size
+        )
+        experts = (
+            megatron.expert_model_parallel_size
+            * megatron.pipeline_model_parallel_size
+            * (megatron.expert_tensor_parallel_size or megatron.tensor_model_parallel_size)
+        )
         _divides("GPUs", count, "expert-parallel ranks", experts if megatron.expert_model_parallel_size > 1 else 1)
     _divides("GPUs", count, "GPUs of one copy of the trained model", shards)
     _divides("GPUs", count, "rollout.tensor_model_parallel_size", rollout.tensor_model_parallel_size)

@@ -24,5 +24,7 @@ def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_
 # The grader's own processes import their parent's main module, and this one with it.
 is_main = multiprocessing.current_process().name == "MainProcess"
 if is_main and grader.compute_score(r"\boxed{\frac{1}{2}}", "0.5", timeout=START_LIMIT) != 1.0:
-    raise RuntimeError("math-verify does not find 1/2 equal to 0.5, so that every reward would be 0. Its log says why; "
-                       "with Hydra it needs antlr 4.9: pip install 'math-verify[antlr4_9_3]'")
+    raise RuntimeError(
+        "math-verify does not find 1/2 equal to 0.5, so that every reward would be 0. Its log says why; "
+        "with Hydra it needs antlr 4.9: pip install 'math-verify[antlr4_9_3]'"
+    )

@@ -41,9 +41,13 @@ class Chunks:
     """
 
     def __init__(
-        self, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor,
-        temperature: float | torch.Tensor, needs: tuple[bool, ...],
-    ):  # fmt: skip
+        self,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        temperature: float | torch.Tensor,
+        needs: tuple[bool, ...],
+    ):
         wide = wide_dtype(hidden)
         self.hidden, self.weight, self.targets, self.wide = hidden, weight, targets, wide
         self.temperature = temperature
@@ -110,9 +114,13 @@ class Chunks:
         return self.temperature
 
     def _add_weight_gradient(
-        self, exponentials: torch.Tensor, hidden: torch.Tensor, share: torch.Tensor, slopes: torch.Tensor,
+        self,
+        exponentials: torch.Tensor,
+        hidden: torch.Tensor,
+        share: torch.Tensor,
+        slopes: torch.Tensor,
         targets: torch.Tensor,
-    ) -> None:  # fmt: skip
+    ) -> None:
         assert self.grad_weight is not None
         pushed = (hidden * -share).to(exponentials.dtype)
         if exponentials.dtype == self.wide:
@@ -123,9 +131,7 @@ class Chunks:
         self.grad_weight.index_add_(0, targets.squeeze(1), (hidden * slopes).to(self.wide))
 
 
-def _measure(
-    x: torch.Tensor, scale: float | torch.Tensor, with_entropy: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _measure(x: torch.Tensor, scale: float | torch.Tensor, with_entropy: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """log Σ exp(x / scale) of each row, and the entropy if wanted (else 0), ``[C, 1]``; ``x`` is overwritten."""
     log_totals, entropies = [], []
     for part in _parts(x, scale):

@@ -79,11 +79,16 @@ def fused_loss(
     require_objective(objective)
     check_inputs(hidden, weight, targets, temperature)
     if objective.topk:
-        raise ConfigError(f"objective {objective.name!r} reads the {objective.topk} most likely tokens of each "
-                          "position; fused_loss forms only the sampled one's log-probability. Use whole logits.")
+        raise ConfigError(
+            f"objective {objective.name!r} reads the {objective.topk} most likely tokens of each "
+            "position; fused_loss forms only the sampled one's log-probability. Use whole logits."
+        )
     given: dict[str, Any] = {
-        "behavior_logprobs": behavior_logprobs, "advantages": advantages, "sequence_ids": sequence_ids,
-        "proximal_logprobs": proximal_logprobs, "entropy": entropy,
+        "behavior_logprobs": behavior_logprobs,
+        "advantages": advantages,
+        "sequence_ids": sequence_ids,
+        "proximal_logprobs": proximal_logprobs,
+        "entropy": entropy,
     }
     # Only shapes are looked at: the values of log π do not matter to how tokens are weighed.
     given = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in given.items()}
@@ -109,9 +114,15 @@ class _FusedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor,
-        temperature: float | torch.Tensor, objective: Objective, batch: TokenBatch, shares: torch.Tensor,
-    ):  # fmt: skip
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        temperature: float | torch.Tensor,
+        objective: Objective,
+        batch: TokenBatch,
+        shares: torch.Tensor,
+    ):
         work = Chunks(hidden, weight, targets, temperature, ctx.needs_input_grad[:2])
         losses = torch.zeros_like(shares)
 
@@ -132,8 +143,10 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor):
         if ctx.gradients is None:
-            raise RuntimeError("fused_loss was differentiated before: its gradients are made once and handed over. "
-                               "Call it again for another backward pass.")
+            raise RuntimeError(
+                "fused_loss was differentiated before: its gradients are made once and handed over. "
+                "Call it again for another backward pass."
+            )
         scaled = [None if gradient is None else gradient.mul_(upstream[0]) for gradient in ctx.gradients]
         ctx.gradients = None
         return *scaled, None, None, None, None, None

@@ -91,26 +91,35 @@ def check_inputs(
             fix = f"; pass its weight: lm_head.{name}" if hasattr(value, "weight") else ""
             raise DataError(f"{name} must be a tensor, got {type(value).__name__}{fix}")
     if isinstance(temperature, torch.Tensor) and temperature.dim() == 0:
-        raise ConfigError("temperature must be a number, or a tensor [N] with one for each token; got a 0-d tensor, "
-                          "pass temperature.item()")
+        raise ConfigError(
+            "temperature must be a number, or a tensor [N] with one for each token; got a 0-d tensor, "
+            "pass temperature.item()"
+        )
     if isinstance(temperature, torch.Tensor):
         if hidden.dim() == 2 and temperature.shape != hidden.shape[:1]:
-            raise DataError(f"a temperature for each token must be [N] = [{hidden.shape[0]}], got "
-                            f"{list(temperature.shape)}")
+            raise DataError(
+                f"a temperature for each token must be [N] = [{hidden.shape[0]}], got {list(temperature.shape)}"
+            )
     elif not is_positive(temperature):
         raise ConfigError(f"temperature must be finite and > 0, got {shorten(repr(temperature))}")
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
         packed = "; of [B, T, H] keep the response tokens: hidden[mask] and targets[mask], with a bool mask [B, T]"
-        raise DataError(f"hidden must be [N, H] and weight [V, H], got {list(hidden.shape)} and {list(weight.shape)}"
-                        + packed * (hidden.dim() == 3))
+        raise DataError(
+            f"hidden must be [N, H] and weight [V, H], got {list(hidden.shape)} and {list(weight.shape)}"
+            + packed * (hidden.dim() == 3)
+        )
     if hidden.dtype != weight.dtype or not hidden.dtype.is_floating_point:
-        raise DataError(f"hidden and weight must have one floating-point dtype, got {hidden.dtype} and {weight.dtype}; "
-                        "convert one with .to()")
+        raise DataError(
+            f"hidden and weight must have one floating-point dtype, got {hidden.dtype} and {weight.dtype}; "
+            "convert one with .to()"
+        )
     if targets.shape != hidden.shape[:1] or targets.dtype != torch.int64:
         raise DataError(f"targets must be int64 [N] = [{hidden.shape[0]}], got {targets.dtype} {list(targets.shape)}")
     if not hidden.device == weight.device == targets.device:
-        raise DataError(f"hidden, weight and targets are on {hidden.device}, {weight.device} and {targets.device}; "
-                        "move them to one device with .to()")
+        raise DataError(
+            f"hidden, weight and targets are on {hidden.device}, {weight.device} and {targets.device}; "
+            "move them to one device with .to()"
+        )
     if is_readable(targets):
         _check_targets(targets, len(weight))
 
@@ -122,10 +131,12 @@ def _check_targets(targets: torch.Tensor, vocabulary: int) -> None:
         return
     where = outside.nonzero().flatten()
     first = int(where[0])
-    raise DataError(f"targets must be in [0, V) with V = {vocabulary}: {len(where)} of {len(targets)} are not, the "
-                    f"first at index {first} with {int(targets[first])}. Leave out the positions that are no response "
-                    "token (−100, padding): keep = targets >= 0, then hidden[keep], targets[keep], and so on for every "
-                    "[N] tensor. An id ≥ V belongs to another tokenizer or LM head.")
+    raise DataError(
+        f"targets must be in [0, V) with V = {vocabulary}: {len(where)} of {len(targets)} are not, the "
+        f"first at index {first} with {int(targets[first])}. Leave out the positions that are no response "
+        "token (−100, padding): keep = targets >= 0, then hidden[keep], targets[keep], and so on for every "
+        "[N] tensor. An id ≥ V belongs to another tokenizer or LM head."
+    )
 
 
 def _reference(
@@ -182,5 +193,7 @@ def _triton(
 
 #: Backend name → function of (hidden, weight, targets, temperature).
 BACKENDS: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
-    "reference": _reference, "chunked": _chunked, "triton": _triton,
-}  # fmt: skip
+    "reference": _reference,
+    "chunked": _chunked,
+    "triton": _triton,
+}

@@ -76,9 +76,21 @@ def exponentials(
     tops, totals = x.new_empty(2, len(x), 1)
     block = min(ROW_BLOCK, triton.next_power_of_2(x.shape[1]))
     _launch(
-        kernels.exponentials, len(x), x, scales, out, tops, totals, x.shape[1], x.stride(0), scales.stride(0),
-        out.stride(0), BLOCK=block, WIDE=_types(x)["WIDE"], num_warps=16,
-    )  # fmt: skip
+        kernels.exponentials,
+        len(x),
+        x,
+        scales,
+        out,
+        tops,
+        totals,
+        x.shape[1],
+        x.stride(0),
+        scales.stride(0),
+        out.stride(0),
+        BLOCK=block,
+        WIDE=_types(x)["WIDE"],
+        num_warps=16,
+    )
     return out, tops, totals
 
 
@@ -111,9 +123,7 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden, weight, targets, scales, normalisers = ctx.saved_tensors
         grad_hidden = torch.zeros_like(hidden, dtype=wide_dtype(hidden)) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        for columns, slopes in _slopes_of(
-            hidden, weight, targets, scales, normalisers, upstream[0].contiguous()
-        ):
+        for columns, slopes in _slopes_of(hidden, weight, targets, scales, normalisers, upstream[0].contiguous()):
             if grad_hidden is not None:
                 grad_hidden += wide_mm(slopes, weight[columns])
             if grad_weight is not None:
@@ -138,9 +148,14 @@ def _types(like: torch.Tensor) -> dict[str, Any]:
 
 def _options(hidden: torch.Tensor, blocks: Blocks) -> dict[str, Any]:
     return {
-        "BLOCK_N": blocks.rows, "BLOCK_V": blocks.columns, "BLOCK_H": blocks.width, "GROUP": GROUP, **_types(hidden),
-        "num_warps": blocks.warps, "num_stages": blocks.stages,
-    }  # fmt: skip
+        "BLOCK_N": blocks.rows,
+        "BLOCK_V": blocks.columns,
+        "BLOCK_H": blocks.width,
+        "GROUP": GROUP,
+        **_types(hidden),
+        "num_warps": blocks.warps,
+        "num_stages": blocks.stages,
+    }
 
 
 def _ceiling(count: int, block: int) -> int:
@@ -168,10 +183,20 @@ def _forward(
     parts = hidden.new_empty(4, count, stretches, dtype=wide_dtype(hidden))
     if count:
         _launch(
-            kernels.measure, _ceiling(count, blocks.rows) * stretches, hidden, weight, targets, scales, *parts,
-            count, vocabulary, hidden.shape[1], *_strides(hidden, weight, scales), STRETCH=STRETCH,
+            kernels.measure,
+            _ceiling(count, blocks.rows) * stretches,
+            hidden,
+            weight,
+            targets,
+            scales,
+            *parts,
+            count,
+            vocabulary,
+            hidden.shape[1],
+            *_strides(hidden, weight, scales),
+            STRETCH=STRETCH,
             **_options(hidden, blocks),
-        )  # fmt: skip
+        )
     tops, totals, moments, chosen = parts
     top = tops.amax(1, keepdim=True)
     fall = tops - top
@@ -184,9 +209,13 @@ def _forward(
 
 
 def _slopes_of(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, scales: torch.Tensor, normalisers: torch.Tensor,
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    scales: torch.Tensor,
+    normalisers: torch.Tensor,
     upstream: torch.Tensor,
-):  # fmt: skip
+):
     """Stretches of the vocabulary, each with ∂loss/∂(hidden · weightᵀ) ``[N, columns]``; the next one overwrites it."""
     blocks = blocks_for(hidden)
     count, vocabulary = len(hidden), len(weight)
@@ -197,8 +226,21 @@ def _slopes_of(
     for first in range(0, vocabulary, step):
         last = min(first + step, vocabulary)
         _launch(
-            kernels.slopes, _ceiling(count, blocks.rows) * _ceiling(last - first, blocks.columns), hidden, weight,
-            targets, scales, normalisers, upstream, buffer, count, first, last, hidden.shape[1],
-            *_strides(hidden, weight, scales), buffer.stride(0), **_options(hidden, blocks),
-        )  # fmt: skip
+            kernels.slopes,
+            _ceiling(count, blocks.rows) * _ceiling(last - first, blocks.columns),
+            hidden,
+            weight,
+            targets,
+            scales,
+            normalisers,
+            upstream,
+            buffer,
+            count,
+            first,
+            last,
+            hidden.shape[1],
+            *_strides(hidden, weight, scales),
+            buffer.stride(0),
+            **_options(hidden, blocks),
+        )
         yield slice(first, last), buffer[:, : last - first]

@@ -16,10 +16,23 @@ def interpreted() -> bool:
 
 @triton.jit
 def _logits(
-    hidden, weight, temperature, rows, columns, H, hidden_row, hidden_column, weight_row, weight_column,
-    temperature_row, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr, FACTOR: tl.constexpr,
+    hidden,
+    weight,
+    temperature,
+    rows,
+    columns,
+    H,
+    hidden_row,
+    hidden_column,
+    weight_row,
+    weight_column,
+    temperature_row,
+    BLOCK_N: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    FACTOR: tl.constexpr,
     WIDE: tl.constexpr,
-):  # fmt: skip
+):
     """A tile of hidden · weightᵀ / temperature; ``rows`` and ``columns`` must exist."""
     width = tl.arange(0, BLOCK_H)
     left_at = hidden + rows.to(tl.int64)[:, None] * hidden_row + width[None, :] * hidden_column
@@ -36,10 +49,30 @@ def _logits(
 
 @triton.jit
 def measure(
-    hidden, weight, targets, temperature, tops, totals, moments, chosen, N, V, H, hidden_row, hidden_column,
-    weight_row, weight_column, temperature_row, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
-    STRETCH: tl.constexpr, GROUP: tl.constexpr, FACTOR: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
+    hidden,
+    weight,
+    targets,
+    temperature,
+    tops,
+    totals,
+    moments,
+    chosen,
+    N,
+    V,
+    H,
+    hidden_row,
+    hidden_column,
+    weight_row,
+    weight_column,
+    temperature_row,
+    BLOCK_N: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    STRETCH: tl.constexpr,
+    GROUP: tl.constexpr,
+    FACTOR: tl.constexpr,
+    WIDE: tl.constexpr,
+):
     """For BLOCK_N rows and a stretch of the vocabulary: max x, Σ e, Σ e (x − max x) with e = exp(x − max x), and the
     target's x, or −inf where the target is elsewhere; into ``[N, S]`` each."""
     stretches = tl.cdiv(V, STRETCH * BLOCK_V)
@@ -57,9 +90,23 @@ def measure(
     for start in range(stretch * STRETCH * BLOCK_V, tl.minimum(V, (stretch + 1) * STRETCH * BLOCK_V), BLOCK_V):
         columns = start + tl.arange(0, BLOCK_V)
         x = _logits(
-            hidden, weight, temperature, existing, tl.minimum(columns, V - 1), H, hidden_row, hidden_column,
-            weight_row, weight_column, temperature_row, BLOCK_N, BLOCK_V, BLOCK_H, FACTOR, WIDE,
-        )  # fmt: skip
+            hidden,
+            weight,
+            temperature,
+            existing,
+            tl.minimum(columns, V - 1),
+            H,
+            hidden_row,
+            hidden_column,
+            weight_row,
+            weight_column,
+            temperature_row,
+            BLOCK_N,
+            BLOCK_V,
+            BLOCK_H,
+            FACTOR,
+            WIDE,
+        )
         x = tl.where(columns[None, :] < V, x, float("-inf"))
         at_target = tl.maximum(at_target, tl.max(tl.where(columns[None, :] == target[:, None], x, float("-inf")), 1))
         higher = tl.maximum(top, tl.max(x, 1))
@@ -80,10 +127,30 @@ def measure(
 
 @triton.jit
 def slopes(
-    hidden, weight, targets, temperature, normalisers, upstream, out, N, first, last, H, hidden_row, hidden_column,
-    weight_row, weight_column, temperature_row, out_row, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr,
-    BLOCK_H: tl.constexpr, GROUP: tl.constexpr, FACTOR: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
+    hidden,
+    weight,
+    targets,
+    temperature,
+    normalisers,
+    upstream,
+    out,
+    N,
+    first,
+    last,
+    H,
+    hidden_row,
+    hidden_column,
+    weight_row,
+    weight_column,
+    temperature_row,
+    out_row,
+    BLOCK_N: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    GROUP: tl.constexpr,
+    FACTOR: tl.constexpr,
+    WIDE: tl.constexpr,
+):
     """(onehot − π) · upstream / temperature for BLOCK_N rows and BLOCK_V of the tokens from ``first`` to ``last``."""
     across = tl.cdiv(last - first, BLOCK_V)
     program = tl.program_id(0)
@@ -92,9 +159,23 @@ def slopes(
     columns = first + part * BLOCK_V + tl.arange(0, BLOCK_V)
     existing = tl.minimum(rows, N - 1)
     x = _logits(
-        hidden, weight, temperature, existing, tl.minimum(columns, last - 1), H, hidden_row, hidden_column,
-        weight_row, weight_column, temperature_row, BLOCK_N, BLOCK_V, BLOCK_H, FACTOR, WIDE,
-    )  # fmt: skip
+        hidden,
+        weight,
+        temperature,
+        existing,
+        tl.minimum(columns, last - 1),
+        H,
+        hidden_row,
+        hidden_column,
+        weight_row,
+        weight_column,
+        temperature_row,
+        BLOCK_N,
+        BLOCK_V,
+        BLOCK_H,
+        FACTOR,
+        WIDE,
+    )
     probabilities = tl.exp(x - tl.load(normalisers + existing)[:, None])
     chosen = (columns[None, :] == tl.load(targets + existing)[:, None]).to(WIDE)
     share = tl.load(upstream + existing) / tl.load(temperature + existing * temperature_row)
@@ -104,9 +185,7 @@ def slopes(
 
 
 @triton.jit
-def exponentials(
-    x, scales, out, tops, totals, V, x_row, scale_row, out_row, BLOCK: tl.constexpr, WIDE: tl.constexpr
-):  # fmt: skip
+def exponentials(x, scales, out, tops, totals, V, x_row, scale_row, out_row, BLOCK: tl.constexpr, WIDE: tl.constexpr):
     """One row of exp(x / scale − max), its maximum and its sum: x is read twice and the exponentials written once."""
     row = tl.program_id(0).to(tl.int64)
     scale = tl.load(scales + row * scale_row)

@@ -20,16 +20,20 @@ def obstacle(device: torch.device) -> str | None:
         return "the triton backend needs Triton, which is not installed: pip install triton (Linux)"
     if device.type == "cuda" or _interpreted():
         return None
-    return (f"the triton backend needs a CUDA device or TRITON_INTERPRET=1, and the tensors are on {device.type}. Use "
-            "'chunked' or move them; the variable, set before Triton is imported, runs the kernels slowly anywhere")
+    return (
+        f"the triton backend needs a CUDA device or TRITON_INTERPRET=1, and the tensors are on {device.type}. Use "
+        "'chunked' or move them; the variable, set before Triton is imported, runs the kernels slowly anywhere"
+    )
 
 
 def compiles_for(device: torch.device) -> bool:
     """Whether the kernels run on ``device`` as machine code, for tensor cores that know bfloat16."""
     return (
-        device.type == "cuda" and installed() and not _interpreted()
+        device.type == "cuda"
+        and installed()
+        and not _interpreted()
         and torch.cuda.get_device_capability(device) >= (8, 0)
-    )  # fmt: skip
+    )
 
 
 def _interpreted() -> bool:

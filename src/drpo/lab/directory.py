@@ -1,11 +1,11 @@
 """A study's directory, and how each of its runs stands.
 
-    study.yaml           the study, with what its files said written out; its scale applied
-    journal.jsonl        a line whenever a run starts, ends, or is taken over from another study
-    choices.json         what the tuning chose, from which scores
-    tuning/SETTING/ARM/TRY/seed-N/   runs/SETTING/ARM/seed-N/   best/SETTING/ARM/seed-N/
-                         run directories; beside each its output, seed-N.log
-    results.csv results.md verdicts.json report.html
+study.yaml           the study, with what its files said written out; its scale applied
+journal.jsonl        a line whenever a run starts, ends, or is taken over from another study
+choices.json         what the tuning chose, from which scores
+tuning/SETTING/ARM/TRY/seed-N/   runs/SETTING/ARM/seed-N/   best/SETTING/ARM/seed-N/
+                     run directories; beside each its output, seed-N.log
+results.csv results.md verdicts.json report.html
 """
 
 from __future__ import annotations
@@ -93,8 +93,10 @@ class StudyDirectory:
             )
             keys = (before.keys() | values) - {"scales"}
             if different := sorted(key for key in keys if before.get(key) != values.get(key)):
-                raise ConfigError(f"{self.path} holds another study: {', '.join(different)} differ. A study is not "
-                                  "changed once it runs; choose another --out, or put its file back.")
+                raise ConfigError(
+                    f"{self.path} holds another study: {', '.join(different)} differ. A study is not "
+                    "changed once it runs; choose another --out, or put its file back."
+                )
             return
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -154,8 +156,10 @@ class StudyDirectory:
         for run in runs:
             directory = RunDirectory(self.path / run.path)
             if directory.exists() and as_now(directory) != json_values(run.config.resolved()):
-                raise ConfigError(f"{directory.path} was run with another configuration than the study now makes "
-                                  "(another version of drpo?). Choose another --out, or remove that run.")
+                raise ConfigError(
+                    f"{directory.path} was run with another configuration than the study now makes "
+                    "(another version of drpo?). Choose another --out, or remove that run."
+                )
 
     def log_file(self, run: Run) -> Path:
         """Where a run's output goes."""
@@ -204,16 +208,22 @@ class StudyDirectory:
         try:
             descriptor = os.open(self.path / RUNS_LOCK, os.O_RDWR)
         except OSError as error:
-            raise CheckpointError(f"{self.path} is not there or cannot be written to ({error.strerror}). It must be on "
-                                  "a file system that all nodes share; choose such an --out.") from error
+            raise CheckpointError(
+                f"{self.path} is not there or cannot be written to ({error.strerror}). It must be on "
+                "a file system that all nodes share; choose such an --out."
+            ) from error
         try:
             if _try(descriptor, fcntl.LOCK_EX):
-                raise CheckpointError(f"{self.path} is not held by its runner. It must be on a file system that all "
-                                      "nodes share, with locks (flock) that reach from one to the other; choose such "
-                                      "an --out.")
+                raise CheckpointError(
+                    f"{self.path} is not held by its runner. It must be on a file system that all "
+                    "nodes share, with locks (flock) that reach from one to the other; choose such "
+                    "an --out."
+                )
             if not _try(descriptor, fcntl.LOCK_SH) or (self.path / RUNNER_LOCK).read_text() != runner:
-                raise CheckpointError(f"{self.path} is held by another runner. It must be on a file system that all "
-                                      "nodes share; choose such an --out.")
+                raise CheckpointError(
+                    f"{self.path} is held by another runner. It must be on a file system that all "
+                    "nodes share; choose such an --out."
+                )
         except BaseException:
             os.close(descriptor)
             raise

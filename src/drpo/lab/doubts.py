@@ -20,10 +20,16 @@ def doubts(plan: Plan) -> list[str]:
     for setting in plan.study.settings:
         configs = {arm: config for (name, arm), config in arms.items() if name == setting}
         names = list(configs)
-        same = [(one, other) for place, one in enumerate(names) for other in names[place + 1 :]
-                if configs[one].resolved() == configs[other].resolved()]  # fmt: skip
-        found += [f"in {setting}, the arms {one} and {other} have the same settings: they cannot differ"
-                  for one, other in same]  # fmt: skip
+        same = [
+            (one, other)
+            for place, one in enumerate(names)
+            for other in names[place + 1 :]
+            if configs[one].resolved() == configs[other].resolved()
+        ]
+        found += [
+            f"in {setting}, the arms {one} and {other} have the same settings: they cannot differ"
+            for one, other in same
+        ]
         if configs and (few := _few_problems(next(iter(configs.values())))):
             found.append(f"in {setting}, {few}")
     return found
@@ -40,6 +46,8 @@ def _few_problems(config: TrainConfig) -> str:
         count, why = len(held_out), "eval_examples" if len(held_out) == config.eval_examples else "its data"
     if count >= FEW_PROBLEMS:
         return ""
-    return (f"accuracy is measured on {count} held-out problem{'s' if count > 1 else ''} ({why}): one problem is "
-            f"{1 / max(count, 1):.0%} of it, and differences below that cannot be told from luck; {FEW_PROBLEMS} or "
-            "more are better")  # fmt: skip
+    return (
+        f"accuracy is measured on {count} held-out problem{'s' if count > 1 else ''} ({why}): one problem is "
+        f"{1 / max(count, 1):.0%} of it, and differences below that cannot be told from luck; {FEW_PROBLEMS} or "
+        "more are better"
+    )

@@ -42,13 +42,16 @@ def measure(run: Run, workers: LocalWorkers) -> Cost:
     with tempfile.TemporaryDirectory(prefix="drpo-lab-") as folder:
         path, started = RunDirectory(Path(folder) / "run"), time.monotonic()
         command = [*workers.program, "train", *as_overrides(config), "--out", str(path.path)]
-        done = subprocess.run(command, env=workers.environment(0), capture_output=True, text=True, check=False,
-                              stdin=subprocess.DEVNULL)  # fmt: skip
+        done = subprocess.run(
+            command, env=workers.environment(0), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
         wall = time.monotonic() - started
         if done.returncode:
-            raise TrainingError(f"a measured step of {run.setting} × {run.arm} failed. Its command:\n  "
-                                f"drpo {' '.join(command[len(workers.program):])}\nIts output ends:\n"
-                                f"{(done.stdout + done.stderr)[-1500:]}")
+            raise TrainingError(
+                f"a measured step of {run.setting} × {run.arm} failed. Its command:\n  "
+                f"drpo {' '.join(command[len(workers.program) :])}\nIts output ends:\n"
+                f"{(done.stdout + done.stderr)[-1500:]}"
+            )
         steps = [0.0] * STEPS
         for record in path.read_metrics("update"):
             steps[record["step"] - 1] += sum(record["timing"][part] for part in ("sampling", "grading", "training"))

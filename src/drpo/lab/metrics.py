@@ -31,11 +31,25 @@ METRICS = {
 }
 #: Means over a run's updates, by tokens: what the trust region met and did.
 ALONG = (
-    "reward", "shift", "shift_p99", "beyond_delta", "beyond_delta_positive", "beyond_delta_negative",
-    "corrective_share", "corrective_share_positive", "corrective_share_negative", "dropped_share",
-    "mismatch", "mismatch_p95", "k3_kl", "entropy", "rare_share", "gradient_norm", "response_length",
+    "reward",
+    "shift",
+    "shift_p99",
+    "beyond_delta",
+    "beyond_delta_positive",
+    "beyond_delta_negative",
+    "corrective_share",
+    "corrective_share_positive",
+    "corrective_share_negative",
+    "dropped_share",
+    "mismatch",
+    "mismatch_p95",
+    "k3_kl",
+    "entropy",
+    "rare_share",
+    "gradient_norm",
+    "response_length",
     "truncated_share",
-)  # fmt: skip
+)
 #: Those of them whose course over training a report shows.
 COURSES = ("beyond_delta", "corrective_share")
 #: The largest over a run's updates.

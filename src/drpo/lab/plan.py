@@ -89,8 +89,7 @@ class Plan:
             if (chosen := choices.get((run.setting, run.arm))) is None:
                 continue
             config = configs[run.setting, run.arm, chosen].model_copy(update={"seed": run.seed})
-            found.append(run if config == run.config else
-                         Run("best", run.setting, run.arm, run.seed, config))  # fmt: skip
+            found.append(run if config == run.config else Run("best", run.setting, run.arm, run.seed, config))
         return found
 
 
@@ -107,14 +106,23 @@ def make_plan(study: Study) -> Plan:
     places = [(setting, arm) for setting in study.settings for arm in study.arms]
     configs = {place: _config(study, *place, {}, problems) for place in places}
     for seed in study.seeds:
-        shared += [Run("shared", *place, seed, config.model_copy(update={"seed": seed}))
-                   for place, config in configs.items() if config]  # fmt: skip
+        shared += [
+            Run("shared", *place, seed, config.model_copy(update={"seed": seed}))
+            for place, config in configs.items()
+            if config
+        ]
     if study.tuning:
-        tried = [(place, one, _config(study, *place, one.keys, problems))
-                 for place in places for one in tries(study, place[1])]  # fmt: skip
+        tried = [
+            (place, one, _config(study, *place, one.keys, problems))
+            for place in places
+            for one in tries(study, place[1])
+        ]
         for seed in study.tuning.seeds:
-            tuning += [Run("tuning", *place, seed, config.model_copy(update={"seed": seed}), one.name)
-                       for place, one, config in tried if config]  # fmt: skip
+            tuning += [
+                Run("tuning", *place, seed, config.model_copy(update={"seed": seed}), one.name)
+                for place, one, config in tried
+                if config
+            ]
     if problems:
         lines = [f"{message}\n    ({_some(where)})" for message, where in problems.items()]
         raise ConfigError("\n".join(["not every run of the study is valid:", *lines]))
@@ -149,11 +157,15 @@ def _unsuitable(config: TrainConfig) -> list[str]:
     found = []
     evaluations = len(evaluation_steps(config.steps, config.eval_every)) - 1
     if evaluations < LAST:
-        found.append(f"eval_every={config.eval_every} gives {evaluations} evaluations in {config.steps} steps; the "
-                     f"final accuracy is the mean of the last {LAST}. Set eval_every in budget.")
+        found.append(
+            f"eval_every={config.eval_every} gives {evaluations} evaluations in {config.steps} steps; the "
+            f"final accuracy is the mean of the last {LAST}. Set eval_every in budget."
+        )
     if load_config(None, as_overrides(config))[0] != config:
-        found.append("the configuration cannot be written as key=value changes of the defaults: a task or objective "
-                     "leaves out a parameter that its default form has. Write the parameter out.")
+        found.append(
+            "the configuration cannot be written as key=value changes of the defaults: a task or objective "
+            "leaves out a parameter that its default form has. Write the parameter out."
+        )
     return found
 
 

@@ -26,8 +26,10 @@ try:
     import ray
     from ray.exceptions import RayError, RayTaskError
 except ImportError as error:
-    raise ConfigError(f"--on ray needs Ray, which cannot be loaded ({error}): {install('ray')}. "
-                      "Or leave --on away, for processes of this machine.") from error
+    raise ConfigError(
+        f"--on ray needs Ray, which cannot be loaded ({error}): {install('ray')}. "
+        "Or leave --on away, for processes of this machine."
+    ) from error
 
 #: Bytes of a local cluster's object store, the least that Ray takes: only exit codes go through it.
 OBJECT_STORE = 80 * 1024**2
@@ -67,14 +69,19 @@ class RayWorkers:
         address = os.environ.get("RAY_ADDRESS")
         if not address:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that nobody asked Ray for reports nothing
-        own: dict[str, Any] = {} if address else {"num_cpus": usable_cpus(), "object_store_memory": OBJECT_STORE,
-                                                  "include_dashboard": False}  # fmt: skip
+        own: dict[str, Any] = (
+            {}
+            if address
+            else {"num_cpus": usable_cpus(), "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+        )
         try:
             _try_to_reach(address or "local")
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **own)
         except (OSError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"no Ray cluster at RAY_ADDRESS={address or ''}: {error}. Give HOST:PORT of one, or "
-                              "auto on a node of it, or unset it for a local one.") from error
+            raise ConfigError(
+                f"no Ray cluster at RAY_ADDRESS={address or ''}: {error}. Give HOST:PORT of one, or "
+                "auto on a node of it, or unset it for a local one."
+            ) from error
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             gpus = sum(int(node.get("GPU", 0)) for node in nodes)
@@ -89,8 +96,14 @@ class RayWorkers:
         """See :class:`drpo.lab.workers.Workers`; which GPU a run gets is Ray's choice."""
         needs = {"num_cpus": 0, "num_gpus": 1} if self.gpu else {"num_cpus": self.threads}
         actor = ray.remote(_Attendant).options(max_restarts=0, **needs).remote()
-        order = _Order([*self.program, *arguments], log.absolute(), directory.path.absolute(), hold.runner,
-                       self.threads, os.getcwd())  # fmt: skip
+        order = _Order(
+            [*self.program, *arguments],
+            log.absolute(),
+            directory.path.absolute(),
+            hold.runner,
+            self.threads,
+            os.getcwd(),
+        )
         return RayExecution(actor, order)
 
 
@@ -138,8 +151,10 @@ class _Attendant:
         try:
             os.chdir(order.working_directory)  # a study may name files from there
         except OSError as error:
-            raise ConfigError(f"{where}: the working directory {order.working_directory} is not there "
-                              f"({error.strerror}). Start from a directory that all nodes share.") from error
+            raise ConfigError(
+                f"{where}: the working directory {order.working_directory} is not there "
+                f"({error.strerror}). Start from a directory that all nodes share."
+            ) from error
         try:
             held = StudyDirectory(order.study).share_hold(order.runner)
         except DrpoError as error:

@@ -40,9 +40,9 @@ def read_row(directory: StudyDirectory, run: Run, state: State, study: Study) ->
     updates = _records(records, "update", UpdateMetrics)
     evaluations = _records(records, "evaluation", EvaluationMetrics)
     curve = accuracy_curve(evaluations, run.evaluations, failed=state.status == "failed" and bool(evaluations))
-    target = {} if study.target_accuracy is None else {
-        "tokens_to_target": tokens_to(study.target_accuracy, curve, updates)
-    }  # fmt: skip
+    target = (
+        {} if study.target_accuracy is None else {"tokens_to_target": tokens_to(study.target_accuracy, curve, updates)}
+    )
     return {
         "phase": run.phase,
         "setting": run.setting,
@@ -87,8 +87,10 @@ def write_csv(directory: StudyDirectory, rows: Sequence[Row]) -> None:
 def read_csv(file: Path) -> list[Row]:
     """The rows that :func:`write_csv` wrote, without their curves; a float comes back to its last bit."""
     with file.open(encoding="utf-8", newline="") as stream:
-        return [{name: text if name in TEXT else _value(text) for name, text in row.items()}
-                for row in csv.DictReader(stream)]  # fmt: skip
+        return [
+            {name: text if name in TEXT else _value(text) for name, text in row.items()}
+            for row in csv.DictReader(stream)
+        ]
 
 
 def _value(text: str) -> Any:
@@ -104,26 +106,42 @@ def summary_rows(study: Study, rows: Sequence[Row], phase: str) -> list[Row]:
     for setting in study.settings:
         for arm in study.arms:
             mine = [row for row in rows if (row["phase"], row["setting"], row["arm"]) == (phase, setting, arm)]
-            ended = [row for row in mine if row.get("final_accuracy") is not None
-                     and row["status"] in ("finished", "failed")]  # fmt: skip
+            ended = [
+                row for row in mine if row.get("final_accuracy") is not None and row["status"] in ("finished", "failed")
+            ]
             scores = [row["final_accuracy"] for row in ended]
             several = interquartile_mean([scores]) if len(scores) > 1 else None  # pyright: ignore[reportArgumentType]
             collapsed = sum(row["collapsed"] for row in ended)
-            found.append({
-                "setting": setting,
-                "arm": arm,
-                "runs": len(mine),
-                **{status: sum(row["status"] == status for row in mine) for status in ("finished", "failed")},
-                "final_accuracy": several.value if several else (scores[0] if scores else None),
-                "low": several.low if several else None,
-                "high": several.high if several else None,
-                "spread": _spread(scores),
-                **{name: _mean(row.get(name) for row in ended) for name in
-                   ("area", "best_accuracy", "drawdown", "shift", "shift_p99", "beyond_delta_positive",
-                    "beyond_delta_negative", "corrective_share", "dropped_share", "mismatch", "entropy")},
-                "collapsed": collapsed,
-                "collapse_interval": rate(collapsed, len(ended)) if ended else None,
-            })  # fmt: skip
+            found.append(
+                {
+                    "setting": setting,
+                    "arm": arm,
+                    "runs": len(mine),
+                    **{status: sum(row["status"] == status for row in mine) for status in ("finished", "failed")},
+                    "final_accuracy": several.value if several else (scores[0] if scores else None),
+                    "low": several.low if several else None,
+                    "high": several.high if several else None,
+                    "spread": _spread(scores),
+                    **{
+                        name: _mean(row.get(name) for row in ended)
+                        for name in (
+                            "area",
+                            "best_accuracy",
+                            "drawdown",
+                            "shift",
+                            "shift_p99",
+                            "beyond_delta_positive",
+                            "beyond_delta_negative",
+                            "corrective_share",
+                            "dropped_share",
+                            "mismatch",
+                            "entropy",
+                        )
+                    },
+                    "collapsed": collapsed,
+                    "collapse_interval": rate(collapsed, len(ended)) if ended else None,
+                }
+            )
     return found
 
 

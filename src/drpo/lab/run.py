@@ -33,10 +33,15 @@ class Results:
 
     def within(self, settings: Sequence[str]) -> Results:
         """What belongs to these settings; all of it for none named."""
+
         def kept(setting: str) -> bool:
             return not settings or setting in settings
-        return replace(self, rows=[row for row in self.rows if kept(row["setting"])],
-                       verdicts=[verdict for verdict in self.verdicts if kept(verdict.setting)])  # fmt: skip
+
+        return replace(
+            self,
+            rows=[row for row in self.rows if kept(row["setting"])],
+            verdicts=[verdict for verdict in self.verdicts if kept(verdict.setting)],
+        )
 
 
 def run_study(
@@ -80,9 +85,7 @@ def _run_phases(plan: Plan, runner: Runner, retry_failed: bool, reusable: Mappin
         _run(list(dict.fromkeys([*plan.shared, *best])), runner, retry_failed, reusable)
 
 
-def _run(
-    runs: Sequence[Run], runner: Runner, retry_failed: bool, reusable: Mapping[str, Path]
-) -> dict[Run, State]:
+def _run(runs: Sequence[Run], runner: Runner, retry_failed: bool, reusable: Mapping[str, Path]) -> dict[Run, State]:
     for run in reuse_runs(runs, runner.directory, reusable):
         runner.watcher.on_note(f"reused  {run.path}")
     return runner.run(runs, retry_failed)

@@ -66,8 +66,9 @@ class _Active:
 class Runner:
     """Runs what is not finished; ``stopping`` says that it was asked to stop."""
 
-    def __init__(self, directory: StudyDirectory, workers: Workers, watcher: Watcher, hold: Hold,
-                 keep_checkpoints: bool = False):  # fmt: skip
+    def __init__(
+        self, directory: StudyDirectory, workers: Workers, watcher: Watcher, hold: Hold, keep_checkpoints: bool = False
+    ):
         self.directory, self.workers, self.watcher, self.hold = directory, workers, watcher, hold
         self.keep_checkpoints = keep_checkpoints
         self.active: dict[Run, _Active] = {}
@@ -125,8 +126,9 @@ class Runner:
         with self.directory.writing():
             execution = self.workers.start(command, self.directory.log_file(run), self.directory, self.hold, slot)
         self.active[run] = _Active(execution, slot)
-        self.directory.write_entry("started", run, **execution.place, command=["drpo", *command],
-                                   threads=self.workers.threads, at=time.time())  # fmt: skip
+        self.directory.write_entry(
+            "started", run, **execution.place, command=["drpo", *command], threads=self.workers.threads, at=time.time()
+        )
         self.watcher.on_start(run, resume)
 
     def _end(self, run: Run, ended: Ended) -> State:
@@ -137,8 +139,9 @@ class Runner:
         event = "stopped" if self.stopping else "lost" if ended.code is None else "ended"
         self.refusal = self.refusal or (ended.lost if ended.refused else "")
         try:
-            self.directory.write_entry(event, run, exit=ended.code, reason=reason or None,
-                                       seconds=time.monotonic() - active.started)  # fmt: skip
+            self.directory.write_entry(
+                event, run, exit=ended.code, reason=reason or None, seconds=time.monotonic() - active.started
+            )
         except WriteError as error:
             self.full = self.full or str(error)
         state = self.directory.states([run])[run]

@@ -20,8 +20,9 @@ from drpo.installation import install
 try:
     from scipy import optimize, stats
 except ImportError as error:
-    raise ConfigError(f"the lab's statistics need scipy, which cannot be loaded ({error}): "
-                      + install("train", "lab")) from error
+    raise ConfigError(
+        f"the lab's statistics need scipy, which cannot be loaded ({error}): " + install("train", "lab")
+    ) from error
 
 LEVEL = 0.95
 DRAWS = 5_000
@@ -236,6 +237,8 @@ def _pairs(ours: Strata, theirs: Strata) -> list[tuple[np.ndarray, np.ndarray]]:
     one, other = _checked(ours), _checked(theirs)
     shapes = [len(scores) for scores in one], [len(scores) for scores in other]
     if shapes[0] != shapes[1]:
-        raise DataError(f"the arms do not pair up: seeds by stratum {shapes[0]} and {shapes[1]}. Compare runs of the "
-                        "same settings and seeds.")
+        raise DataError(
+            f"the arms do not pair up: seeds by stratum {shapes[0]} and {shapes[1]}. Compare runs of the "
+            "same settings and seeds."
+        )
     return list(zip(one, other, strict=True))

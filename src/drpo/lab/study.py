@@ -18,11 +18,29 @@ from drpo.train.config_text import read_yaml
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "recipes" / "studies"
 #: What arms have in common, so that they differ in nothing but how they learn: an arm may not change it.
-COMMON = frozenset({
-    "model", "task", "steps", "seed", "prompts_per_step", "group_size", "updates_per_step", "learning_rate",
-    "temperature", "top_p", "top_k", "max_new_tokens", "eval_every", "eval_examples", "eval_samples", "precision",
-    "rollout_precision", "rollout_lag", "sampler",
-})  # fmt: skip
+COMMON = frozenset(
+    {
+        "model",
+        "task",
+        "steps",
+        "seed",
+        "prompts_per_step",
+        "group_size",
+        "updates_per_step",
+        "learning_rate",
+        "temperature",
+        "top_p",
+        "top_k",
+        "max_new_tokens",
+        "eval_every",
+        "eval_examples",
+        "eval_samples",
+        "precision",
+        "rollout_precision",
+        "rollout_lag",
+        "sampler",
+    }
+)
 
 #: A folder is named after it.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
@@ -69,11 +87,15 @@ class Arm(Configured):
     @model_validator(mode="after")
     def _fair(self) -> Arm:
         if shared := sorted(COMMON & set(self.keys)):
-            raise ValueError(f"an arm may not change {', '.join(shared)}: arms share weights, prompts, budget and "
-                             "learning rates. Put it in a setting, in base, or in tuning.")
+            raise ValueError(
+                f"an arm may not change {', '.join(shared)}: arms share weights, prompts, budget and "
+                "learning rates. Put it in a setting, in base, or in tuning."
+            )
         if foreign := sorted(key for key in self.tries if not key.startswith("objective.")):
-            raise ValueError(f"tries are of the objective's own threshold, got {', '.join(foreign)}. Write for "
-                             "example objective.delta: [0.1, 0.15, 0.3]")
+            raise ValueError(
+                f"tries are of the objective's own threshold, got {', '.join(foreign)}. Write for "
+                "example objective.delta: [0.1, 0.15, 0.3]"
+            )
         if len({len(values) for values in self.tries.values()}) > 1:
             raise ValueError(f"tries: as many values for each key, got {self.tries}")
         return self
@@ -132,8 +154,9 @@ class Study(Part):
     @classmethod
     def _file_alone(cls, values: Any) -> Any:
         if isinstance(values, dict) and isinstance(settings := values.get("settings"), dict):
-            short = {name: {"file": given} if isinstance(given, str) else given or {}
-                     for name, given in settings.items()}  # fmt: skip
+            short = {
+                name: {"file": given} if isinstance(given, str) else given or {} for name, given in settings.items()
+            }
             return {**values, "settings": short}
         return values
 
@@ -154,18 +177,26 @@ class Study(Part):
         if len(set(counts.values())) > 1:
             found.append(f"arms differ in how many tries their thresholds get: {counts}. Give each as many.")
         if counts and not self.tuning:
-            found.append(f"tries of {', '.join(counts)} would be ignored: add tuning, with its seeds and "
-                         "learning_rates, or leave them out.")
+            found.append(
+                f"tries of {', '.join(counts)} would be ignored: add tuning, with its seeds and "
+                "learning_rates, or leave them out."
+            )
         return found
 
     def _name_problems(self) -> list[str]:
         found = [] if self.metric in METRICS else [f"unknown metric {self.metric!r}.{suggest(self.metric, METRICS)}"]
         for index, claim in enumerate(self.hypotheses):
             where = f"hypotheses.{index}: "
-            found += [f"{where}unknown arm {arm!r}.{suggest(arm, self.arms)}"
-                      for arm in (claim.ours, claim.theirs) if arm not in self.arms]  # fmt: skip
-            found += [f"{where}unknown setting {name!r}.{suggest(name, self.settings)}"
-                      for name in claim.settings or () if name not in self.settings]  # fmt: skip
+            found += [
+                f"{where}unknown arm {arm!r}.{suggest(arm, self.arms)}"
+                for arm in (claim.ours, claim.theirs)
+                if arm not in self.arms
+            ]
+            found += [
+                f"{where}unknown setting {name!r}.{suggest(name, self.settings)}"
+                for name in claim.settings or ()
+                if name not in self.settings
+            ]
             if claim.metric is not None and claim.metric not in METRICS:
                 found.append(f"{where}unknown metric {claim.metric!r}.{suggest(claim.metric, METRICS)}")
             if claim.ours == claim.theirs:
@@ -173,9 +204,12 @@ class Study(Part):
             if claim.at == "best" and not self.tuning:
                 found.append(f"{where}at: best needs tuning, with its seeds and learning_rates")
         for label, scale in self.scales.items():
-            found += [f"scales.{label}: unknown setting {name!r}.{suggest(name, self.settings)} A setting that the "
-                      "scale adds needs its file." for name, keys in scale.settings.items()
-                      if name not in self.settings and "file" not in keys]  # fmt: skip
+            found += [
+                f"scales.{label}: unknown setting {name!r}.{suggest(name, self.settings)} A setting that the "
+                "scale adds needs its file."
+                for name, keys in scale.settings.items()
+                if name not in self.settings and "file" not in keys
+            ]
             if scale.tuning_seeds and not self.tuning:
                 found.append(f"scales.{label}: tuning_seeds would be ignored: the study has no tuning")
         return found

@@ -11,10 +11,17 @@ from drpo.lab.verdict import Verdict
 
 #: Columns of the summary: heading → key of :func:`drpo.lab.results.summary_rows`.
 SUMMARY = {
-    "area": "area", "best": "best_accuracy", "drawdown": "drawdown", "mean |π−μ|": "shift", "p99 |π−μ|": "shift_p99",
-    "beyond δ, Â>0": "beyond_delta_positive", "beyond δ, Â<0": "beyond_delta_negative", "w<0": "corrective_share",
-    "|log π−log μ|": "mismatch", "entropy": "entropy",
-}  # fmt: skip
+    "area": "area",
+    "best": "best_accuracy",
+    "drawdown": "drawdown",
+    "mean |π−μ|": "shift",
+    "p99 |π−μ|": "shift_p99",
+    "beyond δ, Â>0": "beyond_delta_positive",
+    "beyond δ, Â<0": "beyond_delta_negative",
+    "w<0": "corrective_share",
+    "|log π−log μ|": "mismatch",
+    "entropy": "entropy",
+}
 RUNS = ("phase", "setting", "arm", "attempt", "seed", "status", "final_accuracy", "area", "drawdown", "reason")
 PHASES = {"shared": "At the shared learning rate", "best": "At each arm's best"}
 
@@ -26,8 +33,11 @@ def markdown(study: Study, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> 
     for phase, heading in PHASES.items():
         if any(row["phase"] == phase for row in rows):
             parts += [f"## {heading}", summary_table(study, rows, phase)]
-    parts += ["## Every run", table(RUNS, [[row.get(name) for name in RUNS] for row in rows]),
-              "results.csv has every figure and the command of each."]  # fmt: skip
+    parts += [
+        "## Every run",
+        table(RUNS, [[row.get(name) for name in RUNS] for row in rows]),
+        "results.csv has every figure and the command of each.",
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -38,11 +48,23 @@ def summary_table(study: Study, rows: Sequence[Row], phase: str) -> str:
         final = "–" if row["final_accuracy"] is None else f"{row['final_accuracy']:.3f}"
         interval = "–" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
         ended = f"{row['finished']} of {row['runs']}" + (f", {row['failed']} failed" if row["failed"] else "")
-        collapsed = row["collapsed"] if row["collapse_interval"] is None else (
-            f"{row['collapsed']} (≤ {row['collapse_interval'].high:.0%})"
-        )  # fmt: skip
-        lines.append([row["setting"], row["arm"], ended, final, interval, row["spread"], collapsed,
-                      *(row[key] for key in SUMMARY.values())])  # fmt: skip
+        collapsed = (
+            row["collapsed"]
+            if row["collapse_interval"] is None
+            else (f"{row['collapsed']} (≤ {row['collapse_interval'].high:.0%})")
+        )
+        lines.append(
+            [
+                row["setting"],
+                row["arm"],
+                ended,
+                final,
+                interval,
+                row["spread"],
+                collapsed,
+                *(row[key] for key in SUMMARY.values()),
+            ]
+        )
     return table(("setting", "arm", "finished", "final accuracy", "95 %", "std", "collapsed", *SUMMARY), lines)
 
 

@@ -45,8 +45,15 @@ def choose(plan: Plan, rows: Sequence[Row]) -> tuple[Choices, list[Row]]:
             if (row["setting"], row["arm"]) == place:
                 scores.setdefault(row["attempt"], []).append(row.get(plan.study.metric))
         choices[place] = max(scores, key=lambda attempt: better * _mean(scores[attempt], -better * math.inf))
-        records.append({"setting": place[0], "arm": place[1], "chosen": choices[place], "metric": plan.study.metric,
-                        "scores": scores})  # fmt: skip
+        records.append(
+            {
+                "setting": place[0],
+                "arm": place[1],
+                "chosen": choices[place],
+                "metric": plan.study.metric,
+                "scores": scores,
+            }
+        )
     return choices, records
 
 

@@ -60,14 +60,19 @@ class Verdict:
         found = self.found
         if self.hypothesis.compare == "variance":
             what = {"better": "varies less than", "worse": "varies more than"}.get(
-                self.answer, "is not shown to vary differently from")
+                self.answer, "is not shown to vary differently from"
+            )
             power = f"; {found.detectable:.2g} or its inverse would have shown" if self.answer == "not shown" else ""
-            return (f"{where}{ours} {what} {theirs} in {label} (ratio of variances {found.value:.2g}, 95 % interval "
-                    f"{found.low:.2g} to {found.high:.2g}{power}{tail}")  # fmt: skip
+            return (
+                f"{where}{ours} {what} {theirs} in {label} (ratio of variances {found.value:.2g}, 95 % interval "
+                f"{found.low:.2g} to {found.high:.2g}{power}{tail}"
+            )
         what = {"better": "is better than", "worse": "is worse than"}.get(self.answer, "is not shown to differ from")
         power = f"; a difference of {found.detectable:.3f} would have shown" if self.answer == "not shown" else ""
-        return (f"{where}{ours} {what} {theirs} in {label} (difference {signed(found.value)}, 95 % interval "
-                f"{signed(found.low)} to {signed(found.high)}{power}{tail}")  # fmt: skip
+        return (
+            f"{where}{ours} {what} {theirs} in {label} (difference {signed(found.value)}, 95 % interval "
+            f"{signed(found.low)} to {signed(found.high)}{power}{tail}"
+        )
 
 
 def signed(difference: float) -> str:
@@ -109,20 +114,30 @@ def _answered(verdict: Verdict, adjusted: float) -> Verdict:
 def _compare(study: Study, hypothesis: Hypothesis, name: str, settings: list[str], rows: Sequence[Row]) -> Verdict:
     metric = hypothesis.metric or study.metric
     blank = Verdict(hypothesis, name, len(study.seeds), metric)
-    arms = [[_scores(study, hypothesis, arm, setting, metric, rows) for setting in settings]
-            for arm in (hypothesis.ours, hypothesis.theirs)]  # fmt: skip
+    arms = [
+        [_scores(study, hypothesis, arm, setting, metric, rows) for setting in settings]
+        for arm in (hypothesis.ours, hypothesis.theirs)
+    ]
     missing = sum(len(study.seeds) - len(scores) for arm in arms for scores in arm)
     if missing:
         planned = 2 * len(settings) * len(study.seeds)
         return replace(blank, problem=f"{missing} of {planned} runs have not ended, or failed before an evaluation")
     if len(study.seeds) < (need := SEEDS[hypothesis.compare]):
         return replace(blank, problem=f"a comparison of {hypothesis.compare}s needs at least {need} seeds")
-    problems = [row["heldout_problems"] for setting in settings for arm in (hypothesis.ours, hypothesis.theirs)
-                for row in rows if _belongs(row, hypothesis, arm, setting) and row.get("heldout_problems")]  # fmt: skip
+    problems = [
+        row["heldout_problems"]
+        for setting in settings
+        for arm in (hypothesis.ours, hypothesis.theirs)
+        for row in rows
+        if _belongs(row, hypothesis, arm, setting) and row.get("heldout_problems")
+    ]
     if metric in ACCURACIES and problems and min(problems) < FEWEST_PROBLEMS:
-        return replace(blank, problem=f"accuracy was measured on {min(problems)} held-out "
-                                      f"problem{'s' if min(problems) > 1 else ''}, and a comparison needs at least "
-                                      f"{FEWEST_PROBLEMS}")  # fmt: skip
+        return replace(
+            blank,
+            problem=f"accuracy was measured on {min(problems)} held-out "
+            f"problem{'s' if min(problems) > 1 else ''}, and a comparison needs at least "
+            f"{FEWEST_PROBLEMS}",
+        )
     remark = _remark(hypothesis, settings, rows)
     ours, theirs = ([np.array(scores) for scores in arm] for arm in arms)
     found = None
@@ -131,8 +146,11 @@ def _compare(study: Study, hypothesis: Hypothesis, name: str, settings: list[str
         if math.isnan(found.p):
             return replace(blank, problem="an arm's seeds do not vary at all")
     if all(one == other for one, other in zip(*arms, strict=True)):
-        return replace(blank, problem="both arms have the same value for every seed: they ran the same settings, or "
-                                      "the measure is too coarse to tell them apart")  # fmt: skip
+        return replace(
+            blank,
+            problem="both arms have the same value for every seed: they ran the same settings, or "
+            "the measure is too coarse to tell them apart",
+        )
     if found is not None:
         return replace(blank, found=found, remark=remark)
     sign = 1 if METRICS[metric].more_is_better else -1
@@ -146,8 +164,7 @@ def _scores(
     """By seed, in the study's order; fewer where runs are missing."""
     by_seed = {row["seed"]: row for row in rows if _belongs(row, hypothesis, arm, setting)}
     found = [by_seed.get(seed, {}) for seed in study.seeds]
-    return [row[metric] for row in found
-            if row.get("status") in ("finished", "failed") and row.get(metric) is not None]  # fmt: skip
+    return [row[metric] for row in found if row.get("status") in ("finished", "failed") and row.get(metric) is not None]
 
 
 def _belongs(row: Row, hypothesis: Hypothesis, arm: str, setting: str) -> bool:
@@ -155,7 +172,12 @@ def _belongs(row: Row, hypothesis: Hypothesis, arm: str, setting: str) -> bool:
 
 
 def _remark(hypothesis: Hypothesis, settings: list[str], rows: Sequence[Row]) -> str:
-    broken = [f"{row['arm']} seed {row['seed']}" for setting in settings for arm in (hypothesis.ours, hypothesis.theirs)
-              for row in rows if _belongs(row, hypothesis, arm, setting) and row["status"] == "failed"]  # fmt: skip
+    broken = [
+        f"{row['arm']} seed {row['seed']}"
+        for setting in settings
+        for arm in (hypothesis.ours, hypothesis.theirs)
+        for row in rows
+        if _belongs(row, hypothesis, arm, setting) and row["status"] == "failed"
+    ]
     said = "1 run failed and counts" if len(broken) == 1 else f"{len(broken)} runs failed and count"
     return f"{said} with 0 from there on ({', '.join(broken)})." if broken else ""

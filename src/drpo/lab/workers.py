@@ -60,9 +60,7 @@ class Workers(Protocol):
     @property
     def threads(self) -> int: ...
 
-    def start(
-        self, arguments: Sequence[str], log: Path, directory: StudyDirectory, hold: Hold, slot: int
-    ) -> Execution:
+    def start(self, arguments: Sequence[str], log: Path, directory: StudyDirectory, hold: Hold, slot: int) -> Execution:
         """Start `drpo` with these arguments, its output appended to ``log``.
 
         It holds the study's ``directory`` for as long as it lives; ``slot`` is one of ``jobs`` that is free.
@@ -109,8 +107,15 @@ class LocalProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             # A group of its own: Ctrl-C at a terminal reaches the runner alone, which then stops the runs.
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                            env=environment, pass_fds=(held,), process_group=0)  # fmt: skip
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                pass_fds=(held,),
+                process_group=0,
+            )
 
     @property
     def place(self) -> dict[str, Any]:

@@ -56,14 +56,18 @@ class StartCheck:
 
     def summary(self) -> str:
         """The figures, in words."""
-        return (f"|log π − log μ| is {self.mean:.2g} nats on average (95 % below {self.p95:.2g}, at most {self.max:.2g}"
-                f", {self.tokens:,} tokens)")  # fmt: skip
+        return (
+            f"|log π − log μ| is {self.mean:.2g} nats on average (95 % below {self.p95:.2g}, at most {self.max:.2g}"
+            f", {self.tokens:,} tokens)"
+        )
 
 
 def start_check(
-    batch: TokenBatch, precision: Precision = "bf16", behavior_precision: Precision | None = None,
+    batch: TokenBatch,
+    precision: Precision = "bf16",
+    behavior_precision: Precision | None = None,
     limit: float | None = None,
-) -> StartCheck:  # fmt: skip
+) -> StartCheck:
     """Check that log μ of a first batch is the policy's own, before any update.
 
     Call it once, with the log-probabilities of the first rollout batch at the weights that sampled it. ``logprobs`` and
@@ -121,8 +125,10 @@ def examine(batch: TokenBatch, limit: float) -> StartCheck:
     theirs = at_least_float32(batch.behavior_logprobs).double().cpu()
     apart = (ours - theirs).abs()
     if not bool(apart.isfinite().all()):
-        raise DataError(f"{int((~apart.isfinite()).sum())} of {len(apart)} tokens have log-probabilities that are not "
-                        "finite. Mask such tokens out (from_padded drops them), or fix where they come from.")
+        raise DataError(
+            f"{int((~apart.isfinite()).sum())} of {len(apart)} tokens have log-probabilities that are not "
+            "finite. Mask such tokens out (from_padded drops them), or fix where they come from."
+        )
     sequences = batch.sequence_index().cpu()
     figures = float(apart.mean()), quantile(apart, 0.95), float(apart.max())
     slope = _slope(ours, theirs, sequences)
@@ -161,14 +167,20 @@ def _misplaced(ours: torch.Tensor, theirs: torch.Tensor, sequences: torch.Tensor
 def _temperature(slope: Slope | None) -> Iterator[str]:
     if slope is not None and slope.is_fault:
         found = slope.estimate
-        yield (f"The two sides are at different temperatures: T of π / T of μ is about {found.value:.2f} (95 % "
-               f"interval {found.low:.2f} to {found.high:.2f}).")
+        yield (
+            f"The two sides are at different temperatures: T of π / T of μ is about {found.value:.2f} (95 % "
+            f"interval {found.low:.2f} to {found.high:.2f})."
+        )
 
 
 def _uneven(ours: torch.Tensor, theirs: torch.Tensor, limit: float) -> Iterator[str]:
     far = (theirs - ours)[(theirs - ours).abs() > min(limit, FAR)]
     if len(far) >= FEWEST_ALIKE and float((far > 0).double().mean()) >= ONE_SIDED:
-        yield ("log μ is above log π on nearly all tokens that differ: a top-p, top-k or min-p cut, or the "
-               "log-probability of the most likely token instead of the sampled one.")
-    yield ("Likely causes: the sampler applies another temperature or a top-p/top-k cut, its weights are older or "
-           "another model's, or the two sides see different tokens or attention masks.")
+        yield (
+            "log μ is above log π on nearly all tokens that differ: a top-p, top-k or min-p cut, or the "
+            "log-probability of the most likely token instead of the sampled one."
+        )
+    yield (
+        "Likely causes: the sampler applies another temperature or a top-p/top-k cut, its weights are older or "
+        "another model's, or the two sides see different tokens or attention masks."
+    )

@@ -73,9 +73,11 @@ class Temperature:
         self.counts = np.zeros((GROUPS, axis.bins, axis.bins), dtype=np.int64)
 
     def count(
-        self, logprobs: npt.NDArray[np.floating], behavior_logprobs: npt.NDArray[np.floating],
+        self,
+        logprobs: npt.NDArray[np.floating],
+        behavior_logprobs: npt.NDArray[np.floating],
         sequences: npt.NDArray[np.int64],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Count tokens ``[N]`` of the sequences ``[N]``, numbered over all calls."""
         x, y, axis = logit(logprobs), logit(behavior_logprobs), self.axis
         inside = (np.abs(x) < axis.high) & (np.abs(y) < axis.high)

@@ -92,8 +92,10 @@ def require_objective(objective: object) -> None:
 def require_batch(batch: object) -> None:
     """Raise a DataError that says how to make a TokenBatch, unless ``batch`` is one."""
     if not isinstance(batch, TokenBatch):
-        raise DataError(f"batch must be a TokenBatch, got {type(batch).__name__}; make one: drpo.TokenBatch(logprobs, "
-                        "behavior_logprobs, advantages), or drpo.TokenBatch.from_padded with a mask")
+        raise DataError(
+            f"batch must be a TokenBatch, got {type(batch).__name__}; make one: drpo.TokenBatch(logprobs, "
+            "behavior_logprobs, advantages), or drpo.TokenBatch.from_padded with a mask"
+        )
 
 
 def require(condition: bool, owner: Any, parameter: str, allowed: str) -> None:

@@ -37,13 +37,17 @@ class Modified(Objective):
     def __post_init__(self) -> None:
         require(isinstance(self.anchor, str) and self.anchor in ANCHORS, self, "anchor", f"one of {', '.join(ANCHORS)}")
         if self.anchor == "proximal" and self.objective.topk:
-            raise ConfigError(f"{self.name}: anchor=proximal needs the top K of π_old, which a batch does not hold; "
-                              "its top-K fields are those of μ. Use anchor=behavior.")
+            raise ConfigError(
+                f"{self.name}: anchor=proximal needs the top K of π_old, which a batch does not hold; "
+                "its top-K fields are those of μ. Use anchor=behavior."
+            )
         twice = [modifier.name for modifier in self.modifiers if modifier.corrects]
         if twice and self.anchor == "behavior":
-            raise ConfigError(f"{self.name} is anchored on μ: its ratio π/μ corrects π_old/μ already, and {twice[0]} "
-                              "would do so a second time. Use anchor=proximal (the ratio is then π/π_old), or leave "
-                              f"{twice[0]} out.")
+            raise ConfigError(
+                f"{self.name} is anchored on μ: its ratio π/μ corrects π_old/μ already, and {twice[0]} "
+                "would do so a second time. Use anchor=proximal (the ratio is then π/π_old), or leave "
+                f"{twice[0]} out."
+            )
         if len(twice) > 1:
             raise ConfigError(f"{self.name}: {' and '.join(twice)} would each correct π_old/μ. Keep one of them.")
 
@@ -96,8 +100,10 @@ def modify(objective: Objective, anchor: str, modifiers: Iterable[Any] | str | M
     if isinstance(modifiers, str | Mapping | Modifier):
         modifiers = [modifiers]
     if not isinstance(modifiers, Iterable):
-        raise ConfigError(f"{objective.name}: modifiers must be a list of names or {{name: …, parameter: …}}, got "
-                          f"{modifiers!r}. Leave it out for none.")
+        raise ConfigError(
+            f"{objective.name}: modifiers must be a list of names or {{name: …, parameter: …}}, got "
+            f"{modifiers!r}. Leave it out for none."
+        )
     made = tuple(make_modifier(value) for value in modifiers)
     if anchor == "behavior" and not made:
         return objective

@@ -277,9 +277,7 @@ def before(values: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
     return sums - sums[start]
 
 
-def sequence_quantile(
-    values: torch.Tensor, index: torch.Tensor, lengths: torch.Tensor, q: float
-) -> torch.Tensor:
+def sequence_quantile(values: torch.Tensor, index: torch.Tensor, lengths: torch.Tensor, q: float) -> torch.Tensor:
     """``[N]``: at each token the ``q`` quantile (linear between neighbours) of ``values`` over its sequence."""
     order = values.argsort()
     ordered = values[order[index[order].argsort(stable=True)]]  # by sequence, ascending within each

@@ -238,8 +238,9 @@ def make_modifier(value: Modifier | str | Mapping[str, Any]) -> Modifier:
     settings = {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
     name = settings.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(f"a modifier is a name or {{name: …, parameter: …}}, got {value!r}. "
-                          f"Known: {', '.join(sorted(MODIFIERS))}.")
+        raise ConfigError(
+            f"a modifier is a name or {{name: …, parameter: …}}, got {value!r}. Known: {', '.join(sorted(MODIFIERS))}."
+        )
     if name not in MODIFIERS:
         raise ConfigError(f"unknown modifier {name!r}.{suggest(name, MODIFIERS)}")
     known = [field.name for field in dataclasses.fields(MODIFIERS[name])]

@@ -79,8 +79,12 @@ class PPO(RatioInterval):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.dual_clip is not None:
-            require(is_number(self.dual_clip) and self.dual_clip > 1 + self.ratio_high, self, "dual_clip",
-                    f"None or a finite ratio > 1 + ratio_high = {1 + self.ratio_high:g}")
+            require(
+                is_number(self.dual_clip) and self.dual_clip > 1 + self.ratio_high,
+                self,
+                "dual_clip",
+                f"None or a finite ratio > 1 + ratio_high = {1 + self.ratio_high:g}",
+            )
 
     def gain(self, r: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
         gain = super().gain(r, advantages)

@@ -64,8 +64,12 @@ class DRPO(Objective):
 
     def __post_init__(self) -> None:
         _check_delta(self, self.delta)
-        require(is_number(self.deadzone) and 0 <= self.deadzone < self.delta, self, "deadzone",
-                f"a probability in [0, delta = {self.delta:g})")
+        require(
+            is_number(self.deadzone) and 0 <= self.deadzone < self.delta,
+            self,
+            "deadzone",
+            f"a probability in [0, delta = {self.delta:g})",
+        )
         require(isinstance(self.advantage_weighted, bool), self, "advantage_weighted", "true or false")
 
     @property

@@ -21,12 +21,20 @@ def token_weights(objective: Objective, policy: np.ndarray, behavior: np.ndarray
         ConfigError: the objective decides over a whole update, so that no token has a weight of its own.
     """
     if not objective.sequence_local:
-        raise ConfigError(f"{objective.name} decides over all tokens of an update together: a token by itself has no "
-                          "gradient weight to draw. Leave it out.")
+        raise ConfigError(
+            f"{objective.name} decides over all tokens of an update together: a token by itself has no "
+            "gradient weight to draw. Leave it out."
+        )
     pi, mu = (torch.from_numpy(np.broadcast_to(p, policy.shape).astype(np.float64).ravel()) for p in (policy, behavior))
     batch = TokenBatch(
-        pi.log(), mu.log(), torch.full_like(pi, advantage), sequence_ids=torch.arange(len(pi)),
-        proximal_logprobs=mu.log(), entropy=torch.zeros_like(pi), topk_logprobs=pi.log().unsqueeze(1),
-        topk_behavior_logprobs=mu.log().unsqueeze(1), topk_is_sampled=torch.ones(len(pi), 1, dtype=torch.bool),
-    )  # fmt: skip
+        pi.log(),
+        mu.log(),
+        torch.full_like(pi, advantage),
+        sequence_ids=torch.arange(len(pi)),
+        proximal_logprobs=mu.log(),
+        entropy=torch.zeros_like(pi),
+        topk_logprobs=pi.log().unsqueeze(1),
+        topk_behavior_logprobs=mu.log().unsqueeze(1),
+        topk_is_sampled=torch.ones(len(pi), 1, dtype=torch.bool),
+    )
     return gradient_weight(objective, batch).numpy().reshape(policy.shape)

@@ -168,8 +168,10 @@ def _choose(recipe: Recipe, name: str) -> ObjectiveChoice:
 def _change(text: str, recipe: Recipe, objective: str) -> Setting:
     key, equals, value = text.partition("=")
     if not equals or not key.strip("+~"):
-        raise ConfigError(f"--set {text!r} is not key=value. Write for example --set delta=0.2, or --set "
-                          f"{recipe.settings[-1].name}={hydra_value(recipe.settings[-1].value)}")
+        raise ConfigError(
+            f"--set {text!r} is not key=value. Write for example --set delta=0.2, or --set "
+            f"{recipe.settings[-1].name}={hydra_value(recipe.settings[-1].value)}"
+        )
     if "." not in key:
         key = _undotted(key, recipe, objective)
     return Setting(key, _plain(value), "yours", text=value)
@@ -184,9 +186,11 @@ def _undotted(key: str, recipe: Recipe, objective: str) -> str:
         return OBJECTIVE_KEYS[recipe.host][1] + key
     groups = [setting.name for setting in recipe.settings if "." not in setting.name]
     if recipe.host == "verl" and key.lstrip("+~") not in groups:  # all else of verl's has a section
-        raise ConfigError(f"--set {key}=…: neither a parameter of {objective!r} nor a key of verl's."
-                          f"{suggest(key, [*parameters, *groups])} A setting of verl has its sections in front: "
-                          "trainer.nnodes.")
+        raise ConfigError(
+            f"--set {key}=…: neither a parameter of {objective!r} nor a key of verl's."
+            f"{suggest(key, [*parameters, *groups])} A setting of verl has its sections in front: "
+            "trainer.nnodes."
+        )
     return key
 
 

@@ -16,10 +16,12 @@ from drpo.recipes.command import Plan, gpus, nodes
 
 #: What a host needs in this environment: module → how to get it.
 NEEDED = {
-    "verl": {"verl": "pip install verl==0.9.1, and vLLM as verl's installation page says",
-             "ray": "pip install 'ray[default]'"},
+    "verl": {
+        "verl": "pip install verl==0.9.1, and vLLM as verl's installation page says",
+        "ray": "pip install 'ray[default]'",
+    },
     "trl": {"trl": "pip install trl==1.16.0"},
-}  # fmt: skip
+}
 MATH_VERIFY = {"math_verify": "pip install 'math-verify[antlr4_9_3]', on every machine (Hydra needs that antlr)"}
 VLLM = {"vllm": "pip install vllm, or sample without it: --set use_vllm=false"}
 #: Checks a plan with the host's own code; each is run by name, in a process of its own: nothing imports a plug-in,
@@ -46,8 +48,9 @@ def dry_run(plan: Plan) -> dict[str, Any]:
     result = next((line for line in reversed(done.stdout.splitlines()) if line.startswith(_RESULT)), None)
     if result is None:
         output = (done.stdout + done.stderr).strip()
-        raise ConfigError(f"{plan.recipe.host} could not check the configuration (exit code {done.returncode}):\n"
-                          f"{output[-4000:]}")
+        raise ConfigError(
+            f"{plan.recipe.host} could not check the configuration (exit code {done.returncode}):\n{output[-4000:]}"
+        )
     answer = json.loads(result.removeprefix(_RESULT))
     if "error" in answer:
         raise ConfigError(f"{plan.recipe.host} refuses the configuration of {plan.recipe.name}: {answer['error']}")
@@ -105,9 +108,11 @@ def require_host(plan: Plan, checking: bool = False) -> None:
     needed = host if checking else host | _needed_to_run(plan)
     for module, fix in needed.items():
         if importlib.util.find_spec(module) is None:
-            raise ConfigError(f"{plan.recipe.name} needs {module}, which is not installed in {sys.prefix}. "
-                              f"Install it there: {fix} (docs/integrations/{plan.recipe.host}.md). "
-                              "`drpo recipe show` works without it.")
+            raise ConfigError(
+                f"{plan.recipe.name} needs {module}, which is not installed in {sys.prefix}. "
+                f"Install it there: {fix} (docs/integrations/{plan.recipe.host}.md). "
+                "`drpo recipe show` works without it."
+            )
 
 
 def _needed_to_run(plan: Plan) -> dict[str, str]:
@@ -123,22 +128,29 @@ def require_data(plan: Plan) -> None:
             path = _expanded(str(file or ""))
             is_name = plan.recipe.host == "trl" and not path.suffix  # of a data set, for the datasets package
             if file and not is_name and "://" not in str(file) and not path.exists():
-                raise DataError(f"{name}: {path} does not exist. Make it as docs/recipes.md says, or name yours with "
-                                f"--set {name}=FILE")
+                raise DataError(
+                    f"{name}: {path} does not exist. Make it as docs/recipes.md says, or name yours with "
+                    f"--set {name}=FILE"
+                )
 
 
 def require_gpus(plan: Plan, address: str | None) -> None:
     """Refuse to go on with fewer GPUs than the run asks for."""
     needed, machines = gpus(plan.recipe), nodes(plan.recipe)
     if needed and not address and machines > 1:
-        raise ConfigError(f"{plan.recipe.name} asks for {machines} machines ({needed} GPUs). Start Ray on all of "
-                          "them and give --address (docs/recipes.md), or fewer machines: --set trainer.nnodes=1")
+        raise ConfigError(
+            f"{plan.recipe.name} asks for {machines} machines ({needed} GPUs). Start Ray on all of "
+            "them and give --address (docs/recipes.md), or fewer machines: --set trainer.nnodes=1"
+        )
     there = _gpus_of_cluster(address) if address else _gpus_here()
     if there < needed:
         where = f"the Ray cluster {address} has" if address else "this machine has"
-        fix = ("--set use_cpu=true --set use_vllm=false runs it on the CPU, slowly" if plan.recipe.host == "trl"
-               else "Ask for fewer with --set trainer.n_gpus_per_node=N (and trainer.nnodes), and adapt the "
-                    "tensor_model_parallel_size settings")  # fmt: skip
+        fix = (
+            "--set use_cpu=true --set use_vllm=false runs it on the CPU, slowly"
+            if plan.recipe.host == "trl"
+            else "Ask for fewer with --set trainer.n_gpus_per_node=N (and trainer.nnodes), and adapt the "
+            "tensor_model_parallel_size settings"
+        )
         raise ConfigError(f"{plan.recipe.name} asks for {needed} GPUs and {where} {there}. {fix}.")
 
 
@@ -154,8 +166,10 @@ def _gpus_here() -> int:
 
 def _gpus_of_cluster(address: str) -> int:
     """Ray's count; in a process of its own, so that this one stays unconnected."""
-    ask = ("import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); "
-           "print('GPUS', int(ray.cluster_resources().get('GPU', 0)))")  # fmt: skip
+    ask = (
+        "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); "
+        "print('GPUS', int(ray.cluster_resources().get('GPU', 0)))"
+    )
     try:  # Ray itself tries for many minutes
         done = subprocess.run(
             [sys.executable, "-c", ask, address], capture_output=True, text=True, timeout=RAY_TIME_LIMIT

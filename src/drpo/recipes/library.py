@@ -123,8 +123,10 @@ def recipe_names() -> list[str]:
     """Every recipe, as ``HOST/NAME``."""
     return [
         f"{host}/{name}"
-        for host in HOSTS for name in sorted(file.stem for file in (ROOT / host).glob("*.yaml")) if name[0] != "_"
-    ]  # fmt: skip
+        for host in HOSTS
+        for name in sorted(file.stem for file in (ROOT / host).glob("*.yaml"))
+        if name[0] != "_"
+    ]
 
 
 def train_recipes() -> dict[Path, str]:

@@ -83,10 +83,7 @@ def figure(title: str, caption: str, body: str) -> str:
 
 def svg(summary: str, body: Sequence[str], height: int = HEIGHT, width: int = WIDTH) -> str:
     """The drawing, ``width`` by ``height`` units, with ``summary`` for readers who do not see it."""
-    return (
-        f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='{visible_plain(summary)}'>"
-        f"{''.join(body)}</svg>"
-    )
+    return f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='{visible_plain(summary)}'>{''.join(body)}</svg>"
 
 
 def grid(y: Scale, text: Callable[[float | None], str]) -> list[str]:
@@ -122,9 +119,7 @@ def thinned(points: Sequence[Point]) -> Sequence[Point]:
 def _merged(group: Sequence[Point]) -> Point:
     values = known(group)
     lows = [low for point in group if (low := point.value if point.low is None else point.low) is not None]
-    highs = [
-        high for point in group if (high := point.value if point.high is None else point.high) is not None
-    ]
+    highs = [high for point in group if (high := point.value if point.high is None else point.high) is not None]
     middle = group[len(group) // 2].x
     if not values:
         return Point(middle, None, None, None)

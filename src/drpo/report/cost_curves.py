@@ -15,14 +15,22 @@ from drpo.report.weights import INK, SOFT, ground
 OURS, THEIRS = ("#0072b2", "solid"), ("#d55e00", (0, (5, 2)))
 FLOOR, WHOLE = (INK, (0, (1, 1.5))), ("#009e73", "solid")
 STYLES = {
-    "floor": FLOOR, "fused_loss": OURS, "naive": THEIRS, "InProcessSampler": OURS, "generate": THEIRS,
+    "floor": FLOOR,
+    "fused_loss": OURS,
+    "naive": THEIRS,
+    "InProcessSampler": OURS,
+    "generate": THEIRS,
     "training step": WHOLE,
-}  # fmt: skip
+}
 #: Variant → what the legend calls it.
 NAMES = {
-    "floor": "three matrix products (floor)", "fused_loss": "drpo.fused_loss", "naive": "naive log-softmax",
-    "InProcessSampler": "drpo sampler", "generate": "transformers generate", "training step": "drpo, whole step",
-}  # fmt: skip
+    "floor": "three matrix products (floor)",
+    "fused_loss": "drpo.fused_loss",
+    "naive": "naive log-softmax",
+    "InProcessSampler": "drpo sampler",
+    "generate": "transformers generate",
+    "training step": "drpo, whole step",
+}
 #: Curve → title, what grows, cost.
 PANELS: dict[str, tuple[str, str, str]] = {
     "tokens": ("Loss and gradients", "response tokens N", "seconds"),
@@ -49,8 +57,10 @@ def cost_curves(record: Mapping[str, Any]) -> Figure:
     machine = record["machine"]
     figure.supxlabel(
         f"{machine.get('gpu') or machine['cpu']}, {count(machine['threads'], 'thread')}, torch "
-        f"{machine['packages'].get('torch', '')}, {machine['date']}", fontsize=9, color=SOFT,
-    )  # fmt: skip
+        f"{machine['packages'].get('torch', '')}, {machine['date']}",
+        fontsize=9,
+        color=SOFT,
+    )
     return figure
 
 
@@ -61,8 +71,14 @@ def count(number: int, what: str) -> str:
 
 def _fixed(rows: list[dict[str, Any]], curve: str) -> str:
     """What stays the same along the curve."""
-    labels = {"tokens": "N = {:,}", "hidden": "H = {:,}", "vocabulary": "V = {:,}", "prompts": "{} prompts",
-              "group": "{} responses each", "length": "{} tokens each"}  # fmt: skip
+    labels = {
+        "tokens": "N = {:,}",
+        "hidden": "H = {:,}",
+        "vocabulary": "V = {:,}",
+        "prompts": "{} prompts",
+        "group": "{} responses each",
+        "length": "{} tokens each",
+    }
     sizes = rows[0]["sizes"] if rows else {}
     parts = [labels[name].format(value) for name, value in sizes.items() if name != curve]
     return ": " + ", ".join(parts) if parts else ""

@@ -22,14 +22,18 @@ def charts_by_section(history: History) -> list[Section]:
         sections.append(("Learning", "", [draw(chart, steps) for chart in _learning(history)]))
     if history.updates:
         sections += [
-            ("Trust region", _explanation(history), [
-                *(draw(chart, steps) for chart in _trust_region(history)),
-                *(draw_histogram(histogram, history) for histogram in _histograms(history)),
-                *_staleness(history),
-            ]),
+            (
+                "Trust region",
+                _explanation(history),
+                [
+                    *(draw(chart, steps) for chart in _trust_region(history)),
+                    *(draw_histogram(histogram, history) for histogram in _histograms(history)),
+                    *_staleness(history),
+                ],
+            ),
             ("Policy", "", [draw(chart, steps) for chart in _policy(history)]),
             ("Time", _time_shares(history), [draw(chart, steps) for chart in _time(history)]),
-        ]  # fmt: skip
+        ]
     return sections
 
 
@@ -245,7 +249,5 @@ def _time_shares(history: History) -> str:
     whole = sum(totals.values())
     if not whole:
         return ""
-    parts = (
-        f"{part} {seconds(spent)} ({percent(round(spent / whole, 2))})" for part, spent in totals.items()
-    )
+    parts = (f"{part} {seconds(spent)} ({percent(round(spent / whole, 2))})" for part, spent in totals.items())
     return f"In all: {'; '.join(parts)}."

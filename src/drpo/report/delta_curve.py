@@ -32,8 +32,19 @@ def delta_curve(
     for (label, points), (colour, marker, dashes), shift in zip(lines.items(), STYLES, (0.98, 1.02), strict=True):
         xs, ys = [x * shift for x, *_ in points], [y for _, y, _, _ in points]
         ends = [[y - lower for _, y, lower, _ in points], [upper - y for _, y, _, upper in points]]
-        panel.errorbar(xs, ys, yerr=ends, color=colour, marker=marker, linestyle=dashes, linewidth=1.8, markersize=5,
-                       elinewidth=1, capsize=2, label=label)  # fmt: skip
+        panel.errorbar(
+            xs,
+            ys,
+            yerr=ends,
+            color=colour,
+            marker=marker,
+            linestyle=dashes,
+            linewidth=1.8,
+            markersize=5,
+            elinewidth=1,
+            capsize=2,
+            label=label,
+        )
     panel.set_xscale("log")
     deltas = sorted({x for points in lines.values() for x, *_ in points})
     panel.set_xticks(deltas, [f"{x:g}" for x in deltas], rotation=45)

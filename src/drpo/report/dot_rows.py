@@ -73,8 +73,10 @@ def _axis(chart: DotChart, x: Scale, top: float, bottom: float) -> list[str]:
     parts = [f"<path class='axis' d='M{LEFT} {bottom}H{RIGHT}'/>"]
     for tick in ticks[:: -(-len(ticks) // TICKS)]:
         at = _at(x, tick)
-        parts.append(f"<path class='grid' d='M{at:.1f} {top}V{bottom}'/><text x='{at:.1f}' y='{bottom + 16}' "
-                     f"text-anchor='middle'>{visible_plain(chart.text(tick))}</text>")  # fmt: skip
+        parts.append(
+            f"<path class='grid' d='M{at:.1f} {top}V{bottom}'/><text x='{at:.1f}' y='{bottom + 16}' "
+            f"text-anchor='middle'>{visible_plain(chart.text(tick))}</text>"
+        )
     if chart.zero is not None:
         parts.append(f"<path class='zero' d='M{_at(x, chart.zero):.1f} {top}V{bottom}'/>")
     return parts

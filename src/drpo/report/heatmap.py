@@ -83,5 +83,14 @@ def _scale(figure: Figure, mesh: object, axes: Sequence[Axes] | np.ndarray) -> N
     bar.set_label("gradient weight  w", color=INK)
     bar.ax.tick_params(colors=SOFT, labelsize=9)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-    bar.ax.text(1.25, -1.5, "pulled back", transform=bar.ax.get_yaxis_transform(), fontsize=8, color="#9a4b00",
-                va="center", ha="left", rotation=90)  # fmt: skip
+    bar.ax.text(
+        1.25,
+        -1.5,
+        "pulled back",
+        transform=bar.ax.get_yaxis_transform(),
+        fontsize=8,
+        color="#9a4b00",
+        va="center",
+        ha="left",
+        rotation=90,
+    )

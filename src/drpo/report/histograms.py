@@ -30,11 +30,7 @@ def draw_histogram(histogram: Histogram, history: History) -> str:
     """Share of tokens per bin, first and last third of the steps overlaid, as an HTML figure."""
     return draw_shares(
         histogram,
-        [
-            (name, share)
-            for name, records in thirds(history)
-            if (share := _shares(records, histogram)) is not None
-        ],
+        [(name, share) for name, records in thirds(history) if (share := _shares(records, histogram)) is not None],
     )
 
 
@@ -110,9 +106,7 @@ def _axis(x: Scale, histogram: Histogram) -> list[str]:
     return parts
 
 
-def _outline(
-    histogram: Histogram, row: Sequence[float], x: Scale, y: Scale, colour: int, filled: bool
-) -> str:
+def _outline(histogram: Histogram, row: Sequence[float], x: Scale, y: Scale, colour: int, filled: bool) -> str:
     """Steps along the bins; an empty bin lies on the axis."""
     places = [f"{horizontal(x, histogram.edges[0]):.1f} {BOTTOM}"]
     for left, right, share in zip(histogram.edges, histogram.edges[1:], row, strict=False):

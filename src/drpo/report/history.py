@@ -50,9 +50,7 @@ class History:
             name=run.path.resolve().name,
             config=config,
             manifest=run.read_manifest(),
-            updates=sorted(
-                run.read_metrics("update"), key=lambda record: (record["step"], record.get("update", 0))
-            ),
+            updates=sorted(run.read_metrics("update"), key=lambda record: (record["step"], record.get("update", 0))),
             evaluations=sorted(run.read_metrics("evaluation"), key=lambda record: record["step"]),
             held_out=held_out,
             training={} if held_out else run.read_rollouts("step"),
@@ -134,9 +132,7 @@ def value_of(record: Record, key: str) -> float | None:
 
 def failed_rewards(history: History) -> float:
     """Responses whose reward could not be computed, in training and in evaluation."""
-    return sum(
-        value_of(record, "failed_rewards") or 0.0 for record in (*history.updates, *history.evaluations)
-    )
+    return sum(value_of(record, "failed_rewards") or 0.0 for record in (*history.updates, *history.evaluations))
 
 
 def time_by_part(history: History) -> dict[str, float]:

@@ -21,9 +21,16 @@ def build_inspection_page(found: Inspection) -> str:
     """The page as HTML: no script, no request, the same bytes for the same inspection."""
     return document(
         "Is the trust region doing anything?",
-        [_head(found), _findings(found), _distributions(found), verdicts(found), _courses(found), agreement(found),
-         affected(found)],
-    )  # fmt: skip
+        [
+            _head(found),
+            _findings(found),
+            _distributions(found),
+            verdicts(found),
+            _courses(found),
+            agreement(found),
+            affected(found),
+        ],
+    )
 
 
 def _head(found: Inspection) -> str:
@@ -76,11 +83,23 @@ def _findings(found: Inspection) -> str:
 
 
 def _distributions(found: Inspection) -> str:
-    mu = Histogram("mu", "Probability μ of the sampled token", "share of tokens per bin, a tenth of a decade wide.",
-                   tuple(found.mu_edges), rules=((0.01, "0.01"),), log=True)  # fmt: skip
+    mu = Histogram(
+        "mu",
+        "Probability μ of the sampled token",
+        "share of tokens per bin, a tenth of a decade wide.",
+        tuple(found.mu_edges),
+        rules=((0.01, "0.01"),),
+        log=True,
+    )
     rules = ((found.delta, f"δ = {plain(found.delta)}"),) if found.delta <= 1 else ()
-    shift = Histogram("shift", "|π − μ|", "share of tokens per bin, a tenth of a decade wide.",
-                      tuple(found.shift_edges), rules=rules, log=True)  # fmt: skip
+    shift = Histogram(
+        "shift",
+        "|π − μ|",
+        "share of tokens per bin, a tenth of a decade wide.",
+        tuple(found.shift_edges),
+        rules=rules,
+        log=True,
+    )
     charts = draw_shares(mu, [("", _shares(found.mu_counts))]) + draw_shares(shift, [("", _shares(found.shift_counts))])
     return (
         f"<section><h2>How far π has moved</h2><div class='charts'>{charts}</div>"
@@ -101,17 +120,29 @@ def _courses(found: Inspection) -> str:
     x = [float(step.step) for step in found.steps]
     by_change = sorted(found.verdicts, key=lambda verdict: -verdict.changed)[:MOST_LINES]
     lines = [
-        Line(v.objective, [Point(at, value, None, None) for at, value in zip(x, v.changed_by_step, strict=True)],
-             colour=i + 1)
-        for i, v in enumerate(by_change) if v.changed > 0
-    ]  # fmt: skip
+        Line(
+            v.objective,
+            [Point(at, value, None, None) for at, value in zip(x, v.changed_by_step, strict=True)],
+            colour=i + 1,
+        )
+        for i, v in enumerate(by_change)
+        if v.changed > 0
+    ]
     charts = [
         Chart("Mean |π − μ|", "of each step's tokens.", [_line(x, [step.shift for step in found.steps])]),
-        Chart("Beyond δ", f"share of tokens with |π − μ| > {plain(found.delta)}.",
-              [_line(x, [step.beyond_delta for step in found.steps])], text=percent),
-        Chart("Gradient changed", "Σ |Â r| |w − 1| / Σ |Â r|, for the objectives that change it most.", lines,
-              text=percent),
-    ]  # fmt: skip
+        Chart(
+            "Beyond δ",
+            f"share of tokens with |π − μ| > {plain(found.delta)}.",
+            [_line(x, [step.beyond_delta for step in found.steps])],
+            text=percent,
+        ),
+        Chart(
+            "Gradient changed",
+            "Σ |Â r| |w − 1| / Σ |Â r|, for the objectives that change it most.",
+            lines,
+            text=percent,
+        ),
+    ]
     figures = "".join(draw(chart, (x[0], x[-1])) for chart in charts)
     return f"<section><h2>By step</h2><div class='charts'>{figures}</div></section>"
 

@@ -19,11 +19,18 @@ def mu_bins(found: Inspection) -> str:
     heads = ("μ", "tokens", "r at 5 %", "median", "95 %", "|π − μ| median", "95 %", "99 %", "beyond δ")
     rows = (
         (
-            f"{plain(b.low)} – {plain(b.high)}", percent(b.share), plain(b.ratio_p05), plain(b.ratio_p50),
-            plain(b.ratio_p95), plain(b.shift_p50), plain(b.shift_p95), plain(b.shift_p99), percent(b.beyond_delta),
+            f"{plain(b.low)} – {plain(b.high)}",
+            percent(b.share),
+            plain(b.ratio_p05),
+            plain(b.ratio_p50),
+            plain(b.ratio_p95),
+            plain(b.shift_p50),
+            plain(b.shift_p95),
+            plain(b.shift_p99),
+            percent(b.beyond_delta),
         )
         for b in found.mu_bins
-    )  # fmt: skip
+    )
     return _grid(heads, rows)
 
 
@@ -40,10 +47,12 @@ def verdicts(found: Inspection) -> str:
             bar(v.tokens, f"{v.objective}, tokens"),
             *(percent(share) if share else "–" for share in v.tokens),
             bar(v.mass, f"{v.objective}, gradient mass"),
-            percent(v.changed), percent(v.changed_positive), percent(v.changed_negative),
+            percent(v.changed),
+            percent(v.changed_positive),
+            percent(v.changed_negative),
         )
         for v in found.verdicts
-    )  # fmt: skip
+    )
     return (
         "<section><h2>What every objective does to these tokens</h2>"
         "<p class='soft'>The weight w scales the plain surrogate's gradient Â r ∇log π; mass is |Â r|; “changed” is "
@@ -111,10 +120,14 @@ def affected(found: Inspection) -> str:
             f"<bdi class='said'><span class='soft'>{_line(token.before)}</span>"
             f"<b>{_line(token.text or token.token or '–')}</b><span class='soft'>{_line(token.after)}</span></bdi>",
             (f"step {token.step}, " if token.step is not None else "") + f"row {token.row}",
-            plain(token.advantage), plain(token.mu), plain(token.pi), plain(token.weight), plain(token.change),
+            plain(token.advantage),
+            plain(token.mu),
+            plain(token.pi),
+            plain(token.weight),
+            plain(token.change),
         )
         for token in found.affected
-    )  # fmt: skip
+    )
     return (
         f"<section><h2>Most affected tokens</h2><p class='soft'>Those whose gradient <code>{visible(found.reference)}"
         f"</code> changes most.</p>{_grid(heads, rows)}</section>"

@@ -46,8 +46,15 @@ def bin_label(limits: Mapping[str, Any]) -> str:
 
 def _draw(panel: Axes, label: str, colour: str, bins: Sequence[Mapping[str, Any]]) -> None:
     shown = [(at, part["shift"]) for at, part in enumerate(bins) if part["tokens"] >= FEWEST and part["shift"] > 0]
-    panel.plot([at for at, _ in shown], [value for _, value in shown], color=colour, linewidth=2, marker="o",
-               markersize=4, label=label)  # fmt: skip
+    panel.plot(
+        [at for at, _ in shown],
+        [value for _, value in shown],
+        color=colour,
+        linewidth=2,
+        marker="o",
+        markersize=4,
+        label=label,
+    )
 
 
 def _ground(panel: Axes, bins: Sequence[Mapping[str, Any]]) -> None:

@@ -74,8 +74,7 @@ def _configuration(history: History) -> str:
 
 def _table(rows: list[tuple[str, object]]) -> str:
     cells = (
-        f"<tr><th>{visible(key, LONGEST)}</th><td><bdi>{visible(value, LONGEST)}</bdi></td></tr>"
-        for key, value in rows
+        f"<tr><th>{visible(key, LONGEST)}</th><td><bdi>{visible(value, LONGEST)}</bdi></td></tr>" for key, value in rows
     )
     return f"<table>{''.join(cells)}</table>"
 

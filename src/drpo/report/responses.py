@@ -22,9 +22,7 @@ def responses(history: History) -> str:
         steps = sorted(history.held_out)
         shown = steps[:1] if len(steps) == 1 else [steps[0], steps[-1]]
         rows = _same_prompts([(f"step {step}", history.held_out[step]) for step in shown])
-        choice = (
-            "held-out prompts (those sampled both times first, in the order of the file), one sample each"
-        )
+        choice = "held-out prompts (those sampled both times first, in the order of the file), one sample each"
     elif history.training:
         step = max(history.training)
         rows = _same_prompts([(f"step {step}", history.training[step])])
@@ -57,9 +55,7 @@ def _same_prompts(columns: Sequence[tuple[str, list[Record]]]) -> list[list[Side
 def _example(sides: list[Side]) -> str:
     record = next(record for _, record in sides if record is not None)
     answer = record.get("answer")
-    expected = (
-        "" if answer is None else f"<p class='soft'>answer: {_said(answer, LONGEST_PROMPT, 'span')}</p>"
-    )
+    expected = "" if answer is None else f"<p class='soft'>answer: {_said(answer, LONGEST_PROMPT, 'span')}</p>"
     columns = "".join(_side(heading, record) for heading, record in sides)
     prompt = f"<span class='soft'>prompt</span>{_said(record.get('prompt'), LONGEST_PROMPT)}"
     return f"<div class='example'>{prompt}{expected}<div class='sides'>{columns}</div></div>"

@@ -48,9 +48,7 @@ class Steps(Linear):
     def ticks(self) -> list[float]:
         first = math.ceil(self.low / self.step)
         return [
-            i * self.step
-            for i in range(first, math.floor(self.high / self.step) + 1)
-            if (i * self.step).is_integer()
+            i * self.step for i in range(first, math.floor(self.high / self.step) + 1) if (i * self.step).is_integer()
         ]
 
 
@@ -81,9 +79,7 @@ class Log:
             stops = [m * 10.0**e for e in exponents for m in (1, 2, 5)]
             return zero + [stop for stop in stops if self.low - 1e-9 <= math.log10(stop) <= self.high + 1e-9]
         stride = math.ceil(decades / 5.5)
-        return zero + [
-            10.0**e for e in range(math.ceil(self.low - 1e-9), math.floor(self.high + 1e-9) + 1, stride)
-        ]
+        return zero + [10.0**e for e in range(math.ceil(self.low - 1e-9), math.floor(self.high + 1e-9) + 1, stride)]
 
 
 class Stops:

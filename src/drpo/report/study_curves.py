@@ -92,9 +92,7 @@ def _groups(arms: Sequence[str]) -> list[Sequence[str]]:
     return [arms[start : start + size] for start in range(0, len(arms), size)]
 
 
-def course(
-    panel: Panel, rows: Sequence[Row], key: str, title: str, text: Callable[[float | None], str]
-) -> str:
+def course(panel: Panel, rows: Sequence[Row], key: str, title: str, text: Callable[[float | None], str]) -> str:
     """One figure over the steps: the panel's arms in the runs of a setting and phase."""
     last = max((step for row in rows for step, _ in row["curves"][key]), default=1)
     lines = []
@@ -167,8 +165,11 @@ def over_settings(study: Row, rows: Sequence[Row], summary: Sequence[Row]) -> li
             lines = []
             for colour, arm in enumerate(group, start=1):
                 points = [_point(value, by_place[name, arm]) for value, name in members if (name, arm) in by_place]
-                dots = [(value, row["final_accuracy"]) for value, name in members
-                        for row in ended([row for row in rows if row["setting"] == name], arm)]  # fmt: skip
+                dots = [
+                    (value, row["final_accuracy"])
+                    for value, name in members
+                    for row in ended([row for row in rows if row["setting"] == name], arm)
+                ]
                 lines.append(Line(arm, points, colour, marks=True, dots=dots))
             said = key.replace("_", " ")
             chart = Chart(f"Final accuracy against {said}", ESTIMATE, lines, x_label=said, from_zero=False)

@@ -77,8 +77,15 @@ def _row(verdict: Row, ratio: bool) -> DotRow:
     value, low, high = known
     shape, colour = MARKS[verdict["answer"]]
     said = plain(value) if ratio else f"{value:+.3f}".replace("-", "−")
-    return DotRow(name, f"{said} {verdict['answer']}", value=value, interval=(low, high), shape=shape, colour=colour,
-                  bold=together)  # fmt: skip
+    return DotRow(
+        name,
+        f"{said} {verdict['answer']}",
+        value=value,
+        interval=(low, high),
+        shape=shape,
+        colour=colour,
+        bold=together,
+    )
 
 
 def _sentences(verdicts: Sequence[Row]) -> str:

@@ -17,12 +17,19 @@ Row = Mapping[str, Any]
 PHASES = {"shared": "at the shared learning rate", "best": "at each arm's best"}
 #: Columns of the summary: heading, key, and how it is written.
 SUMMARY = (
-    ("std", "spread", plain), ("area", "area", plain),
-    ("best", "best_accuracy", plain), ("drawdown", "drawdown", plain), ("collapsed", "collapsed", plain),
-    ("mean |π − μ|", "shift", plain), ("p99", "shift_p99", plain),
-    ("beyond δ, Â > 0", "beyond_delta_positive", percent), ("beyond δ, Â < 0", "beyond_delta_negative", percent),
-    ("w < 0", "corrective_share", percent), ("|log π − log μ|", "mismatch", plain), ("entropy", "entropy", plain),
-)  # fmt: skip
+    ("std", "spread", plain),
+    ("area", "area", plain),
+    ("best", "best_accuracy", plain),
+    ("drawdown", "drawdown", plain),
+    ("collapsed", "collapsed", plain),
+    ("mean |π − μ|", "shift", plain),
+    ("p99", "shift_p99", plain),
+    ("beyond δ, Â > 0", "beyond_delta_positive", percent),
+    ("beyond δ, Â < 0", "beyond_delta_negative", percent),
+    ("w < 0", "corrective_share", percent),
+    ("|log π − log μ|", "mismatch", plain),
+    ("entropy", "entropy", plain),
+)
 
 
 def build_study_page(
@@ -39,13 +46,16 @@ def build_study_page(
     """
     begun = _begun(study, rows)
     told = begun + (["all"] if len(begun) == len(study["settings"]) else [])
-    return document(study["title"], [
-        _head(study, rows, begun),
-        verdicts_section([verdict for verdict in verdicts if verdict["setting"] in told]),
-        _across(study, rows, summaries),
-        *(_setting(study, rows, summaries, setting) for setting in begun),
-        _runs(rows),
-    ])  # fmt: skip
+    return document(
+        study["title"],
+        [
+            _head(study, rows, begun),
+            verdicts_section([verdict for verdict in verdicts if verdict["setting"] in told]),
+            _across(study, rows, summaries),
+            *(_setting(study, rows, summaries, setting) for setting in begun),
+            _runs(rows),
+        ],
+    )
 
 
 def _begun(study: Row, rows: Sequence[Row]) -> list[str]:

@@ -14,8 +14,11 @@ Row = Mapping[str, Any]
 
 def ended(rows: Sequence[Row], arm: str) -> list[Row]:
     """The runs of an arm that finished or failed and have figures: those that its summary is of."""
-    return [row for row in rows if row["arm"] == arm and row["status"] in ("finished", "failed")
-            and row.get("final_accuracy") is not None]  # fmt: skip
+    return [
+        row
+        for row in rows
+        if row["arm"] == arm and row["status"] in ("finished", "failed") and row.get("final_accuracy") is not None
+    ]
 
 
 def seed_charts(rows: Sequence[Row], summary: Sequence[Row]) -> list[str]:

@@ -152,6 +152,4 @@ $body
 
 def document(title: str, sections: list[str]) -> str:
     """The whole page; ``title`` is text, ``sections`` are HTML."""
-    return _FRAME.substitute(
-        title=visible_plain(title, 200), style=STYLE, body="\n".join(filter(None, sections))
-    )
+    return _FRAME.substitute(title=visible_plain(title, 200), style=STYLE, body="\n".join(filter(None, sections)))

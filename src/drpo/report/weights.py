@@ -128,9 +128,7 @@ def ground(panel: Axes) -> None:
     frame(panel)
 
 
-def _draw_curve(
-    panel: Axes, name: str, curve: tuple[np.ndarray, np.ndarray], style: tuple[str, object, float]
-) -> None:
+def _draw_curve(panel: Axes, name: str, curve: tuple[np.ndarray, np.ndarray], style: tuple[str, object, float]) -> None:
     """The pieces between jumps as lines, the jumps as thin risers."""
     x, y = (np.asarray(values, dtype=float) for values in curve)
     colour, dashes, width = style
@@ -146,6 +144,4 @@ def _draw_curve(
         dash_capstyle="butt",
         zorder=3,
     )
-    panel.vlines(
-        x[jumps], y[jumps - 1], y[jumps], color=colour, linewidth=1.1, linestyle=(0, (1, 1)), zorder=2
-    )
+    panel.vlines(x[jumps], y[jumps - 1], y[jumps], color=colour, linewidth=1.1, linestyle=(0, (1, 1)), zorder=2)

@@ -7,6 +7,17 @@ from drpo.rollouts.precision import Precision, set_precision
 from drpo.rollouts.sampler import Request, Response, Sampler, SamplingParameters
 
 __all__ = [
-    "SAMPLERS", "CopySampler", "InProcessOptions", "InProcessSampler", "Precision", "Request", "Response", "Sampler",
-    "SamplerOptions", "SamplingParameters", "VllmOptions", "make_sampler_options", "set_precision",
-]  # fmt: skip
+    "SAMPLERS",
+    "CopySampler",
+    "InProcessOptions",
+    "InProcessSampler",
+    "Precision",
+    "Request",
+    "Response",
+    "Sampler",
+    "SamplerOptions",
+    "SamplingParameters",
+    "VllmOptions",
+    "make_sampler_options",
+    "set_precision",
+]

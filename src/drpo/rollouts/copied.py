@@ -42,6 +42,8 @@ class CopySampler(InProcessSampler):
             given = weights.get(name)
             if given is None or given.shape != parameter.shape:
                 found = "missing" if given is None else f"of shape {list(given.shape)}"
-                raise DataError(f"the weights given to the sampler do not fit its model: {name} is {found}, the model "
-                                f"has {list(parameter.shape)}. Give the parameters of the model that is trained.")
+                raise DataError(
+                    f"the weights given to the sampler do not fit its model: {name} is {found}, the model "
+                    f"has {list(parameter.shape)}. Give the parameters of the model that is trained."
+                )
             parameter.copy_(given)

@@ -52,12 +52,13 @@ class Forward:
         """Whether prompts of different length go together."""
         return self.way in ("lean", "additive mask", "padded")
 
-    def __call__(
-        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None, cache: Any
-    ) -> Any:
+    def __call__(self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None, cache: Any) -> Any:
         """The model's output for ``ids`` ``[R, T]`` at ``positions``, logits of the last one alone."""
         given = {
-            "input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": cache,
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": positions,
+            "past_key_values": cache,
             "use_cache": True,
         }
         given = {name: value for name, value in given.items() if value is not None}
@@ -87,9 +88,12 @@ class Forward:
 
 
 def prefill(
-    forward: Forward, prompts: Sequence[Sequence[int]], counts: Sequence[int], budget: int,
+    forward: Forward,
+    prompts: Sequence[Sequence[int]],
+    counts: Sequence[int],
+    budget: int,
     compiled: CompiledForward | None = None,
-) -> tuple[torch.Tensor, Decoding | CompiledDecoding | Recomputing]:  # fmt: skip
+) -> tuple[torch.Tensor, Decoding | CompiledDecoding | Recomputing]:
     """Logits ``[R, V]`` after each of ``prompts``, ``counts`` rows of each, and what makes the next ones.
 
     Prompts of different length are padded on the left; a ``forward`` that does not pad is given prompts of one length.
@@ -182,8 +186,10 @@ class CompiledForward:
 
     def __init__(self, forward: Forward):
         if any(isinstance(module, Quantised) for module in forward.model.modules()):
-            raise ConfigError("compiled sampling does not go together with fp8, whose rounding torch.compile cannot "
-                              "trace here. Leave compiled sampling off, or sample in bf16.")
+            raise ConfigError(
+                "compiled sampling does not go together with fp8, whose rounding torch.compile cannot "
+                "trace here. Leave compiled sampling off, or sample in bf16."
+            )
         self.plain = forward
         mode = "reduce-overhead" if forward.model.device.type == "cuda" else "default"
         self.step = torch.compile(forward.__call__, dynamic=False, mode=mode)
@@ -192,8 +198,10 @@ class CompiledForward:
     def start(self, cache: Any, mask: torch.Tensor, rows: torch.Tensor, budget: int) -> CompiledDecoding:
         """As :class:`Decoding`."""
         if not self.plain.takes_additive_masks(cache):
-            raise ConfigError("compiled sampling needs a model with rotary positions whose layers all attend to every "
-                              "position (no sliding windows, no recurrent states). Leave compiled sampling off.")
+            raise ConfigError(
+                "compiled sampling needs a model with rotary positions whose layers all attend to every "
+                "position (no sliding windows, no recurrent states). Leave compiled sampling off."
+            )
         room = -(-(mask.shape[1] + budget) // ROOM) * ROOM
         shape = len(rows), room
         if shape not in self.caches:
@@ -205,9 +213,14 @@ class CompiledDecoding:
     """Rows that all stay to the end, in shapes that never change."""
 
     def __init__(
-        self, compiled: CompiledForward, static: StaticCache, cache: Any, mask: torch.Tensor, rows: torch.Tensor,
+        self,
+        compiled: CompiledForward,
+        static: StaticCache,
+        cache: Any,
+        mask: torch.Tensor,
+        rows: torch.Tensor,
         room: int,
-    ):  # fmt: skip
+    ):
         self.compiled, self.cache = compiled, static
         self.filled = mask.shape[1]
         self.positions = mask.sum(1, keepdim=True)[rows]

@@ -1,8 +1,8 @@
 """What a trainer and the process of its rollout engine say to each other, pickled, one reply to each message.
 
-    trainer → engine      engine → trainer
-    Start                 Ready, or Refused
-    Batch                 Sampled, or Refused
+trainer → engine      engine → trainer
+Start                 Ready, or Refused
+Batch                 Sampled, or Refused
 """
 
 from __future__ import annotations

@@ -40,9 +40,13 @@ class EngineProcess:
             # A session of its own: Ctrl-C in the terminal reaches the trainer alone, which then ends this one.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", START, module, json.dumps(import_path()), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=dict(variables),
-                pass_fds=[theirs.fileno(), *descriptors], start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(variables),
+                pass_fds=[theirs.fileno(), *descriptors],
+                start_new_session=True,
+            )
 
     @property
     def pid(self) -> int:

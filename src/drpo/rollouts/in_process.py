@@ -158,9 +158,12 @@ class Drawn:
     """
 
     def __init__(
-        self, requests: Sequence[Request], parameters: SamplingParameters, device: torch.device,
+        self,
+        requests: Sequence[Request],
+        parameters: SamplingParameters,
+        device: torch.device,
         routes: Recording | None = None,
-    ):  # fmt: skip
+    ):
         self.requests, self.routes, self.k = requests, routes, parameters.report_topk
         self.shape = (sum(request.count for request in requests), parameters.max_new_tokens)
         self.rows = torch.arange(self.shape[0], device=device)

@@ -56,9 +56,13 @@ class LeanForward:
         return self.model.lm_head(_norm(self.backbone.norm, states))
 
     def _attention(
-        self, module: Any, states: torch.Tensor, mask: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor],
+        self,
+        module: Any,
+        states: torch.Tensor,
+        mask: torch.Tensor,
+        rotation: tuple[torch.Tensor, torch.Tensor],
         filled: PreallocatedLayer,
-    ) -> torch.Tensor:  # fmt: skip
+    ) -> torch.Tensor:
         width, count = module.head_dim, len(states)
         query = module.q_proj(states).view(count, -1, width)
         key = module.k_proj(states).view(count, -1, width)

@@ -22,7 +22,8 @@ class InProcessOptions(BaseModel):
         "shape waits for the compiler",
     )
     max_rows: int = Field(
-        default=256, ge=1,
+        default=256,
+        ge=1,
         description="responses generated at once, which bounds the KV cache; the responses to one prompt stay together",
     )
 
@@ -36,16 +37,17 @@ class VllmOptions(BaseModel):
         default=None, ge=1, description="longest prompt with its response, in tokens; default: the model's positions"
     )
     cache_gib: float | None = Field(
-        default=None, gt=0,
+        default=None,
+        gt=0,
         description="memory for keys and values; default: 1 on a CPU, on a GPU what gpu_memory_utilization leaves",
     )
     gpu_memory_utilization: float | None = Field(
-        default=None, gt=0, le=1,
+        default=None,
+        gt=0,
+        le=1,
         description="share of the card that vLLM may take, weights included; on a GPU the default is 0.4",
     )
-    sleep: bool = Field(
-        default=False, description="give the card's memory back while the trainer updates (GPU only)"
-    )
+    sleep: bool = Field(default=False, description="give the card's memory back while the trainer updates (GPU only)")
     eager: bool | None = Field(
         default=None, description="no compilation and no CUDA graphs: starts sooner, samples slower; on a CPU always"
     )
@@ -53,9 +55,7 @@ class VllmOptions(BaseModel):
     batch_time_limit: float = Field(
         default=1800.0, gt=0, description="seconds that a batch may take; an engine that takes longer is replaced"
     )
-    attempts: int = Field(
-        default=3, ge=1, description="failures of the engine in a row after which the run stops"
-    )
+    attempts: int = Field(default=3, ge=1, description="failures of the engine in a row after which the run stops")
 
     @model_validator(mode="after")
     def _together(self) -> VllmOptions:
@@ -72,20 +72,22 @@ class VllmOptions(BaseModel):
         if kind != "cpu":
             return
         if self.sleep:
-            raise ConfigError("sampler.sleep=true: vLLM cannot sleep on a CPU, where there is no card's memory to give "
-                              "back. Leave it out, or train on a GPU.")
+            raise ConfigError(
+                "sampler.sleep=true: vLLM cannot sleep on a CPU, where there is no card's memory to give "
+                "back. Leave it out, or train on a GPU."
+            )
         if self.gpu_memory_utilization is not None:
-            raise ConfigError("sampler.gpu_memory_utilization would be ignored on a CPU. Leave it out; cache_gib is "
-                              "the memory of the cache.")
+            raise ConfigError(
+                "sampler.gpu_memory_utilization would be ignored on a CPU. Leave it out; cache_gib is "
+                "the memory of the cache."
+            )
         if self.eager is False:
             raise ConfigError("sampler.eager=false would be ignored on a CPU, where nothing is compiled. Leave it out.")
 
 
 SamplerOptions = InProcessOptions | VllmOptions
 #: Name → its settings.
-SAMPLERS: dict[str, type[InProcessOptions] | type[VllmOptions]] = {
-    "in_process": InProcessOptions, "vllm": VllmOptions
-}
+SAMPLERS: dict[str, type[InProcessOptions] | type[VllmOptions]] = {"in_process": InProcessOptions, "vllm": VllmOptions}
 
 
 def make_sampler_options(name: str, **parameters: Any) -> SamplerOptions:

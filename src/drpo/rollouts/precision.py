@@ -49,8 +49,9 @@ def set_precision(model: Any, precision: Precision) -> Any:
     if precision == "fp8":
         names = quantised_names(model)
         if not names:
-            raise ConfigError(f"fp8: {type(model).__name__} has no linear layers (torch.nn.Linear) to quantise. Use "
-                              "bf16.")
+            raise ConfigError(
+                f"fp8: {type(model).__name__} has no linear layers (torch.nn.Linear) to quantise. Use bf16."
+            )
         for name in names:
             plain: Any = model.get_submodule(name)
             plain.__class__ = _quantised_class(type(plain))
@@ -179,9 +180,16 @@ def _has_experts(name: str, module: nn.Module) -> bool:
     down = getattr(module, "down_proj", None)
     if not (isinstance(down, nn.Parameter) and down.dim() == 3):
         return False
-    layout = {"has_gate": True, "is_concatenated": True, "is_transposed": False, "has_bias": False,
-              "has_post_expert_norm": False}
+    layout = {
+        "has_gate": True,
+        "is_concatenated": True,
+        "is_transposed": False,
+        "has_bias": False,
+        "has_post_expert_norm": False,
+    }
     if any(getattr(module, flag, None) is not usual for flag, usual in layout.items()):
-        raise ConfigError(f"fp8: {name} ({type(module).__name__}) lays its experts out in a way that is unknown here: "
-                          f"known is {layout}. Use bf16.")
+        raise ConfigError(
+            f"fp8: {name} ({type(module).__name__}) lays its experts out in a way that is unknown here: "
+            f"known is {layout}. Use bf16."
+        )
     return True

@@ -119,11 +119,15 @@ def reference(model: Any, probe: Probe) -> Reference:
     try:
         whole = [plain(model, [[*prompt, *response]])[0] for prompt, response in probe.pairs]
     except Exception as error:
-        raise ConfigError(f"model: {name} cannot be trained here: a plain forward pass over token ids fails with "
-                          f"{describe(error)}. A causal LM that needs nothing but token ids is wanted.") from error
+        raise ConfigError(
+            f"model: {name} cannot be trained here: a plain forward pass over token ids fails with "
+            f"{describe(error)}. A causal LM that needs nothing but token ids is wanted."
+        ) from error
     if not bool(whole[0].isfinite().any()):
-        raise ConfigError(f"model: {name} gives no finite log-probability to a few tokens. Its weights are damaged, or "
-                          "its precision overflows.")
+        raise ConfigError(
+            f"model: {name} gives no finite log-probability to a few tokens. Its weights are damaged, or "
+            "its precision overflows."
+        )
     parts = [
         logprobs[len(prompt) - 1 : len(prompt) + len(response) - 1]
         for logprobs, (prompt, response) in zip(whole, probe.pairs, strict=True)
@@ -135,8 +139,10 @@ def reference(model: Any, probe: Probe) -> Reference:
     furthest = -float(logprobs[logprobs.isfinite()].min())
     floor, most = (max(EXACT, RELATIVE * furthest), MOST_EXACT) if exact else (ROUNDED, MOST_ROUNDED)
     if not noise <= most:
-        raise ConfigError(f"model: {name} gives the same sequence another log π when it stands in a batch of two "
-                          f"({noise:.2g} nats apart), so that no π is its own.")
+        raise ConfigError(
+            f"model: {name} gives the same sequence another log π when it stands in a batch of two "
+            f"({noise:.2g} nats apart), so that no π is its own."
+        )
     found = Reference(probe, logprobs, max(floor, min(NOISE * noise, most)), exact)
     _check_causal(model, found, whole)
     return found

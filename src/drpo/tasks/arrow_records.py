@@ -84,8 +84,9 @@ def parquet_records(stream: BufferedIOBase, path: Path) -> Iterator[Record]:
     def batches() -> Iterator[Any]:
         yield from parquet.ParquetFile(stream).iter_batches(batch_size=_ROWS)
 
-    yield from _rows(batches, str(path), "Parquet", " A JSONL file must not be named .parquet; otherwise write the "
-                     "file again.")
+    yield from _rows(
+        batches, str(path), "Parquet", " A JSONL file must not be named .parquet; otherwise write the file again."
+    )
 
 
 def arrow_records(stream: BufferedIOBase, path: Path, head: bytes, before: int = 0) -> Iterator[Record]:
@@ -117,17 +118,22 @@ def saved_dataset_records(folder: Path) -> Iterator[Record]:
     splits = folder / "dataset_dict.json"
     if splits.is_file():
         names = sorted(entry.name for entry in folder.iterdir() if (entry / "state.json").is_file())
-        raise DataError(f"{folder} holds several data sets (save_to_disk of a DatasetDict): {', '.join(names)}. Name "
-                        f"one of them: {folder / (names[0] if names else 'train')}")
+        raise DataError(
+            f"{folder} holds several data sets (save_to_disk of a DatasetDict): {', '.join(names)}. Name "
+            f"one of them: {folder / (names[0] if names else 'train')}"
+        )
     if not (folder / "state.json").is_file():
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())[:8]
-        raise DataError(f"{folder} is a directory and no saved data set (no state.json); `path` must name a file, or a "
-                        f"folder that Dataset.save_to_disk wrote. In it: {', '.join(names) or '(no file)'}.")
+        raise DataError(
+            f"{folder} is a directory and no saved data set (no state.json); `path` must name a file, or a "
+            f"folder that Dataset.save_to_disk wrote. In it: {', '.join(names) or '(no file)'}."
+        )
     try:
         files = [folder / entry["filename"] for entry in json.loads((folder / "state.json").read_text())["_data_files"]]
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-        raise DataError(f"{folder / 'state.json'} does not list the data set's files ({error!r}). Save the data set "
-                        "again.") from error
+        raise DataError(
+            f"{folder / 'state.json'} does not list the data set's files ({error!r}). Save the data set again."
+        ) from error
     number = 0
     for file in files:
         if file.resolve().parent != folder.resolve():
@@ -157,11 +163,17 @@ def dataset_records(name: str, subset: str | None, split: str) -> Iterator[Recor
     try:
         tables = library.load_dataset(name, subset, split=split).with_format("arrow").iter(batch_size=_ROWS)
     except Exception as error:  # of the library, its readers and its network client: no common class
-        raise DataError(f"datasets.load_dataset({name!r}, {subset!r}, split={split!r}) failed with "
-                        f"{type(error).__name__}: {error}. Check dataset, subset and split, and that the hub can be "
-                        "reached; or download the file and give path=FILE.") from error
-    yield from _rows(lambda: (batch for table in tables for batch in table.to_batches()), f"{name} ({split})",
-                     "a data set", " Check dataset, subset and split.")
+        raise DataError(
+            f"datasets.load_dataset({name!r}, {subset!r}, split={split!r}) failed with "
+            f"{type(error).__name__}: {error}. Check dataset, subset and split, and that the hub can be "
+            "reached; or download the file and give path=FILE."
+        ) from error
+    yield from _rows(
+        lambda: (batch for table in tables for batch in table.to_batches()),
+        f"{name} ({split})",
+        "a data set",
+        " Check dataset, subset and split.",
+    )
 
 
 def _rows(batches: Any, source: str, kind: str, advice: str, before: int = 0) -> Iterator[Record]:

@@ -11,8 +11,15 @@ from drpo.errors import DataError
 from drpo.tasks.records import json_type
 
 #: What data sets call the three roles.
-_ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",
-          "gpt": "assistant", "model": "assistant"}  # fmt: skip
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+}
 #: Digits of a number that is written out.
 MAX_DIGITS = 1000
 
@@ -36,8 +43,10 @@ def field(record: Mapping[str, Any], column: str, where: str) -> Any:
     for name in [column] if column in record else column.split("."):
         if not isinstance(value, Mapping) or name not in value:
             columns = ", ".join(map(repr, record)) or "(none)"
-            raise DataError(f"{where}: no column {column!r}; its columns are {columns}. Name those of prompt and "
-                            "answer with task.prompt_column and task.answer_column.")
+            raise DataError(
+                f"{where}: no column {column!r}; its columns are {columns}. Name those of prompt and "
+                "answer with task.prompt_column and task.answer_column."
+            )
         value = value[name]
     return value
 
@@ -56,8 +65,10 @@ def prompt_of(value: Any) -> Prompt:
         return Prompt(checked(value))
     messages = value if isinstance(value, list | tuple) else [value]
     if not all(isinstance(message, Mapping) for message in messages) or not messages:
-        raise ValueError(f"must be a string or chat messages ({{role, content}}), got {json_type(value)}"
-                         + ("" if messages else " without any"))
+        raise ValueError(
+            f"must be a string or chat messages ({{role, content}}), got {json_type(value)}"
+            + ("" if messages else " without any")
+        )
     turns = tuple(_turn(message) for message in messages)
     roles = [turn["role"] for turn in turns]
     if roles[-1] != "user":
@@ -86,8 +97,9 @@ def _turn(message: Mapping[str, Any]) -> Turn:
     if isinstance(content, list):
         content = "".join(_part(part) for part in content)
     if not isinstance(content, str):
-        raise ValueError(f"has a chat message whose content is {json_type(content)}; a string or a list of text parts "
-                         "is needed")
+        raise ValueError(
+            f"has a chat message whose content is {json_type(content)}; a string or a list of text parts is needed"
+        )
     return {"role": _ROLES[role], "content": checked(content)}
 
 
@@ -143,8 +155,10 @@ def checked(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError(f"holds half of a surrogate pair ({text[error.start]!r} at character {error.start}), which no "
-                         "tokenizer reads. Write the whole character, or remove it") from None
+        raise ValueError(
+            f"holds half of a surrogate pair ({text[error.start]!r} at character {error.start}), which no "
+            "tokenizer reads. Write the whole character, or remove it"
+        ) from None
     return text
 
 

@@ -103,8 +103,9 @@ class Grader:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     @property
@@ -124,8 +125,9 @@ class Grader:
             TaskError: an example cannot be pickled, or a process cannot load the task.
         """
         if len(examples) != len(texts):
-            raise DataError(f"grading needs one response for each example, got {len(texts)} responses for "
-                            f"{len(examples)} examples")
+            raise DataError(
+                f"grading needs one response for each example, got {len(texts)} responses for {len(examples)} examples"
+            )
         jobs = [_pickled_job(example, text) for example, text in zip(examples, texts, strict=True)]
         grades: list[Grade | None] = [None] * len(jobs)
         waiting = deque(enumerate(jobs))
@@ -234,28 +236,36 @@ class Grader:
         now = time.monotonic()
         for seat in [seat for seat in self._seats if not seat.free() and seat.deadline <= now]:
             if seat.job is None:
-                raise TaskError(f"the grading process did not load the task within {START_LIMIT:.0f} s. Make "
-                                "importing and unpickling it faster.")
+                raise TaskError(
+                    f"the grading process did not load the task within {START_LIMIT:.0f} s. Make "
+                    "importing and unpickling it faster."
+                )
             grades[seat.job] = self._overdue(seat, texts[seat.job])
             self._replace(seat)
 
 
 def _pickled_task(task: Task) -> bytes:
     if type(task).__module__ == "__main__":
-        raise TaskError(f"the class {type(task).__name__} of the task is defined in the program that was "
-                        "started, which the grading process does not run. Move it to a module and import it "
-                        "from there.")
+        raise TaskError(
+            f"the class {type(task).__name__} of the task is defined in the program that was "
+            "started, which the grading process does not run. Move it to a module and import it "
+            "from there."
+        )
     try:
         return pickle.dumps(task)
     except Exception as error:
-        raise TaskError(f"the task cannot be sent to the grading process: {type(error).__name__}: {error}. "
-                        "Its class must be defined at the top level of a module, and its state "
-                        "picklable.") from error
+        raise TaskError(
+            f"the task cannot be sent to the grading process: {type(error).__name__}: {error}. "
+            "Its class must be defined at the top level of a module, and its state "
+            "picklable."
+        ) from error
 
 
 def _pickled_job(example: Example, text: str) -> bytes:
     try:
         return pickle.dumps((example, text))
     except Exception as error:
-        raise TaskError(f"an example cannot be sent to the grading process: {type(error).__name__}: {error}. "
-                        "What its `data` holds must be picklable.") from error
+        raise TaskError(
+            f"an example cannot be sent to the grading process: {type(error).__name__}: {error}. "
+            "What its `data` holds must be picklable."
+        ) from error

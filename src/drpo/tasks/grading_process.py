@@ -38,8 +38,10 @@ class GradingProcess:
         # A session of its own: Ctrl-C in the terminal reaches the parent alone, which then ends this one.
         self._process = subprocess.Popen(
             [sys.executable, "-c", START, "drpo.tasks.grading_worker", json.dumps(import_path())],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._stdin = self._process.stdin
         threading.Thread(target=self._read_lines, args=(self._process.stdout, arrivals), daemon=True).start()
@@ -75,11 +77,14 @@ class GradingProcess:
         try:
             reply = self.reply(line)
         except Died as error:
-            raise TaskError(f"the grading process ended while loading the task: {error}. What it wrote to "
-                            "standard error says more.") from error
+            raise TaskError(
+                f"the grading process ended while loading the task: {error}. What it wrote to standard error says more."
+            ) from error
         if "error" in reply:
-            raise TaskError(f"the grading process cannot load the task: {reply['error']}. A task's class "
-                            "must be importable from a module, and its state picklable.")
+            raise TaskError(
+                f"the grading process cannot load the task: {reply['error']}. A task's class "
+                "must be importable from a module, and its state picklable."
+            )
 
     def running(self) -> bool:
         """Whether the process has not ended."""

@@ -43,9 +43,13 @@ class JsonlTask(FiniteTask):
     """
 
     def __init__(
-        self, *, path: Paths, heldout_fraction: float = 0.1, prompt_column: str | None = None,
+        self,
+        *,
+        path: Paths,
+        heldout_fraction: float = 0.1,
+        prompt_column: str | None = None,
         answer_column: str | None = None,
-    ):  # fmt: skip
+    ):
         self.heldout_fraction = check_fraction("jsonl", heldout_fraction)
         self.prompt_column = check_column("jsonl", "prompt_column", prompt_column)
         self.answer_column = check_column("jsonl", "answer_column", answer_column)
@@ -68,8 +72,10 @@ class JsonlTask(FiniteTask):
         for example in examples:
             first_lines.setdefault(example.prompt, example)
         if len(first_lines) == 1:
-            raise DataError(f"{source} has one distinct prompt, which leaves nothing to hold out for "
-                            "evaluation. Give it at least two; a hundred or more make a useful evaluation.")
+            raise DataError(
+                f"{source} has one distinct prompt, which leaves nothing to hold out for "
+                "evaluation. Give it at least two; a hundred or more make a useful evaluation."
+            )
         heldout = heldout_prompts(first_lines, self.heldout_fraction)
         kept_out = set(heldout)
         training = [example for example in examples if example.prompt not in kept_out]
@@ -100,8 +106,10 @@ def file_paths(task: str, key: str, value: Any) -> list[Path]:
         ConfigError: it names none.
     """
     values = [value] if isinstance(value, str | os.PathLike) else value
-    if not isinstance(values, list | tuple) or not values or not all(
-        isinstance(item, str | os.PathLike) and os.fspath(item) for item in values
+    if (
+        not isinstance(values, list | tuple)
+        or not values
+        or not all(isinstance(item, str | os.PathLike) and os.fspath(item) for item in values)
     ):
         raise ConfigError(f"{task}: {key} must name a file, or several in a list; got {value!r}")
     return [Path(item).expanduser().absolute() for item in values]
@@ -123,6 +131,8 @@ def _example(layout: Layout, record: Any, where: str) -> Example:
     problem = layout.read(record, where)
     for answer in problem.answers:
         if not normalise_answer(answer):
-            raise DataError(f"{where}: {layout.columns[1]!r} is {answer!r}, of which normalising leaves nothing, so "
-                            "that an empty response would be right. Fill it in or remove the record.")
+            raise DataError(
+                f"{where}: {layout.columns[1]!r} is {answer!r}, of which normalising leaves nothing, so "
+                "that an empty response would be right. Fill it in or remove the record."
+            )
     return Example.with_answers(problem.text, problem.answers, turns=problem.turns)

@@ -28,15 +28,23 @@ _RATIO = re.compile(r"([\d.,/]+)\s*(?::|\bto\b|\\colon)\s*([\d.,/]+)(?:\s*(?::|\
 _TIME = re.compile(r"(\d{1,2}):(\d\d)\s*(?:([ap])\.?\s?m\.?)?|(\d{1,2})\s*([ap])\.?\s?m\.?", re.IGNORECASE)
 _TEXT = re.compile(r"[^\W\d_](?:[^\W\d_]|[ '’.&-])*")
 _SAME_TEXT = {
-    "no solutions": "no solution", "there is no solution": "no solution", "there are no solutions": "no solution",
-    "empty set": "no solution", "dne": "does not exist", "do not exist": "does not exist",
-    "infinitely many solutions": "infinitely many", "none of these": "none of the above",
+    "no solutions": "no solution",
+    "there is no solution": "no solution",
+    "there are no solutions": "no solution",
+    "empty set": "no solution",
+    "dne": "does not exist",
+    "do not exist": "does not exist",
+    "infinitely many solutions": "infinitely many",
+    "none of these": "none of the above",
     "all reals": "all real numbers",
-}  # fmt: skip
+}
 _SYMBOLS = {
-    r"\emptyset": "no solution", r"\infty": "infinity", r"\mathbb{R}": "all real numbers",
-    r"(-\infty,\infty)": "all real numbers", r"(-\infty,+\infty)": "all real numbers",
-}  # fmt: skip
+    r"\emptyset": "no solution",
+    r"\infty": "infinity",
+    r"\mathbb{R}": "all real numbers",
+    r"(-\infty,\infty)": "all real numbers",
+    r"(-\infty,+\infty)": "all real numbers",
+}
 _CONDITION = re.compile(r"\\\{\s*([a-zA-Z])\s*(?:\||\\mid|:)\s*(.*)\\\}")
 _MODULUS = re.compile(r"\s*\\pmod\s*\{?\s*(\w+)\s*\}?\s*$|\s*\(\s*mod\s+(\w+)\s*\)\s*$")
 _NUMERAL = re.compile(r"([\dA-Fa-f]+)(?:\s*_\s*\{?\s*(\d+)\s*\}?)?")
@@ -72,8 +80,19 @@ def decide(right: Form, answer: Form) -> bool | None:
         return False
     if right.plain == answer.plain:
         return True
-    rules = (_matrices, _conditions, _choices, _residues, _compounds, _numerals, _unions, _structures,
-             _clocks_and_ratios, _texts, _quantities)
+    rules = (
+        _matrices,
+        _conditions,
+        _choices,
+        _residues,
+        _compounds,
+        _numerals,
+        _unions,
+        _structures,
+        _clocks_and_ratios,
+        _texts,
+        _quantities,
+    )
     for rule in rules:
         verdict = rule(right, answer)
         if verdict is not None:
@@ -120,8 +139,11 @@ def _matrices(right: Form, answer: Form) -> bool | None:
         return None
     if list(map(len, ours)) != list(map(len, theirs)):
         return False
-    return all(_same(_part(x), _part(y)) for row, other in zip(ours, theirs, strict=True)
-               for x, y in zip(row, other, strict=True))
+    return all(
+        _same(_part(x), _part(y))
+        for row, other in zip(ours, theirs, strict=True)
+        for x, y in zip(row, other, strict=True)
+    )
 
 
 def _conditions(right: Form, answer: Form) -> bool | None:
@@ -215,10 +237,14 @@ def _brackets_fit(right: Structure, answer: Structure) -> bool:
 
 def _by_name(right: Structure, answer: Structure) -> tuple[list[str], list[str]]:
     """The elements; in the order of their names, where both sides name them all differently; a set's once."""
-    if None not in right.names and sorted(right.names, key=str) == sorted(answer.names, key=str) and len(
-            set(right.names)) == len(right.names):
-        pairs = [sorted(zip(side.names, side.items, strict=True), key=lambda pair: str(pair[0]))
-                 for side in (right, answer)]
+    if (
+        None not in right.names
+        and sorted(right.names, key=str) == sorted(answer.names, key=str)
+        and len(set(right.names)) == len(right.names)
+    ):
+        pairs = [
+            sorted(zip(side.names, side.items, strict=True), key=lambda pair: str(pair[0])) for side in (right, answer)
+        ]
         return ([f"({', '.join(value for _, value in pairs[0])})"], [f"({', '.join(value for _, value in pairs[1])})"])
     sides = []
     for side in (right, answer):
@@ -251,8 +277,11 @@ def _clocks_and_ratios(right: Form, answer: Form) -> bool | None:
     if not ratios[0]:
         return None
     terms = [read_number(term) for term in ratios[0].groups() if term]
-    other = ([read_number(term) for term in ratios[1].groups() if term] if ratios[1]
-             else [read_number(answer.plain), Number(Fraction(1))])
+    other = (
+        [read_number(term) for term in ratios[1].groups() if term]
+        if ratios[1]
+        else [read_number(answer.plain), Number(Fraction(1))]
+    )
     if not all(isinstance(term, Number) and term.value for term in [*terms, *other]) or len(terms) != len(other):
         return None
     own, given = ([term.value for term in side if isinstance(term, Number)] for side in (terms, other))

@@ -14,8 +14,10 @@ _JOINT = re.compile(
     r"(?: ?[A-Za-z]\w*(?:_?\w+)? ?=)?)"
 )
 #: Words that say that what follows replaces what stood before.
-_NEW_START = ("no not wait actually then so but instead correction rather should hence therefore thus is are "
-              "equals gives simplifies becomes answer final which i.e that means because since")
+_NEW_START = (
+    "no not wait actually then so but instead correction rather should hence therefore thus is are "
+    "equals gives simplifies becomes answer final which i.e that means because since"
+)
 _GAP = 80
 #: Characters from one box to the next of the same answer.
 _REACH = 2000
@@ -47,7 +49,7 @@ def boxed_answer(text: str) -> str | None:
         before = _content(text[:start], box.end())
         if before is None:
             continue  # it holds the one behind it
-        if not _joined(text[before[1]:start]):
+        if not _joined(text[before[1] : start]):
             break
         answers.insert(0, before[0])
         start = box.start()
@@ -59,7 +61,7 @@ def stated_answer(text: str) -> str | None:
     is"; None if it does not say. Behind the last box, "the final answer is" counts before the box."""
     boxed = boxed_answer(text)
     if boxed is not None:
-        later = _stated(text[max(text.rfind("\\boxed"), text.rfind("\\fbox")):], _FINAL)
+        later = _stated(text[max(text.rfind("\\boxed"), text.rfind("\\fbox")) :], _FINAL)
         return boxed if later is None else later
     tags = _TAG.findall(text)
     if tags:
@@ -75,15 +77,15 @@ def _stated(text: str, phrase: re.Pattern[str]) -> str | None:
     phrases = list(phrase.finditer(text))
     if not phrases:
         return None
-    behind = text[phrases[-1].end():].lstrip(" *\n")
+    behind = text[phrases[-1].end() :].lstrip(" *\n")
     end = _END.search(behind)
     return (behind[: end.start()] if end else behind).strip() or None
 
 
 def _content(text: str, start: int) -> tuple[str, int] | None:
     """What the braces at ``start`` hold, and where they end."""
-    end = closing_brace(text, start) if text[start:start + 1] == "{" else -1
-    return None if end < 0 else (text[start + 1:end].strip(), end + 1)
+    end = closing_brace(text, start) if text[start : start + 1] == "{" else -1
+    return None if end < 0 else (text[start + 1 : end].strip(), end + 1)
 
 
 def _joined(between: str) -> bool:

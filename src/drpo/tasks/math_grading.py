@@ -30,8 +30,9 @@ _SPACE = re.compile(r"\s+")
 def require_math_verify() -> None:
     """Raises ConfigError where math-verify is not installed."""
     if importlib.util.find_spec("math_verify") is None:
-        raise ConfigError("task 'math' grades with the math-verify library, which is not installed. Install it: "
-                          + install("math"))
+        raise ConfigError(
+            "task 'math' grades with the math-verify library, which is not installed. Install it: " + install("math")
+        )
 
 
 def prepare(memory_gib: float) -> None:
@@ -48,8 +49,10 @@ def prepare(memory_gib: float) -> None:
     # It warns that its own time limit is off.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     if not equal(r"\frac{1}{2}", "0.5"):
-        raise TaskError("math-verify does not find 1/2 equal to 0.5, so that no answer could be graded. Install an "
-                        "ANTLR runtime that it knows: pip install antlr4-python3-runtime==4.13.2 (beside Hydra 4.9.3)")
+        raise TaskError(
+            "math-verify does not find 1/2 equal to 0.5, so that no answer could be graded. Install an "
+            "ANTLR runtime that it knows: pip install antlr4-python3-runtime==4.13.2 (beside Hydra 4.9.3)"
+        )
 
 
 def read_right_answer(right: str) -> None:
@@ -66,7 +69,7 @@ def read_right_answer(right: str) -> None:
 def answer_kind(text: str) -> str | None:
     """The answer of a response with its numbers as 0: what ``9^{9^{9^9}} - 1`` and ``7^{8^{9^9}} - 2`` have in common.
     None for an answer that is read without being computed, which cannot take long."""
-    answer = stated_answer(text[-2 * ANSWER_LIMIT:])
+    answer = stated_answer(text[-2 * ANSWER_LIMIT :])
     if answer is None:
         answer = text[-_SHORT:]
     answer = answer[:ANSWER_LIMIT]

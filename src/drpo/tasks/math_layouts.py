@@ -71,8 +71,10 @@ def find_layout(name: str | None, record: Mapping[str, Any] | None, where: str) 
         if set(layout.columns) <= set(record) and (key != "gsm8k" or _has_mark(record["answer"])):
             return layout
     known = "; ".join(f"{key}: {layout.description}" for key, layout in LAYOUTS.items())
-    raise DataError(f"{where}: the columns {', '.join(map(repr, record)) or '(none)'} fit no layout. Name those of "
-                    f"problem and answer with task.prompt_column and task.answer_column. Known: {known}.")
+    raise DataError(
+        f"{where}: the columns {', '.join(map(repr, record)) or '(none)'} fit no layout. Name those of "
+        f"problem and answer with task.prompt_column and task.answer_column. Known: {known}."
+    )
 
 
 def named_columns(
@@ -95,11 +97,14 @@ def named_columns(
         found = named or next((column for column in known if column in record), None)
         if found is None:
             key = ("prompt_column", "answer_column")[place]
-            raise DataError(f"{where}: none of the columns {', '.join(map(repr, record)) or '(none)'} is known as "
-                            f"{('a prompt', 'an answer')[place]}. Name it with task.{key}.")
+            raise DataError(
+                f"{where}: none of the columns {', '.join(map(repr, record)) or '(none)'} is known as "
+                f"{('a prompt', 'an answer')[place]}. Name it with task.{key}."
+            )
         columns.append(found)
-    return Layout((columns[0], columns[1]), "columns named by the user", _unwrapped if unwrap else prompt_of,
-                  _any_answers)
+    return Layout(
+        (columns[0], columns[1]), "columns named by the user", _unwrapped if unwrap else prompt_of, _any_answers
+    )
 
 
 def _has_mark(value: Any) -> bool:
@@ -142,9 +147,12 @@ def _plain(problem: str, answer: str, description: str = "") -> Layout:
 
 #: By name, in the order in which they are tried; a record has further columns of any name.
 LAYOUTS: dict[str, Layout] = {
-    "dapo": Layout(("prompt", "reward_model"),
-                   "prompt (chat messages) and reward_model.ground_truth, as DAPO-Math-17k and verl's other files",
-                   _unwrapped, _ground_truth),
+    "dapo": Layout(
+        ("prompt", "reward_model"),
+        "prompt (chat messages) and reward_model.ground_truth, as DAPO-Math-17k and verl's other files",
+        _unwrapped,
+        _ground_truth,
+    ),
     "gsm8k": Layout(("question", "answer"), "question and answer, which ends with '#### 42'", prompt_of, _after_mark),
     "question": _plain("question", "answer", "question and answer, without '####'"),
     "aime": _plain("problem", "answer", "problem and answer, as AIME and MATH-500"),
@@ -156,4 +164,4 @@ LAYOUTS: dict[str, Layout] = {
     "final_answer": _plain("question", "final_answer"),
     "expected_answer": _plain("problem", "expected_answer"),
     "label": _plain("prompt", "label"),
-}  # fmt: skip
+}

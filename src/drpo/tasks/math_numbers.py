@@ -112,7 +112,7 @@ class _Parser:
         self.text, self.place = text, 0
 
     def at_end(self) -> bool:
-        return not self.text[self.place:].strip()
+        return not self.text[self.place :].strip()
 
     def peek(self) -> re.Match[str] | None:
         return _TOKEN.match(self.text, self.place)
@@ -227,7 +227,7 @@ def _literal(match: re.Match[str]) -> Reading:
 def _period(part: str) -> str | None:
     """The digits that repeat at the end of a decimal that goes on: "3" of 0.333..., "142857" of 0.142857142857..."""
     for length in range(1, len(part) // 2 + 1):
-        if part[-length:] == part[-2 * length:-length]:
+        if part[-length:] == part[-2 * length : -length]:
             return part[-length:]
     return None
 

@@ -40,7 +40,7 @@ def read_structure(text: str, split_thousands: bool = False) -> Structure | None
     opening = next((mark for mark in _OPENING if text.startswith(mark)), "")
     if opening and _end_of_brackets(text) == len(text):
         closing = r"\}" if text.endswith(r"\}") else text[-1]
-        inside = text[len(opening): -len(closing)]
+        inside = text[len(opening) : -len(closing)]
         spaced = ", " in inside or ";" in inside
         items = _elements(inside, thousands=spaced and not split_thousands)
         if len(items) > 1 or opening == r"\{":

@@ -80,20 +80,25 @@ class MathTask(FiniteTask):
         self._dataset, self._subset, self._split = dataset, subset, split or "train"
         self._heldout_split = heldout_split
         self._layout, self._heldout_layout = layout, heldout_layout
-        self._columns = (check_column("math", "prompt_column", prompt_column),
-                         check_column("math", "answer_column", answer_column))
+        self._columns = (
+            check_column("math", "prompt_column", prompt_column),
+            check_column("math", "answer_column", answer_column),
+        )
         self._check_sources(path, split, heldout_path, heldout_fraction)
         self.paths = [] if path is None else file_paths("math", "path", path)
         self.heldout_paths = [] if heldout_path is None else file_paths("math", "heldout_path", heldout_path)
         self.heldout_fraction = check_fraction("math", 0.1 if heldout_fraction is None else heldout_fraction)
         if prompt_style not in PROMPT_STYLES:
-            raise ConfigError(f"math: unknown prompt_style {prompt_style!r}."
-                              f"{suggest(str(prompt_style), PROMPT_STYLES)}")
+            raise ConfigError(
+                f"math: unknown prompt_style {prompt_style!r}.{suggest(str(prompt_style), PROMPT_STYLES)}"
+            )
         if not isinstance(require_box, bool):
             raise ConfigError(f"math: require_box must be true or false, got {require_box!r}")
         if isinstance(memory_gib, bool) or not isinstance(memory_gib, int | float) or not memory_gib >= 0.5:
-            raise ConfigError(f"math: memory_gib is the memory of a grading process in GiB, 0.5 or more (sympy needs "
-                              f"some); got {memory_gib!r}")
+            raise ConfigError(
+                f"math: memory_gib is the memory of a grading process in GiB, 0.5 or more (sympy needs "
+                f"some); got {memory_gib!r}"
+            )
         self.prompt_style, self.require_box, self.memory_gib = prompt_style, require_box, memory_gib
         self.load()
 
@@ -128,14 +133,18 @@ class MathTask(FiniteTask):
             heldout = _distinct(self._heldout_records(), self._heldout_layout, columns)
         else:
             if len(problems) < 2:
-                raise DataError(f"{self._source()} has {len(problems)} distinct problems, too few to hold some out for "
-                                "evaluation. Give more, or held-out ones of their own (heldout_path=FILE).")
+                raise DataError(
+                    f"{self._source()} has {len(problems)} distinct problems, too few to hold some out for "
+                    "evaluation. Give more, or held-out ones of their own (heldout_path=FILE)."
+                )
             heldout = {key: problems[key] for key in heldout_prompts(problems, self.heldout_fraction)}
         training = [self._example(problem) for key, problem in problems.items() if key not in heldout]
         if not training or not heldout:
             side = "training" if heldout else "held-out"
-            raise DataError(f"{self._source()} leaves no {side} problem: {len(problems)} distinct ones were read, and "
-                            f"{len(heldout)} held-out ones, which never train. Give other files.")
+            raise DataError(
+                f"{self._source()} leaves no {side} problem: {len(problems)} distinct ones were read, and "
+                f"{len(heldout)} held-out ones, which never train. Give other files."
+            )
         return training, [self._example(problem) for problem in heldout.values()]
 
     def _training_records(self) -> Iterator[Iterable[Record]]:
@@ -165,24 +174,36 @@ class MathTask(FiniteTask):
 
     def _check_sources(self, path: Any, split: Any, heldout_path: Any, heldout_fraction: Any) -> None:
         if (path is None) == (self._dataset is None):
-            raise ConfigError("task 'math' needs either path (a file) or dataset (a name for "
-                              f"datasets.load_dataset); got {'neither' if path is None else 'both'}")
-        texts = {"dataset": self._dataset, "subset": self._subset, "split": split, "heldout_split": self._heldout_split,
-                 "layout": self._layout, "heldout_layout": self._heldout_layout}
+            raise ConfigError(
+                "task 'math' needs either path (a file) or dataset (a name for "
+                f"datasets.load_dataset); got {'neither' if path is None else 'both'}"
+            )
+        texts = {
+            "dataset": self._dataset,
+            "subset": self._subset,
+            "split": split,
+            "heldout_split": self._heldout_split,
+            "layout": self._layout,
+            "heldout_layout": self._heldout_layout,
+        }
         for key, value in texts.items():
             if value is not None and (not isinstance(value, str) or not value):
                 raise ConfigError(f"math: {key} must be a name, got {value!r}")
         for key in ("subset", "split", "heldout_split"):
             if texts[key] is not None and self._dataset is None:
                 raise ConfigError(f"math: {key} would be ignored: it belongs to dataset, but path is given")
-        heldout = {"heldout_path": heldout_path, "heldout_split": self._heldout_split,
-                   "heldout_fraction": heldout_fraction}
+        heldout = {
+            "heldout_path": heldout_path,
+            "heldout_split": self._heldout_split,
+            "heldout_fraction": heldout_fraction,
+        }
         given = [key for key, value in heldout.items() if value is not None]
         if len(given) > 1:
             raise ConfigError(f"math: {' and '.join(given)} say twice what is held out. Give one of them")
         if self._heldout_layout is not None and given not in (["heldout_path"], ["heldout_split"]):
-            raise ConfigError("math: heldout_layout would be ignored: the held-out problems come from the training "
-                              "source. Use layout")
+            raise ConfigError(
+                "math: heldout_layout would be ignored: the held-out problems come from the training source. Use layout"
+            )
         for layout in (self._layout, self._heldout_layout):
             if layout is not None:
                 find_layout(layout, None, "")
@@ -201,8 +222,9 @@ def _distinct(
         if first is None:
             continue
         where, record = first
-        chosen = (named_columns(*columns, record, where, unwrap=True) if any(columns)
-                  else find_layout(layout, record, where))
+        chosen = (
+            named_columns(*columns, record, where, unwrap=True) if any(columns) else find_layout(layout, record, where)
+        )
         for where, record in itertools.chain([first], records):
             problem = _stripped(chosen.read(record, where), chosen, where)
             problems.setdefault(" ".join(problem.text.split()), problem)
@@ -215,8 +237,10 @@ def _stripped(problem: Problem, layout: Layout, where: str) -> Problem:
     for answer in problem.answers:
         text = answer.strip()
         if text.lower() in ("nan", "inf", "-inf"):
-            raise DataError(f"{where}: {layout.columns[1]!r} is {text}, which no response can equal. Fill it in or "
-                            "remove the record.")
+            raise DataError(
+                f"{where}: {layout.columns[1]!r} is {text}, which no response can equal. Fill it in or "
+                "remove the record."
+            )
         try:
             answers.append(number_text(Decimal(text)) if _SCIENTIFIC.fullmatch(text) else text)
         except ValueError as error:

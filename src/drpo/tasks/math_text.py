@@ -6,19 +6,67 @@ import re
 import unicodedata
 
 _SYMBOLS = {
-    "\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{EM DASH}": "-", "\N{NON-BREAKING HYPHEN}": "-", "\N{HYPHEN}": "-",
-    "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "∗": "*", "÷": r"\div ", "∕": "/",
-    "\N{FRACTION SLASH}": "/", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
-    "π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "⌀": r"\emptyset ",
-    "±": r"\pm ", "∓": r"\mp ", "º": "°", "˚": "°", "…": "...", "⋯": "...", "∴": r"\therefore ", "℃": "°C", "℉": "°F",
-    "′": "'", "→": r"\to ", "⟨": r"\langle ", "⟩": r"\rangle ", "∠": r"\angle ",
-    "\N{ZERO WIDTH SPACE}": "", "\ufeff": "",
-    "\N{WORD JOINER}": "", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
-}  # fmt: skip
-_SYMBOLS |= {chr(code): f"\\{name} " for name, code in (
-    ("alpha", 0x3B1), ("beta", 0x3B2), ("gamma", 0x3B3), ("delta", 0x3B4), ("theta", 0x3B8), ("lambda", 0x3BB),
-    ("mu", 0x3BC), ("sigma", 0x3C3), ("phi", 0x3C6), ("omega", 0x3C9),
-)}  # fmt: skip
+    "\N{MINUS SIGN}": "-",
+    "\N{EN DASH}": "-",
+    "\N{EM DASH}": "-",
+    "\N{NON-BREAKING HYPHEN}": "-",
+    "\N{HYPHEN}": "-",
+    "×": r"\times ",
+    "·": r"\cdot ",
+    "⋅": r"\cdot ",
+    "∙": r"\cdot ",
+    "∗": "*",
+    "÷": r"\div ",
+    "∕": "/",
+    "\N{FRACTION SLASH}": "/",
+    "≤": r"\le ",
+    "⩽": r"\le ",
+    "≥": r"\ge ",
+    "⩾": r"\ge ",
+    "≠": r"\ne ",
+    "≈": r"\approx ",
+    "π": r"\pi ",
+    "∞": r"\infty ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∈": r"\in ",
+    "∅": r"\emptyset ",
+    "⌀": r"\emptyset ",
+    "±": r"\pm ",
+    "∓": r"\mp ",
+    "º": "°",
+    "˚": "°",
+    "…": "...",
+    "⋯": "...",
+    "∴": r"\therefore ",
+    "℃": "°C",
+    "℉": "°F",
+    "′": "'",
+    "→": r"\to ",
+    "⟨": r"\langle ",
+    "⟩": r"\rangle ",
+    "∠": r"\angle ",
+    "\N{ZERO WIDTH SPACE}": "",
+    "\ufeff": "",
+    "\N{WORD JOINER}": "",
+    "ℝ": r"\mathbb{R}",
+    "ℤ": r"\mathbb{Z}",
+}
+_SYMBOLS |= {
+    chr(code): f"\\{name} "
+    for name, code in (
+        ("alpha", 0x3B1),
+        ("beta", 0x3B2),
+        ("gamma", 0x3B3),
+        ("delta", 0x3B4),
+        ("theta", 0x3B8),
+        ("lambda", 0x3BB),
+        ("mu", 0x3BC),
+        ("sigma", 0x3C3),
+        ("phi", 0x3C6),
+        ("omega", 0x3C9),
+    )
+}
 _ROOT = re.compile(r"([√∛∜])\s*(\d+(?:\.\d+)?|[A-Za-z]|\([^()]*\)|\{[^{}]*\})")
 _DEGREES = {"√": "", "∛": "[3]", "∜": "[4]"}
 _BARRED = re.compile("((?:[0-9][\u0304\u0305\u0307])+)")
@@ -71,14 +119,13 @@ _WORD_SIGNS = (
     (re.compile(r"(\\frac\s*\{[^{}]*\})\s*(\d)"), r"\1{\2}"),
     (re.compile(r"\\sqrt\s*(\d)"), r"\\sqrt{\1}"),
     # 9.8 \frac{\text{m}}{\text{s}^2}
-    (re.compile(r"(?<=\d)\s*\\frac\s*\{\s*([A-Za-z]+)\s*\}\s*\{\s*([A-Za-z]+(?:\s*\^\s*\{?\d\}?)?)\s*\}"),
-     r" \1/\2"),
+    (re.compile(r"(?<=\d)\s*\\frac\s*\{\s*([A-Za-z]+)\s*\}\s*\{\s*([A-Za-z]+(?:\s*\^\s*\{?\d\}?)?)\s*\}"), r" \1/\2"),
 )
 
 
 def latex_form(text: str) -> str:
     r"""The answer alone in LaTeX: ``"The answer is $18 \text{ dollars}$."`` is ``18 \text{ dollars}``."""
-    text = _without_dollars(_without_boxes(_unicode_as_latex(text.replace("\\\"", "\""))))
+    text = _without_dollars(_without_boxes(_unicode_as_latex(text.replace('\\"', '"'))))
     text = re.sub(r"\\[\[\]()]|^\s*(?:\\\\)+(?![A-Za-z])|(?:\\\\)+\s*$|\\[,;:]\s*$", " ", text)
     if r"\begin" not in text:  # commands with a doubled backslash, of texts that were escaped twice
         text = re.sub(r"\\\\(?=[A-Za-z])", r"\\", text)
@@ -111,7 +158,7 @@ def _without_words(text: str) -> str:
         text = _without_end(text.strip(_EDGE))
         match = _LEAD.match(text)
         if match and match.end() < len(text):
-            text = text[match.end():]
+            text = text[match.end() :]
     return text
 
 
@@ -140,8 +187,8 @@ def _without_boxes(text: str) -> str:
     while match := _BOX.search(text):
         end = closing_brace(text, match.end() - 1)
         if end < 0:
-            return text[: match.start()] + text[match.end():]
-        text = text[: match.start()] + text[match.end():end] + text[end + 1:]
+            return text[: match.start()] + text[match.end() :]
+        text = text[: match.start()] + text[match.end() : end] + text[end + 1 :]
     return text
 
 

@@ -29,50 +29,93 @@ NO_UNIT = Unit((), Fraction(1))
 #: dimension → names → how many of the dimension's base unit one is. Names of one letter count only behind a space.
 _TABLE: dict[str, dict[str, Fraction | int]] = {
     "length": {
-        "m meter metre": 1, "cm centimeter centimetre": Fraction(1, 100), "mm millimeter millimetre": Fraction(1, 1000),
-        "dm decimeter decimetre": Fraction(1, 10), "km kilometer kilometre": 1000, "nm nanometer": Fraction(1, 10**9),
-        "in inch inche": Fraction(254, 10000), "ft foot feet": Fraction(3048, 10000), "yd yard": Fraction(9144, 10000),
+        "m meter metre": 1,
+        "cm centimeter centimetre": Fraction(1, 100),
+        "mm millimeter millimetre": Fraction(1, 1000),
+        "dm decimeter decimetre": Fraction(1, 10),
+        "km kilometer kilometre": 1000,
+        "nm nanometer": Fraction(1, 10**9),
+        "in inch inche": Fraction(254, 10000),
+        "ft foot feet": Fraction(3048, 10000),
+        "yd yard": Fraction(9144, 10000),
         "mi mile": Fraction(1609344, 1000),
     },
     "mass": {
-        "kg kilogram kilo": 1, "g gram gm": Fraction(1, 1000), "mg milligram": Fraction(1, 10**6),
-        "lb lbs": Fraction(45359237, 10**8), "oz ounce": Fraction(45359237, 16 * 10**8),
+        "kg kilogram kilo": 1,
+        "g gram gm": Fraction(1, 1000),
+        "mg milligram": Fraction(1, 10**6),
+        "lb lbs": Fraction(45359237, 10**8),
+        "oz ounce": Fraction(45359237, 16 * 10**8),
     },
     "time": {
-        "s sec second": 1, "ms millisecond": Fraction(1, 1000), "min minute": 60, "h hr hour": 3600, "day": 86400,
+        "s sec second": 1,
+        "ms millisecond": Fraction(1, 1000),
+        "min minute": 60,
+        "h hr hour": 3600,
+        "day": 86400,
         "week wk": 604800,
     },
     "month": {"month": 1, "year yr": 12, "decade": 120, "century centurie": 1200},
     "volume": {"l L liter litre": 1, "ml mL milliliter millilitre": Fraction(1, 1000), "cc": Fraction(1, 1000)},
     "gallon": {"gal gallon": 1, "quart qt": Fraction(1, 4), "pint pt": Fraction(1, 8), "cup": Fraction(1, 16)},
     "dollar": {"dollar USD usd $ buck": 1, "cent ¢": Fraction(1, 100)},
-    "euro": {"euro EUR €": 1}, "pound sterling": {"£ GBP": 1}, "yen": {"yen ¥ JPY": 1}, "yuan": {"yuan RMB CNY": 1},
-    "rupee": {"rupee Rs rs ₹ INR": 1}, "won": {"₩": 1}, "ruble": {"ruble rouble ₽": 1}, "peso": {"peso": 1},
-    "degree": {"° deg degree": 1}, "radian": {"rad radian": 1},
-    "Celsius": {"°C celsius Celsius": 1}, "Fahrenheit": {"°F fahrenheit Fahrenheit": 1}, "kelvin": {"K kelvin": 1},
-    "acre": {"acre": 1}, "ton": {"ton tonne": 1}, "force": {"N newton": 1}, "energy": {"J joule": 1, "kJ": 1000},
-    "power": {"W watt": 1, "kW kilowatt": 1000}, "voltage": {"V volt": 1}, "current": {"A amp ampere": 1},
-    "resistance": {"ohm": 1}, "calorie": {"cal calorie": 1}, "frequency": {"Hz hertz": 1},
-}  # fmt: skip
+    "euro": {"euro EUR €": 1},
+    "pound sterling": {"£ GBP": 1},
+    "yen": {"yen ¥ JPY": 1},
+    "yuan": {"yuan RMB CNY": 1},
+    "rupee": {"rupee Rs rs ₹ INR": 1},
+    "won": {"₩": 1},
+    "ruble": {"ruble rouble ₽": 1},
+    "peso": {"peso": 1},
+    "degree": {"° deg degree": 1},
+    "radian": {"rad radian": 1},
+    "Celsius": {"°C celsius Celsius": 1},
+    "Fahrenheit": {"°F fahrenheit Fahrenheit": 1},
+    "kelvin": {"K kelvin": 1},
+    "acre": {"acre": 1},
+    "ton": {"ton tonne": 1},
+    "force": {"N newton": 1},
+    "energy": {"J joule": 1, "kJ": 1000},
+    "power": {"W watt": 1, "kW kilowatt": 1000},
+    "voltage": {"V volt": 1},
+    "current": {"A amp ampere": 1},
+    "resistance": {"ohm": 1},
+    "calorie": {"cal calorie": 1},
+    "frequency": {"Hz hertz": 1},
+}
 _UNITS = {
     name: Unit(((dimension, 1),), Fraction(factor))
-    for dimension, units in _TABLE.items() for names, factor in units.items() for name in names.split()
-}  # fmt: skip
+    for dimension, units in _TABLE.items()
+    for names, factor in units.items()
+    for name in names.split()
+}
 _LITER = Unit((("length", 3),), Fraction(1, 1000))
-_UNITS |= {name: Unit(_LITER.dimensions, unit.factor / 1000) for name, unit in _UNITS.items()
-           if unit.dimensions == (("volume", 1),)}
+_UNITS |= {
+    name: Unit(_LITER.dimensions, unit.factor / 1000)
+    for name, unit in _UNITS.items()
+    if unit.dimensions == (("volume", 1),)
+}
 _HOUR = _UNITS["hour"]
 _UNITS |= {
-    "mph": _UNITS["mile"].times(_HOUR, -1), "kph": _UNITS["km"].times(_HOUR, -1), "kmph": _UNITS["km"].times(_HOUR, -1),
-    "kmh": _UNITS["km"].times(_HOUR, -1), "hectare": Unit((("length", 2),), Fraction(10_000)),
-    "ha": Unit((("length", 2),), Fraction(10_000)), "fps": _UNITS["foot"].times(_UNITS["second"], -1),
+    "mph": _UNITS["mile"].times(_HOUR, -1),
+    "kph": _UNITS["km"].times(_HOUR, -1),
+    "kmph": _UNITS["km"].times(_HOUR, -1),
+    "kmh": _UNITS["km"].times(_HOUR, -1),
+    "hectare": Unit((("length", 2),), Fraction(10_000)),
+    "ha": Unit((("length", 2),), Fraction(10_000)),
+    "fps": _UNITS["foot"].times(_UNITS["second"], -1),
     "unit": NO_UNIT,
-}  # fmt: skip
+}
 #: A weight or money: it fits either.
 POUNDS = ("pound",)
 
 _SCALES = {
-    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
+    "hundred": 100,
+    "thousand": 1000,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
 }
 #: Behind a number these words change what is meant, so that they are not passed over as things that are counted.
 _WORDS_THAT_COUNT = (
@@ -83,11 +126,11 @@ _WORDS_THAT_COUNT = (
 )
 _MEANINGFUL = frozenset(_WORDS_THAT_COUNT.split())
 _PASSED_OVER = frozenset(("of", "in", "on", "the", "its", "all"))
-_PREFIX = re.compile(
-    r"(?:(?:USD|US|EUR|GBP|Rs\.?)\s*)?([$€£¥₹₩₽])\s*(?=[-.\d\\({])|(?:USD|EUR|GBP|Rs\.?)\s+(?=[-.\d])"
+_PREFIX = re.compile(r"(?:(?:USD|US|EUR|GBP|Rs\.?)\s*)?([$€£¥₹₩₽])\s*(?=[-.\d\\({])|(?:USD|EUR|GBP|Rs\.?)\s+(?=[-.\d])")
+_WORD = re.compile(
+    r"\s*(?:(?P<sign>[/*]|\\cdot\b|\\times\b|\\div\b|-(?=[A-Za-z]))|"
+    r"(?P<word>°\s?[CF](?![A-Za-z])|[°$€£¥₹₩₽¢]|[A-Za-z][A-Za-z']*\.?)(?P<power>\s*\^\s*\{?\s*-?\d\s*\}?)?)"
 )
-_WORD = re.compile(r"\s*(?:(?P<sign>[/*]|\\cdot\b|\\times\b|\\div\b|-(?=[A-Za-z]))|"
-                   r"(?P<word>°\s?[CF](?![A-Za-z])|[°$€£¥₹₩₽¢]|[A-Za-z][A-Za-z']*\.?)(?P<power>\s*\^\s*\{?\s*-?\d\s*\}?)?)")
 
 #: Words with a power and a product, and nothing of a formula.
 _ONLY_WORDS = re.compile(
@@ -111,7 +154,7 @@ def read_quantity(text: str) -> Quantity:
     before = _PREFIX.match(unsigned)
     if before is not None:
         money = _UNITS.get(before[1] or before[0].strip(". "))
-        text = text[: len(text) - len(unsigned)] + unsigned[before.end():]
+        text = text[: len(text) - len(unsigned)] + unsigned[before.end() :]
     start = _start_of_words(text)
     number, words = text[:start].rstrip(), text[start:]
     if not _measures(number):
@@ -212,8 +255,13 @@ def _read_words(words: str, touching: bool, counts: bool) -> tuple[Unit | None, 
 def _named(name: str, single: bool) -> Unit | None:
     if len(name) == 1 and name.isalpha() and not single:
         return None
-    for form in (name, name.lower(), name.removesuffix("s"), name.lower().removesuffix("s"),
-                 name.lower().removesuffix("es")):
+    for form in (
+        name,
+        name.lower(),
+        name.removesuffix("s"),
+        name.lower().removesuffix("s"),
+        name.lower().removesuffix("es"),
+    ):
         if form in _UNITS and not (len(form) == 1 and form.isalpha() and form != name):
             return _UNITS[form]
     return None
@@ -221,9 +269,7 @@ def _named(name: str, single: bool) -> Unit | None:
 
 def fit(right: Quantity, answer: Quantity) -> Fraction | None:
     """How many of the right answer's units one of the answer's is; 1 if a side names none, None if they differ."""
-    one, other = (
-        _pounds(beside) if side.pounds else side.unit for side, beside in ((right, answer), (answer, right))
-    )
+    one, other = (_pounds(beside) if side.pounds else side.unit for side, beside in ((right, answer), (answer, right)))
     if one is None or other is None or not one.dimensions or not other.dimensions:
         return Fraction(1)
     return other.factor / one.factor if one.dimensions == other.dimensions else None

@@ -22,11 +22,25 @@ from drpo.tasks.reasoning_gym_config import build_config, given, reason
 #: Data sets that read word lists, boards or fonts when built (milliseconds to half a second): they are built
 #: once and a copy gets each example's seed. The others are built anew for every example, as some draw from
 #: their seed while being built. A test compares the two ways for each of these.
-COSTLY_TO_BUILD = frozenset({
-    "arc_agi", "caesar_cipher", "codeio", "emoji_mystery", "figlet_font", "group_anagrams", "letter_counting",
-    "letter_jumble", "n_queens", "rush_hour", "sentence_reordering", "spell_backward", "word_ladder",
-    "word_sequence_reversal", "word_sorting",
-})  # fmt: skip
+COSTLY_TO_BUILD = frozenset(
+    {
+        "arc_agi",
+        "caesar_cipher",
+        "codeio",
+        "emoji_mystery",
+        "figlet_font",
+        "group_anagrams",
+        "letter_counting",
+        "letter_jumble",
+        "n_queens",
+        "rush_hour",
+        "sentence_reordering",
+        "spell_backward",
+        "word_ladder",
+        "word_sequence_reversal",
+        "word_sorting",
+    }
+)
 
 #: Data sets whose prompts depend on the order of sets of strings, which differs from process to process.
 HASH_ORDERED = frozenset({"isomorphic_strings", "polynomial_multiplication", "ransom_note"})
@@ -78,8 +92,7 @@ class ReasoningGymTask(ProceduralTask):
             with _own_randomness(seed):
                 entry = self._seeded(seed)[0]
         except Exception as error:
-            raise TaskError(f"{self.name} could not make the example of seed {seed}: "
-                            f"{reason(error)}") from error
+            raise TaskError(f"{self.name} could not make the example of seed {seed}: {reason(error)}") from error
         data = {key: value for key, value in entry.items() if key != "question"}
         return Example(prompt=entry["question"], answer=_right_answer(entry), data=data)
 
@@ -138,8 +151,9 @@ def _library() -> _Library:
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "reasoning_gym"
         state = "is not installed" if missing else f"is installed but cannot be imported ({error})"
-        raise ConfigError(f"The task needs the reasoning-gym library, which {state}. "
-                          f"Run: {install('train')}") from error
+        raise ConfigError(
+            f"The task needs the reasoning-gym library, which {state}. Run: {install('train')}"
+        ) from error
     return _Library(DATASETS, extract_answer)
 
 

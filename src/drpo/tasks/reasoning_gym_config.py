@@ -20,8 +20,7 @@ from drpo.tasks.parameters import unknown_parameter
 
 #: Parameters that the task sets itself, and why.
 RESERVED = {
-    "seed": "the task seeds every example itself, from the run's own seed and the example's place in the "
-            "stream",
+    "seed": "the task seeds every example itself, from the run's own seed and the example's place in the stream",
     "size": "the task generates as many examples as are asked for",
 }
 

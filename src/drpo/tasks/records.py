@@ -70,9 +70,7 @@ def file_records(path: Path, form: str) -> Iterator[Record]:
         yield from records
 
 
-def _records(
-    stream: io.BufferedReader, head: bytes, kind: str, path: Path, form: str
-) -> Generator[Record, None, None]:
+def _records(stream: io.BufferedReader, head: bytes, kind: str, path: Path, form: str) -> Generator[Record, None, None]:
     if head.startswith(_PARQUET_MARK) or kind in PARQUET:
         yield from parquet_records(_seekable(stream, path), path)
     elif head.startswith((ARROW_FILE, ARROW_STREAM)):
@@ -117,8 +115,10 @@ def _json_records(text: Iterator[bytes], path: Path, kind: str, form: str) -> It
 def _one_object(value: Any, path: Path, form: str) -> DataError:
     """The error about a file that is one object: a mapping of columns (as pandas writes by default), or of splits."""
     keys = ", ".join(map(repr, list(value)[:8])) if isinstance(value, dict) else json_type(value)
-    return DataError(f"{path} is one JSON object (of {keys}); an array of records, or one record a line, is needed "
-                     f"(pandas: orient='records'). {form}")
+    return DataError(
+        f"{path} is one JSON object (of {keys}); an array of records, or one record a line, is needed "
+        f"(pandas: orient='records'). {form}"
+    )
 
 
 def _array_records(data: bytes, line: int, path: Path, form: str) -> Iterator[Record]:
@@ -166,12 +166,16 @@ def _csv_records(text: Iterator[bytes], path: Path, separator: str | None) -> It
             number += 1
             where = f"{path}, row {number} (line {reader.line_num})"
             if len(row) != len(header):
-                raise DataError(f"{where}: {len(row)} fields, and the header has {len(header)}. Quote fields that hold "
-                                f"a {'tab' if separator == chr(9) else separator!r} or a line end.")
+                raise DataError(
+                    f"{where}: {len(row)} fields, and the header has {len(header)}. Quote fields that hold "
+                    f"a {'tab' if separator == chr(9) else separator!r} or a line end."
+                )
             yield where, dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not CSV ({error}). Quote fields that hold a quote, a "
-                        "separator or a line end.") from error
+        raise DataError(
+            f"{path}, line {reader.line_num}: not CSV ({error}). Quote fields that hold a quote, a "
+            "separator or a line end."
+        ) from error
     finally:
         csv.field_size_limit(before)
 
@@ -186,14 +190,21 @@ def _utf8_lines(text: Iterator[bytes], path: Path) -> Iterator[str]:
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}, line {number}: not UTF-8 (byte {line[error.start]:#04x}). Save the file as "
-                            "UTF-8.") from error
+            raise DataError(
+                f"{path}, line {number}: not UTF-8 (byte {line[error.start]:#04x}). Save the file as UTF-8."
+            ) from error
 
 
 def json_type(value: Any) -> str:
     """What JSON calls a value of this type."""
-    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null",
-             bytes: "bytes that are not UTF-8"}
+    names = {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        bool: "a boolean",
+        type(None): "null",
+        bytes: "bytes that are not UTF-8",
+    }
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return "a number" if value == value else "NaN"
     return names.get(type(value), f"a {type(value).__name__}")

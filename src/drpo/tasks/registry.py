@@ -45,9 +45,11 @@ def make_task(name: str, /, **parameters: Any) -> Task:
         return load_user_task(rest, parameters)
     if kind == "reasoning_gym":
         if not rest:
-            raise ConfigError("task 'reasoning_gym' needs a data set: reasoning_gym:<dataset>, for instance "
-                              f"{', '.join(f'reasoning_gym:{dataset}' for dataset in _SOME_DATASETS)}. "
-                              "drpo.tasks.dataset_names() lists all.")
+            raise ConfigError(
+                "task 'reasoning_gym' needs a data set: reasoning_gym:<dataset>, for instance "
+                f"{', '.join(f'reasoning_gym:{dataset}' for dataset in _SOME_DATASETS)}. "
+                "drpo.tasks.dataset_names() lists all."
+            )
         return ReasoningGymTask(rest, **parameters)
     if name not in TASKS:
         raise ConfigError(f"unknown task {name!r}.{_meant_dataset(name)}{suggest(name, FORMS)}")

@@ -81,8 +81,10 @@ def lines(stream: io.BufferedReader, head: bytes, path: Path) -> Iterator[bytes]
         try:
             text = whole(stream, path).decode(encoding)
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not {encoding.upper()}, which its first bytes say it is ({error.reason}). Save "
-                            "the file as UTF-8.") from error
+            raise DataError(
+                f"{path}: not {encoding.upper()}, which its first bytes say it is ({error.reason}). Save "
+                "the file as UTF-8."
+            ) from error
         yield from text.encode("utf-8", "surrogatepass").splitlines(keepends=True)
         return
     number = 0
@@ -101,8 +103,10 @@ def whole(stream: io.BufferedReader, path: Path) -> bytes:
     """
     data = stream.read(MAX_WHOLE + 1)
     if len(data) > MAX_WHOLE:
-        raise DataError(f"{path} has more than {MAX_WHOLE // 2**30} GiB, too much for a file of this kind. Write it as "
-                        "JSONL or Parquet.")
+        raise DataError(
+            f"{path} has more than {MAX_WHOLE // 2**30} GiB, too much for a file of this kind. Write it as "
+            "JSONL or Parquet."
+        )
     return data
 
 
@@ -115,8 +119,9 @@ def _encoding(head: bytes) -> str | None:
 def unreadable(path: Path, error: OSError) -> DataError:
     """The error about a file that the system does not open."""
     if isinstance(error, FileNotFoundError):
-        return DataError(f"{path} does not exist. Give `path` relative to the working directory ({Path.cwd()}) or "
-                         "from the root.")
+        return DataError(
+            f"{path} does not exist. Give `path` relative to the working directory ({Path.cwd()}) or from the root."
+        )
     return DataError(f"{path} cannot be read: {error.strerror or error}. Make it readable.")
 
 
@@ -129,5 +134,6 @@ def imported(module: str, purpose: str, command: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError(f"{purpose} needs the {module.partition('.')[0]} library ({error}). Install it: "
-                          f"{command}") from error
+        raise ConfigError(
+            f"{purpose} needs the {module.partition('.')[0]} library ({error}). Install it: {command}"
+        ) from error

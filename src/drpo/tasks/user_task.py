@@ -26,22 +26,26 @@ def load_user_task(target: str, parameters: Mapping[str, Any]) -> Task:
     name = f"python:{target}"
     module_name, separator, class_name = target.partition(":")
     if not (module_name and separator and class_name):
-        raise ConfigError(f"task {name!r}: the form is python:<module>:<Class>, as in "
-                          "python:my_package.tasks:MyTask")
+        raise ConfigError(f"task {name!r}: the form is python:<module>:<Class>, as in python:my_package.tasks:MyTask")
     module = _import(name, module_name)
     if not hasattr(module, class_name):
         classes = [key for key, value in vars(module).items() if isinstance(value, type)]
-        raise ConfigError(f"task {name!r}: {module.__file__ or module_name} has no {class_name!r}."
-                          f"{suggest(class_name, classes)}")
+        raise ConfigError(
+            f"task {name!r}: {module.__file__ or module_name} has no {class_name!r}.{suggest(class_name, classes)}"
+        )
     factory = getattr(module, class_name)
     if not isinstance(factory, type):
-        raise ConfigError(f"task {name!r}: {class_name} is {_kind(factory)}; a class is needed that has the "
-                          f"methods {', '.join(METHODS)} (see drpo.tasks.Task).")
+        raise ConfigError(
+            f"task {name!r}: {class_name} is {_kind(factory)}; a class is needed that has the "
+            f"methods {', '.join(METHODS)} (see drpo.tasks.Task)."
+        )
     missing = [method for method in METHODS if not callable(getattr(factory, method, None))]
     if missing:
-        raise ConfigError(f"task {name!r}: {class_name} is not a task, it lacks the method"
-                          f"{'s' * (len(missing) > 1)} {', '.join(missing)}. Write them as drpo.tasks.Task "
-                          "has them.")
+        raise ConfigError(
+            f"task {name!r}: {class_name} is not a task, it lacks the method"
+            f"{'s' * (len(missing) > 1)} {', '.join(missing)}. Write them as drpo.tasks.Task "
+            "has them."
+        )
     check_parameters(name, factory, parameters)
     try:
         return factory(**parameters)
@@ -59,11 +63,14 @@ def _import(name: str, module_name: str) -> Any:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise ConfigError(f"task {name!r}: importing {module_name} failed with {describe(error)}. "
-                              "Install what it imports.") from error
-        raise ConfigError(f"task {name!r}: there is no module {error.name!r} on the import path. Run from "
-                          "the directory that holds it, add that directory to PYTHONPATH, or install its "
-                          "package.") from error
+            raise ConfigError(
+                f"task {name!r}: importing {module_name} failed with {describe(error)}. Install what it imports."
+            ) from error
+        raise ConfigError(
+            f"task {name!r}: there is no module {error.name!r} on the import path. Run from "
+            "the directory that holds it, add that directory to PYTHONPATH, or install its "
+            "package."
+        ) from error
     except Exception as error:
         raise ConfigError(f"task {name!r}: importing {module_name} failed with {describe(error)}") from error
 

@@ -30,14 +30,19 @@ class WordProblemsTask(ProceduralTask):
 
     def __init__(self, *, min_steps: int = 2, max_steps: int = 3, largest_start: int = 30, largest_change: int = 9):
         super().__init__("word_problems")
-        given = {"min_steps": min_steps, "max_steps": max_steps, "largest_start": largest_start,
-                 "largest_change": largest_change}
+        given = {
+            "min_steps": min_steps,
+            "max_steps": max_steps,
+            "largest_start": largest_start,
+            "largest_change": largest_change,
+        }
         for key, value in given.items():
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"word_problems: {key} is a whole number ≥ 1; got {value!r}")
         if min_steps > max_steps:
-            raise ConfigError(f"word_problems: min_steps={min_steps} exceeds max_steps={max_steps}. Lower the one or "
-                              "raise the other.")
+            raise ConfigError(
+                f"word_problems: min_steps={min_steps} exceeds max_steps={max_steps}. Lower the one or raise the other."
+            )
         self.min_steps, self.max_steps = min_steps, max_steps
         self.largest_start, self.largest_change = largest_start, largest_change
 

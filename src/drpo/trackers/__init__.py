@@ -30,8 +30,10 @@ def make_trackers(names: Sequence[str]) -> dict[str, Tracker]:
     """
     missing = [name for name in names if not _installed(name)]
     if missing:
-        raise ConfigError(f"trackers: {', '.join(missing)} not installed here. Install with "
-                          f"{install('track')}, or leave {'it' if len(missing) == 1 else 'them'} out of trackers.")
+        raise ConfigError(
+            f"trackers: {', '.join(missing)} not installed here. Install with "
+            f"{install('track')}, or leave {'it' if len(missing) == 1 else 'them'} out of trackers."
+        )
     return {name: TRACKERS[name]() for name in names}
 
 

@@ -13,8 +13,13 @@ class Trackio:
         import trackio  # pyright: ignore[reportMissingImports]
 
         self._run = trackio.init(
-            project=run.project, name=run.name, config=run.config, resume="allow" if run.resumed else "never",
-            embed=False, auto_log_cpu=False, auto_log_gpu=False,
+            project=run.project,
+            name=run.name,
+            config=run.config,
+            resume="allow" if run.resumed else "never",
+            embed=False,
+            auto_log_cpu=False,
+            auto_log_gpu=False,
         )
         # Trackio would keep a row that is logged again beside the first one, and tells nowhere else how far a run is.
         self._next_step: int = getattr(self._run, "_next_step", 0) if run.resumed else 0

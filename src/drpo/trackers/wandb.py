@@ -16,11 +16,18 @@ class WandB:
         mode = wandb.setup().settings.mode
         # wandb would ask for a key on the terminal, which shows the run.
         if mode not in ("offline", "disabled") and not wandb.login(prompt=False):
-            raise ConfigError("wandb has no API key. Run `wandb login` or set WANDB_API_KEY, or keep the run on this "
-                              "machine with WANDB_MODE=offline.")
+            raise ConfigError(
+                "wandb has no API key. Run `wandb login` or set WANDB_API_KEY, or keep the run on this "
+                "machine with WANDB_MODE=offline."
+            )
         run.directory.mkdir(parents=True, exist_ok=True)  # else wandb writes to a temporary directory instead
         self._run = wandb.init(
-            project=run.project, id=run.id, name=run.name, dir=str(run.directory), config=run.config, resume="allow",
+            project=run.project,
+            id=run.id,
+            name=run.name,
+            dir=str(run.directory),
+            config=run.config,
+            resume="allow",
             allow_val_change=run.resumed,  # steps may have been raised
             settings=wandb.Settings(silent=True, console="off"),
         )

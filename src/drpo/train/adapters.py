@@ -27,11 +27,30 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 #: What every name in the file of a LoRA adapter begins with.
 _PREFIX = "base_model.model."
 #: Settings of LoRA that change neither the maths of a layer nor which of its parts are saved.
-_PLAIN = frozenset({
-    "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
-    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "fan_in_fan_out", "use_rslora",
-    "rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern", "runtime_config", "init_lora_weights",
-})  # fmt: skip
+_PLAIN = frozenset(
+    {
+        "peft_type",
+        "task_type",
+        "auto_mapping",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "exclude_modules",
+        "fan_in_fan_out",
+        "use_rslora",
+        "rank_pattern",
+        "alpha_pattern",
+        "layers_to_transform",
+        "layers_pattern",
+        "runtime_config",
+        "init_lora_weights",
+    }
+)
 #: Largest difference of logits that merging in float32 may make, per unit of the largest logit.
 _MERGE_TOLERANCE = 1e-4
 
@@ -48,8 +67,10 @@ def base_of_adapter(folder: Path) -> str | None:
     config = read_json(file)
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if base is not None and not isinstance(base, str):
-        raise ConfigError(f"model: {file}: base_model_name_or_path is {short(base)}, no text. Write the base's "
-                          "directory or name there.")
+        raise ConfigError(
+            f"model: {file}: base_model_name_or_path is {short(base)}, no text. Write the base's "
+            "directory or name there."
+        )
     if not base:
         return ""
     return f"{base}@{revision}" if isinstance(revision, str) and not Path(base).exists() else base
@@ -73,13 +94,17 @@ def apply_adapter(model: Any, folder: Path, trained: bool = False, merge: bool =
     if not (folder / WEIGHTS_FILE).is_file():
         others = sorted(file.name for pattern in ("*.bin", "*.safetensors") for file in folder.glob(pattern))
         beside = f" It holds {', '.join(others[:3])}." if others else ""
-        raise CheckpointError(f"the adapter in {folder} has no {WEIGHTS_FILE}.{beside} Save it with safetensors "
-                              "(pickles are never loaded); if the adapter was merged, remove adapter_config.json.")
+        raise CheckpointError(
+            f"the adapter in {folder} has no {WEIGHTS_FILE}.{beside} Save it with safetensors "
+            "(pickles are never loaded); if the adapter was merged, remove adapter_config.json."
+        )
     keys = read_header(folder / WEIGHTS_FILE)
     plain = _stays_in_place(peft, model, config, list(keys))
     if trained and not plain:
-        raise CheckpointError(f"the adapter in {folder} is not plain LoRA and cannot be trained here. Merge it first: "
-                              f"`drpo export {folder} --out DIR`.")
+        raise CheckpointError(
+            f"the adapter in {folder} is not plain LoRA and cannot be trained here. Merge it first: "
+            f"`drpo export {folder} --out DIR`."
+        )
     if plain:
         _check_prefix(model, folder, keys)
     if not plain or merge:
@@ -99,8 +124,9 @@ def require_peft() -> Any:
     try:
         return importlib.import_module("peft")
     except ImportError as error:
-        raise ConfigError(f"lora needs peft, which is not installed here ({error}). Install it with: "
-                          + install("lora")) from error
+        raise ConfigError(
+            f"lora needs peft, which is not installed here ({error}). Install it with: " + install("lora")
+        ) from error
 
 
 def _read_config(peft: Any, folder: Path) -> Any:
@@ -110,14 +136,18 @@ def _read_config(peft: Any, folder: Path) -> Any:
     kind = values.get("peft_type")
     known = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING
     if not isinstance(kind, str) or kind not in {str(getattr(name, "value", name)) for name in known}:
-        raise CheckpointError(f"{file}: peft {peft.__version__} does not know the peft_type {short(kind)!r}. Install "
-                              "the version that wrote it, or merge the adapter with that one.")
+        raise CheckpointError(
+            f"{file}: peft {peft.__version__} does not know the peft_type {short(kind)!r}. Install "
+            "the version that wrote it, or merge the adapter with that one."
+        )
     settings = known[peft.PeftType(kind)]
     fields = {field.name for field in dataclasses.fields(settings)}
     unknown = sorted(key for key, value in values.items() if key not in fields and value not in (None, False, {}, []))
     if unknown:
-        raise CheckpointError(f"{file}: peft {peft.__version__} does not know {short(', '.join(unknown))} and would "
-                              "pass over it. Install the version that wrote the adapter, or merge it with that one.")
+        raise CheckpointError(
+            f"{file}: peft {peft.__version__} does not know {short(', '.join(unknown))} and would "
+            "pass over it. Install the version that wrote the adapter, or merge it with that one."
+        )
     if values.get("megatron_config"):
         raise CheckpointError(f"{file}: megatron_config is not supported here. Merge the adapter where it was trained.")
     try:
@@ -125,8 +155,10 @@ def _read_config(peft: Any, folder: Path) -> Any:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{file} is damaged: {short(error)}. Copy it again.") from error
     if getattr(config, "is_prompt_learning", False) or getattr(config, "is_adaption_prompt", False):
-        raise CheckpointError(f"the adapter in {folder} ({kind}) adds prompts, which cannot be merged into weights. "
-                              "Only adapters of weights (LoRA, DoRA, IA3, OFT, …) can be used here.")
+        raise CheckpointError(
+            f"the adapter in {folder} ({kind}) adds prompts, which cannot be merged into weights. "
+            "Only adapters of weights (LoRA, DoRA, IA3, OFT, …) can be used here."
+        )
     return config
 
 
@@ -149,16 +181,18 @@ def _stays_in_place(peft: Any, model: Any, config: Any, keys: list[str]) -> bool
 
 def _load_in_place(model: Any, folder: Path) -> None:
     try:
-        info = model.load_adapter(
-            str(folder), is_trainable=True, ignore_mismatched_sizes=True, use_safetensors=True
-        )
+        info = model.load_adapter(str(folder), is_trainable=True, ignore_mismatched_sizes=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"the adapter in {folder} does not fit {type(model).__name__}: {short(error)}. It needs "
-                              "the base that it was trained on.") from error
+        raise CheckpointError(
+            f"the adapter in {folder} does not fit {type(model).__name__}: {short(error)}. It needs "
+            "the base that it was trained on."
+        ) from error
     if info.mismatched_keys:
         name, theirs, ours = sorted(info.mismatched_keys)[0]
-        raise CheckpointError(f"the adapter in {folder} does not fit {type(model).__name__}: {name} is {list(theirs)}, "
-                              f"the model needs {list(ours)}. It needs the base that it was trained on.")
+        raise CheckpointError(
+            f"the adapter in {folder} does not fit {type(model).__name__}: {name} is {list(theirs)}, "
+            f"the model needs {list(ours)}. It needs the base that it was trained on."
+        )
     _check_names(model, folder, sorted(info.missing_keys), sorted(info.unexpected_keys))
     _check_finite(folder, {name: value for name, value in model.named_parameters() if ".lora_" in name})
 
@@ -174,8 +208,9 @@ def _merged(peft: Any, model: Any, folder: Path, config: Any) -> Any:
         saved = load_file(folder / WEIGHTS_FILE)
         loaded = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
         whole = adapted.state_dict()
-        _check_names(model, folder, sorted(loaded.keys() - saved.keys()),
-                     sorted(saved.keys() - loaded.keys() - whole.keys()))
+        _check_names(
+            model, folder, sorted(loaded.keys() - saved.keys()), sorted(saved.keys() - loaded.keys() - whole.keys())
+        )
         _check_finite(folder, loaded)
         adapted.eval()
         with torch.no_grad():
@@ -185,14 +220,18 @@ def _merged(peft: Any, model: Any, folder: Path, config: Any) -> Any:
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(f"the adapter in {folder} ({config.peft_type.value}) cannot be merged into "
-                              f"{type(model).__name__} by peft: {type(error).__name__}: {short(error)}. Use the base "
-                              "and the peft version that it was trained with.") from error
+        raise CheckpointError(
+            f"the adapter in {folder} ({config.peft_type.value}) cannot be merged into "
+            f"{type(model).__name__} by peft: {type(error).__name__}: {short(error)}. Use the base "
+            "and the peft version that it was trained with."
+        ) from error
     largest = max(1.0, float(expected.abs().max()))
     if not torch.allclose(found, expected, rtol=0, atol=_MERGE_TOLERANCE * largest):
-        raise CheckpointError(f"the adapter in {folder} ({config.peft_type.value}) cannot be merged: the logits would "
-                              f"change by {float((found - expected).abs().max()):.2g}. It adapts weights that are tied "
-                              "to others (save the base with its LM head untied first), or changes more than weights.")
+        raise CheckpointError(
+            f"the adapter in {folder} ({config.peft_type.value}) cannot be merged: the logits would "
+            f"change by {float((found - expected).abs().max()):.2g}. It adapts weights that are tied "
+            "to others (save the base with its LM head untied first), or changes more than weights."
+        )
     after = _fingerprints(merged)
     if all(after.get(name) == value for name, value in before.items()):
         raise CheckpointError(_inert(folder))
@@ -209,17 +248,21 @@ def _check_names(model: Any, folder: Path, missing: list[str], unexpected: list[
     if unexpected:
         parts.append(f"{len(unexpected)} belong to no layer ({examples(unexpected)})")
     reason = likely_reason([*missing, *(name.replace(f".{ADAPTER_NAME}.", ".") for name in missing)], unexpected)
-    raise CheckpointError(f"the adapter in {folder} does not fit {type(model).__name__}: {' and '.join(parts)}. "
-                          f"{reason or 'It needs the base that it was trained on, and its whole file.'}")
+    raise CheckpointError(
+        f"the adapter in {folder} does not fit {type(model).__name__}: {' and '.join(parts)}. "
+        f"{reason or 'It needs the base that it was trained on, and its whole file.'}"
+    )
 
 
 def _check_prefix(model: Any, folder: Path, keys: Iterable[str]) -> None:
     """transformers takes names with the prefix of peft left out or repeated, and peft does not."""
     foreign = sorted(key for key in keys if not key.startswith(_PREFIX) or key.startswith(2 * _PREFIX))
     if foreign:
-        raise CheckpointError(f"the adapter in {folder} does not fit {type(model).__name__}: {len(foreign)} of its "
-                              f"weights belong to no layer ({examples(foreign)}). The names of peft begin with "
-                              f"'{_PREFIX}', once: save the unwrapped model, or rename the weights in the file.")
+        raise CheckpointError(
+            f"the adapter in {folder} does not fit {type(model).__name__}: {len(foreign)} of its "
+            f"weights belong to no layer ({examples(foreign)}). The names of peft begin with "
+            f"'{_PREFIX}', once: save the unwrapped model, or rename the weights in the file."
+        )
 
 
 def _check_finite(folder: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -237,8 +280,10 @@ def _deltas(model: Any) -> Any:
 
 
 def _inert(folder: Path) -> str:
-    return (f"the adapter in {folder} changes nothing: it was never trained, or its weights are zero. Use its base, or "
-            "a later checkpoint.")
+    return (
+        f"the adapter in {folder} changes nothing: it was never trained, or its weights are zero. Use its base, or "
+        "a later checkpoint."
+    )
 
 
 def _probe(model: Any) -> torch.Tensor:

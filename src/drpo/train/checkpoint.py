@@ -1,11 +1,11 @@
 """Checkpoints: written atomically, verified on load, nothing in them ever unpickled.
 
-    step-NNNNNN/
-        config.json, model.safetensors, tokenizer.json, …   a Hugging Face model directory
-        optimizer.safetensors                               optimizer moments and generator states
-        rollout_weights.safetensors                         older weights to sample from, with rollout_lag only
-        trainer_state.json                                  step, updates, data cursor, other generator states
-        checksums.json                                      SHA-256 of every other file
+step-NNNNNN/
+    config.json, model.safetensors, tokenizer.json, …   a Hugging Face model directory
+    optimizer.safetensors                               optimizer moments and generator states
+    rollout_weights.safetensors                         older weights to sample from, with rollout_lag only
+    trainer_state.json                                  step, updates, data cursor, other generator states
+    checksums.json                                      SHA-256 of every other file
 """
 
 from __future__ import annotations
@@ -75,8 +75,11 @@ def save_checkpoint(
         if older:
             save_file(_older_tensors(older), temporary / _OLDER)
         state = {
-            "step": progress.step, "updates": progress.updates, "cursor": progress.cursor,
-            "older": [[snapshot.step, snapshot.updates] for snapshot in older], **_generator_values(),
+            "step": progress.step,
+            "updates": progress.updates,
+            "cursor": progress.cursor,
+            "older": [[snapshot.step, snapshot.updates] for snapshot in older],
+            **_generator_values(),
         }
         (temporary / _STATE).write_text(json.dumps(state))
         sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
@@ -124,8 +127,10 @@ def find_checkpoint(folder: Path, note: Callable[[str], None]) -> Path | None:
             return checkpoint
         note(f"checkpoint {checkpoint.name} is damaged ({damage}); falling back to the one before")
     if found:
-        raise CheckpointError(f"every checkpoint under {folder} is damaged ({found[0].name}: {damage}). Restore one "
-                              "from a backup, or start again in a new directory.")
+        raise CheckpointError(
+            f"every checkpoint under {folder} is damaged ({found[0].name}: {damage}). Restore one "
+            "from a backup, or start again in a new directory."
+        )
     return None
 
 

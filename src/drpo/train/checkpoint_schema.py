@@ -34,9 +34,12 @@ class TrainerState(BaseModel):
     python: tuple[Literal[3], Annotated[list[Word], Field(min_length=625, max_length=625)], float | None]
     #: `numpy.random.get_state()`.
     numpy: tuple[
-        Literal["MT19937"], Annotated[list[Word], Field(min_length=624, max_length=624)],
-        Annotated[int, Field(ge=0, le=624)], Literal[0, 1], float,
-    ]  # fmt: skip
+        Literal["MT19937"],
+        Annotated[list[Word], Field(min_length=624, max_length=624)],
+        Annotated[int, Field(ge=0, le=624)],
+        Literal[0, 1],
+        float,
+    ]
 
 
 class Checksums(RootModel[dict[FileName, Sum]]):

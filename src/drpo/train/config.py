@@ -77,7 +77,10 @@ class TrainConfig(BaseModel):
     )
     task: Section = Section(
         name="reasoning_gym:chain_sum",
-        min_terms=2, max_terms=3, min_digits=1, max_digits=1,  # pyright: ignore[reportCallIssue]
+        min_terms=2,
+        max_terms=3,
+        min_digits=1,
+        max_digits=1,  # pyright: ignore[reportCallIssue]
     )
     system_prompt: str | None = Field(
         default=None, min_length=1, description="a system turn before every prompt, in the tokenizer's chat template"
@@ -152,11 +155,13 @@ class TrainConfig(BaseModel):
     checkpoint_every: _Count = Field(default=20, description="steps between checkpoints; the last is always saved")
 
     delta_shown: float | None = Field(
-        default=None, gt=0,
+        default=None,
+        gt=0,
         description="the |π − μ| that 'share beyond δ' counts against; default: the objective's delta, or 0.15",
     )
     mismatch_limit: float | None = Field(
-        default=None, gt=0,
+        default=None,
+        gt=0,
         description="stop if the mean |log π − log μ| before any training exceeds this many nats; default: what "
         "rounding explains in the precisions of trainer and sampler (fp32 0.0002, bf16 0.05, fp8 0.1)",
     )
@@ -209,23 +214,35 @@ class TrainConfig(BaseModel):
     def _together(self) -> TrainConfig:
         responses = self.prompts_per_step * self.group_size
         if self.updates_per_step > responses:
-            raise ValueError(f"updates_per_step={self.updates_per_step} exceeds the {responses} responses of a step "
-                             "(prompts_per_step × group_size). Lower it or sample more.")
+            raise ValueError(
+                f"updates_per_step={self.updates_per_step} exceeds the {responses} responses of a step "
+                "(prompts_per_step × group_size). Lower it or sample more."
+            )
         if self.log_tokens_share < 1 and not self.log_tokens:
-            raise ValueError(f"log_tokens_share={self.log_tokens_share} would be ignored: set log_tokens=true as well, "
-                             "or leave it out.")
+            raise ValueError(
+                f"log_tokens_share={self.log_tokens_share} would be ignored: set log_tokens=true as well, "
+                "or leave it out."
+            )
         if self.project is not None and not {"trackio", "wandb"} & set(self.trackers):
-            raise ValueError(f"project={self.project!r} would be ignored: it is for trackio and wandb, and trackers is "
-                             f"{self.trackers}. Add one of them, or leave project out.")
+            raise ValueError(
+                f"project={self.project!r} would be ignored: it is for trackio and wandb, and trackers is "
+                f"{self.trackers}. Add one of them, or leave project out."
+            )
         if self.sampler.name == "vllm" and self.lora is not None:
-            raise ValueError("lora with sampler=vllm is not supported: vLLM is given whole weights, and only the "
-                             "in-process sampler runs adapters. Use sampler=in_process.")
+            raise ValueError(
+                "lora with sampler=vllm is not supported: vLLM is given whole weights, and only the "
+                "in-process sampler runs adapters. Use sampler=in_process."
+            )
         if self.sampler.name == "vllm" and self.trust_remote_code:
-            raise ValueError("trust_remote_code with sampler=vllm is not supported: vLLM is given weights, and no "
-                             "code. Use sampler=in_process.")
+            raise ValueError(
+                "trust_remote_code with sampler=vllm is not supported: vLLM is given weights, and no "
+                "code. Use sampler=in_process."
+            )
         if self.sampler.name == "vllm" and self.sampling_precision == "fp8":
-            raise ValueError("sampler=vllm samples in fp32 or bf16 here: set rollout_precision to one of them, or "
-                             "sampler=in_process for fp8.")
+            raise ValueError(
+                "sampler=vllm samples in fp32 or bf16 here: set rollout_precision to one of them, or "
+                "sampler=in_process for fp8."
+            )
         self.make_objective()
         self.make_sampler_options()
         self.sampling()
@@ -278,8 +295,10 @@ class TrainConfig(BaseModel):
         hold wherever the run is resumed."""
         values = self.as_dict()
         values["model"] = _absolute(self.model)
-        values["task"] = {key: _absolute(value) if key == "path" or key.endswith("_path") else value
-                          for key, value in values["task"].items()}  # fmt: skip
+        values["task"] = {
+            key: _absolute(value) if key == "path" or key.endswith("_path") else value
+            for key, value in values["task"].items()
+        }
         values["objective"] = self.make_objective().settings()
         values["sampler"] = {"name": self.sampler.name, **self.make_sampler_options().model_dump()}
         return values
@@ -295,9 +314,7 @@ def _absolute(value: Any) -> Any:
     return str(path.absolute()) if path is not None and path.exists() else value
 
 
-def load_config(
-    file: str | Path | None = None, overrides: Iterable[str] = ()
-) -> tuple[TrainConfig, dict[str, str]]:
+def load_config(file: str | Path | None = None, overrides: Iterable[str] = ()) -> tuple[TrainConfig, dict[str, str]]:
     """The configuration from defaults, then ``file`` (YAML), then ``key.sub=value`` overrides.
 
     Naming another task or objective drops the parameters that belonged to the one before.
@@ -344,7 +361,8 @@ def merge(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]
 def _named(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     """``layer`` with the name alone of a task or objective written out."""
     return {
-        key: {"name": given} if isinstance(given, str) and key in _SECTIONS and isinstance(values.get(key), Mapping)
+        key: {"name": given}
+        if isinstance(given, str) and key in _SECTIONS and isinstance(values.get(key), Mapping)
         else given
         for key, given in layer.items()
     }

@@ -4,34 +4,101 @@ from __future__ import annotations
 
 from drpo.errors import suggest
 
-_RESPONSES = ("prompts_per_step (times group_size responses make a step); micro_batch_tokens bounds one forward pass, "
-              "updates_per_step cuts the step into updates")
+_RESPONSES = (
+    "prompts_per_step (times group_size responses make a step); micro_batch_tokens bounds one forward pass, "
+    "updates_per_step cuts the step into updates"
+)
 _LENGTH = "max_new_tokens (of a response; prompts are not cut)"
-_DATA = ("task=jsonl task.path=FILE (prompt and answer, exact match) or task=math task.path=FILE; data sets by name: "
-         "task=math task.dataset=NAME")
-_OBJECTIVE = ("a parameter of an objective: `drpo objectives` lists them, for example objective=ppo "
-              "objective.ratio_low=0.2, objective.delta=0.15, or objective=kl_penalty objective.coefficient=0.1")
+_DATA = (
+    "task=jsonl task.path=FILE (prompt and answer, exact match) or task=math task.path=FILE; data sets by name: "
+    "task=math task.dataset=NAME"
+)
+_OBJECTIVE = (
+    "a parameter of an objective: `drpo objectives` lists them, for example objective=ppo "
+    "objective.ratio_low=0.2, objective.delta=0.15, or objective=kl_penalty objective.coefficient=0.1"
+)
 _STEPS = "steps (a run is counted in rollout batches)"
 _TEMPLATE = "chat_template_kwargs.enable_thinking"
 
 #: Another name → where it is here. Letters in lower case, dashes as underscores.
 ALIASES: dict[str, str] = {
     **dict.fromkeys(("lr", "learningrate", "actor_lr"), "learning_rate"),
-    **dict.fromkeys(("batch_size", "train_batch_size", "per_device_train_batch_size", "rollout_batch_size", "bs",
-                     "mini_batch_size", "ppo_mini_batch_size", "gradient_accumulation_steps"), _RESPONSES),
+    **dict.fromkeys(
+        (
+            "batch_size",
+            "train_batch_size",
+            "per_device_train_batch_size",
+            "rollout_batch_size",
+            "bs",
+            "mini_batch_size",
+            "ppo_mini_batch_size",
+            "gradient_accumulation_steps",
+        ),
+        _RESPONSES,
+    ),
     **dict.fromkeys(("micro_batch_size", "ppo_micro_batch_size"), "micro_batch_tokens"),
-    **dict.fromkeys(("epochs", "epoch", "num_epochs", "num_train_epochs", "total_epochs", "max_steps", "num_steps",
-                     "total_training_steps", "iterations"), _STEPS),
+    **dict.fromkeys(
+        (
+            "epochs",
+            "epoch",
+            "num_epochs",
+            "num_train_epochs",
+            "total_epochs",
+            "max_steps",
+            "num_steps",
+            "total_training_steps",
+            "iterations",
+        ),
+        _STEPS,
+    ),
     **dict.fromkeys(("ppo_epochs", "num_iterations", "updates"), "updates_per_step"),
-    **dict.fromkeys(("data", "dataset", "dataset_name", "train_data", "train_file", "train_files", "data_path", "path",
-                     "file", "prompts"), _DATA),
+    **dict.fromkeys(
+        (
+            "data",
+            "dataset",
+            "dataset_name",
+            "train_data",
+            "train_file",
+            "train_files",
+            "data_path",
+            "path",
+            "file",
+            "prompts",
+        ),
+        _DATA,
+    ),
     **dict.fromkeys(("n", "num_generations", "rollout_n", "num_samples", "samples", "g", "group"), "group_size"),
-    **dict.fromkeys(("max_tokens", "max_length", "max_completion_length", "max_response_length", "response_length",
-                     "max_seq_len", "max_prompt_length"), _LENGTH),
-    **dict.fromkeys(("beta", "epsilon", "epsilon_high", "clip", "clip_ratio", "clip_range", "cliprange", "delta",
-                     "kl_coef", "kl_coeff"), _OBJECTIVE),
-    **dict.fromkeys(("loss", "loss_type", "algorithm", "algo", "loss_fn"),
-                    "objective (the loss of a token) or aggregation (how token losses are summed)"),
+    **dict.fromkeys(
+        (
+            "max_tokens",
+            "max_length",
+            "max_completion_length",
+            "max_response_length",
+            "response_length",
+            "max_seq_len",
+            "max_prompt_length",
+        ),
+        _LENGTH,
+    ),
+    **dict.fromkeys(
+        (
+            "beta",
+            "epsilon",
+            "epsilon_high",
+            "clip",
+            "clip_ratio",
+            "clip_range",
+            "cliprange",
+            "delta",
+            "kl_coef",
+            "kl_coeff",
+        ),
+        _OBJECTIVE,
+    ),
+    **dict.fromkeys(
+        ("loss", "loss_type", "algorithm", "algo", "loss_fn"),
+        "objective (the loss of a token) or aggregation (how token losses are summed)",
+    ),
     **dict.fromkeys(("max_grad_norm", "grad_clip", "clip_grad"), "gradient_clip"),
     **dict.fromkeys(("warmup", "warmup_steps", "warmup_ratio"), "warmup_updates"),
     **dict.fromkeys(("model_name", "model_path", "model_name_or_path", "base_model", "pretrained"), "model"),

@@ -90,13 +90,17 @@ def read_yaml(file: str | Path | None) -> dict[str, Any]:
             data = stream.read(MAX_LENGTH + 1)
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"cannot read the configuration {file}: not UTF-8 (byte {error.object[error.start]:#04x} at "
-                          f"{error.start}). Give a YAML file.") from error
+        raise ConfigError(
+            f"cannot read the configuration {file}: not UTF-8 (byte {error.object[error.start]:#04x} at "
+            f"{error.start}). Give a YAML file."
+        ) from error
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         raise ConfigError(f"cannot read the configuration {file}: {error}") from error
     if len(data) > MAX_LENGTH:
-        raise ConfigError(f"{file} is too long for a configuration (more than {MAX_LENGTH // 1024} KiB). Give a YAML "
-                          "file of 'key: value' lines; a data file is named by task.path=FILE.")
+        raise ConfigError(
+            f"{file} is too long for a configuration (more than {MAX_LENGTH // 1024} KiB). Give a YAML "
+            "file of 'key: value' lines; a data file is named by task.path=FILE."
+        )
     values = _parsed(text, f"{file} is not YAML")
     if values is None:
         return {}
@@ -118,12 +122,15 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         if not equals or not all(parts) or not path.isprintable() or len(path) > MAX_KEY or len(parts) > MAX_DEPTH:
             raise ConfigError(f"{override!r} is neither a file nor key=value. Write for example objective.delta=0.2")
         if len(text) > MAX_LENGTH:
-            raise ConfigError(f"{path}: the value has {len(text)} characters, more than {MAX_LENGTH}. Put it into a "
-                              "file, or shorten it.")
+            raise ConfigError(
+                f"{path}: the value has {len(text)} characters, more than {MAX_LENGTH}. Put it into a "
+                "file, or shorten it."
+            )
         value = _parsed(text, f"{override!r}: the value is not YAML", len(parts) - 1)
         if "#" in text and "#" not in str(value):
-            raise ConfigError(f"{override!r}: what follows # is a comment in YAML and would be lost. Quote the value: "
-                              f"{path}='\"…\"'")
+            raise ConfigError(
+                f"{override!r}: what follows # is a comment in YAML and would be lost. Quote the value: {path}='\"…\"'"
+            )
         _place(values, parts, value, override)
     return values
 
@@ -137,8 +144,10 @@ def _place(values: dict[str, Any], parts: list[str], value: Any, override: str) 
         inner: Any = {"name": below} if isinstance(below, str) else below
         if not isinstance(inner, dict):
             whole = ".".join(parents[: depth + 1])
-            raise ConfigError(f"{override!r}: {whole} is set to {below!r} by another override, and a part of it by "
-                              "this one. Leave one of them out.")
+            raise ConfigError(
+                f"{override!r}: {whole} is set to {below!r} by another override, and a part of it by "
+                "this one. Leave one of them out."
+            )
         where[parent] = inner
         where = inner
     before = where.get(leaf)
@@ -202,5 +211,8 @@ def _flow(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     # What JSON leaves as it is and YAML does not take, or folds.
-    return re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}",
-                  json.dumps(value, ensure_ascii=False))
+    return re.sub(
+        r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]",
+        lambda found: f"\\u{ord(found[0]):04x}",
+        json.dumps(value, ensure_ascii=False),
+    )

@@ -41,9 +41,13 @@ def accumulate_gradient(
 
 
 def _accumulate(
-    policy: Policy, objective: Objective, samples: Sequence[Sample], advantages: Sequence[float], config: TrainConfig,
+    policy: Policy,
+    objective: Objective,
+    samples: Sequence[Sample],
+    advantages: Sequence[float],
+    config: TrainConfig,
     prompts_done: bool,
-) -> tuple[float, TokenBatch, list[int]]:  # fmt: skip
+) -> tuple[float, TokenBatch, list[int]]:
     tokens = sum(len(sample.response.token_ids) for sample in samples)
     denominator = tokens if config.aggregation == "token_mean" else len(samples)
     reduction: dict[str, Any] = {"mode": config.aggregation, "denominator": denominator, "horizon": config.horizon}
@@ -171,16 +175,25 @@ def can_fuse(policy: Policy, objective: Objective) -> bool:
 
 
 def fused(
-    policy: Policy, objective: Objective, samples: Sequence[Sample], advantages: Sequence[float], temperature: float,
+    policy: Policy,
+    objective: Objective,
+    samples: Sequence[Sample],
+    advantages: Sequence[float],
+    temperature: float,
     reduction: dict[str, Any],
-) -> tuple[torch.Tensor, TokenBatch]:  # fmt: skip
+) -> tuple[torch.Tensor, TokenBatch]:
     """The aggregated loss of ``samples``, and their packed batch (without gradient)."""
     assert policy.head is not None
     sequences, constants = sequences_of(samples), constants_of(samples, advantages, policy.device)
     out = fused_loss(
-        policy.response_states(sequences), policy.head, targets(sequences, policy.device), objective,
-        temperature=temperature, **constants, **reduction,
-    )  # fmt: skip
+        policy.response_states(sequences),
+        policy.head,
+        targets(sequences, policy.device),
+        objective,
+        temperature=temperature,
+        **constants,
+        **reduction,
+    )
     return out.loss, TokenBatch(out.logprobs, entropy=out.entropy, validate=False, **constants)
 
 

@@ -45,22 +45,29 @@ def check_keys(model: Any, info: Any, directory: Path) -> list[str]:
     mismatched = sorted(info["mismatched_keys"])
     if mismatched:
         name, theirs, ours = mismatched[0]
-        raise ConfigError(f"model: {directory}: {len(mismatched)} weights have another shape than config.json "
-                          f"asks for, for example {name}: {list(theirs)} in the file, {list(ours)} in the model. Take "
-                          "config.json and weights from one place.")
+        raise ConfigError(
+            f"model: {directory}: {len(mismatched)} weights have another shape than config.json "
+            f"asks for, for example {name}: {list(theirs)} in the file, {list(ours)} in the model. Take "
+            "config.json and weights from one place."
+        )
     beside = [key for key in unexpected if _is_beside(model, key)]
     foreign = sorted(set(unexpected) - set(beside))
     if missing or foreign:
-        raise ConfigError(f"model: {directory} does not hold the model that its config.json describes: "
-                          f"{_difference(missing, foreign, len(parameters))}. "
-                          f"{likely_reason(missing, foreign) or _advice(missing)}")
+        raise ConfigError(
+            f"model: {directory} does not hold the model that its config.json describes: "
+            f"{_difference(missing, foreign, len(parameters))}. "
+            f"{likely_reason(missing, foreign) or _advice(missing)}"
+        )
     notes = []
     if beside:
-        notes.append(f"{len(beside)} weights of {directory} are not part of the language model and are not used "
-                     f"({examples(beside)})")
+        notes.append(
+            f"{len(beside)} weights of {directory} are not part of the language model and are not used "
+            f"({examples(beside)})"
+        )
     if buffers:
-        notes.append(f"{len(buffers)} buffers are not in {directory} and have their initial values "
-                     f"({examples(buffers)})")
+        notes.append(
+            f"{len(buffers)} buffers are not in {directory} and have their initial values ({examples(buffers)})"
+        )
     return notes
 
 
@@ -92,8 +99,10 @@ def likely_reason(missing: Iterable[str], foreign: Iterable[str]) -> str | None:
                 author = next((_WRAPPERS[part] for part in added if part in _WRAPPERS), None)
                 by = f", which {author} adds" if author else ""
                 where = "begin with" if start == 0 else "contain"
-                return (f"The names {where} '{'.'.join(added)}.'{by}: save the unwrapped model with save_pretrained, "
-                        "or take that part out of every name in the file.")
+                return (
+                    f"The names {where} '{'.'.join(added)}.'{by}: save the unwrapped model with save_pretrained, "
+                    "or take that part out of every name in the file."
+                )
     return None
 
 

@@ -58,8 +58,10 @@ def load(
     named = base_of_adapter(source.directory)
     if named is None:
         if base is not None:
-            raise ConfigError(f"model: {name} is a whole model and not an adapter, so that the base {base} would be "
-                              "ignored. Leave it out.")
+            raise ConfigError(
+                f"model: {name} is a whole model and not an adapter, so that the base {base} would be "
+                "ignored. Leave it out."
+            )
         model, notes = load_model(source.directory, trust_remote_code)
         return Loaded(model, load_tokenizer(source.directory, trust_remote_code), source, notes)
     found = _find_base(source.directory, named, base, trust_remote_code)
@@ -87,17 +89,23 @@ def load_model(directory: Path, trust_remote_code: bool = False) -> tuple[Any, t
         model, info = _translated(
             directory,
             lambda: transformers.AutoModelForCausalLM.from_pretrained(
-                directory, local_files_only=True, dtype=torch.float32, use_safetensors=True, output_loading_info=True,
-                ignore_mismatched_sizes=True, trust_remote_code=trust_remote_code,
+                directory,
+                local_files_only=True,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                trust_remote_code=trust_remote_code,
             ),
-        )  # fmt: skip
+        )
     model.eval()
     notes = check_keys(model, info, directory)
     notes += _check_values(model, directory)
     _check_function(model, directory)
     if trust_remote_code and config.get("auto_map"):
-        notes.append(f"warning: trust_remote_code=true: Python code from {directory} ran, with all rights of this "
-                     "process")
+        notes.append(
+            f"warning: trust_remote_code=true: Python code from {directory} ran, with all rights of this process"
+        )
     return model, tuple(notes)
 
 
@@ -139,18 +147,24 @@ def load_model_config(directory: Path, trust_remote_code: bool = False) -> Any:
 
 def _find_base(folder: Path, named: str, given: str | None, trust_remote_code: bool) -> ModelSource:
     if not named and given is None:
-        raise ConfigError(f"model: the adapter in {folder} does not name its base (base_model_name_or_path). Say where "
-                          "it is with model=DIR.")
+        raise ConfigError(
+            f"model: the adapter in {folder} does not name its base (base_model_name_or_path). Say where "
+            "it is with model=DIR."
+        )
     try:
         source = find_source(given or named, trust_remote_code)
     except ConfigError as error:
         if given is not None:
             raise
-        raise ConfigError(f"model: the adapter in {folder} was trained on {named}, which is not here any more. Say "
-                          f"where it is now with model=DIR. ({error})") from error
+        raise ConfigError(
+            f"model: the adapter in {folder} was trained on {named}, which is not here any more. Say "
+            f"where it is now with model=DIR. ({error})"
+        ) from error
     if base_of_adapter(source.directory) is not None:
-        raise ConfigError(f"model: the base of the adapter in {folder}, {given or named}, is itself an adapter. Merge "
-                          f"that first: `drpo export {given or named} --out DIR`, then model=DIR.")
+        raise ConfigError(
+            f"model: the base of the adapter in {folder}, {given or named}, is itself an adapter. Merge "
+            f"that first: `drpo export {given or named} --out DIR`, then model=DIR."
+        )
     return source
 
 
@@ -163,8 +177,10 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
     import transformers
 
     if not any((directory / file).is_file() for file in TOKENIZER_FILES):
-        raise ConfigError(f"model: {directory} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json). Save "
-                          "it there with tokenizer.save_pretrained.")
+        raise ConfigError(
+            f"model: {directory} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json). Save "
+            "it there with tokenizer.save_pretrained."
+        )
     for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         if (directory / file).is_file():
             read_json(directory / file)
@@ -175,7 +191,7 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
                 directory, local_files_only=True, trust_remote_code=trust_remote_code
             ),
             "its tokenizer cannot be loaded",
-        )  # fmt: skip
+        )
 
 
 def _translated(directory: Path, load: Callable[[], Any], what: str = "it cannot be loaded as a causal LM") -> Any:
@@ -186,8 +202,10 @@ def _translated(directory: Path, load: Callable[[], Any], what: str = "it cannot
         raise
     except Exception as error:
         if "trust_remote_code" in str(error):
-            reason = ("it needs Python code that comes with it, which is not run unless you set trust_remote_code="
-                      "true. Do that only if you trust it.")
+            reason = (
+                "it needs Python code that comes with it, which is not run unless you set trust_remote_code="
+                "true. Do that only if you trust it."
+            )
         elif isinstance(error, ImportError):
             reason = f"{short(error)}. Install what is missing."
         else:
@@ -226,14 +244,21 @@ def _check_values(model: Any, directory: Path) -> list[str]:
             if not bool(value.any()):
                 zero.append(name)
     if bad:
-        raise ConfigError(f"model: {len(bad)} weights of {directory} hold NaN or infinity, for example {bad[0]}. Take "
-                          "an earlier checkpoint, or download it again.")
-    ends = {id(part.weight) for part in (model.get_input_embeddings(), model.get_output_embeddings())
-            if getattr(part, "weight", None) is not None}  # fmt: skip
+        raise ConfigError(
+            f"model: {len(bad)} weights of {directory} hold NaN or infinity, for example {bad[0]}. Take "
+            "an earlier checkpoint, or download it again."
+        )
+    ends = {
+        id(part.weight)
+        for part in (model.get_input_embeddings(), model.get_output_embeddings())
+        if getattr(part, "weight", None) is not None
+    }
     dead = [name for name in zero if id(_parameter(model, name)) in ends]
     if dead or (matrices and len(zero) == matrices):
-        raise ConfigError(f"model: {directory}: {(dead or zero)[0]} is all zeros, so that the model computes nothing. "
-                          "Download it again.")
+        raise ConfigError(
+            f"model: {directory}: {(dead or zero)[0]} is all zeros, so that the model computes nothing. "
+            "Download it again."
+        )
     return [f"{len(zero)} of {matrices} matrices are all zeros, for example {zero[0]}"] if zero else []
 
 
@@ -255,12 +280,16 @@ def _check_function(model: Any, directory: Path) -> None:
         return
     if not bool(logits.isfinite().all()) or bool((logits == logits[0, 0, 0]).all()):
         what = "the same for every token" if bool(logits.isfinite().all()) else "not finite"
-        raise ConfigError(f"model: {directory} computes logits that are {what}: its weights are damaged. Take an "
-                          "earlier checkpoint, or download it again.")
+        raise ConfigError(
+            f"model: {directory} computes logits that are {what}: its weights are damaged. Take an "
+            "earlier checkpoint, or download it again."
+        )
     may_look_ahead = getattr(model.config, "is_decoder", None) is False
     if may_look_ahead and not torch.allclose(logits[0, :2], logits[1, :2], atol=1e-4):
-        raise ConfigError(f"model: {directory} holds an encoder ({type(model).__name__}, is_decoder=false): a token's "
-                          "prediction sees later tokens. Give a decoder-only language model.")
+        raise ConfigError(
+            f"model: {directory} holds an encoder ({type(model).__name__}, is_decoder=false): a token's "
+            "prediction sees later tokens. Give a decoder-only language model."
+        )
 
 
 def _check_size(directory: Path, held: int, trust_remote_code: bool) -> None:
@@ -269,5 +298,7 @@ def _check_size(directory: Path, held: int, trust_remote_code: bool) -> None:
         sketch = load_sketch(directory, trust_remote_code)
     needed = sum(parameter.numel() for parameter in sketch.parameters())
     if needed - held > _TOO_SMALL:
-        raise ConfigError(f"model: {directory} holds {held:,} numbers, and its config.json describes a model of "
-                          f"{needed:,}: weights are missing. Take config.json and weights from one place.")
+        raise ConfigError(
+            f"model: {directory} holds {held:,} numbers, and its config.json describes a model of "
+            f"{needed:,}: weights are missing. Take config.json and weights from one place."
+        )

@@ -66,12 +66,16 @@ def train(
     observer = observer or Observer()
     with run.locked(observer.on_note):
         if run.exists() and not resume:
-            raise CheckpointError(f"{run.path} already holds a run. Continue it with `drpo train --resume {run.path}`, "
-                                  "or choose another --out.")
+            raise CheckpointError(
+                f"{run.path} already holds a run. Continue it with `drpo train --resume {run.path}`, "
+                "or choose another --out."
+            )
         resumption = find_resumption(config, run, observer.on_note) if resume else None
         if resumption is not None and resumption.step == config.steps and is_finished(run):
-            observer.on_note(f"nothing is left to do: the run is finished, after step {config.steps}. For more steps, "
-                             f"type `drpo train --resume {run.path} steps={2 * config.steps}`")
+            observer.on_note(
+                f"nothing is left to do: the run is finished, after step {config.steps}. For more steps, "
+                f"type `drpo train --resume {run.path} steps={2 * config.steps}`"
+            )
             return summarize(run, "finished", config.steps)
         recorded = run.read_manifest().get("threads") if resume else None
         with deterministic_algorithms(), computing_threads(config.threads, recorded) as threads:
@@ -79,9 +83,13 @@ def train(
 
 
 def _train(
-    config: TrainConfig, run: RunDirectory, observer: Observer, resumption: Resumption | None,
-    stop_requested: Callable[[], bool], threads: Threads,
-) -> Summary:  # fmt: skip
+    config: TrainConfig,
+    run: RunDirectory,
+    observer: Observer,
+    resumption: Resumption | None,
+    stop_requested: Callable[[], bool],
+    threads: Threads,
+) -> Summary:
     """As :func:`train`, with the directory held."""
     resume = resumption is not None
     trackers = make_trackers(config.trackers)  # a missing package is told before a model is loaded
@@ -128,9 +136,14 @@ class Trainer:
     grader: Grader
 
     def __init__(
-        self, config: TrainConfig, run: RunDirectory, observer: Observer, resume: bool, threads: Threads | None = None,
+        self,
+        config: TrainConfig,
+        run: RunDirectory,
+        observer: Observer,
+        resume: bool,
+        threads: Threads | None = None,
         checkpoint: Path | None = None,
-    ):  # fmt: skip
+    ):
         self.config, self.run, self.observer = config, run, observer
         self.threads = threads or Threads(torch.get_num_threads())
         torch.manual_seed(config.seed)
@@ -140,13 +153,20 @@ class Trainer:
         self.objective = config.make_objective()
         trust = config.trust_remote_code
         if checkpoint is None and base_of_adapter(find_model(config.model, trust)) is not None:
-            raise ConfigError(f"model: {config.model} is a LoRA adapter, not a model to train. Merge it first: "
-                              f"`drpo export {config.model} --out DIR`, then model=DIR.")
+            raise ConfigError(
+                f"model: {config.model} is a LoRA adapter, not a model to train. Merge it first: "
+                f"`drpo export {config.model} --out DIR`, then model=DIR."
+            )
         source, device = config.model if checkpoint is None else str(checkpoint), pick_device(config.device)
         self.policy = load_policy(
-            source, device, config.precision, config.lora, config.gradient_checkpointing,
-            base=None if checkpoint is None else base_of_run(config), trust_remote_code=trust,
-        )  # fmt: skip
+            source,
+            device,
+            config.precision,
+            config.lora,
+            config.gradient_checkpointing,
+            base=None if checkpoint is None else base_of_run(config),
+            trust_remote_code=trust,
+        )
         self.optimizer = make_optimizer(self.policy, config)
         self.policy.prompt_settings = config.prompt_settings
         encoder, heldout = self.policy.prompt_encoder, self.task.heldout_examples(config.eval_examples)
@@ -186,15 +206,18 @@ class Trainer:
             self.progress = Progress(step, self.progress.updates, self.progress.cursor + rollout.taken)
             self.observer.on_step(records)
             if crowded := watch.after_step(sum(record["tokens"] for record in records)):
-                self.observer.on_note(crowded + f"`drpo train --resume {self.run.path} threads={watch.free}`. From "
-                                      "there on the last bits of all numbers are others.")
+                self.observer.on_note(
+                    crowded + f"`drpo train --resume {self.run.path} threads={watch.free}`. From "
+                    "there on the last bits of all numbers are others."
+                )
             stopping = stop_requested() and step < config.steps
             if step == config.steps or (config.eval_every and step % config.eval_every == 0):
                 self.evaluate()
             if stopping or step == config.steps or step % config.checkpoint_every == 0:
                 self.observer.on_checkpoint(
-                    save_checkpoint(self.run.checkpoints, self.policy, self.optimizer, self.progress,
-                                    self.rollout_weights.kept())
+                    save_checkpoint(
+                        self.run.checkpoints, self.policy, self.optimizer, self.progress, self.rollout_weights.kept()
+                    )
                 )
             if stopping:
                 return self.summary("interrupted")
@@ -210,15 +233,20 @@ class Trainer:
         self.sampler.load_weights(source.weights)
         rollout = replace(
             roll_out(self.policy, self.sampler, self.grader, examples, config, step),
-            lag=step - 1 - source.step, updates=source.updates, taken=taken,
+            lag=step - 1 - source.step,
+            updates=source.updates,
+            taken=taken,
         )
         self.run.write_rollouts("step", step, [sample.record() for sample in rollout.samples])
         if rollout.failures:
-            self.observer.on_note(f"step {step}: {len(rollout.failures)} rewards failed and were left out, for "
-                                  f"example: {rollout.failures[0]}")
+            self.observer.on_note(
+                f"step {step}: {len(rollout.failures)} rewards failed and were left out, for "
+                f"example: {rollout.failures[0]}"
+            )
         if slow := timed_out(rollout.samples):
-            self.observer.on_note(f"step {step}: {len(slow)} responses took too long to grade and count as wrong, for "
-                                  f"example: {slow[-1]}")
+            self.observer.on_note(
+                f"step {step}: {len(slow)} responses took too long to grade and count as wrong, for example: {slow[-1]}"
+            )
         for text in self.signal.add(facts_of(rollout)):
             self.observer.on_note(f"step {step}: {text}")
         return rollout
@@ -240,9 +268,12 @@ class Trainer:
             seen: list[TokenBatch] = []
 
             def on_tokens(
-                order: Sequence[int], batch: TokenBatch, index: int = index, part: list[int] = part,
+                order: Sequence[int],
+                batch: TokenBatch,
+                index: int = index,
+                part: list[int] = part,
                 seen: list[TokenBatch] = seen,
-            ) -> None:  # fmt: skip
+            ) -> None:
                 seen.append(batch)
                 if log is not None:
                     log.add(index, part, order, batch)
@@ -250,8 +281,13 @@ class Trainer:
             staleness = self.progress.updates - rollout.updates
             routing = routing_mismatch(self.policy, [samples[row] for row in part], config) if index == 0 else {}
             record = routing | update_policy(
-                self.policy, self.optimizer, self.objective,
-                [samples[row] for row in part], [rollout.advantages[row] for row in part], config, on_tokens,
+                self.policy,
+                self.optimizer,
+                self.objective,
+                [samples[row] for row in part],
+                [rollout.advantages[row] for row in part],
+                config,
+                on_tokens,
             )
             if self.progress.updates == 0:
                 self.observer.on_note(check_mismatch(seen[0], record, config))
@@ -262,7 +298,12 @@ class Trainer:
                 "training": record.pop("seconds") + preparing / len(parts),
             }
             record = {
-                "kind": "update", "step": step, "update": index, "lag": rollout.lag, "staleness": staleness, **record,
+                "kind": "update",
+                "step": step,
+                "update": index,
+                "lag": rollout.lag,
+                "staleness": staleness,
+                **record,
                 "failed_rewards": len(rollout.failures) if index == 0 else 0,
                 "timed_out_rewards": len(timed_out(rollout.samples)) if index == 0 else 0,
                 "timing": {**seconds, "tokens_per_second": record["tokens"] / sum(seconds.values())},

@@ -31,12 +31,18 @@ def add_adapter(model: Any, lora: Lora, base: str) -> None:
     targets = lora.targets if isinstance(lora.targets, list) else sorted(linear_names(model))
     for target in targets:
         if target not in linear_names(model):
-            raise ConfigError(f"lora.targets: {type(model).__name__} has no linear layer {target!r} (the LM head takes "
-                              f"no adapter).{suggest(target, linear_names(model))}")  # fmt: skip
+            raise ConfigError(
+                f"lora.targets: {type(model).__name__} has no linear layer {target!r} (the LM head takes "
+                f"no adapter).{suggest(target, linear_names(model))}"
+            )
     head = [name for name, module in model.named_modules() if module is model.get_output_embeddings()]
     model.add_adapter(
         peft.LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets, exclude_modules=head or None,
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=0.0,
+            target_modules=targets,
+            exclude_modules=head or None,
             task_type="CAUSAL_LM",
         )
     )

@@ -60,9 +60,14 @@ def continued_manifest(
     kept = {key: value for key, value in before.items() if key not in ("ended", "failure")}
     made = {"changes": [*before.get("changes", []), *changes]} if changes else {}
     return {
-        "run_id": new_run_id(), **kept, "threads": threads, "status": "running", **made,
-        "config": json_values(config.resolved()), "config_before": json_values(written),
-    }  # fmt: skip
+        "run_id": new_run_id(),
+        **kept,
+        "threads": threads,
+        "status": "running",
+        **made,
+        "config": json_values(config.resolved()),
+        "config_before": json_values(written),
+    }
 
 
 def new_run_id() -> str:

@@ -96,8 +96,10 @@ def shape_of(model: Any, lora: Lora | None = None) -> Shape:
     kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
     full, sliding = kinds.count("full_attention"), kinds.count("sliding_attention")
     recurrent = len(kinds) - full - sliding
-    state = (getattr(text, "linear_num_value_heads", 0) or 0) * getattr(text, "linear_key_head_dim", 0) * getattr(
-        text, "linear_value_head_dim", 0
+    state = (
+        (getattr(text, "linear_num_value_heads", 0) or 0)
+        * getattr(text, "linear_key_head_dim", 0)
+        * getattr(text, "linear_value_head_dim", 0)
     )
     mlp = _mlp_width(text)
     names = set() if lora is None else linear_names(model) if lora.targets == "all-linear" else set(lora.targets)
@@ -140,17 +142,23 @@ def estimate(shape: Shape, config: TrainConfig, device: torch.device, prompt_tok
     held = shape.parameters + (0 if config.lora is None else trained)
     width, codes = WIDTH[config.precision], CODES[config.precision]
     masters = 0 if config.precision == "fp32" else FLOAT32 * trained
-    return Need((
-        Part("weights", (width + codes) * held, "always",
-             f"{shape.parameters:,} parameters{extra}, {config.precision}"),
-        Part("master weights", masters, "always", f"{trained:,} parameters, float32" if masters else "the weights"),
-        Part("optimizer", 2 * FLOAT32 * trained, "always", f"two moments of {trained:,} parameters, float32"),
-        Part("older weights", width * held * config.rollout_lag, "always", f"of {config.rollout_lag} steps"),
-        Part("gradients", FLOAT32 * trained, "training", f"of {trained:,} parameters, float32"),
-        *_training(shape, config, device, positions),
-        *_sampler(held, config, device),
-        *_sampling(shape, config, prompt_tokens, positions),
-    ))  # fmt: skip
+    return Need(
+        (
+            Part(
+                "weights",
+                (width + codes) * held,
+                "always",
+                f"{shape.parameters:,} parameters{extra}, {config.precision}",
+            ),
+            Part("master weights", masters, "always", f"{trained:,} parameters, float32" if masters else "the weights"),
+            Part("optimizer", 2 * FLOAT32 * trained, "always", f"two moments of {trained:,} parameters, float32"),
+            Part("older weights", width * held * config.rollout_lag, "always", f"of {config.rollout_lag} steps"),
+            Part("gradients", FLOAT32 * trained, "training", f"of {trained:,} parameters, float32"),
+            *_training(shape, config, device, positions),
+            *_sampler(held, config, device),
+            *_sampling(shape, config, prompt_tokens, positions),
+        )
+    )
 
 
 def _sampler(held: int, config: TrainConfig, device: torch.device) -> tuple[Part, ...]:
@@ -167,8 +175,14 @@ def _sampler(held: int, config: TrainConfig, device: torch.device) -> tuple[Part
     share = options.gpu_memory_utilization or DEFAULT_GPU_SHARE
     total = torch.cuda.get_device_properties(device).total_memory if torch.cuda.is_available() else 0
     taken = copy + int(options.cache_gib * GIB) if options.cache_gib else int(share * total)
-    return (Part("vLLM", taken, "sampling" if options.sleep else "always", f"{share:.0%} of the card"
-                 if options.cache_gib is None else f"weights, {precision}, and sampler.cache_gib"),)  # fmt: skip
+    return (
+        Part(
+            "vLLM",
+            taken,
+            "sampling" if options.sleep else "always",
+            f"{share:.0%} of the card" if options.cache_gib is None else f"weights, {precision}, and sampler.cache_gib",
+        ),
+    )
 
 
 def _training(shape: Shape, config: TrainConfig, device: torch.device, positions: int) -> tuple[Part, Part]:
@@ -192,11 +206,19 @@ def _training(shape: Shape, config: TrainConfig, device: torch.device, positions
         rows = min(tokens, max(GPU_CHUNK_ROWS if device.type == "cuda" else CHUNK_ROWS, CHUNK_NUMBERS // vocabulary))
         logits = rows * vocabulary
     return (
-        Part("activations", WIDTH[config.precision] * tokens * (numbers + 4 * shape.hidden), "training",
-             f"estimate: a micro-batch of {tokens:,} positions, {how}"),
-        Part("logits", FLOAT32 * (logits + head), "training",
-             f"estimate: {rows:,} rows of {vocabulary:,}{', and the gradient of the LM head' if head else ''}"),
-    )  # fmt: skip
+        Part(
+            "activations",
+            WIDTH[config.precision] * tokens * (numbers + 4 * shape.hidden),
+            "training",
+            f"estimate: a micro-batch of {tokens:,} positions, {how}",
+        ),
+        Part(
+            "logits",
+            FLOAT32 * (logits + head),
+            "training",
+            f"estimate: {rows:,} rows of {vocabulary:,}{', and the gradient of the LM head' if head else ''}",
+        ),
+    )
 
 
 def _sampling(shape: Shape, config: TrainConfig, prompt_tokens: int, positions: int) -> tuple[Part, ...]:
@@ -211,8 +233,16 @@ def _sampling(shape: Shape, config: TrainConfig, prompt_tokens: int, positions: 
     cache = rows * (positions * shape.cache_numbers + window * shape.window_numbers + shape.state_numbers)
     work = max(DRAWING * rows * shape.vocabulary, width * prompts * prompt_tokens * shape.mlp)
     return (
-        Part("KV cache", width * cache, "sampling",
-             f"{rows:,} rows × {positions:,} positions × {shape.layers} layers, {config.sampling_precision}"),
-        Part("drawing", work, "sampling", f"estimate: {rows:,} rows of {shape.vocabulary:,} logits, or a layer over "
-             f"{prompts:,} prompts"),
-    )  # fmt: skip
+        Part(
+            "KV cache",
+            width * cache,
+            "sampling",
+            f"{rows:,} rows × {positions:,} positions × {shape.layers} layers, {config.sampling_precision}",
+        ),
+        Part(
+            "drawing",
+            work,
+            "sampling",
+            f"estimate: {rows:,} rows of {shape.vocabulary:,} logits, or a layer over {prompts:,} prompts",
+        ),
+    )

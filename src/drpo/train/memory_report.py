@@ -49,8 +49,10 @@ class MemoryReport:
         largest = sorted(self.need.parts, key=lambda part: -part.bytes)[:4]
         parts = ", ".join(f"{part.name} {size(part.bytes)}" for part in largest if part.bytes)
         room = "" if self.room is None else f" of {size(self.room)}"
-        return (f"memory: about {size(self.need.peak)}{room} at most, training {size(self.need.during('training'))}, "
-                f"sampling {size(self.need.during('sampling'))} ({parts})")
+        return (
+            f"memory: about {size(self.need.peak)}{room} at most, training {size(self.need.during('training'))}, "
+            f"sampling {size(self.need.during('sampling'))} ({parts})"
+        )
 
     def warning(self) -> str | None:
         """What to change, if it does not fit."""
@@ -58,8 +60,10 @@ class MemoryReport:
             return None
         assert self.room is not None
         options = "; ".join(f"{setting} → {size(peak)}" for setting, peak in self.remedies)
-        return (f"this run needs about {size(self.need.peak)} and there are {size(self.room)}: it will likely run out "
-                f"of memory. Each of these lowers the peak: {options or 'a smaller model'}")
+        return (
+            f"this run needs about {size(self.need.peak)} and there are {size(self.room)}: it will likely run out "
+            f"of memory. Each of these lowers the peak: {options or 'a smaller model'}"
+        )
 
 
 def report_memory(config: TrainConfig, device: torch.device, prompt_tokens: int | None = None) -> MemoryReport:
@@ -71,9 +75,7 @@ def report_memory(config: TrainConfig, device: torch.device, prompt_tokens: int 
     prompt_tokens = ASSUMED_PROMPT if prompt_tokens is None else prompt_tokens
 
     def need(changed: TrainConfig) -> Need:
-        return estimate(
-            sketch(changed.model, changed.lora, changed.trust_remote_code), changed, device, prompt_tokens
-        )
+        return estimate(sketch(changed.model, changed.lora, changed.trust_remote_code), changed, device, prompt_tokens)
 
     report = MemoryReport(need(config), room_on(device), prompt_tokens)
     if report.fits:
@@ -122,4 +124,3 @@ def room_on(device: torch.device) -> int | None:
 def size(count: int) -> str:
     """Bytes for people."""
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 1024**2:.0f} MiB"
-

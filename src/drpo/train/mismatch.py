@@ -47,8 +47,10 @@ def _compared(mean: float, limit: float, config: TrainConfig) -> str:
     if mean <= limit:
         return f"The mean is below mismatch_limit={limit:g}, but another temperature is no rounding"
     if config.mismatch_limit is None:
-        return (f"Rounding explains {limit:g} nats on average where the trainer computes in {config.precision} and the "
-                f"sampler in {config.sampling_precision}; set mismatch_limit if you expect more")
+        return (
+            f"Rounding explains {limit:g} nats on average where the trainer computes in {config.precision} and the "
+            f"sampler in {config.sampling_precision}; set mismatch_limit if you expect more"
+        )
     return f"That is above mismatch_limit={limit:g}; raise it only if you expect this much"
 
 

@@ -25,8 +25,11 @@ _KINDS = (
 )
 #: Weights in other formats, and what to do.
 _OTHER_FORMATS = (
-    ("*.bin", "pickles, which are never loaded. Convert them where you trust them: python -c \"from transformers "
-     "import AutoModelForCausalLM as M; M.from_pretrained('{0}').save_pretrained('NEW')\", and copy the tokenizer"),
+    (
+        "*.bin",
+        'pickles, which are never loaded. Convert them where you trust them: python -c "from transformers '
+        "import AutoModelForCausalLM as M; M.from_pretrained('{0}').save_pretrained('NEW')\", and copy the tokenizer",
+    ),
     ("*.gguf", "GGUF, which is for inference. Give the weights that it was made from, as safetensors"),
     ("adapter_model.safetensors", "an adapter, and its adapter_config.json is missing. Restore that file"),
     ("model-*-of-*.safetensors", "shards, and model.safetensors.index.json, which lists them, is missing. Restore it"),
@@ -39,7 +42,7 @@ _OTHER_FORMATS = (
     ("*.msgpack", "Flax's. Convert them with an older transformers: from_pretrained(…, from_flax=True)"),
     ("*.onnx", "ONNX. Give the model that it was exported from"),
     ("*.safetensors", "under names that no index lists. Save the model with save_pretrained"),
-)  # fmt: skip
+)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -56,8 +59,9 @@ def read_json(file: Path) -> dict[str, Any]:
                 raise ConfigError(f"model: {file} {what}.") from error
         raise ConfigError(f"model: {str(error).rstrip('.')}. Download it again.") from error
     if not isinstance(found, dict):
-        raise ConfigError(f"model: {file} holds {type(found).__name__}, where a JSON object is expected. Download it "
-                          "again.")
+        raise ConfigError(
+            f"model: {file} holds {type(found).__name__}, where a JSON object is expected. Download it again."
+        )
     return found
 
 
@@ -70,16 +74,20 @@ def check_config(directory: Path, trust_remote_code: bool) -> dict[str, Any]:
     file = directory / "config.json"
     config = read_json(file)
     if "_class_name" in config or "_diffusers_version" in config:
-        raise ConfigError(f"model: {file} is of a diffusers model ({config.get('_class_name')}). Give the directory of "
-                          "a language model.")
+        raise ConfigError(
+            f"model: {file} is of a diffusers model ({config.get('_class_name')}). Give the directory of "
+            "a language model."
+        )
     _refuse_quantized(directory, config)
     own_code = isinstance(config.get("auto_map"), dict) and trust_remote_code
     if not own_code:
         _check_architecture(directory, config)
     for key in ("attn_implementation", "_attn_implementation", "experts_implementation"):
         if "/" in str(config.get(key)) and not trust_remote_code:
-            raise ConfigError(f"model: {file} asks for a kernel from the Hub ({key}: {short(config[key])}), which is "
-                              "code. Remove that key, or set trust_remote_code=true if you trust it.")
+            raise ConfigError(
+                f"model: {file} asks for a kernel from the Hub ({key}: {short(config[key])}), which is "
+                "code. Remove that key, or set trust_remote_code=true if you trust it."
+            )
     return config
 
 
@@ -89,9 +97,11 @@ def _refuse_quantized(directory: Path, config: dict[str, Any]) -> None:
     if not found:
         return
     method = found.get("quant_method", "unknown method") if isinstance(found, dict) else found
-    raise ConfigError(f"model: {directory} holds quantized weights ({short(method)}, quantization_config in config."
-                      "json), which cannot be trained or evaluated here. Give the weights before quantization; "
-                      "rollout_precision=fp8 quantizes for sampling alone.")
+    raise ConfigError(
+        f"model: {directory} holds quantized weights ({short(method)}, quantization_config in config."
+        "json), which cannot be trained or evaluated here. Give the weights before quantization; "
+        "rollout_precision=fp8 quantizes for sampling alone."
+    )
 
 
 def _check_architecture(directory: Path, config: dict[str, Any]) -> None:
@@ -101,19 +111,29 @@ def _check_architecture(directory: Path, config: dict[str, Any]) -> None:
     kind, classes = config.get("model_type"), config.get("architectures")
     named = f"architectures: {short(classes)}" if classes else "no architectures"
     if kind is None:
-        raise ConfigError(f"model: {directory / 'config.json'} names no model_type ({named}), so that the model's "
-                          "class is unknown. Take config.json from where the weights come from.")
+        raise ConfigError(
+            f"model: {directory / 'config.json'} names no model_type ({named}), so that the model's "
+            "class is unknown. Take config.json from where the weights come from."
+        )
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        code = (" It comes with Python code of its own (auto_map), which is not run unless you set "
-                "trust_remote_code=true." if config.get("auto_map") else " A newer transformers may know it.")
-        raise ConfigError(f"model: transformers {__version__} does not know the model_type {short(kind)!r} of "
-                          f"{directory}.{code}")
+        code = (
+            " It comes with Python code of its own (auto_map), which is not run unless you set trust_remote_code=true."
+            if config.get("auto_map")
+            else " A newer transformers may know it."
+        )
+        raise ConfigError(
+            f"model: transformers {__version__} does not know the model_type {short(kind)!r} of {directory}.{code}"
+        )
     if config.get("is_encoder_decoder") is True:
-        raise ConfigError(f"model: {directory} holds an encoder-decoder model ({kind}, {named}). A causal LM (decoder "
-                          "only) is needed.")
+        raise ConfigError(
+            f"model: {directory} holds an encoder-decoder model ({kind}, {named}). A causal LM (decoder "
+            "only) is needed."
+        )
     if kind not in CAUSAL:
-        raise ConfigError(f"model: {directory} holds a model of type {kind} ({named}), which is not a causal LM. Give "
-                          "a decoder-only language model.")
+        raise ConfigError(
+            f"model: {directory} holds a model of type {kind} ({named}), which is not a causal LM. Give "
+            "a decoder-only language model."
+        )
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -125,8 +145,10 @@ def weight_files(directory: Path) -> list[Path]:
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
     broken = next((file for file in (single, index) if file.is_symlink() and not file.exists()), None)
     if broken is not None:
-        raise ConfigError(f"model: {broken} is a link to a file that is not there. Copy the files that links point to "
-                          "as well (cp -L), or download it again.")
+        raise ConfigError(
+            f"model: {broken} is a link to a file that is not there. Copy the files that links point to "
+            "as well (cp -L), or download it again."
+        )
     if single.exists():
         return [single]
     if not index.exists():
@@ -137,12 +159,15 @@ def weight_files(directory: Path) -> list[Path]:
     names = sorted(set(listed.values()))
     outside = [name for name in names if Path(name).name != name]
     if outside:
-        raise ConfigError(f"model: {index} names a file outside of its directory: {short(outside[0])}. Download it "
-                          "again.")
+        raise ConfigError(
+            f"model: {index} names a file outside of its directory: {short(outside[0])}. Download it again."
+        )
     lost = [name for name in names if not (directory / name).is_file()]
     if lost:
-        raise ConfigError(f"model: {directory} lacks {len(lost)} of the {len(names)} files of weights that its index "
-                          f"lists (for example {lost[0]}). Download the missing ones.")
+        raise ConfigError(
+            f"model: {directory} lacks {len(lost)} of the {len(names)} files of weights that its index "
+            f"lists (for example {lost[0]}). Download the missing ones."
+        )
     return [directory / name for name in names]
 
 
@@ -150,10 +175,14 @@ def _no_weights(directory: Path) -> str:
     for pattern, what in _OTHER_FORMATS:
         found = sorted(directory.glob(pattern))
         if found:
-            return (f"model: {directory} cannot be loaded as a causal LM: it has no model.safetensors, and its weights "
-                    f"({found[0].name}) are {what.format(directory)}.")
-    return (f"model: {directory} cannot be loaded as a causal LM: it has a config.json and no weights "
-            "(model.safetensors). Download them, for example with `hf download`.")
+            return (
+                f"model: {directory} cannot be loaded as a causal LM: it has no model.safetensors, and its weights "
+                f"({found[0].name}) are {what.format(directory)}."
+            )
+    return (
+        f"model: {directory} cannot be loaded as a causal LM: it has a config.json and no weights "
+        "(model.safetensors). Download them, for example with `hf download`."
+    )
 
 
 def read_header(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -170,8 +199,9 @@ def read_header(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
             stream.seek(8)
             text = stream.read(length) if length <= min(size, _LARGEST_HEADER) else b""
     except OSError as error:
-        raise ConfigError(f"model: {file} cannot be read: {error.strerror or error}. Fix its permissions, or download "
-                          "it again.") from error
+        raise ConfigError(
+            f"model: {file} cannot be read: {error.strerror or error}. Fix its permissions, or download it again."
+        ) from error
     try:
         entries = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
         found = {name: (str(entry["dtype"]), tuple(map(int, entry["shape"]))) for name, entry in entries.items()}
@@ -181,8 +211,10 @@ def read_header(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         raise ConfigError(f"model: {file} {reason}.") from error
     if size != 8 + length + end:
         how = "cut" if size < 8 + length + end else "longer than it should be"
-        raise ConfigError(f"model: {file} is {how}: it has {size:,} bytes, and its header asks for "
-                          f"{8 + length + end:,}. Download it again.")
+        raise ConfigError(
+            f"model: {file} is {how}: it has {size:,} bytes, and its header asks for "
+            f"{8 + length + end:,}. Download it again."
+        )
     if not found:
         raise ConfigError(f"model: {file} holds no tensors. Download it again, or save the model once more.")
     return found
@@ -199,9 +231,11 @@ def check_weight_files(paths: list[Path]) -> int:
         for name, (dtype, shape) in read_header(file).items():
             numbers += math.prod(shape)
             if name.endswith(("weight", "proj")) and dtype not in FLOATS:
-                raise ConfigError(f"model: {name} of {file} is stored as {dtype} {list(shape)}: quantized weights, "
-                                  "which cannot be trained or evaluated here. Give weights in float32, bfloat16 or "
-                                  "float16.")
+                raise ConfigError(
+                    f"model: {name} of {file} is stored as {dtype} {list(shape)}: quantized weights, "
+                    "which cannot be trained or evaluated here. Give weights in float32, bfloat16 or "
+                    "float16."
+                )
     return numbers
 
 

@@ -54,16 +54,22 @@ def find_source(name: str, trust_remote_code: bool = False, weights: bool = True
     if any((source.directory / file).is_file() for file in ("config.json", ADAPTER_FILE)):
         return source
     if (source.directory / "model_index.json").is_file():
-        raise ConfigError(f"model: {source.directory} holds a diffusers pipeline (model_index.json), not a causal LM. "
-                          "Give the directory of a language model.")
+        raise ConfigError(
+            f"model: {source.directory} holds a diffusers pipeline (model_index.json), not a causal LM. "
+            "Give the directory of a language model."
+        )
     gguf = sorted(file.name for file in source.directory.glob("*.gguf"))
     if gguf:
-        raise ConfigError(f"model: {source.directory} holds only GGUF files ({gguf[0]}), which are for inference. Give "
-                          "the Hugging Face directory that they were made from (config.json, *.safetensors).")
+        raise ConfigError(
+            f"model: {source.directory} holds only GGUF files ({gguf[0]}), which are for inference. Give "
+            "the Hugging Face directory that they were made from (config.json, *.safetensors)."
+        )
     inner = sorted(file.parent.name for file in source.directory.glob("*/config.json"))
     inside = f" One lies in a folder of it: {source.directory / inner[0]}." if inner else ""
-    raise ConfigError(f"model: {source.directory} is no Hugging Face model directory (no config.json). Give a "
-                      f"directory that model.save_pretrained wrote, or embedded:arithmetic.{inside}")
+    raise ConfigError(
+        f"model: {source.directory} is no Hugging Face model directory (no config.json). Give a "
+        f"directory that model.save_pretrained wrote, or embedded:arithmetic.{inside}"
+    )
 
 
 def _locate(name: str, trust_remote_code: bool, weights: bool) -> ModelSource:
@@ -73,8 +79,9 @@ def _locate(name: str, trust_remote_code: bool, weights: bool) -> ModelSource:
             raise ConfigError(f"model: no embedded model {key!r}. Known: {', '.join(EMBEDDED)}.")
         return ModelSource(name, EMBEDDED[key])
     if "\0" in name or not name.strip():
-        raise ConfigError(f"model: {name[:80]!r} is no name of a model. Give a directory, org/name, or "
-                          "embedded:arithmetic.")
+        raise ConfigError(
+            f"model: {name[:80]!r} is no name of a model. Give a directory, org/name, or embedded:arithmetic."
+        )
     try:
         directory = Path(name).expanduser()
         if directory.is_dir():
@@ -82,20 +89,21 @@ def _locate(name: str, trust_remote_code: bool, weights: bool) -> ModelSource:
         is_file, parent = directory.is_file(), Path(directory.parts[0]).exists()
     except (OSError, RuntimeError) as error:
         raise ConfigError(f"model: {name[:80]!r} cannot be looked up: {error}. Give a directory, or org/name.") from (
-            error)
+            error
+        )
     if is_file:
         raise ConfigError(f"model: {name} is a file. Give the directory that holds config.json and the weights.")
     match = _HUB_NAME.fullmatch(name)
     if match is None or parent:
-        raise ConfigError(f"model: no such directory: {name} is not a directory here. Give a directory that "
-                          "model.save_pretrained wrote, a name on the Hugging Face Hub (org/name), or "
-                          "embedded:arithmetic.")
+        raise ConfigError(
+            f"model: no such directory: {name} is not a directory here. Give a directory that "
+            "model.save_pretrained wrote, a name on the Hugging Face Hub (org/name), or "
+            "embedded:arithmetic."
+        )
     return _from_hub(name, match["repository"], match["revision"], trust_remote_code, weights)
 
 
-def _from_hub(
-    name: str, repository: str, revision: str | None, trust_remote_code: bool, weights: bool
-) -> ModelSource:
+def _from_hub(name: str, repository: str, revision: str | None, trust_remote_code: bool, weights: bool) -> ModelSource:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -113,8 +121,9 @@ def _from_hub(
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError, RuntimeError) as error:
             raise ConfigError(_not_available(name, repository, revision, error)) from error
     except HFValidationError as error:
-        raise ConfigError(f"model: {name} is neither a directory here nor a name that the Hugging Face Hub allows "
-                          f"({error}).") from error
+        raise ConfigError(
+            f"model: {name} is neither a directory here nor a name that the Hugging Face Hub allows ({error})."
+        ) from error
     return ModelSource(name, directory, _revision_of(directory))
 
 
@@ -130,9 +139,11 @@ def _not_available(name: str, repository: str, revision: str | None, error: Base
     else:
         first = str(error).strip().splitlines() or [type(error).__name__]
         reason = f"it is not (whole) in the cache, and the Hub cannot be reached ({first[0][:160]})"
-    return (f"model: {name} is not a directory here, and as a name on the Hugging Face Hub {reason}; the cache is "
-            f"{constants.HF_HUB_CACHE}. Run `hf download {repository}{at}` where there is a network, or give a "
-            "directory.")
+    return (
+        f"model: {name} is not a directory here, and as a name on the Hugging Face Hub {reason}; the cache is "
+        f"{constants.HF_HUB_CACHE}. Run `hf download {repository}{at}` where there is a network, or give a "
+        "directory."
+    )
 
 
 def _is_whole(directory: Path, weights: bool) -> bool:

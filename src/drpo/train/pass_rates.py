@@ -79,6 +79,7 @@ def pass_rates(counts: Sequence[tuple[int, int]], samples: int) -> dict[str, Any
         ``samples``, as text), each with ``mean``, ``low``, ``high`` and ``problems``: those with n ≥ k. A k that no
         problem has n ≥ k for is left out.
     """
+
     def estimate(k: int) -> Estimate | None:
         enough = [(n, c) for n, c in counts if n >= k]
         return mean_estimate([pass_at_k(n, c, k) for n, c in enough], [n / k for n, _ in enough])

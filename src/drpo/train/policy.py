@@ -60,9 +60,14 @@ class Policy:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, masters: MasterWeights | None = None, source: ModelSource | None = None,
-        notes: Sequence[str] = (), passes: Passes | None = None,
-    ):  # fmt: skip
+        self,
+        model: Any,
+        tokenizer: Any,
+        masters: MasterWeights | None = None,
+        source: ModelSource | None = None,
+        notes: Sequence[str] = (),
+        passes: Passes | None = None,
+    ):
         self.model = model
         self.source, self.notes = source, tuple(notes)
         self.tokenizer = tokenizer
@@ -217,8 +222,14 @@ class Policy:
 
 
 def load_policy(
-    name: str, device: torch.device, precision: Precision = "fp32", lora: Lora | None = None, recompute: bool = False,
-    *, base: str | None = None, trust_remote_code: bool = False,
+    name: str,
+    device: torch.device,
+    precision: Precision = "fp32",
+    lora: Lora | None = None,
+    recompute: bool = False,
+    *,
+    base: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Policy:
     """The policy stored in a Hugging Face directory, on the Hub (``org/name``), or embedded (``embedded:NAME``).
 
@@ -258,6 +269,8 @@ def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
         value = getattr(config, "eos_token_id", None)
         ids.update(v for v in (value if isinstance(value, list | tuple) else [value]) if v is not None)
     if not ids:
-        raise ConfigError("model: neither tokenizer nor model names an end-of-sequence token, so that no response "
-                          "would ever stop. Set tokenizer.eos_token and save it again.")
+        raise ConfigError(
+            "model: neither tokenizer nor model names an end-of-sequence token, so that no response "
+            "would ever stop. Set tokenizer.eos_token and save it again."
+        )
     return frozenset(ids)

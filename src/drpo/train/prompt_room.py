@@ -37,8 +37,10 @@ class PromptRoom:
             limits.append(options.max_length)
         positions = min((limit for limit in limits if limit is not None), default=None)
         if positions is not None and config.max_new_tokens >= positions:
-            raise ConfigError(f"max_new_tokens={config.max_new_tokens} leaves no room for a prompt in the model's "
-                              f"{positions} positions. Set it to less than {positions}, by as many as prompts need.")
+            raise ConfigError(
+                f"max_new_tokens={config.max_new_tokens} leaves no room for a prompt in the model's "
+                f"{positions} positions. Set it to less than {positions}, by as many as prompts need."
+            )
         return cls(positions, config.max_new_tokens)
 
     @property
@@ -51,8 +53,9 @@ class PromptRoom:
         return self.longest is None or length <= self.longest
 
     def __str__(self) -> str:
-        return (f"the model's {self.positions} positions less max_new_tokens={self.response} leave room for "
-                f"{self.longest}")
+        return (
+            f"the model's {self.positions} positions less max_new_tokens={self.response} leave room for {self.longest}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,10 @@ class Fitting:
         if not self.left_out:
             return None
         every = len(self.examples) + len(self.left_out)
-        return (f"{len(self.left_out)} of {every} {side} prompts left out as too long: the longest has "
-                f"{max(self.left_out)} tokens, and {room}")
+        return (
+            f"{len(self.left_out)} of {every} {side} prompts left out as too long: the longest has "
+            f"{max(self.left_out)} tokens, and {room}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +110,10 @@ def check_prompts(
     """
     room = PromptRoom.of(model_config, config)
     if not heldout:
-        raise TaskError(f"task {config.task.name} gives no held-out example, so that nothing can be evaluated. Give it "
-                        "at least one.")
+        raise TaskError(
+            f"task {config.task.name} gives no held-out example, so that nothing can be evaluated. Give it "
+            "at least one."
+        )
     listed = getattr(task, "training_examples", None)
     training = None if listed is None else _look_through(encoder, listed(), room)
     return PromptCheck(room, fitting(encoder, heldout, "held-out", room), training)
@@ -156,8 +163,10 @@ def _none_fits(side: str, lengths: Sequence[int], room: PromptRoom) -> ConfigErr
     assert room.positions is not None
     lower = room.positions - min(lengths)
     fix = f"Lower max_new_tokens to {lower} or less, use" if lower >= 1 else "Use"
-    return ConfigError(f"no {side} prompt fits: the shortest of {len(lengths)} has {min(lengths)} tokens, and {room}. "
-                       f"{fix} shorter prompts, or a model with more positions.")
+    return ConfigError(
+        f"no {side} prompt fits: the shortest of {len(lengths)} has {min(lengths)} tokens, and {room}. "
+        f"{fix} shorter prompts, or a model with more positions."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +202,10 @@ class TrainingStream:
             reasons.append(reason)
             in_a_row += 1
             if in_a_row == MAX_LEFT_OUT:
-                raise TaskError(f"{MAX_LEFT_OUT} training prompts in a row cannot be used, the last one because of "
-                                f"{reason}. Use shorter prompts, or a model with more positions.")
+                raise TaskError(
+                    f"{MAX_LEFT_OUT} training prompts in a row cannot be used, the last one because of "
+                    f"{reason}. Use shorter prompts, or a model with more positions."
+                )
         return examples, index - first, reasons
 
     def _reason(self, example: Example) -> str | None:

@@ -10,9 +10,20 @@ from typing import Any
 from drpo.errors import ConfigError, DataError
 
 #: Arguments of `apply_chat_template` that are set here.
-_OURS = ("conversation", "messages", "add_generation_prompt", "continue_final_message", "tokenize", "padding",
-         "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
-         "tokenizer_kwargs")  # fmt: skip
+_OURS = (
+    "conversation",
+    "messages",
+    "add_generation_prompt",
+    "continue_final_message",
+    "tokenize",
+    "padding",
+    "truncation",
+    "max_length",
+    "return_tensors",
+    "return_dict",
+    "return_assistant_tokens_mask",
+    "tokenizer_kwargs",
+)
 #: Its arguments that a user may set; every other key is a variable of the template.
 _THEIRS = ("chat_template", "tools", "documents")
 
@@ -31,16 +42,21 @@ class PromptSettings:
     def __post_init__(self) -> None:
         for key in self.template_kwargs:
             if key in _OURS:
-                raise ConfigError(f"chat_template_kwargs.{key} cannot be set: a prompt always ends where the response "
-                                  "begins, whole. Leave it out.")
+                raise ConfigError(
+                    f"chat_template_kwargs.{key} cannot be set: a prompt always ends where the response "
+                    "begins, whole. Leave it out."
+                )
         if self.system_prompt is not None:
             _check_text("system_prompt", self.system_prompt, ConfigError)
 
     @property
     def given(self) -> str | None:
         """The first setting that has a value."""
-        return "system_prompt" if self.system_prompt is not None else next(
-            (f"chat_template_kwargs.{key}" for key in self.template_kwargs), None)
+        return (
+            "system_prompt"
+            if self.system_prompt is not None
+            else next((f"chat_template_kwargs.{key}" for key in self.template_kwargs), None)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +108,10 @@ class PromptEncoder:
         system, last = self.settings.system_prompt, conversation[-1]["content"].strip()
         if system is not None:
             if conversation[0]["role"] == "system":
-                raise ConfigError("system_prompt is set, and the task's prompts begin with a system turn of their own. "
-                                  "Leave one of them out.")
+                raise ConfigError(
+                    "system_prompt is set, and the task's prompts begin with a system turn of their own. "
+                    "Leave one of them out."
+                )
             conversation.insert(0, {"role": "system", "content": system})
         text = self._apply(conversation)
         if last not in text:  # the templates of some multimodal models read lists of parts alone
@@ -101,18 +119,18 @@ class PromptEncoder:
             text = self._apply(parts)
         for name, wanted in (("the prompt", last), ("system_prompt", (system or "").strip())):
             if wanted not in text:
-                raise ConfigError(f"the tokenizer's chat template drops {name}: its text does not hold it. Choose "
-                                  "another template with chat_template_kwargs.chat_template, or leave system_prompt "
-                                  "out and put its text into the prompts.")
+                raise ConfigError(
+                    f"the tokenizer's chat template drops {name}: its text does not hold it. Choose "
+                    "another template with chat_template_kwargs.chat_template, or leave system_prompt "
+                    "out and put its text into the prompts."
+                )
         return text
 
     def _apply(self, conversation: list[dict[str, Any]]) -> str:
         tokenizer, variables = self.tokenizer, dict(self.settings.template_kwargs)
         try:
             template = tokenizer.get_chat_template(variables.get("chat_template"), variables.get("tools"))
-            text = tokenizer.apply_chat_template(
-                conversation, add_generation_prompt=True, tokenize=False, **variables
-            )
+            text = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False, **variables)
         except Exception as error:  # a template may raise anything, and says in its own words what it misses
             raise ConfigError(
                 f"the tokenizer's chat template refuses the prompt: {' '.join(str(error).split())}"
@@ -122,8 +140,10 @@ class PromptEncoder:
             ) from error
         for key in variables:
             if key not in _THEIRS and not re.search(rf"\b{re.escape(key)}\b", template):
-                raise ConfigError(f"chat_template_kwargs.{key} would be ignored: the tokenizer's chat template does "
-                                  "not read it. Leave it out, or correct its name.")
+                raise ConfigError(
+                    f"chat_template_kwargs.{key} would be ignored: the tokenizer's chat template does "
+                    "not read it. Leave it out, or correct its name."
+                )
         return text
 
     def _templates(self) -> str:
@@ -132,13 +152,17 @@ class PromptEncoder:
 
     def _check_ids(self, ids: Sequence[int], prompt: str) -> None:
         if not ids:
-            raise DataError(f"the tokenizer makes no token of the prompt {prompt[:60]!r}. Give prompts that it knows "
-                            "the characters of.")
+            raise DataError(
+                f"the tokenizer makes no token of the prompt {prompt[:60]!r}. Give prompts that it knows "
+                "the characters of."
+            )
         if max(ids) >= self.vocabulary:
             token = self.tokenizer.convert_ids_to_tokens(max(ids))
-            raise DataError(f"the tokenizer is larger than the model: the prompt {prompt[:60]!r} has token {max(ids)} "
-                            f"({token!r}), and the model's embedding has {self.vocabulary} rows. Use the tokenizer "
-                            "that belongs to the model, or resize its embedding (model.resize_token_embeddings).")
+            raise DataError(
+                f"the tokenizer is larger than the model: the prompt {prompt[:60]!r} has token {max(ids)} "
+                f"({token!r}), and the model's embedding has {self.vocabulary} rows. Use the tokenizer "
+                "that belongs to the model, or resize its embedding (model.resize_token_embeddings)."
+            )
 
 
 def _without_end(tokenizer: Any, text: str) -> list[int]:
@@ -152,8 +176,10 @@ def _without_end(tokenizer: Any, text: str) -> list[int]:
         if whole[start : start + len(bare)] == bare:
             return whole[: start + len(bare)]
     if whole[-1] == tokenizer.eos_token_id:
-        raise ConfigError("model: its tokenizer ends every text with an end-of-sequence token that cannot be told from "
-                          "the text. Save it without (add_eos_token=False).")
+        raise ConfigError(
+            "model: its tokenizer ends every text with an end-of-sequence token that cannot be told from "
+            "the text. Save it without (add_eos_token=False)."
+        )
     return whole
 
 
@@ -161,6 +187,8 @@ def _check_text(what: str, text: str, error: type[ConfigError] | type[DataError]
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as found:
-        raise error(f"{what} holds half of a surrogate pair ({text[found.start]!r} at character {found.start}), which "
-                    f"is no text: {text[max(0, found.start - 20) : found.start + 20]!r}. Remove it, or write the "
-                    "whole character.") from found
+        raise error(
+            f"{what} holds half of a surrogate pair ({text[found.start]!r} at character {found.start}), which "
+            f"is no text: {text[max(0, found.start - 20) : found.start + 20]!r}. Remove it, or write the "
+            "whole character."
+        ) from found

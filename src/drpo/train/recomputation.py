@@ -30,8 +30,10 @@ def checkpoint_activations(model: Any) -> None:
     try:
         enable({"use_reentrant": False})
     except ValueError as error:
-        raise ConfigError(f"gradient_checkpointing: {type(model).__name__} does not support it ({error}). Leave it "
-                          "out, and lower micro_batch_tokens instead.") from error
+        raise ConfigError(
+            f"gradient_checkpointing: {type(model).__name__} does not support it ({error}). Leave it "
+            "out, and lower micro_batch_tokens instead."
+        ) from error
     model.disable_input_require_grads()  # the hook that only reentrant checkpoints need
     layers = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
 
@@ -46,8 +48,10 @@ def checkpoint_activations(model: Any) -> None:
     backbone.register_forward_hook(lambda *_: set_mode(False), always_call=True)
     after = _probe(backbone)
     if float((after - before).abs().max()) > ROUNDING * float(before.abs().max()):
-        raise ConfigError(f"gradient_checkpointing: {type(model).__name__} computes other hidden states in training "
-                          "mode (dropout in its layers?), so that π is not what was sampled from. Leave it out.")
+        raise ConfigError(
+            f"gradient_checkpointing: {type(model).__name__} computes other hidden states in training "
+            "mode (dropout in its layers?), so that π is not what was sampled from. Leave it out."
+        )
 
 
 def _probe(backbone: Any) -> torch.Tensor:

@@ -39,8 +39,9 @@ def _text_between_turns(tokenizer: Any) -> str:
     """What the chat template writes around the contents of its turns; empty without a template."""
     if not tokenizer.chat_template:
         return ""
-    turns = [{"role": role, "content": text}
-             for role, text in zip(("user", "assistant", "user"), _CONTENTS, strict=True)]
+    turns = [
+        {"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), _CONTENTS, strict=True)
+    ]
     import jinja2
 
     try:

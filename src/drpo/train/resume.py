@@ -20,23 +20,45 @@ from drpo.train.model_source import find_model
 
 #: Settings that a resumed run may change: how long it runs, how far a step goes, what it costs, what it records, where
 #: it runs. None of them changes which data comes next or what the objective means.
-CHANGEABLE = frozenset({
-    "steps", "learning_rate", "warmup_updates", "weight_decay", "gradient_clip",
-    "micro_batch_tokens", "gradient_checkpointing", "device", "threads", "sampler",
-    "eval_every", "eval_examples", "eval_samples", "checkpoint_every",
-    "log_tokens", "log_tokens_share", "trackers", "project", "delta_shown",
-    "mismatch_limit", "grading_time_limit", "grading_workers", "trust_remote_code",
-})  # fmt: skip
+CHANGEABLE = frozenset(
+    {
+        "steps",
+        "learning_rate",
+        "warmup_updates",
+        "weight_decay",
+        "gradient_clip",
+        "micro_batch_tokens",
+        "gradient_checkpointing",
+        "device",
+        "threads",
+        "sampler",
+        "eval_every",
+        "eval_examples",
+        "eval_samples",
+        "checkpoint_every",
+        "log_tokens",
+        "log_tokens_share",
+        "trackers",
+        "project",
+        "delta_shown",
+        "mismatch_limit",
+        "grading_time_limit",
+        "grading_workers",
+        "trust_remote_code",
+    }
+)
 _DATA = "the order of the training data follows from it"
 _OBJECTIVE = "it decides what the objective is"
 _WEIGHTS = "the weights and the optimizer's moments of the checkpoint belong to it"
 #: Setting → why a resumed run keeps it.
 KEPT = {
     **dict.fromkeys(("seed", "prompts_per_step", "group_size", "updates_per_step", "task"), _DATA),
-    **dict.fromkeys(("objective", "advantages", "aggregation", "max_new_tokens", "temperature", "top_p", "top_k",
-                     "router_replay"), _OBJECTIVE),
+    **dict.fromkeys(
+        ("objective", "advantages", "aggregation", "max_new_tokens", "temperature", "top_p", "top_k", "router_replay"),
+        _OBJECTIVE,
+    ),
     **dict.fromkeys(("lora", "precision", "rollout_precision", "rollout_lag"), _WEIGHTS),
-}  # fmt: skip
+}
 #: Every version writes these into config.yaml, the last one last.
 ALWAYS = ("model", "task", "objective", "steps", "seed", "device")
 
@@ -76,18 +98,24 @@ def written_config(run: RunDirectory) -> dict[str, Any]:
         missing = [key for key in ALWAYS if key not in values]
         if missing or not run.config_file.read_bytes().endswith(b"\n"):
             lacks = f"lacks {', '.join(missing)}" if missing else "ends in the middle of a line"
-            raise CheckpointError(f"{run.config_file} is cut off: it {lacks}. Restore it from a backup; nothing was "
-                                  "changed.")
+            raise CheckpointError(
+                f"{run.config_file} is cut off: it {lacks}. Restore it from a backup; nothing was changed."
+            )
         return values
     if json_values(values) not in copies:
         there, ours = flat(json_values(values)), flat(copies[0])
         keys = [key for key in dict.fromkeys([*ours, *there]) if there.get(key, "") != ours.get(key, "")]
-        said = [f"{key} ({shortened(ours[key]) if key in ours else 'absent'} when it was written, "
-                f"{shortened(there[key]) if key in there else 'absent'} now)" for key in keys[:3]]  # fmt: skip
+        said = [
+            f"{key} ({shortened(ours[key]) if key in ours else 'absent'} when it was written, "
+            f"{shortened(there[key]) if key in there else 'absent'} now)"
+            for key in keys[:3]
+        ]
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-        raise CheckpointError(f"{run.config_file} is not what the run wrote: {', '.join(said)}{more}. Put it back; "
-                              f"changes go on the command line, for example `drpo train --resume {run.path} "
-                              "learning_rate=1e-5`. Nothing was changed.")
+        raise CheckpointError(
+            f"{run.config_file} is not what the run wrote: {', '.join(said)}{more}. Put it back; "
+            f"changes go on the command line, for example `drpo train --resume {run.path} "
+            "learning_rate=1e-5`. Nothing was changed."
+        )
     return values
 
 
@@ -142,8 +170,11 @@ def rewind(run: RunDirectory, step: int, note: Callable[[str], None]) -> None:
 def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
     """``key``, ``before`` and ``after`` of each dotted setting that differs."""
     old, new = flat(json_values(before)), flat(json_values(after))
-    keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key, "") != new.get(key, "") or
-            (key in old) != (key in new)]  # fmt: skip
+    keys = [
+        key
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key, "") != new.get(key, "") or (key in old) != (key in new)
+    ]
     return [{"key": key, "before": old.get(key), "after": new.get(key)} for key in keys]
 
 
@@ -171,8 +202,10 @@ def _refuse_lost_checkpoints(run: RunDirectory, config: TrainConfig) -> None:
     """A run that has checkpointed cannot start again from nothing: what it recorded would be erased."""
     recorded = max((record["step"] for record in run.read_metrics("update")), default=0)
     if recorded > config.checkpoint_every or is_finished(run):
-        raise CheckpointError(f"{run.checkpoints} holds no checkpoint, though the run has done {recorded} steps: they "
-                              "were removed. Restore one from a backup, or start a new run.")
+        raise CheckpointError(
+            f"{run.checkpoints} holds no checkpoint, though the run has done {recorded} steps: they "
+            "were removed. Restore one from a backup, or start a new run."
+        )
 
 
 def _refuse(key: str, config: TrainConfig, run: RunDirectory, checkpoint: Path | None) -> None:
@@ -186,8 +219,10 @@ def _refuse(key: str, config: TrainConfig, run: RunDirectory, checkpoint: Path |
         reason = "the weights come from the checkpoint, so that it would be ignored. Leave it out"
     else:
         model = config.model if checkpoint is None else checkpoint
-        reason = (f"{KEPT.get(section, 'it decides what the run computes')}. To go on with another value, start a new "
-                  f"run from here: `drpo train {run.config_file} model={model} {key}=VALUE --out DIR`")
+        reason = (
+            f"{KEPT.get(section, 'it decides what the run computes')}. To go on with another value, start a new "
+            f"run from here: `drpo train {run.config_file} model={model} {key}=VALUE --out DIR`"
+        )
     raise ConfigError(f"{key}: a resumed run keeps it: {reason}. May change: {', '.join(sorted(CHANGEABLE))}.")
 
 
@@ -199,8 +234,12 @@ def _check_data(config: TrainConfig, run: RunDirectory) -> None:
         if not (names_data(key) and isinstance(value, str)):
             continue
         if name in recorded and not Path(value).expanduser().exists():
-            raise ConfigError(f"{name}: {value} is not there any more. Say where it is now: `drpo train --resume "
-                              f"{run.path} {name}=FILE`.")
+            raise ConfigError(
+                f"{name}: {value} is not there any more. Say where it is now: `drpo train --resume "
+                f"{run.path} {name}=FILE`."
+            )
         if name in recorded and now.get(name) != recorded[name]:
-            raise ConfigError(f"{name}: {value} has changed since the run started, and the order of the training data "
-                              f"follows from it. Put the old file back, or give its place with {name}=FILE.")
+            raise ConfigError(
+                f"{name}: {value} has changed since the run started, and the order of the training data "
+                f"follows from it. Put the old file back, or give its place with {name}=FILE."
+            )

@@ -41,8 +41,12 @@ class Sample:
     def record(self) -> dict[str, Any]:
         """What a rollout file holds of it."""
         return {
-            "prompt": self.example.prompt, "answer": self.example.answer, "text": self.text,
-            "reward": self.grade.reward, "failure": self.grade.failure, "tokens": len(self.response.token_ids),
+            "prompt": self.example.prompt,
+            "answer": self.example.answer,
+            "text": self.text,
+            "reward": self.grade.reward,
+            "failure": self.grade.failure,
+            "tokens": len(self.response.token_ids),
             "stop_reason": self.response.stop_reason,
             **({} if self.grade.timeout is None else {"timeout": self.grade.timeout}),
         }
@@ -104,9 +108,15 @@ def roll_out(
     """
     seeds = [derive_seed(config.seed, "rollout", step, row) for row in range(len(examples))]
     samples, sampling, grading = sample_and_grade(
-        policy, sampler, grader, examples, seeds, config.group_size,
+        policy,
+        sampler,
+        grader,
+        examples,
+        seeds,
+        config.group_size,
         replace(
-            config.sampling(), report_topk=config.make_objective().topk,
+            config.sampling(),
+            report_topk=config.make_objective().topk,
             report_experts=reports_experts(sampler),
         ),
     )

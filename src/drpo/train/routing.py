@@ -32,8 +32,10 @@ def replay_routing(policy: Policy, sampler: Sampler) -> None:
     if policy.routers.problem is not None:
         raise ConfigError(f"router_replay=true: {policy.routers.problem}. Leave router_replay out.")
     if not reports_experts(sampler):
-        raise ConfigError(f"router_replay=true: {type(sampler).__name__} as configured does not report the experts it "
-                          "chose. Use the in-process sampler, not compiled, or leave router_replay out.")
+        raise ConfigError(
+            f"router_replay=true: {type(sampler).__name__} as configured does not report the experts it "
+            "chose. Use the in-process sampler, not compiled, or leave router_replay out."
+        )
     policy.replay_routing()
 
 

@@ -44,9 +44,13 @@ def make_sampler(
         return CopySampler(policy.model, config.sampling_precision, policy.stop_ids, **options.model_dump())
     require_vllm()
     sampler = VllmSampler(
-        policy.model, policy.stop_ids, options, engine_log, note,
+        policy.model,
+        policy.stop_ids,
+        options,
+        engine_log,
+        note,
         dtype="float32" if config.sampling_precision == "fp32" else "bfloat16",
-    )  # fmt: skip
+    )
     # vLLM knows whole matrices alone: an adapter that is evaluated is added into them.
     sampler.load_weights(plain_weights(policy.model) if is_adapted(policy.model) else policy.weights())
     return sampler

@@ -24,8 +24,10 @@ def training_problems(task: Task, name: str) -> list[Example]:
     """
     examples = getattr(task, "training_examples", None)
     if examples is None:
-        raise TaskError(f"task {name} has no list of training problems to choose from. Use task=math or task=jsonl "
-                        "with task.path=FILE, or give your own class a method training_examples().")
+        raise TaskError(
+            f"task {name} has no list of training problems to choose from. Use task=math or task=jsonl "
+            "with task.path=FILE, or give your own class a method training_examples()."
+        )
     return examples()
 
 
@@ -60,5 +62,6 @@ def filtered_record(example: Example, graded: int, correct: int) -> dict[str, An
     return {
         "prompt": turns or example.data.get("problem", example.prompt),
         "answer": answers if len(answers) > 1 else example.answer,
-        "solve_rate": correct / graded, "samples": graded,
+        "solve_rate": correct / graded,
+        "samples": graded,
     }

@@ -51,9 +51,10 @@ def response_states(backbone: Any, sequences: Sequence[Sequences], shares_prompt
 
 
 def in_groups(
-    compute: Callable[[Sequence[Sequences]], torch.Tensor], sequences: Sequence[Sequences],
+    compute: Callable[[Sequence[Sequences]], torch.Tensor],
+    sequences: Sequence[Sequences],
     key: Callable[[int], Hashable],
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """``compute`` of those ``sequences`` together whose length has one ``key``: ``[N, …]``, one row a response token,
     in the order of ``sequences``."""
     groups: dict[Hashable, list[int]] = {}
@@ -88,8 +89,10 @@ def padded_experts(sequences: Sequence[Sequences]) -> torch.Tensor:
     for sequence in sequences:
         if sequence.experts is None or len(sequence.experts) != len(sequence) - 1:
             found = "none" if sequence.experts is None else f"those of {len(sequence.experts)}"
-            raise DataError(f"a sequence of {len(sequence)} tokens needs the experts of {len(sequence) - 1} positions, "
-                            f"got {found}. The sampler has to report the experts of every position.")
+            raise DataError(
+                f"a sequence of {len(sequence)} tokens needs the experts of {len(sequence) - 1} positions, "
+                f"got {found}. The sampler has to report the experts of every position."
+            )
         missing = width - len(sequence.experts)
         rows.append(functional.pad(sequence.experts.long(), (0, 0, 0, 0, 0, missing), value=-1))
     return torch.stack(rows)
@@ -133,9 +136,12 @@ class Prompts:
             seen = torch.arange(self.width, device=device) < lengths
             further = torch.arange(inner.shape[1], device=device)
             out = self.backbone(
-                input_ids=inner, attention_mask=torch.cat([seen, torch.ones_like(inner, dtype=torch.bool)], 1),
-                position_ids=lengths + further, past_key_values=cache, use_cache=True,
-            )  # fmt: skip
+                input_ids=inner,
+                attention_mask=torch.cat([seen, torch.ones_like(inner, dtype=torch.bool)], 1),
+                position_ids=lengths + further,
+                past_key_values=cache,
+                use_cache=True,
+            )
             found = torch.cat([found, out.last_hidden_state], 1)
         return at_places(found, _places([len(response) for response in responses], [0] * len(responses)).to(device))
 
@@ -191,9 +197,13 @@ class MicroBatch:
         """These rows and one more, whose prompt is the ``prompt``-th, or is computed elsewhere."""
         prompts = self.prompts if prompt is None else self.prompts | {prompt}
         return MicroBatch(
-            self.shares_prompts, (*self.rows, row), prompts, max(self.longest, len(sequence)),
-            max(self.longest_prompt, len(sequence.prompt_ids)), max(self.longest_response, len(sequence.token_ids)),
-        )  # fmt: skip
+            self.shares_prompts,
+            (*self.rows, row),
+            prompts,
+            max(self.longest, len(sequence)),
+            max(self.longest_prompt, len(sequence.prompt_ids)),
+            max(self.longest_response, len(sequence.token_ids)),
+        )
 
     @property
     def positions(self) -> int:

@@ -60,14 +60,19 @@ def choose_threads(setting: int | str, recorded: object = None) -> Threads:
     count = min(default, free_cpus(others))
     if count == min(default, usable_cpus()):
         return Threads(count)
-    return Threads(count, f"{_threads(count)}: other programs use {others:.1f} of {len(allowed_cpus())} CPUs (threads="
-                   f"{min(default, usable_cpus())} takes all of them anyway)")  # fmt: skip
+    return Threads(
+        count,
+        f"{_threads(count)}: other programs use {others:.1f} of {len(allowed_cpus())} CPUs (threads="
+        f"{min(default, usable_cpus())} takes all of them anyway)",
+    )
 
 
 def _of_setting(count: int, before: int | None) -> str:
     if before is not None and before != count:
-        return (f"{_threads(count)} where the run had {before}: from here on the last bits of all numbers differ from "
-                "those of the run left alone")
+        return (
+            f"{_threads(count)} where the run had {before}: from here on the last bits of all numbers differ from "
+            "those of the run left alone"
+        )
     if count > usable_cpus():
         return f"{_threads(count)} on {usable_cpus()} CPUs wait for each other: threads={usable_cpus()} is faster"
     return ""
@@ -75,11 +80,15 @@ def _of_setting(count: int, before: int | None) -> str:
 
 def _of_resumed(before: int, given: str | None) -> str:
     if given is not None and torch.get_num_threads() != before:
-        return (f"{_threads(before)}, as the run had before, for the same bits, although {given} is "
-                f"{os.environ[given]}. Resume with threads={torch.get_num_threads()} to change that")
+        return (
+            f"{_threads(before)}, as the run had before, for the same bits, although {given} is "
+            f"{os.environ[given]}. Resume with threads={torch.get_num_threads()} to change that"
+        )
     if before > usable_cpus():
-        return (f"{_threads(before)}, as the run had before, for the same bits, on {usable_cpus()} CPUs. Resume with "
-                f"threads={usable_cpus()} to be faster, with other last bits")
+        return (
+            f"{_threads(before)}, as the run had before, for the same bits, on {usable_cpus()} CPUs. Resume with "
+            f"threads={usable_cpus()} to be faster, with other last bits"
+        )
     return ""
 
 
@@ -112,6 +121,8 @@ class LoadWatch:
         if self._slow < WINDOWS:
             return None
         self._said = True
-        return (f"other programs use {others:.1f} of {len(allowed_cpus())} CPUs by now, and {self.count} threads wait "
-                f"for each other: {speed:.0f} tokens/s, {self._best:.0f} before. Fewer threads would be faster: press "
-                "Ctrl-C once, then ")
+        return (
+            f"other programs use {others:.1f} of {len(allowed_cpus())} CPUs by now, and {self.count} threads wait "
+            f"for each other: {speed:.0f} tokens/s, {self._best:.0f} before. Fewer threads would be faster: press "
+            "Ctrl-C once, then "
+        )

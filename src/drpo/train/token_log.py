@@ -39,15 +39,17 @@ class TokenLog:
         for position, row in enumerate(responses):
             if self.chosen[row]:
                 token_ids = self.rollout.samples[row].response.token_ids
-                self.records.append({
-                    "step": self.step,
-                    "update": update,
-                    "sequence_id": row,
-                    "advantage": self.rollout.advantages[row],
-                    "tokens": list(token_ids),
-                    "texts": [self.policy.tokenizer.decode([token]) for token in token_ids],
-                    **{name: _shortest(parts[position]) for name, parts in fields.items()},
-                })
+                self.records.append(
+                    {
+                        "step": self.step,
+                        "update": update,
+                        "sequence_id": row,
+                        "advantage": self.rollout.advantages[row],
+                        "tokens": list(token_ids),
+                        "texts": [self.policy.tokenizer.decode([token]) for token in token_ids],
+                        **{name: _shortest(parts[position]) for name, parts in fields.items()},
+                    }
+                )
 
 
 def _shortest(values: torch.Tensor) -> list[float]:

@@ -57,12 +57,19 @@ class Tracking(Observer):
                 message(tracker)
             except Exception as error:
                 del self.trackers[name]
-                self.on_note(f"{name} failed and gets no more of this run ({type(error).__name__}: {error}); training "
-                             "goes on, and metrics.jsonl has every figure")
+                self.on_note(
+                    f"{name} failed and gets no more of this run ({type(error).__name__}: {error}); training "
+                    "goes on, and metrics.jsonl has every figure"
+                )
 
 
 def start_tracking(
-    trackers: dict[str, Tracker], config: TrainConfig, run: RunDirectory, run_id: str, observer: Observer, step: int,
+    trackers: dict[str, Tracker],
+    config: TrainConfig,
+    run: RunDirectory,
+    run_id: str,
+    observer: Observer,
+    step: int,
     resumed: bool,
 ) -> Observer:
     """Start ``trackers`` on a run that stands after ``step``; the observer that feeds them too.
@@ -82,7 +89,8 @@ def start_tracking(
             for folder in untouched:
                 shutil.rmtree(folder, ignore_errors=True)
             reason = str(error) if isinstance(error, DrpoError) else f"{type(error).__name__}: {error}"
-            raise TrackingError(f"trackers: {name} cannot start: {reason}\nFix that, or leave {name} out of "
-                                "trackers.") from error
+            raise TrackingError(
+                f"trackers: {name} cannot start: {reason}\nFix that, or leave {name} out of trackers."
+            ) from error
         observer.on_note(f"{name}: {where}")
     return Tracking(observer, trackers, config.updates_per_step) if trackers else observer

@@ -60,8 +60,10 @@ def update_policy(
     loss, batch, order = accumulate_gradient(policy, objective, samples, advantages, config)
     norm = torch.nn.utils.clip_grad_norm_(policy.trained_parameters(), config.gradient_clip)
     if not bool(torch.isfinite(norm)):
-        raise TrainingError(f"the gradient norm is {float(norm)}: the update was not applied. Lower learning_rate, or "
-                            f"look at the objective ({objective}).")
+        raise TrainingError(
+            f"the gradient norm is {float(norm)}: the update was not applied. Lower learning_rate, or "
+            f"look at the objective ({objective})."
+        )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)  # sampling comes next, and has use for the memory
     if on_tokens is not None:

@@ -33,8 +33,10 @@ from drpo.integrations.skyrl import NAME, DRPOAlgorithmConfig, register
 
 #: Ours → SkyRL's ``loss_reduction``.
 REDUCTIONS: dict[str, str] = {
-    "token_mean": "token_mean", "sequence_mean": "sequence_mean", "sequence_sum": "seq_mean_token_sum_norm",
-}  # fmt: skip
+    "token_mean": "token_mean",
+    "sequence_mean": "sequence_mean",
+    "sequence_sum": "seq_mean_token_sum_norm",
+}
 
 
 class Logprobs(torch.nn.Module):
@@ -90,15 +92,24 @@ def training_batch(
     rows, width = padded.mask.shape
     mask = padded.mask.to(padded.logprobs.dtype)
     scaled = apply_loss_reduction_to_advantages_minibatch(
-        padded.advantages.unsqueeze(1).expand(rows, width) * mask, mask, algorithm.loss_reduction, micro_batch_size,
-        algorithm.max_seq_len or 0, **more,
+        padded.advantages.unsqueeze(1).expand(rows, width) * mask,
+        mask,
+        algorithm.loss_reduction,
+        micro_batch_size,
+        algorithm.max_seq_len or 0,
+        **more,
     )
-    data = TrainingInputBatch({
-        "sequences": torch.arange(rows).unsqueeze(1).repeat(1, width + 1),
-        "attention_mask": torch.ones(rows, width + 1, dtype=torch.long),
-        "response_mask": padded.mask.long(), "loss_mask": mask, "advantages": scaled,
-        "rollout_logprobs": padded.behavior_logprobs, "action_log_probs": padded.proximal_logprobs,
-    })  # fmt: skip
+    data = TrainingInputBatch(
+        {
+            "sequences": torch.arange(rows).unsqueeze(1).repeat(1, width + 1),
+            "attention_mask": torch.ones(rows, width + 1, dtype=torch.long),
+            "response_mask": padded.mask.long(),
+            "loss_mask": mask,
+            "advantages": scaled,
+            "rollout_logprobs": padded.behavior_logprobs,
+            "action_log_probs": padded.proximal_logprobs,
+        }
+    )
     data.metadata = {"response_length": width}
     return data
 
@@ -110,9 +121,7 @@ class SkyRLPath:
     modes: tuple[Mode, ...] = ("token_mean", "sequence_mean", "sequence_sum")
     objectives = tuple(names(("proximal_logprobs",), homogeneous_only=True))
 
-    def gradient(
-        self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1
-    ) -> torch.Tensor:
+    def gradient(self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1) -> torch.Tensor:
         return self.step(settings, padded, REDUCTIONS[mode], micro_batches)[0]
 
     def step(
@@ -121,7 +130,11 @@ class SkyRLPath:
         """``[B, T]`` gradient and the worker's metrics, under one of SkyRL's ``loss_reduction``."""
         name, parameters = settings["name"], {key: settings[key] for key in settings if key != "name"}
         algorithm = DRPOAlgorithmConfig(
-            objective=name, parameters=parameters, loss_reduction=reduction, max_seq_len=HORIZON, temperature=1.0,
+            objective=name,
+            parameters=parameters,
+            loss_reduction=reduction,
+            max_seq_len=HORIZON,
+            temperature=1.0,
             use_kl_loss=False,
         )
         size = len(padded.mask) // micro_batches
@@ -134,5 +147,3 @@ class SkyRLPath:
 
 def make_path() -> SkyRLPath:
     return SkyRLPath()
-
-

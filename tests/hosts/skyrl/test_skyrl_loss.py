@@ -98,8 +98,9 @@ def test_metrics_keep_their_names_and_their_extremes():
     assert names == {name for name in whole if name.startswith("loss_metrics/")}
     for name in ("ratio_min", "ratio_max", "shift_max", "mismatch_max"):
         assert split[f"loss_metrics/drpo/{name}"] == whole[f"loss_metrics/drpo/{name}"]
-    expected = drpo.diagnose(drpo.TokenBatch.from_padded(
-        padded.logprobs, padded.behavior_logprobs, padded.advantages, padded.mask))  # fmt: skip
+    expected = drpo.diagnose(
+        drpo.TokenBatch.from_padded(padded.logprobs, padded.behavior_logprobs, padded.advantages, padded.mask)
+    )
     beyond = expected["beyond_delta"]
     assert whole["loss_metrics/drpo/beyond_delta"] == pytest.approx(float(beyond.sum / beyond.count))
 
@@ -144,9 +145,14 @@ def test_a_real_model_learns_in_the_real_worker(model_wrapper):
 
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=32, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=64,
-    )  # fmt: skip
+        vocab_size=32,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
     model = model_wrapper(Qwen2ForCausalLM(config), bf16=False)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     algorithm = DRPOAlgorithmConfig(temperature=1.0, use_kl_loss=False)
@@ -156,10 +162,16 @@ def test_a_real_model_learns_in_the_real_worker(model_wrapper):
     advantages = torch.tensor([1.0, -1.0] * 4).unsqueeze(1).expand(rows, width) / (rows * width)
     with torch.no_grad():
         mu = model(sequences, width, attention, temperature=1.0)
-    data = TrainingInputBatch({
-        "sequences": sequences, "attention_mask": attention, "response_mask": torch.ones(rows, width).long(),
-        "loss_mask": torch.ones(rows, width), "advantages": advantages, "rollout_logprobs": mu,
-    })  # fmt: skip
+    data = TrainingInputBatch(
+        {
+            "sequences": sequences,
+            "attention_mask": attention,
+            "response_mask": torch.ones(rows, width).long(),
+            "loss_mask": torch.ones(rows, width),
+            "advantages": advantages,
+            "rollout_logprobs": mu,
+        }
+    )
     data.metadata = {"response_length": width}
     made = worker(model, algorithm, 4)
     metrics = []

@@ -22,9 +22,11 @@ def cluster(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SHIM if sys.version_info < (3, 12) else "")
     paths = [str(tmp_path), *(path for path in sys.path if path)]
     ray.init(
-        num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20,
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=100 * 2**20,
         runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}},
-    )  # fmt: skip
+    )
     yield
     ray.shutdown()
     PolicyLossRegistry._ray_actor, PolicyLossRegistry._synced_to_actor = None, False
@@ -33,8 +35,9 @@ def cluster(tmp_path):
 def test_a_worker_finds_the_loss_and_its_configuration(cluster):
     register()
     sync_registries()
-    cfg = make_config(algorithm_cls=DRPOAlgorithmConfig).from_cli_overrides([
-        "trainer.algorithm.objective=spo", "trainer.algorithm.parameters.anchor=behavior"])  # fmt: skip
+    cfg = make_config(algorithm_cls=DRPOAlgorithmConfig).from_cli_overrides(
+        ["trainer.algorithm.objective=spo", "trainer.algorithm.parameters.anchor=behavior"]
+    )
     row = torch.log(torch.tensor([[0.2, 0.5, 0.9], [0.3, 0.4, 0.01]]))
     inputs = (row, None, torch.ones(2, 3), cfg.trainer.algorithm, torch.ones(2, 3), row.flip(0))
 
@@ -43,8 +46,14 @@ def test_a_worker_finds_the_loss_and_its_configuration(cluster):
         # As SkyRL's policy worker does in its constructor.
         function = PolicyLossRegistry.get(cfg.trainer.algorithm.policy_loss_type)
         check(cfg)
-        return function(inputs[0], inputs[1], inputs[2], config=cfg.trainer.algorithm, loss_mask=inputs[4],
-                        rollout_logprobs=inputs[5]), os.getpid()  # fmt: skip
+        return function(
+            inputs[0],
+            inputs[1],
+            inputs[2],
+            config=cfg.trainer.algorithm,
+            loss_mask=inputs[4],
+            rollout_logprobs=inputs[5],
+        ), os.getpid()
 
     (loss, metrics), process = ray.get(lose.remote(cfg, *inputs), timeout=120)  # pyright: ignore
     assert process != os.getpid()

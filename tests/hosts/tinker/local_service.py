@@ -67,7 +67,7 @@ class Service:
                 token = int(torch.multinomial(row.exp(), 1))
                 tokens.append(token)
                 logprobs.append(float(row[token]))
-        return tokens[len(prompt):], logprobs
+        return tokens[len(prompt) :], logprobs
 
 
 class _Holder:

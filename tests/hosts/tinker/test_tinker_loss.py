@@ -42,9 +42,7 @@ def test_an_objective_over_the_whole_update_sees_all_of_it():
 def test_metrics_are_those_of_the_batch():
     padded = fixed_batch()
     metrics = TrainingClient._compute_custom_loss(datums(padded), make_loss(), forward(padded)).metrics
-    batch = drpo.TokenBatch.from_padded(
-        padded.logprobs, padded.behavior_logprobs, padded.advantages, padded.mask
-    )
+    batch = drpo.TokenBatch.from_padded(padded.logprobs, padded.behavior_logprobs, padded.advantages, padded.mask)
     found = drpo.diagnose(batch, objective=drpo.make_objective("drpo"))
     for name in ("beyond_delta", "mismatch", "corrective_share"):
         assert metrics[f"drpo/{name}"] == pytest.approx(float(found[name].sum / found[name].count), rel=1e-5)
@@ -115,16 +113,19 @@ def test_values_are_checked():
         make_loss()(data, logprobs)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ({"objective": "dpro"}, "Did you mean 'drpo'"),
-    ({"parameters": {"dleta": 1}}, "no parameter 'dleta'"),
-    ({"objective": "dppo_topk_tv"}, "needs topk_logprobs"),
-    ({"parameters": {"modifiers": ["entropy_top"]}}, "needs entropy"),
-    ({"aggregation": "sequence_sum"}, "horizon"),
-    ({"horizon": 5}, "horizon is for sequence_sum"),
-    ({"aggregation": "mean"}, "unknown aggregation"),
-    ({"denominator": -1}, "denominator must be positive"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"objective": "dpro"}, "Did you mean 'drpo'"),
+        ({"parameters": {"dleta": 1}}, "no parameter 'dleta'"),
+        ({"objective": "dppo_topk_tv"}, "needs topk_logprobs"),
+        ({"parameters": {"modifiers": ["entropy_top"]}}, "needs entropy"),
+        ({"aggregation": "sequence_sum"}, "horizon"),
+        ({"horizon": 5}, "horizon is for sequence_sum"),
+        ({"aggregation": "mean"}, "unknown aggregation"),
+        ({"denominator": -1}, "denominator must be positive"),
+    ],
+)
 def test_settings_are_refused_before_the_run(arguments, words):
     with pytest.raises(ConfigError, match=words):
         make_loss(**arguments)

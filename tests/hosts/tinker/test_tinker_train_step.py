@@ -73,7 +73,9 @@ def test_requests_arrive_in_order_and_carry_only_what_the_service_takes():
     step = ["forward", "forward", "backward", "backward", "optim"]
     assert [kind for kind, _ in service.requests] == step * 2
     assert {name for kind, names in service.requests if kind != "optim" for name in names} == {
-        "target_tokens", "weights"}  # fmt: skip
+        "target_tokens",
+        "weights",
+    }
     assert [len(row) for row in logprobs] == [len(datum.loss_fn_inputs["logprobs"].data) for datum in data]
 
 
@@ -113,10 +115,12 @@ def test_the_step_is_the_one_that_autograd_takes():
     service = Service()
     data, _ = rollouts(service)
     logprobs = [
-        service.logits(torch.tensor(datum.model_input.to_ints())).log_softmax(-1).gather(
-            1, datum.loss_fn_inputs["target_tokens"].to_torch().unsqueeze(1)).squeeze(1)
+        service.logits(torch.tensor(datum.model_input.to_ints()))
+        .log_softmax(-1)
+        .gather(1, datum.loss_fn_inputs["target_tokens"].to_torch().unsqueeze(1))
+        .squeeze(1)
         for datum in data
-    ]  # fmt: skip
+    ]
     make_loss()(data, logprobs)[0].backward()
     service.step(AdamParams(learning_rate=0.01, eps=1e-3))
     found = torch.cat([parameter.detach().flatten() for parameter in service.parameters])
@@ -132,10 +136,13 @@ def test_a_loss_that_fails_ends_the_step():
     assert not any(kind == "optim" for kind, _ in service.requests)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ({"loss_fn": "ppo"}, "loss_fn='ppo'"),
-    ({"loss_fn_config": {"clip_low_threshold": 0.9}}, "clip_low_threshold"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"loss_fn": "ppo"}, "loss_fn='ppo'"),
+        ({"loss_fn_config": {"clip_low_threshold": 0.9}}, "clip_low_threshold"),
+    ],
+)
 def test_ignored_arguments_are_refused(arguments, words):
     with pytest.raises(ConfigError, match=words):
         asyncio.run(make_train_step()([], LocalTrainingClient(Service()), 0.01, 1, **arguments))
@@ -153,16 +160,23 @@ def test_objectives_without_their_input_are_refused():
 
 
 def config(**changes):
-    plain = {"loss_fn": "importance_sampling", "loss_fn_config": None, "stream_minibatch_config": None,
-             "temperature": 1.0}  # fmt: skip
+    plain = {
+        "loss_fn": "importance_sampling",
+        "loss_fn_config": None,
+        "stream_minibatch_config": None,
+        "temperature": 1.0,
+    }
     return SimpleNamespace(**{**plain, **changes})
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"loss_fn": "cispo"}, "loss_fn='cispo'"),
-    ({"stream_minibatch_config": object()}, "never calls train_step"),
-    ({"temperature": 0.7}, "temperature=0.7"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"loss_fn": "cispo"}, "loss_fn='cispo'"),
+        ({"stream_minibatch_config": object()}, "never calls train_step"),
+        ({"temperature": 0.7}, "temperature=0.7"),
+    ],
+)
 def test_main_refuses(changes, words):
     with pytest.raises(ConfigError, match=words):
         asyncio.run(plugin.main(config(**changes)))

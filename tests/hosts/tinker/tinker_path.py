@@ -50,15 +50,16 @@ class TinkerPath:
     modes: tuple[Mode, ...] = ("token_mean", "sequence_mean", "sequence_sum")
     objectives = tuple(names(("proximal_logprobs",)))
 
-    def gradient(
-        self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1
-    ) -> torch.Tensor:
+    def gradient(self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1) -> torch.Tensor:
         parameters = {key: settings[key] for key in settings if key != "name"}
         denominator = count(datums(padded), mode) if micro_batches > 1 else None
         loss = make_loss(
-            settings["name"], parameters, aggregation=mode, denominator=denominator,
+            settings["name"],
+            parameters,
+            aggregation=mode,
+            denominator=denominator,
             horizon=HORIZON if mode == "sequence_sum" else None,
-        )  # fmt: skip
+        )
         rows: list[torch.Tensor] = []
         for part in padded.micro_batches(micro_batches):
             sent = TrainingClient._compute_custom_loss(datums(part), loss, forward(part)).data

@@ -20,13 +20,26 @@ from drpo.integrations.trl import DRPOTrainer, fused
 from drpo.integrations.trl.fused import why_not_fused
 
 V, TEMPERATURE = 37, 0.7
-SIZE = {"vocab_size": V, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "head_dim": 8, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
+SIZE = {
+    "vocab_size": V,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 PROMPTS, COMPLETIONS = (3, 5, 1, 4), (7, 1, 10, 4)
 SIDES = ("_diverging", "_converging", "harmful_share", "harmful_share_positive", "harmful_share_negative")
 MODES = ("token_mean", "sequence_mean", "sequence_sum")
-OBJECTIVES = [*({"name": name} for name in names(("proximal_logprobs",))), {"name": "m2po"},
-              {"name": "grpo", "anchor": "proximal", "modifiers": ["tis"]}]  # fmt: skip
+OBJECTIVES = [
+    *({"name": name} for name in names(("proximal_logprobs",))),
+    {"name": "m2po"},
+    {"name": "grpo", "anchor": "proximal", "modifiers": ["tis"]},
+]
 
 
 def tiny_model(**settings: Any) -> Qwen3ForCausalLM:
@@ -39,10 +52,11 @@ def tiny_model(**settings: Any) -> Qwen3ForCausalLM:
 
 def trainer_of(model: Any, **settings: Any) -> DRPOTrainer:
     trainer = make_trainer(
-        make_config(num_iterations=2, mismatch_limit=1e9, max_completion_length=HORIZON, temperature=TEMPERATURE,
-                    **settings),
+        make_config(
+            num_iterations=2, mismatch_limit=1e9, max_completion_length=HORIZON, temperature=TEMPERATURE, **settings
+        ),
         model=model,
-    )  # fmt: skip
+    )
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
     return trainer
@@ -62,11 +76,13 @@ def rollouts() -> dict[str, torch.Tensor]:
     completion_mask = torch.arange(width) < torch.tensor(COMPLETIONS).unsqueeze(1)
     ids = torch.randint(3, V, (rows, prompt + width), generator=generator)
     inputs = {
-        "prompt_ids": ids[:, :prompt] * prompt_mask, "prompt_mask": prompt_mask.long(),
-        "completion_ids": ids[:, prompt:] * completion_mask, "completion_mask": completion_mask.long(),
+        "prompt_ids": ids[:, :prompt] * prompt_mask,
+        "prompt_mask": prompt_mask.long(),
+        "completion_ids": ids[:, prompt:] * completion_mask,
+        "completion_mask": completion_mask.long(),
         "advantages": torch.tensor([1.0, -0.5, 0.25, -2.0], dtype=torch.float64),
         "num_items_in_batch": completion_mask.sum().float(),
-    }  # fmt: skip
+    }
     logprobs = whole_logprobs(exact_trainer().model, inputs).detach()
 
     def near(size: float) -> torch.Tensor:
@@ -99,9 +115,7 @@ def by_plugin(trainer: DRPOTrainer, settings: Mapping[str, Any], mode: Any, micr
     trainer.objective, trainer.args.aggregation = drpo.make_objective(**settings), mode
     trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = micro_batches
     rows, whole = len(PROMPTS) // micro_batches, rollouts()
-    parts = [
-        {k: v[i : i + rows] if v.dim() else v for k, v in whole.items()} for i in range(0, len(PROMPTS), rows)
-    ]
+    parts = [{k: v[i : i + rows] if v.dim() else v for k, v in whole.items()} for i in range(0, len(PROMPTS), rows)]
     return gradients(trainer.model, lambda: sum(trainer._compute_loss(trainer.model, part) for part in parts))  # pyright: ignore
 
 
@@ -111,8 +125,11 @@ def by_hand(model: Any, settings: Mapping[str, Any], mode: Any) -> torch.Tensor:
 
     def loss() -> torch.Tensor:
         batch = drpo.TokenBatch.from_padded(
-            whole_logprobs(model, inputs), inputs["sampling_per_token_logps"], inputs["advantages"],
-            inputs["completion_mask"], proximal_logprobs=inputs["old_per_token_logps"],
+            whole_logprobs(model, inputs),
+            inputs["sampling_per_token_logps"],
+            inputs["advantages"],
+            inputs["completion_mask"],
+            proximal_logprobs=inputs["old_per_token_logps"],
         )
         horizon = HORIZON if mode == "sequence_sum" else None
         return drpo.aggregate(drpo.make_objective(**settings)(batch).loss, batch, mode, horizon=horizon)
@@ -164,10 +181,19 @@ def test_the_rest_of_a_run_is_the_same(through_logprobs: Callable[[], None]) -> 
     logs = []
     for _ in range(2):
         torch.manual_seed(0)
-        trainer = make_trainer(make_config(
-            per_device_train_batch_size=4, gradient_accumulation_steps=2, steps_per_generation=4, num_iterations=2,
-            max_steps=4, learning_rate=1e-4, max_grad_norm=0.05, temperature=TEMPERATURE, aggregation="token_mean",
-        ))  # fmt: skip
+        trainer = make_trainer(
+            make_config(
+                per_device_train_batch_size=4,
+                gradient_accumulation_steps=2,
+                steps_per_generation=4,
+                num_iterations=2,
+                max_steps=4,
+                learning_rate=1e-4,
+                max_grad_norm=0.05,
+                temperature=TEMPERATURE,
+                aggregation="token_mean",
+            )
+        )
         trainer.train()
         logs.append([entry for entry in trainer.state.log_history if "loss" in entry])
         through_logprobs()
@@ -227,12 +253,21 @@ def test_autocast(wide: bool, seen: list, through_logprobs: Callable[[], None]) 
 CAPPED = Gemma2Config(**{**SIZE, "final_logit_softcapping": 30.0})
 
 
-@pytest.mark.parametrize(("settings", "says"), [
-    ({"beta": 0.1}, "beta ≠ 0"),
-    ({"entropy_coef": 0.1}, "entropy_coef ≠ 0"),
-    ({"objective_parameters": {"modifiers": [{"name": "entropy_top", "fraction": 0.5}]}}, "the entropy of this very"),
-    ({"objective": "grpo", "objective_parameters": {"anchor": "proximal", "modifiers": ["tis"]}}, "anchored on π_old"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"beta": 0.1}, "beta ≠ 0"),
+        ({"entropy_coef": 0.1}, "entropy_coef ≠ 0"),
+        (
+            {"objective_parameters": {"modifiers": [{"name": "entropy_top", "fraction": 0.5}]}},
+            "the entropy of this very",
+        ),
+        (
+            {"objective": "grpo", "objective_parameters": {"anchor": "proximal", "modifiers": ["tis"]}},
+            "anchored on π_old",
+        ),
+    ],
+)
 def test_why_a_setting_needs_logprobs(settings: dict[str, Any], says: str) -> None:
     trainer = make_trainer(make_config(num_iterations=2, **settings))
     assert says in str(why_not_fused(trainer, {}))

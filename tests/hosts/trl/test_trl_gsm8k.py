@@ -19,10 +19,13 @@ from drpo.recipes import compose, load_recipe
 NAME = "trl/qwen3-0.6b-gsm8k"
 MODEL = Path(drpo.__file__).parent / "assets" / "arithmetic"
 PROBLEMS = [
-    {"question": f"State the final answer to the following arithmetic problem: {a} + {b} =",
-     "answer": f"{a} and {b} make {a + b}.\n#### {a + b}"}
-    for a in range(2, 10) for b in range(1, 9)
-]  # fmt: skip
+    {
+        "question": f"State the final answer to the following arithmetic problem: {a} + {b} =",
+        "answer": f"{a} and {b} make {a + b}.\n#### {a + b}",
+    }
+    for a in range(2, 10)
+    for b in range(1, 9)
+]
 
 
 @pytest.fixture
@@ -34,10 +37,26 @@ def jsonl(tmp_path: Path) -> Path:
 
 def tiny(file: Path, out: Path) -> list[str]:
     """What makes the recipe small enough for a CPU."""
-    return [f"model={MODEL}", f"train_data={file}", f"eval_data={file}", "eval_problems=4", "data_config=null",
-            "instruction=''", "use_vllm=false", "use_cpu=true", "bf16=false", "max_completion_length=32",
-            "learning_rate=3e-4", "max_steps=40", "eval_steps=20", "per_device_eval_batch_size=32", "num_generations=8",
-            "save_strategy=no", "disable_tqdm=true", f"output_dir={out}"]  # fmt: skip
+    return [
+        f"model={MODEL}",
+        f"train_data={file}",
+        f"eval_data={file}",
+        "eval_problems=4",
+        "data_config=null",
+        "instruction=''",
+        "use_vllm=false",
+        "use_cpu=true",
+        "bf16=false",
+        "max_completion_length=32",
+        "learning_rate=3e-4",
+        "max_steps=40",
+        "eval_steps=20",
+        "per_device_eval_batch_size=32",
+        "num_generations=8",
+        "save_strategy=no",
+        "disable_tqdm=true",
+        f"output_dir={out}",
+    ]
 
 
 def rewards(output: str) -> list[float]:
@@ -47,8 +66,11 @@ def rewards(output: str) -> list[float]:
 def test_the_recipe_runs_and_learns(jsonl: Path, tmp_path: Path):
     out = tmp_path / "model"
     changes = [part for change in tiny(jsonl, out) for part in ("--set", change)]
-    done = subprocess.run([sys.executable, "-m", "drpo", "recipe", "launch", NAME, *changes, "--set", "delta=0.2"],
-                          capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "drpo", "recipe", "launch", NAME, *changes, "--set", "delta=0.2"],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     curve = rewards(done.stdout)
     assert len(curve) == 20, "a line for every rollout batch of two updates"
@@ -59,8 +81,20 @@ def test_the_recipe_runs_and_learns(jsonl: Path, tmp_path: Path):
 
 def test_accelerate_launches_it_too(jsonl: Path, tmp_path: Path):
     plan = compose(load_recipe(NAME), "grpo", [*tiny(jsonl, tmp_path / "model"), "max_steps=2", "eval_strategy=no"])
-    done = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=1", "-m",
-                           "drpo.integrations.trl_gsm8k", *plan.arguments], capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--cpu",
+            "--num_processes=1",
+            "-m",
+            "drpo.integrations.trl_gsm8k",
+            *plan.arguments,
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(rewards(done.stdout)) == 1
 

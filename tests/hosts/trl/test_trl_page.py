@@ -21,13 +21,20 @@ def test_the_script_runs_and_learns_from_rewards_that_vary(tmp_path: Path) -> No
     shorter = code.replace("max_steps=64", "max_steps=8")
     assert shorter != code
     result = subprocess.run(
-        [sys.executable, "-c", shorter], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}, timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-c", shorter],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     assert "drpo/start_mismatch" in result.stdout and "DrpoWarning" not in result.stderr
-    logged = {name: [float(value) for value in re.findall(rf"'{name}': '?([-+.\de]+)", result.stdout)]
-              for name in ("reward", "reward_std", "grad_norm", "completions/clipped_ratio")}  # fmt: skip
+    logged = {
+        name: [float(value) for value in re.findall(rf"'{name}': '?([-+.\de]+)", result.stdout)]
+        for name in ("reward", "reward_std", "grad_norm", "completions/clipped_ratio")
+    }
     assert all(len(values) == 2 for values in logged.values()), result.stdout
     assert all(0 < value < 1 for value in logged["reward"])
     assert all(value > 0 for value in logged["reward_std"] + logged["grad_norm"])
@@ -41,6 +48,11 @@ def test_it_names_the_tested_version() -> None:
 def test_its_errors_exist() -> None:
     source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src/drpo/integrations").rglob("*.py"))
     source = re.sub(r'"\s*\n\s*f?"', "", source)
-    for part in ("no μ: TRL's own generate returns no log-probabilities", "is not used by DRPOTrainer",
-                 "above mismatch_limit", "this one is sharded", "which it would ignore"):  # fmt: skip
+    for part in (
+        "no μ: TRL's own generate returns no log-probabilities",
+        "is not used by DRPOTrainer",
+        "above mismatch_limit",
+        "this one is sharded",
+        "which it would ignore",
+    ):
         assert part in PAGE and part in source, part

@@ -45,9 +45,9 @@ def test_gradient(settings: dict, mode: str, loss_path: str, monkeypatch: pytest
     assert trainer_for(json.dumps(settings), mode).loss_path == loss_path  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("settings", [
-    {"name": "m2po"}, {"name": "drpo", "modifiers": [{"name": "entropy_top", "fraction": 0.3}]}
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings", [{"name": "m2po"}, {"name": "drpo", "modifiers": [{"name": "entropy_top", "fraction": 0.3}]}]
+)
 def test_an_objective_over_the_whole_update_sees_it(settings: dict) -> None:
     """One micro-batch: the entropies that decide are those of TRL's forward pass."""
     padded = parity.fixed_batch()
@@ -57,9 +57,7 @@ def test_an_objective_over_the_whole_update_sees_it(settings: dict) -> None:
     entropy = torch.rand(leaf.shape, generator=torch.Generator().manual_seed(0), dtype=leaf.dtype)
     trainer._compute_loss(table(leaf, entropy), inputs_of(padded, padded.mask.sum().float())).backward()
     ours = padded.logprobs.clone().requires_grad_(True)
-    batch = drpo.TokenBatch.from_padded(
-        ours, padded.behavior_logprobs, padded.advantages, padded.mask, entropy=entropy
-    )
+    batch = drpo.TokenBatch.from_padded(ours, padded.behavior_logprobs, padded.advantages, padded.mask, entropy=entropy)
     drpo.aggregate(drpo.make_objective(**settings)(batch).loss, batch, "token_mean").backward()
     assert leaf.grad is not None and ours.grad is not None
     assert parity.difference(leaf.grad, ours.grad) <= 1e-6
@@ -97,9 +95,12 @@ def test_advantages_may_differ_within_a_response() -> None:
     padded = parity.fixed_batch()
     advantages = torch.randn(padded.mask.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     found = gradient_of(trainer_for('{"name": "drpo"}', "sequence_mean"), padded, advantages=advantages)
-    assert parity.difference(
-        found, parity.reference({"name": "drpo"}, replace(padded, advantages=advantages), "sequence_mean")
-    ) <= 1e-6  # fmt: skip
+    assert (
+        parity.difference(
+            found, parity.reference({"name": "drpo"}, replace(padded, advantages=advantages), "sequence_mean")
+        )
+        <= 1e-6
+    )
 
 
 def test_a_share_of_the_rollout_batch_weighs_as_much_as_it_has_tokens() -> None:
@@ -118,10 +119,16 @@ def test_a_share_of_the_rollout_batch_weighs_as_much_as_it_has_tokens() -> None:
 def test_the_kl_to_the_reference_is_trls(corrected: bool) -> None:
     """β·k3, times the ratio where TRL's bias correction is on, in the objective's own aggregation."""
     padded = parity.fixed_batch()
-    trainer = make_trainer(make_config(
-        objective="surrogate", aggregation="token_mean", mismatch_limit=1e9, num_iterations=2, beta=0.3,
-        use_bias_correction_kl=corrected,
-    ))  # fmt: skip
+    trainer = make_trainer(
+        make_config(
+            objective="surrogate",
+            aggregation="token_mean",
+            mismatch_limit=1e9,
+            num_iterations=2,
+            beta=0.3,
+            use_bias_correction_kl=corrected,
+        )
+    )
     trainer.model.train()
     reference = (padded.logprobs + 0.3 * torch.sin(torch.arange(padded.mask.shape[1]))).clamp(max=-1e-3)
     found = gradient_of(trainer, padded, ref_per_token_logps=reference)
@@ -136,9 +143,11 @@ def test_the_kl_to_the_reference_is_trls(corrected: bool) -> None:
 
 def test_the_entropy_bonus_does_not_depend_on_micro_batches() -> None:
     padded = parity.fixed_batch()
-    trainer = make_trainer(make_config(
-        objective="surrogate", mismatch_limit=1e9, num_iterations=2, entropy_coef=0.1, max_completion_length=32
-    ))  # fmt: skip
+    trainer = make_trainer(
+        make_config(
+            objective="surrogate", mismatch_limit=1e9, num_iterations=2, entropy_coef=0.1, max_completion_length=32
+        )
+    )
     trainer.model.train()
     for count in (1, 4):
         trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = count

@@ -19,8 +19,17 @@ BASE = ["--use_cpu", "--bf16", "false", "--report_to", "none"]
 
 def test_a_command_line(tmp_path: Path) -> None:
     parameters = '{"ratio_high": 0.3, "anchor": "proximal", "modifiers": [{"name": "tis"}]}'
-    line = [*BASE, "--output_dir", str(tmp_path), "--objective", "grpo", "--aggregation", "token_mean",
-            "--objective_parameters", parameters]  # fmt: skip
+    line = [
+        *BASE,
+        "--output_dir",
+        str(tmp_path),
+        "--objective",
+        "grpo",
+        "--aggregation",
+        "token_mean",
+        "--objective_parameters",
+        parameters,
+    ]
     for parser in (HfArgumentParser, TrlParser):
         (config,) = parser(AS_ANY).parse_args_into_dataclasses(line)
         objective = config.make_objective()
@@ -40,15 +49,22 @@ def test_a_yaml_file(tmp_path: Path) -> None:
     )
     (config,) = TrlParser(AS_ANY).parse_args_and_config(["--config", str(file)])
     assert config.make_objective().settings() == {
-        "name": "drpo", "delta": 0.2, "deadzone": 0.0, "advantage_weighted": False, "anchor": "behavior",
+        "name": "drpo",
+        "delta": 0.2,
+        "deadzone": 0.0,
+        "advantage_weighted": False,
+        "anchor": "behavior",
         "modifiers": [{"name": "opsm", "kl_max": 0.05}],
-    }  # fmt: skip
+    }
     assert config.objective_parameters == config.to_dict()["objective_parameters"]
 
 
 def test_the_defaults() -> None:
     config = make_config(max_completion_length=100)
     assert config.make_objective().settings() == {
-        "name": "drpo", "delta": 0.15, "deadzone": 0.0, "advantage_weighted": True
+        "name": "drpo",
+        "delta": 0.15,
+        "deadzone": 0.0,
+        "advantage_weighted": True,
     }
     assert (config.aggregation, config.horizon) == ("sequence_sum", 100)

@@ -19,35 +19,90 @@ from drpo.integrations.trl.config import REFUSED
 
 #: Options that TRL applies outside the loss, before or after it: rollouts, rewards, advantages, data, logging.
 ELSEWHERE = {
-    "model_init_kwargs", "trust_remote_code", "disable_dropout", "cast_lm_head_to_fp32", "num_generations",
-    "num_generations_eval", "ds3_gather_for_generation", "shuffle_dataset", "pad_to_multiple_of",
-    "generation_batch_size", "chat_template_kwargs", "cache_implementation", "use_vllm", "vllm_mode",
-    "vllm_model_impl", "vllm_enable_sleep_mode", "vllm_server_base_url", "vllm_server_host", "vllm_server_port",
-    "vllm_server_timeout", "vllm_group_port", "vllm_gpu_memory_utilization", "vllm_max_model_length",
-    "vllm_tensor_parallel_size", "reward_weights", "multi_objective_aggregation", "scale_rewards",
-    "mask_truncated_completions", "sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps",
-    "max_tool_calling_iterations", "log_completions", "log_multimodal", "num_completions_to_print",
-    "log_unique_prompts", "log_completions_hub_repo", "transformers_continuous_batching_config",
-}  # fmt: skip
+    "model_init_kwargs",
+    "trust_remote_code",
+    "disable_dropout",
+    "cast_lm_head_to_fp32",
+    "num_generations",
+    "num_generations_eval",
+    "ds3_gather_for_generation",
+    "shuffle_dataset",
+    "pad_to_multiple_of",
+    "generation_batch_size",
+    "chat_template_kwargs",
+    "cache_implementation",
+    "use_vllm",
+    "vllm_mode",
+    "vllm_model_impl",
+    "vllm_enable_sleep_mode",
+    "vllm_server_base_url",
+    "vllm_server_host",
+    "vllm_server_port",
+    "vllm_server_timeout",
+    "vllm_group_port",
+    "vllm_gpu_memory_utilization",
+    "vllm_max_model_length",
+    "vllm_tensor_parallel_size",
+    "reward_weights",
+    "multi_objective_aggregation",
+    "scale_rewards",
+    "mask_truncated_completions",
+    "sync_ref_model",
+    "ref_model_mixup_alpha",
+    "ref_model_sync_steps",
+    "max_tool_calling_iterations",
+    "log_completions",
+    "log_multimodal",
+    "num_completions_to_print",
+    "log_unique_prompts",
+    "log_completions_hub_repo",
+    "transformers_continuous_batching_config",
+}
 #: Options that the loss here reads.
 IMPLEMENTED = {
-    "router_aux_loss_coef", "max_completion_length", "steps_per_generation", "num_iterations", "temperature", "beta",
-    "use_bias_correction_kl", "entropy_coef",
-}  # fmt: skip
+    "router_aux_loss_coef",
+    "max_completion_length",
+    "steps_per_generation",
+    "num_iterations",
+    "temperature",
+    "beta",
+    "use_bias_correction_kl",
+    "entropy_coef",
+}
 #: Refused by a rule of their own, tested below.
 BY_RULE = {"generation_kwargs", "use_transformers_continuous_batching", "use_transformers_paged"}
 
 #: A value of each refused option that is not its neutral one.
 CHANGED: dict[str, Any] = {
-    "loss_type": "dapo", "epsilon": 0.3, "epsilon_high": 0.28, "delta": 4.0, "importance_sampling_level": "sequence",
-    "sapo_temperature_neg": 1.1, "sapo_temperature_pos": 1.1, "vespo_k_pos": 1.0, "vespo_lambda_pos": 1.0,
-    "vespo_k_neg": 1.0, "vespo_lambda_neg": 1.0, "off_policy_mask_threshold": 0.5, "top_entropy_quantile": 0.2,
-    "use_adaptive_entropy": True, "entropy_coef_min": 0.1, "entropy_coef_max": 0.5, "entropy_coef_delta": 0.1,
-    "entropy_target": 1.0, "vllm_importance_sampling_correction": True, "vllm_importance_sampling_mode": "token_mask",
-    "vllm_importance_sampling_cap": 2.0, "vllm_importance_sampling_clip_max": 2.0,
-    "vllm_importance_sampling_clip_min": 0.1, "top_p": 0.9, "top_k": 50, "min_p": 0.1, "repetition_penalty": 1.1,
+    "loss_type": "dapo",
+    "epsilon": 0.3,
+    "epsilon_high": 0.28,
+    "delta": 4.0,
+    "importance_sampling_level": "sequence",
+    "sapo_temperature_neg": 1.1,
+    "sapo_temperature_pos": 1.1,
+    "vespo_k_pos": 1.0,
+    "vespo_lambda_pos": 1.0,
+    "vespo_k_neg": 1.0,
+    "vespo_lambda_neg": 1.0,
+    "off_policy_mask_threshold": 0.5,
+    "top_entropy_quantile": 0.2,
+    "use_adaptive_entropy": True,
+    "entropy_coef_min": 0.1,
+    "entropy_coef_max": 0.5,
+    "entropy_coef_delta": 0.1,
+    "entropy_target": 1.0,
+    "vllm_importance_sampling_correction": True,
+    "vllm_importance_sampling_mode": "token_mask",
+    "vllm_importance_sampling_cap": 2.0,
+    "vllm_importance_sampling_clip_max": 2.0,
+    "vllm_importance_sampling_clip_min": 0.1,
+    "top_p": 0.9,
+    "top_k": 50,
+    "min_p": 0.1,
+    "repetition_penalty": 1.1,
     "vllm_structured_outputs_regex": "[0-9]+",
-}  # fmt: skip
+}
 
 
 def test_every_option_of_trl_is_accounted_for() -> None:
@@ -79,34 +134,40 @@ def test_a_greedy_key_of_generation_kwargs_is_refused() -> None:
     assert make_config(generation_kwargs='{"seed": 1}').generation_kwargs == {"seed": 1}
 
 
-@pytest.mark.parametrize(("settings", "says"), [
-    ({"objective": "dpro"}, "Did you mean 'drpo'"),
-    ({"objective_parameters": {"dleta": 0.1}}, "Did you mean 'delta'"),
-    ({"objective_parameters": {"delta": -1}}, "delta must be"),
-    ({"objective_parameters": "delta=0.2"}, "as JSON such as"),
-    ({"objective_parameters": "[1]"}, "as JSON such as"),
-    ({"objective": "dppo_topk_tv"}, "needs topk_logprobs"),
-    ({"objective": "m2po", "gradient_accumulation_steps": 2}, "Set gradient_accumulation_steps=1"),
-    ({"aggregation": "tokenmean"}, "Did you mean 'token_mean'"),
-    ({"mismatch_limit": 0.0}, "mismatch_limit must be > 0"),
-    ({"max_completion_length": None}, "divides by max_completion_length"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"objective": "dpro"}, "Did you mean 'drpo'"),
+        ({"objective_parameters": {"dleta": 0.1}}, "Did you mean 'delta'"),
+        ({"objective_parameters": {"delta": -1}}, "delta must be"),
+        ({"objective_parameters": "delta=0.2"}, "as JSON such as"),
+        ({"objective_parameters": "[1]"}, "as JSON such as"),
+        ({"objective": "dppo_topk_tv"}, "needs topk_logprobs"),
+        ({"objective": "m2po", "gradient_accumulation_steps": 2}, "Set gradient_accumulation_steps=1"),
+        ({"aggregation": "tokenmean"}, "Did you mean 'token_mean'"),
+        ({"mismatch_limit": 0.0}, "mismatch_limit must be > 0"),
+        ({"max_completion_length": None}, "divides by max_completion_length"),
+    ],
+)
 def test_a_wrong_setting_names_the_right_one(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make_config(**settings)
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize(("settings", "parts", "says"), [
-    ({}, {"rollout_func": None}, "no μ: TRL's own generate returns no log-probabilities"),
-    ({}, {"rollout_func": InProcessRollouts}, "pass InProcessRollouts()"),
-    ({"use_vllm": True}, {"rollout_func": InProcessRollouts}, "pass InProcessRollouts()"),
-    ({}, {"rollout_func": "InProcessRollouts"}, "must be callable with (prompts, trainer), got str"),
-    ({"use_transformers_continuous_batching": True}, {"rollout_func": None}, "gives no log-probabilities"),
-    ({"use_transformers_continuous_batching": True}, {}, "gives no log-probabilities"),
-    ({}, {"tools": [len]}, "Use use_vllm=True with them"),
-    ({}, {"environment_factory": dict}, "Use use_vllm=True with them"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "parts", "says"),
+    [
+        ({}, {"rollout_func": None}, "no μ: TRL's own generate returns no log-probabilities"),
+        ({}, {"rollout_func": InProcessRollouts}, "pass InProcessRollouts()"),
+        ({"use_vllm": True}, {"rollout_func": InProcessRollouts}, "pass InProcessRollouts()"),
+        ({}, {"rollout_func": "InProcessRollouts"}, "must be callable with (prompts, trainer), got str"),
+        ({"use_transformers_continuous_batching": True}, {"rollout_func": None}, "gives no log-probabilities"),
+        ({"use_transformers_continuous_batching": True}, {}, "gives no log-probabilities"),
+        ({}, {"tools": [len]}, "Use use_vllm=True with them"),
+        ({}, {"environment_factory": dict}, "Use use_vllm=True with them"),
+    ],
+)
 def test_a_run_in_which_mu_cannot_arrive_does_not_start(settings: dict, parts: dict, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make_trainer(make_config(num_iterations=2, **settings), **parts)
@@ -173,11 +234,14 @@ def test_raw_logprobs_at_a_temperature_stop_a_real_run() -> None:
     assert trainer.state.global_step == 0
 
 
-@pytest.mark.parametrize(("settings", "says"), [
-    ({"generation_kwargs": {"seed": 1}}, "InProcessRollouts would ignore it"),
-    ({"cache_implementation": "static"}, "InProcessRollouts would ignore it"),
-    ({"max_completion_length": None, "aggregation": "token_mean"}, "needs max_completion_length"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"generation_kwargs": {"seed": 1}}, "InProcessRollouts would ignore it"),
+        ({"cache_implementation": "static"}, "InProcessRollouts would ignore it"),
+        ({"max_completion_length": None, "aggregation": "token_mean"}, "needs max_completion_length"),
+    ],
+)
 def test_what_the_sampler_in_the_process_would_ignore(settings: dict, says: str) -> None:
     trainer = make_trainer(make_config(num_iterations=2, **settings))
     with pytest.raises(ConfigError) as caught:
@@ -193,11 +257,14 @@ def test_a_trl_that_passes_something_unknown_is_refused() -> None:
         loss_of(trainer, advantages=None)
 
 
-@pytest.mark.parametrize(("method", "replacement", "says"), [
-    ("_compute_loss", lambda self, model, inputs, scale: None, r"takes \(self, model, inputs, scale\)"),
-    ("_get_per_token_logps_and_entropies", lambda self, model, ids: None, "takes no input_ids"),
-    ("_compute_loss", None, "GRPOTrainer has no _compute_loss"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "replacement", "says"),
+    [
+        ("_compute_loss", lambda self, model, inputs, scale: None, r"takes \(self, model, inputs, scale\)"),
+        ("_get_per_token_logps_and_entropies", lambda self, model, ids: None, "takes no input_ids"),
+        ("_compute_loss", None, "GRPOTrainer has no _compute_loss"),
+    ],
+)
 def test_a_trl_with_another_signature_is_refused(
     monkeypatch: pytest.MonkeyPatch, method: str, replacement: Any, says: str
 ) -> None:
@@ -210,11 +277,29 @@ def test_a_trl_with_another_signature_is_refused(
 def test_trl_overrides_are_few() -> None:
     """What a new TRL can change under us without a signature changing: keep it at the loss, the constructor, and a look
     at each rollout batch."""
-    private = {"_fused_loss", "_loss_of_logprobs", "_forward", "_token_batch", "_under", "_aggregation",
-               "_denominators", "_record", "_staleness", "_check_mismatch", "_say_what_to_expect"}  # fmt: skip
+    private = {
+        "_fused_loss",
+        "_loss_of_logprobs",
+        "_forward",
+        "_token_batch",
+        "_under",
+        "_aggregation",
+        "_denominators",
+        "_record",
+        "_staleness",
+        "_check_mismatch",
+        "_say_what_to_expect",
+    }
     own = {name for name, value in vars(DRPOTrainer).items() if callable(value)} - private
     assert own == {"__init__", "_compute_loss", "_generate_and_score_completions"}
     assert not (private | {"head_is_plain", "loss_path"}) & set(dir(GRPOTrainer))
-    assert not {f.name for f in dataclasses.fields(DRPOConfig)} - {f.name for f in dataclasses.fields(GRPOConfig)} - {
-        "objective", "objective_parameters", "aggregation", "mismatch_limit",
-    }  # fmt: skip
+    assert (
+        not {f.name for f in dataclasses.fields(DRPOConfig)}
+        - {f.name for f in dataclasses.fields(GRPOConfig)}
+        - {
+            "objective",
+            "objective_parameters",
+            "aggregation",
+            "mismatch_limit",
+        }
+    )

@@ -78,15 +78,16 @@ def test_too_many_missing_log_probabilities_stop_the_run() -> None:
         trainer.train()
 
 
-@pytest.mark.parametrize(("reward", "says"), [
-    (lambda completions, **_: [0.0] * len(completions), r"no group's rewards vary \(mean 0\)"),
-    (lambda completions, **_: [None] * len(completions), "every reward failed"),
-    (numbered, r"cut off at the length limit.*Raise max_completion_length \(now 2\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reward", "says"),
+    [
+        (lambda completions, **_: [0.0] * len(completions), r"no group's rewards vary \(mean 0\)"),
+        (lambda completions, **_: [None] * len(completions), "every reward failed"),
+        (numbered, r"cut off at the length limit.*Raise max_completion_length \(now 2\)"),
+    ],
+)
 def test_batches_without_a_signal_are_told_after_the_second(reward: Any, says: str) -> None:
-    config = make_config(
-        max_steps=4, num_iterations=2, max_completion_length=2 if reward is numbered else 24
-    )  # fmt: skip
+    config = make_config(max_steps=4, num_iterations=2, max_completion_length=2 if reward is numbered else 24)
     prompts = Dataset.from_list([{"prompt": SUM.format(a)} for a in range(20, 40)])
     trainer = make_trainer(config, reward_funcs=reward, train_dataset=prompts)
     with pytest.warns(DrpoWarning, match=f"(?s)step 3: 2 rollout batches in a row.*{says}"):

@@ -24,8 +24,12 @@ from drpo.train.policy import load_policy
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
-OFF_POLICY = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "steps_per_generation": 4,
-              "num_iterations": 2}  # fmt: skip
+OFF_POLICY = {
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "steps_per_generation": 4,
+    "num_iterations": 2,
+}
 
 
 #: Responses of 8 tokens are all cut off, which is told.
@@ -131,13 +135,25 @@ def test_a_mixture_of_experts_keeps_its_balancing_loss() -> None:
     policy = load_policy("embedded:arithmetic", torch.device("cpu"))
     torch.manual_seed(0)
     config = Qwen3MoeConfig(
-        vocab_size=len(policy.tokenizer), hidden_size=32, intermediate_size=32, moe_intermediate_size=16,
-        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2,
-        output_router_logits=True, router_aux_loss_coef=0.5, eos_token_id=policy.tokenizer.eos_token_id,
-    )  # fmt: skip
+        vocab_size=len(policy.tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+        output_router_logits=True,
+        router_aux_loss_coef=0.5,
+        eos_token_id=policy.tokenizer.eos_token_id,
+    )
     model = Qwen3MoeForCausalLM(config)
-    trainer = make_trainer(make_config(num_iterations=2, scale_rewards="none"), model=model,
-                           reward_funcs=lambda completions, **_: [0.0] * len(completions))  # fmt: skip
+    trainer = make_trainer(
+        make_config(num_iterations=2, scale_rewards="none"),
+        model=model,
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+    )
     gates = {name: p.detach().clone() for name, p in model.named_parameters() if "gate.weight" in name}
     trainer.train()
     assert logged(trainer)[0]["aux_loss"] > 0
@@ -147,10 +163,18 @@ def test_a_mixture_of_experts_keeps_its_balancing_loss() -> None:
 def test_a_reference_model_and_evaluation_run_too() -> None:
     data = Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS[:8]])
     trainer = make_trainer(
-        make_config(beta=0.1, num_iterations=2, max_steps=4, eval_strategy="steps", eval_steps=2, eval_on_start=True,
-                    per_device_eval_batch_size=4, learning_rate=1e-4),
+        make_config(
+            beta=0.1,
+            num_iterations=2,
+            max_steps=4,
+            eval_strategy="steps",
+            eval_steps=2,
+            eval_on_start=True,
+            per_device_eval_batch_size=4,
+            learning_rate=1e-4,
+        ),
         eval_dataset=data,
-    )  # fmt: skip
+    )
     trainer.train()
     assert logged(trainer)[0]["kl"] < 1e-4 < logged(trainer)[-1]["kl"]
     evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
@@ -175,13 +199,28 @@ def launch(script: Path, *arguments: str) -> None:
     """Two processes on the CPU (`accelerate launch --cpu` starts one, whatever --num_processes says)."""
     paths = [ROOT / "src", ROOT / "tests", ROOT / "tests" / "integrations", HERE]
     environment = {
-        **os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1",
-    }  # fmt: skip
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "1",
+    }
     result = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script),
-         *arguments],
-        env=environment, capture_output=True, text=True, timeout=180, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            str(script),
+            *arguments,
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr[-4000:]
 
 
@@ -213,8 +252,12 @@ class Sampled:
 def test_what_the_sampler_hands_over() -> None:
     """One response a row, a stop token at its end or the limit reached, different within and between groups."""
     sampled = Sampled()
-    trainer = make_trainer(make_config(num_iterations=2, max_steps=4, per_device_train_batch_size=16,
-                                       num_generations=8, max_completion_length=6), rollout_func=sampled)  # fmt: skip
+    trainer = make_trainer(
+        make_config(
+            num_iterations=2, max_steps=4, per_device_train_batch_size=16, num_generations=8, max_completion_length=6
+        ),
+        rollout_func=sampled,
+    )
     trainer.train()
     assert len(sampled.calls) == 2
     seen = set()
@@ -235,10 +278,12 @@ def test_a_conversation_goes_through_the_chat_template() -> None:
     policy.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
     rows = [{"prompt": [{"role": "user", "content": prompt.strip()}]} for prompt in PROMPTS]
     trainer = make_trainer(
-        make_config(num_iterations=2, chat_template_kwargs={}), processing_class=policy.tokenizer,
-        train_dataset=Dataset.from_list(rows), rollout_func=sampled,
+        make_config(num_iterations=2, chat_template_kwargs={}),
+        processing_class=policy.tokenizer,
+        train_dataset=Dataset.from_list(rows),
+        rollout_func=sampled,
         reward_funcs=lambda completions, **_: [float(len(c[0]["content"])) for c in completions],
-    )  # fmt: skip
+    )
     trainer.train()
     prompts, out = sampled.calls[0]
     plain = policy.tokenizer(prompts[0][0]["content"] + "\n", add_special_tokens=False)["input_ids"]
@@ -248,12 +293,19 @@ def test_a_conversation_goes_through_the_chat_template() -> None:
 def test_no_two_rollouts_share_their_randomness() -> None:
     """Other steps, processes, evaluations and calls at one step draw other numbers; the same place draws the same."""
     seeds = []
-    for seed, training, step, process in ((0, True, 0, 0), (1, True, 0, 0), (0, False, 0, 0), (0, True, 1, 0),
-                                          (0, True, 0, 1)):  # fmt: skip
+    for seed, training, step, process in (
+        (0, True, 0, 0),
+        (1, True, 0, 0),
+        (0, False, 0, 0),
+        (0, True, 1, 0),
+        (0, True, 0, 1),
+    ):
         trainer = SimpleNamespace(
-            model=SimpleNamespace(training=training), state=SimpleNamespace(global_step=step),
-            args=SimpleNamespace(seed=seed), accelerator=SimpleNamespace(process_index=process),
-        )  # fmt: skip
+            model=SimpleNamespace(training=training),
+            state=SimpleNamespace(global_step=step),
+            args=SimpleNamespace(seed=seed),
+            accelerator=SimpleNamespace(process_index=process),
+        )
         rollouts, again = InProcessRollouts(), InProcessRollouts()
         for _ in range(2):  # two rollout batches within one update
             requests = rollouts._requests([[1], [1], [2], [1]], trainer)

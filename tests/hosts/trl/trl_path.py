@@ -33,9 +33,7 @@ class TRLPath:
     modes: tuple[Mode, ...] = ("token_mean", "sequence_mean", "sequence_sum")
     objectives = tuple(names(("proximal_logprobs",)))
 
-    def gradient(
-        self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1
-    ) -> torch.Tensor:
+    def gradient(self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1) -> torch.Tensor:
         trainer = trainer_for(json.dumps(dict(settings)), mode)
         trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = micro_batches
         leaf = padded.logprobs.clone().requires_grad_(True)
@@ -52,10 +50,16 @@ class TRLPath:
 def trainer_for(settings: str, mode: Mode) -> DRPOTrainer:
     """A trainer of that objective, made once. The fixed batch is far off policy, hence no limit at the first loss."""
     parameters = json.loads(settings)
-    trainer = make_trainer(make_config(
-        objective=parameters.pop("name"), objective_parameters=parameters, aggregation=mode, mismatch_limit=1e9,
-        max_completion_length=HORIZON, num_iterations=2,
-    ))  # fmt: skip
+    trainer = make_trainer(
+        make_config(
+            objective=parameters.pop("name"),
+            objective_parameters=parameters,
+            aggregation=mode,
+            mismatch_limit=1e9,
+            max_completion_length=HORIZON,
+            num_iterations=2,
+        )
+    )
     trainer.model.train()
     return trainer
 
@@ -70,9 +74,10 @@ def table(logprobs: torch.Tensor, entropy: torch.Tensor | None = None) -> Any:
     ``entropy`` is for TRL's way; hidden states have their own.
     """
     outputs = SimpleNamespace(
-        log_probs=after_prompt(logprobs), aux_loss=None,
+        log_probs=after_prompt(logprobs),
+        aux_loss=None,
         entropy=after_prompt(torch.ones_like(logprobs) if entropy is None else entropy),
-    )  # fmt: skip
+    )
 
     def forward(*, of_hidden: Any = None, **_: Any) -> Any:
         if of_hidden is None:

@@ -24,11 +24,22 @@ PROMPTS = [f"{a} + {b}\n" for a in range(2, 10) for b in range(1, 9)]
 def make_config(**settings: Any) -> DRPOConfig:
     """Two responses to each of four prompts, 8 tokens long at most, one update."""
     settings = {
-        "output_dir": settings.pop("output_dir", None) or tempfile.mkdtemp(), "per_device_train_batch_size": 8,
-        "num_generations": 2, "max_completion_length": 8, "max_steps": 1, "use_cpu": True, "bf16": False,
-        "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True, "logging_steps": 1,
-        "save_strategy": "no", "learning_rate": 1e-3, "lr_scheduler_type": "constant", **settings,
-    }  # fmt: skip
+        "output_dir": settings.pop("output_dir", None) or tempfile.mkdtemp(),
+        "per_device_train_batch_size": 8,
+        "num_generations": 2,
+        "max_completion_length": 8,
+        "max_steps": 1,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant",
+        **settings,
+    }
     return DRPOConfig(**settings)
 
 
@@ -41,10 +52,13 @@ def make_trainer(config: DRPOConfig, **parts: Any) -> DRPOTrainer:
     """A trainer of the embedded model."""
     policy = load_policy("embedded:arithmetic", torch.device("cpu"))
     parts = {
-        "model": policy.model, "processing_class": policy.tokenizer, "reward_funcs": answer_length,
+        "model": policy.model,
+        "processing_class": policy.tokenizer,
+        "reward_funcs": answer_length,
         "train_dataset": Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS]),
-        "rollout_func": InProcessRollouts(), **parts,
-    }  # fmt: skip
+        "rollout_func": InProcessRollouts(),
+        **parts,
+    }
     trainer = DRPOTrainer(args=config, **parts)
     trainer.remove_callback(PrinterCallback)
     return trainer

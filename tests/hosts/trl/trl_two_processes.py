@@ -1,6 +1,6 @@
 """The gradient of one update on fixed responses, from however many processes this is started in.
 
-    python -m torch.distributed.run --nproc-per-node 2 trl_two_processes.py OUT.pt PER_DEVICE_BATCH ACCUMULATION
+python -m torch.distributed.run --nproc-per-node 2 trl_two_processes.py OUT.pt PER_DEVICE_BATCH ACCUMULATION
 """
 
 from __future__ import annotations
@@ -48,11 +48,17 @@ def update(case: dict[str, Any], per_device: int, accumulation: int) -> tuple[to
     keeper = KeepGradient()
     trainer = make_trainer(
         make_config(
-            per_device_train_batch_size=per_device, gradient_accumulation_steps=accumulation, mismatch_limit=1e9,
-            num_generations=RESPONSES, num_iterations=2, max_grad_norm=0.0, **case,
+            per_device_train_batch_size=per_device,
+            gradient_accumulation_steps=accumulation,
+            mismatch_limit=1e9,
+            num_generations=RESPONSES,
+            num_iterations=2,
+            max_grad_norm=0.0,
+            **case,
         ),
-        rollout_func=fixed_rollouts, callbacks=[keeper],
-    )  # fmt: skip
+        rollout_func=fixed_rollouts,
+        callbacks=[keeper],
+    )
     trainer.train()
     assert keeper.gradient is not None
     assert (trainer.loss_path == "fused") == ("entropy_coef" not in case)

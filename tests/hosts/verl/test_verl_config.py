@@ -66,10 +66,13 @@ def test_the_other_losses_knobs_are_at_what_verl_ships() -> None:
 
 @pytest.mark.parametrize("name", ["ppo_trainer", "ppo_megatron_trainer"])
 def test_objective_and_parameters_arrive_in_a_worker(name: str) -> None:
-    config = composed([
-        f"{SECTION}.objective=grpo",
-        f"+{SECTION}.parameters={{ratio_low: 0.3, modifiers: [{{name: opsm, kl_max: 0.5}}]}}",
-    ], name=name)  # fmt: skip
+    config = composed(
+        [
+            f"{SECTION}.objective=grpo",
+            f"+{SECTION}.parameters={{ratio_low: 0.3, modifiers: [{{name: opsm, kl_max: 0.5}}]}}",
+        ],
+        name=name,
+    )
     OmegaConf.resolve(config)  # the task runner does so before it makes workers
     sent = cloudpickle.loads(cloudpickle.dumps(config.actor_rollout_ref))  # pyright: ignore[reportPrivateImportUsage]
     section = omega_conf_to_dataclass(sent.actor).policy_loss
@@ -150,8 +153,11 @@ def test_refused_on_the_driver(overrides: list[str], said: str) -> None:
 
 
 def test_without_what_the_preset_shows() -> None:
-    bare = [f"{SECTION}._target_=drpo.integrations.verl.DRPOPolicyLossConfig", f"{SECTION}.loss_mode=drpo",
-            f"{CORRECTION}.bypass_mode=true"]  # fmt: skip
+    bare = [
+        f"{SECTION}._target_=drpo.integrations.verl.DRPOPolicyLossConfig",
+        f"{SECTION}.loss_mode=drpo",
+        f"{CORRECTION}.bypass_mode=true",
+    ]
     said = refusal(preset=bare)
     assert "hydra.searchpath=[pkg://drpo.integrations.verl_presets]" in said and "+drpo=rollout_anchored" in said
 

@@ -11,9 +11,14 @@ from host_doctor import ask
 from drpo.integrations.verl_checks import explicit_overrides
 
 #: Beside our loss, what verl itself wants to be told.
-RUN = ["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1", "actor_rollout_ref.rollout.name=vllm",
-       "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=1", "algorithm.adv_estimator=grpo",
-       "actor_rollout_ref.rollout.tensor_model_parallel_size=1", "trainer.n_gpus_per_node=1"]  # fmt: skip
+RUN = [
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1",
+    "actor_rollout_ref.rollout.name=vllm",
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=1",
+    "algorithm.adv_estimator=grpo",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
+    "trainer.n_gpus_per_node=1",
+]
 
 
 @pytest.fixture

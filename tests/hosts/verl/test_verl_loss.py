@@ -31,10 +31,14 @@ def called(config: Any, padded: Padded, **more: Any) -> tuple[torch.Tensor, dict
         dp_size=1, batch_num_tokens=100, global_batch_size=len(padded.mask), loss_scale_factor=None
     )
     arguments = {
-        "old_log_prob": padded.behavior_logprobs, "log_prob": padded.logprobs,
-        "advantages": padded.advantages.unsqueeze(1).expand(padded.mask.shape), "response_mask": padded.mask,
-        "loss_agg_mode": config.loss_agg_mode, "config": config, "rollout_is_weights": None,
-    }  # fmt: skip
+        "old_log_prob": padded.behavior_logprobs,
+        "log_prob": padded.logprobs,
+        "advantages": padded.advantages.unsqueeze(1).expand(padded.mask.shape),
+        "response_mask": padded.mask,
+        "loss_agg_mode": config.loss_agg_mode,
+        "config": config,
+        "rollout_is_weights": None,
+    }
     return get_policy_loss_fn("drpo")(**{**arguments, **more})
 
 
@@ -43,9 +47,7 @@ def through_ppo_loss(config: Any, padded: Padded, **fields: torch.Tensor) -> tup
     leaf = padded.logprobs.clone().requires_grad_(True)
     entropy = fields.pop("entropy", None)
     data = to_tensordict(padded, **fields)
-    tu.assign_non_tensor(
-        data, dp_size=1, batch_num_tokens=int(padded.mask.sum()), global_batch_size=len(padded.mask)
-    )
+    tu.assign_non_tensor(data, dp_size=1, batch_num_tokens=int(padded.mask.sum()), global_batch_size=len(padded.mask))
     output = {"log_probs": model_output(data, leaf)}
     if entropy is not None:
         output["entropy"] = model_output(data, entropy)
@@ -65,8 +67,9 @@ def test_entropy_and_kl_are_added_by_verl(mode: Any) -> None:
     loss, metrics, gradient = through_ppo_loss(config, padded, entropy=entropy, ref_log_prob=reference)
 
     leaf = padded.logprobs.clone().requires_grad_(True)
-    kl = agg_loss(kl_penalty(leaf, reference, config.kl_loss_type), padded.mask, config.loss_agg_mode,
-                  **config.global_batch_info)  # fmt: skip
+    kl = agg_loss(
+        kl_penalty(leaf, reference, config.kl_loss_type), padded.mask, config.loss_agg_mode, **config.global_batch_info
+    )
     (of_kl,) = torch.autograd.grad(kl, leaf)
     expected = parity.reference(DRPO, padded, mode) + config.kl_loss_coef * of_kl
     assert parity.difference(gradient, expected) < 1e-6
@@ -119,8 +122,9 @@ def test_metrics_go_through_verls_own_averages() -> None:
 
 
 def test_recomputed_anchor_is_named_in_the_metrics() -> None:
-    config = composed(["actor_rollout_ref.actor.policy_loss.behavior=recomputed",
-                       "algorithm.rollout_correction.bypass_mode=false"])  # fmt: skip
+    config = composed(
+        ["actor_rollout_ref.actor.policy_loss.behavior=recomputed", "algorithm.rollout_correction.bypass_mode=false"]
+    )
     _, metrics = called(instantiated(config, mismatch_limit=100.0), fixed_batch())
     assert metrics["drpo/anchor_is_rollout"] == 0.0
 
@@ -154,20 +158,31 @@ def test_keywords_of_a_later_verl_do_no_harm() -> None:
 @pytest.mark.parametrize(
     ("theirs", "overrides", "ours"),
     [
-        ("vanilla", {"clip_ratio_low": 0.2, "clip_ratio_high": 0.28, "clip_ratio_c": 3.0},
-         {"name": "ppo", "ratio_low": 0.2, "ratio_high": 0.28, "dual_clip": 3.0}),
-        ("dppo_tv", {"clip_ratio_low": 0.15, "clip_ratio_high": 0.15, "clip_ratio_c": 20.0},
-         {"name": "dppo_tv", "delta": 0.15, "ratio_cap": 20.0}),
+        (
+            "vanilla",
+            {"clip_ratio_low": 0.2, "clip_ratio_high": 0.28, "clip_ratio_c": 3.0},
+            {"name": "ppo", "ratio_low": 0.2, "ratio_high": 0.28, "dual_clip": 3.0},
+        ),
+        (
+            "dppo_tv",
+            {"clip_ratio_low": 0.15, "clip_ratio_high": 0.15, "clip_ratio_c": 20.0},
+            {"name": "dppo_tv", "delta": 0.15, "ratio_cap": 20.0},
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("mode", ["token_mean", "sequence_sum"])
 def test_verls_own_loss_has_the_same_gradient(theirs: str, overrides: dict, ours: dict, mode: Any) -> None:
     scale = [f"actor_rollout_ref.actor.loss_scale_factor={HORIZON}"] if mode == "sequence_sum" else []
     agg = {"token_mean": "token-mean", "sequence_sum": "seq-mean-token-sum-norm"}[mode]
-    config = composed([
-        f"actor_rollout_ref.actor.policy_loss.loss_mode={theirs}", f"actor_rollout_ref.actor.loss_agg_mode={agg}",
-        *scale, *(f"actor_rollout_ref.actor.{key}={value}" for key, value in overrides.items()),
-    ], preset=())  # fmt: skip
+    config = composed(
+        [
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={theirs}",
+            f"actor_rollout_ref.actor.loss_agg_mode={agg}",
+            *scale,
+            *(f"actor_rollout_ref.actor.{key}={value}" for key, value in overrides.items()),
+        ],
+        preset=(),
+    )
     padded = fixed_batch()
     gradient = make_path().gradient_with(instantiated(config), padded, 2)
     assert parity.difference(gradient, parity.reference(ours, padded, mode)) < 1e-6

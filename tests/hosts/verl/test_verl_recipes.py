@@ -21,9 +21,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:drpo. delta ≥ 1")  # the paper
 
 RUNS = [
     (name, objective)
-    for name in recipe_names() if name.startswith("verl/")
+    for name in recipe_names()
+    if name.startswith("verl/")
     for objective in load_recipe(name).objectives
-]  # fmt: skip
+]
 ACTOR = "actor_rollout_ref.actor"
 
 
@@ -131,8 +132,14 @@ def cluster() -> Iterator[str]:
 def test_gpus_of_a_ray_cluster_are_counted(cluster: str, tmp_path):
     file = tmp_path / "data.parquet"
     file.touch()
-    found = ["--set", f"data.train_files={file}", "--set", f"data.val_files={file}",
-             "--set", "reward.custom_reward_function.path=null"]  # fmt: skip
+    found = [
+        "--set",
+        f"data.train_files={file}",
+        "--set",
+        f"data.val_files={file}",
+        "--set",
+        "reward.custom_reward_function.path=null",
+    ]
     done = recipe_command("launch", "verl/qwen3-4b-base", *found, "--address", cluster)
     assert done.returncode == 2
     assert f"asks for 8 GPUs and the Ray cluster {cluster} has 4" in done.stderr

@@ -24,8 +24,14 @@ print(json.dumps({
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("VERL_")}
     with tempfile.TemporaryDirectory() as folder:  # Hydra writes into the working directory
-        return subprocess.run([sys.executable, *arguments], env={**clean, **environment}, cwd=folder,
-                              capture_output=True, text=True, timeout=300)  # fmt: skip
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env={**clean, **environment},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
 
 def look(**environment: str) -> dict:

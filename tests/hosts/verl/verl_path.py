@@ -60,14 +60,16 @@ def to_tensordict(padded: Padded, **extra: torch.Tensor) -> TensorDict:
     def rows(values: torch.Tensor) -> torch.Tensor:
         return jagged([row[:length] for row, length in zip(values, kept, strict=True)])
 
-    return tu.get_tensordict({
-        "prompts": jagged(prompts),
-        "responses": rows(padded.mask.long()),
-        "response_mask": rows(padded.mask.long()),
-        "old_log_probs": rows(padded.behavior_logprobs),
-        "advantages": rows(padded.advantages.unsqueeze(1).expand(padded.mask.shape)),
-        **{key: rows(value) for key, value in extra.items()},
-    })  # fmt: skip
+    return tu.get_tensordict(
+        {
+            "prompts": jagged(prompts),
+            "responses": rows(padded.mask.long()),
+            "response_mask": rows(padded.mask.long()),
+            "old_log_probs": rows(padded.behavior_logprobs),
+            "advantages": rows(padded.advantages.unsqueeze(1).expand(padded.mask.shape)),
+            **{key: rows(value) for key, value in extra.items()},
+        }
+    )
 
 
 def model_output(data: TensorDict, leaf: torch.Tensor) -> torch.Tensor:
@@ -91,9 +93,7 @@ class VerlPath:
     objectives: tuple[str, ...] = tuple(names())
     ranks: int = 1
 
-    def gradient(
-        self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1
-    ) -> torch.Tensor:
+    def gradient(self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1) -> torch.Tensor:
         return self.gradient_with(config_for(settings, mode), padded, micro_batches)
 
     def gradient_with(self, config: Any, padded: Padded, micro_batches: int = 1) -> torch.Tensor:
@@ -104,8 +104,12 @@ class VerlPath:
             start = rank * size
             data = to_tensordict(padded.rows(start, start + size))
             tu.assign_non_tensor(
-                data, dp_size=self.ranks, batch_num_tokens=int(padded.mask.sum()), global_batch_size=len(padded.mask),
-                use_dynamic_bsz=False, micro_batch_size_per_gpu=size // micro_batches,
+                data,
+                dp_size=self.ranks,
+                batch_num_tokens=int(padded.mask.sum()),
+                global_batch_size=len(padded.mask),
+                use_dynamic_bsz=False,
+                micro_batch_size_per_gpu=size // micro_batches,
             )
             parts, _ = prepare_micro_batches(data)
             assert len(parts) == micro_batches

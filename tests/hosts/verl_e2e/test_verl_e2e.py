@@ -89,8 +89,11 @@ def test_other_objectives_train_in_verl(objective: str, tmp_path: Path):
     run = train(tmp_path / "run", PLUG_IN | settings)
     calls = check_what_the_loss_was_given(run, objective, SHORT_STEPS)
     # A mask drops tokens once the policy has moved, never before.
-    first = [call["dropped_share"] for step in range(SHORT_STEPS) for call in of_step(calls, step, LOSS_CALLS_PER_STEP)
-             [:LOSS_CALLS_PER_UPDATE]]  # fmt: skip
+    first = [
+        call["dropped_share"]
+        for step in range(SHORT_STEPS)
+        for call in of_step(calls, step, LOSS_CALLS_PER_STEP)[:LOSS_CALLS_PER_UPDATE]
+    ]
     assert not any(first)
     assert any(call["dropped_share"] for call in calls)
     assert all(logged["actor/grad_norm"] > 0 for logged in run.metrics.values())

@@ -40,12 +40,14 @@ def save_prompts(file: Path, count: int, seed: int) -> Path:
         terms = [(draw.choice("+-"), digit) for digit in rest]
         answer = first + sum(digit if sign == "+" else -digit for sign, digit in terms)
         question = " ".join([str(first), *(f"{sign} {digit}" for sign, digit in terms)])
-        rows.append({
-            "data_source": "sums",
-            "prompt": [{"role": "user", "content": QUESTION.format(question)}],
-            "reward_model": {"style": "rule", "ground_truth": str(answer)},
-            "extra_info": {"index": index},
-        })  # fmt: skip
+        rows.append(
+            {
+                "data_source": "sums",
+                "prompt": [{"role": "user", "content": QUESTION.format(question)}],
+                "reward_model": {"style": "rule", "ground_truth": str(answer)},
+                "extra_info": {"index": index},
+            }
+        )
     parquet.write_table(pa.Table.from_pylist(rows), file)
     return file
 

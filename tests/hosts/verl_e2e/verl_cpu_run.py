@@ -1,6 +1,6 @@
 """Run verl's training loop on the CPU, as a subprocess that leaves nothing behind.
 
-    python tests/hosts/verl_e2e/verl_cpu_run.py OUT [key=value …]       # more overrides of verl's configuration
+python tests/hosts/verl_e2e/verl_cpu_run.py OUT [key=value …]       # more overrides of verl's configuration
 """
 
 from __future__ import annotations
@@ -148,19 +148,28 @@ def train(
         RuntimeError: it failed or took more than ``time_limit`` seconds; with the end of its output.
     """
     directory.mkdir(parents=True)
-    given = OVERRIDES | {
-        "actor_rollout_ref.model.path": verl_cpu_assets.save_model(directory / "base"),
-        "data.train_files": verl_cpu_assets.save_prompts(directory / "train.parquet", 4096, seed=0),
-        "data.val_files": verl_cpu_assets.save_prompts(directory / "heldout.parquet", 16, seed=1),
-        "trainer.default_local_dir": directory / "checkpoints",
-        "hydra.run.dir": directory / "hydra",
-    } | overrides
+    given = (
+        OVERRIDES
+        | {
+            "actor_rollout_ref.model.path": verl_cpu_assets.save_model(directory / "base"),
+            "data.train_files": verl_cpu_assets.save_prompts(directory / "train.parquet", 4096, seed=0),
+            "data.val_files": verl_cpu_assets.save_prompts(directory / "heldout.parquet", 16, seed=1),
+            "trainer.default_local_dir": directory / "checkpoints",
+            "hydra.run.dir": directory / "hydra",
+        }
+        | overrides
+    )
     stub = verl_cpu_assets.save_distribution_of_vllm(directory / "distributions")
-    variables = os.environ | ENVIRONMENT | {
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(stub), os.environ.get("PYTHONPATH", "")]),
-        "VERL_FILE_LOGGER_PATH": str(directory / "metrics.jsonl"),
-        "VERL_RECORD_DIR": str(directory),
-    } | (environment or {})
+    variables = (
+        os.environ
+        | ENVIRONMENT
+        | {
+            "PYTHONPATH": os.pathsep.join([str(HERE), str(stub), os.environ.get("PYTHONPATH", "")]),
+            "VERL_FILE_LOGGER_PATH": str(directory / "metrics.jsonl"),
+            "VERL_RECORD_DIR": str(directory),
+        }
+        | (environment or {})
+    )
     # Ray's sockets need a short path.
     with _alone(), tempfile.TemporaryDirectory(prefix="verl-", ignore_cleanup_errors=True) as scratch:
         started = time.monotonic()

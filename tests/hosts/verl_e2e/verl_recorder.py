@@ -48,14 +48,17 @@ def recorded(name: str, loss: Any) -> Any:
         mask = inputs["response_mask"].bool()
         logprobs, given = inputs["log_prob"].detach(), inputs["old_log_prob"]
         config = inputs["config"].policy_loss
-        note(LOSS_CALLS, {
-            "loss_mode": name,
-            "objective": config.get("objective"),
-            "old_logprobs": [row[kept].tolist() for row, kept in zip(given, mask, strict=True)],
-            "largest_log_ratio": (logprobs - given)[mask].abs().max().item(),
-            "loss": value.item(),
-            "dropped_share": metrics.get("drpo/dropped_share"),
-        })  # fmt: skip
+        note(
+            LOSS_CALLS,
+            {
+                "loss_mode": name,
+                "objective": config.get("objective"),
+                "old_logprobs": [row[kept].tolist() for row, kept in zip(given, mask, strict=True)],
+                "largest_log_ratio": (logprobs - given)[mask].abs().max().item(),
+                "loss": value.item(),
+                "dropped_share": metrics.get("drpo/dropped_share"),
+            },
+        )
         return value * SABOTAGE[os.environ.get("VERL_SABOTAGE", "")], metrics
 
     return policy_loss

@@ -164,8 +164,7 @@ def test_new_weights_replace_all_of_the_old(policy: Policy, sampler: VllmSampler
 
 
 def test_bfloat16_is_another_policy(policy: Policy, tmp_path: Path):
-    made = VllmSampler(policy.model, policy.stop_ids, VllmOptions(cache_gib=0.25), tmp_path / "log",
-                       dtype="bfloat16")
+    made = VllmSampler(policy.model, policy.stop_ids, VllmOptions(cache_gib=0.25), tmp_path / "log", dtype="bfloat16")
     made.load_weights(policy.model.state_dict())
     requests = [Request(prompt(policy, "5 + 2"), 16, seed=1)]
     groups = made.sample(requests, SamplingParameters(max_new_tokens=30))

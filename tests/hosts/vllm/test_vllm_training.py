@@ -20,8 +20,15 @@ from drpo.train.config import TrainConfig, load_config
 from drpo.train.observer import Observer
 
 STEPS, KILLED_AT, STOPPED_AFTER = 8, 3, 5
-SETTINGS = ["sampler=vllm", "sampler.cache_gib=0.25", f"steps={STEPS}", "eval_every=0", "eval_examples=48",
-            "learning_rate=1e-4", "device=cpu"]  # fmt: skip
+SETTINGS = [
+    "sampler=vllm",
+    "sampler.cache_gib=0.25",
+    f"steps={STEPS}",
+    "eval_every=0",
+    "eval_examples=48",
+    "learning_rate=1e-4",
+    "device=cpu",
+]
 #: The demo's base is right four times in ten; after eight steps the last two must be right this much more often than
 #: the first two. Measured: see docs/sampling.md.
 LEAST_RISE = 0.15

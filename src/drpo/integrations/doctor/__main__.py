@@ -22,8 +22,12 @@ def run(host: str, settings: Sequence[str]) -> Iterator[Check]:
         yield Check(status="problem", what=host, found=str(error))
     except Exception as error:  # whatever a host's import may raise is a finding
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        yield Check(status="problem", what=host, found=f"{type(error).__name__}: {error} ({frame.filename}, line "
-                    f"{frame.lineno})", fix="Install a tested version (docs/integrations), or report this.")
+        yield Check(
+            status="problem",
+            what=host,
+            found=f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})",
+            fix="Install a tested version (docs/integrations), or report this.",
+        )
 
 
 if __name__ == "__main__":

@@ -20,10 +20,15 @@ def probe(_: Sequence[str]) -> Iterator[Check]:
     fields = [field.name for field in dataclasses.fields(inputs)]
     missing = [name for name in READ if name not in fields]
     if missing:
-        yield Check(status="problem", what="custom loss", found=f"LossInputs has no {', '.join(missing)} (it has "
-                    f"{', '.join(fields)})", fix="Use prime-rl 0.8 (docs/integrations/prime-rl.md).")
+        yield Check(
+            status="problem",
+            what="custom loss",
+            found=f"LossInputs has no {', '.join(missing)} (it has {', '.join(fields)})",
+            fix="Use prime-rl 0.8 (docs/integrations/prime-rl.md).",
+        )
         return
     importlib.import_module("drpo.integrations.prime_rl")
-    yield Check(status="ok", what="custom loss", found='type = "custom", import_path = '
-                '"drpo.integrations.prime_rl.drpo_loss"')
+    yield Check(
+        status="ok", what="custom loss", found='type = "custom", import_path = "drpo.integrations.prime_rl.drpo_loss"'
+    )
     yield Check(status="note", what="μ", found="inference_logprobs, always the inference server's")

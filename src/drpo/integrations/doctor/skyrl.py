@@ -16,16 +16,31 @@ def probe(_: Sequence[str]) -> Iterator[Check]:
     ours.register()
     known = ours.PolicyLossRegistry.list_available()
     if ours.NAME in known:
-        yield Check(status="ok", what="registry", found=f"policy_loss_type={ours.NAME} is registered by "
-                    "`python -m drpo.integrations.skyrl`, or by register() in a script of yours")
+        yield Check(
+            status="ok",
+            what="registry",
+            found=f"policy_loss_type={ours.NAME} is registered by "
+            "`python -m drpo.integrations.skyrl`, or by register() in a script of yours",
+        )
     else:
-        yield Check(status="problem", what="registry", found=f"after register() SkyRL lists {', '.join(known)}",
-                    fix="Install a tested version of SkyRL (docs/integrations/skyrl.md).")
+        yield Check(
+            status="problem",
+            what="registry",
+            found=f"after register() SkyRL lists {', '.join(known)}",
+            fix="Install a tested version of SkyRL (docs/integrations/skyrl.md).",
+        )
     try:
         importlib.import_module("drpo.integrations.skyrl.entry")
         yield Check(status="ok", what="entry", found="python -m drpo.integrations.skyrl can start")
     except ImportError as error:
-        yield Check(status="problem", what="entry", found=f"SkyRL's trainer cannot be imported: {error}",
-                    fix="pip install 'skyrl[fsdp]' on a machine with CUDA")
-    yield Check(status="note", what="μ", found="rollout_logprobs of the engine; the entry script refuses a "
-                "configuration without them")
+        yield Check(
+            status="problem",
+            what="entry",
+            found=f"SkyRL's trainer cannot be imported: {error}",
+            fix="pip install 'skyrl[fsdp]' on a machine with CUDA",
+        )
+    yield Check(
+        status="note",
+        what="μ",
+        found="rollout_logprobs of the engine; the entry script refuses a configuration without them",
+    )

@@ -24,29 +24,46 @@ def probe(settings: Sequence[str]) -> Iterator[Check]:
     if settings:
         yield check_configuration(settings)
     else:
-        yield Check(status="note", what="μ", found="depends on the run's configuration: `drpo doctor verl OVERRIDE…` "
-                    "composes and checks it")
+        yield Check(
+            status="note",
+            what="μ",
+            found="depends on the run's configuration: `drpo doctor verl OVERRIDE…` composes and checks it",
+        )
 
 
 def check_registration() -> Iterator[Check]:
     """Whether importing verl alone puts our loss into its registry."""
     policy = os.environ.get(POLICY, "auto")
     if not any(point.name == "drpo" for point in entry_points(group=GROUP)):
-        yield Check(status="problem", what="plug-in", found=f"the entry point {GROUP} does not name drpo: it is on the "
-                    "path without being installed", fix="install drpo into this environment: pip install ."
-                    " in a clone of it")
+        yield Check(
+            status="problem",
+            what="plug-in",
+            found=f"the entry point {GROUP} does not name drpo: it is on the path without being installed",
+            fix="install drpo into this environment: pip install . in a clone of it",
+        )
     elif policy != "auto" and "drpo" not in policy.split(","):
-        yield Check(status="problem", what="plug-in", found=f"{POLICY}={policy} keeps verl from loading it",
-                    fix=f"unset {POLICY}, or add drpo to it")
+        yield Check(
+            status="problem",
+            what="plug-in",
+            found=f"{POLICY}={policy} keeps verl from loading it",
+            fix=f"unset {POLICY}, or add drpo to it",
+        )
     registry = importlib.import_module("verl.trainer.ppo.core_algos").POLICY_LOSS_REGISTRY
     ours = importlib.import_module("drpo.integrations.verl_checks")
     name = "drpo"
     if name in registry and registry[name].__module__.startswith("drpo."):
-        yield Check(status="ok", what="registry", found=f"loss_mode={name} is {registry[name].__module__}."
-                    f"{registry[name].__qualname__}")
+        yield Check(
+            status="ok",
+            what="registry",
+            found=f"loss_mode={name} is {registry[name].__module__}.{registry[name].__qualname__}",
+        )
     elif name in registry:
-        yield Check(status="problem", what="registry", found=f"loss_mode={name} is {registry[name].__module__}, not "
-                    "ours", fix="Remove the other package that registers this name.")
+        yield Check(
+            status="problem",
+            what="registry",
+            found=f"loss_mode={name} is {registry[name].__module__}, not ours",
+            fix="Remove the other package that registers this name.",
+        )
     else:
         yield registration_error()
     preset = importlib.import_module("drpo.integrations.verl_presets")
@@ -58,19 +75,30 @@ def registration_error() -> Check:
     try:
         importlib.import_module("drpo.integrations.verl")
     except Exception as error:  # the error is the finding
-        return Check(status="problem", what="registry", found=f"loss_mode=drpo is not registered: importing "
-                     f"drpo.integrations.verl raises {type(error).__name__}: {error}",
-                     fix="Install a tested version of verl (docs/integrations/verl.md).")
-    return Check(status="warning", what="registry", found="loss_mode=drpo is registered only once "
-                 "drpo.integrations.verl is imported", fix="Use the preset, whose _target_ imports it in every "
-                 "worker, or install drpo.")
+        return Check(
+            status="problem",
+            what="registry",
+            found=f"loss_mode=drpo is not registered: importing "
+            f"drpo.integrations.verl raises {type(error).__name__}: {error}",
+            fix="Install a tested version of verl (docs/integrations/verl.md).",
+        )
+    return Check(
+        status="warning",
+        what="registry",
+        found="loss_mode=drpo is registered only once drpo.integrations.verl is imported",
+        fix="Use the preset, whose _target_ imports it in every worker, or install drpo.",
+    )
 
 
 def check_trainer() -> Check:
     """The V1 trainer, which hands the rollout's log-probabilities on, needs TransferQueue."""
     if importlib.util.find_spec("transfer_queue") is None:
-        return Check(status="problem", what="trainer", found="TransferQueue is missing: verl's V1 trainer does not "
-                     "start without it", fix="pip install 'TransferQueue>=0.1.10'")
+        return Check(
+            status="problem",
+            what="trainer",
+            found="TransferQueue is missing: verl's V1 trainer does not start without it",
+            fix="pip install 'TransferQueue>=0.1.10'",
+        )
     return Check(status="ok", what="trainer", found="V1 (TransferQueue is installed)")
 
 
@@ -83,12 +111,19 @@ def check_rollout() -> Check:
         except PackageNotFoundError:
             continue
     if not found and importlib.util.find_spec("vllm") is not None:
-        return Check(status="problem", what="rollout", found="vLLM can be imported, but no distribution "
-                     "is called vllm, which is what verl looks for", fix="Install vllm itself, or see "
-                     "docs/integrations/verl-cpu.md for its CPU build.")
+        return Check(
+            status="problem",
+            what="rollout",
+            found="vLLM can be imported, but no distribution is called vllm, which is what verl looks for",
+            fix="Install vllm itself, or see docs/integrations/verl-cpu.md for its CPU build.",
+        )
     if not found:
-        return Check(status="problem", what="rollout", found="neither vLLM nor SGLang is installed",
-                     fix="pip install vllm (see verl's installation page for the versions that fit)")
+        return Check(
+            status="problem",
+            what="rollout",
+            found="neither vLLM nor SGLang is installed",
+            fix="pip install vllm (see verl's installation page for the versions that fit)",
+        )
     return Check(status="ok", what="rollout", found=", ".join(found))
 
 

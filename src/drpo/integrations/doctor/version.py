@@ -25,10 +25,14 @@ def check_version(distribution: str) -> Check:
     try:
         found = version(distribution)
     except PackageNotFoundError:
-        return Check(status="problem", what=distribution, found="not installed",
-                     fix=f"pip install '{distribution}{tested}'")
+        return Check(
+            status="problem", what=distribution, found="not installed", fix=f"pip install '{distribution}{tested}'"
+        )
     if SpecifierSet(tested).contains(found, prereleases=True):
         return Check(status="ok", what=distribution, found=f"{found} (tested: {tested})")
-    return Check(status="warning", what=distribution, found=f"{found}; tested: {tested}",
-                 fix=f"pip install '{distribution}{tested}', or run that host's tests against this one "
-                 "(docs/integrations).")
+    return Check(
+        status="warning",
+        what=distribution,
+        found=f"{found}; tested: {tested}",
+        fix=f"pip install '{distribution}{tested}', or run that host's tests against this one (docs/integrations).",
+    )

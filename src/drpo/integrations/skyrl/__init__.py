@@ -34,31 +34,64 @@ try:
     from skyrl.backends.skyrl_train.utils.ppo_utils import PolicyLossRegistry
     from skyrl.train.config import AlgorithmConfig, SkyRLTrainConfig
 except PydanticUserError as error:
-    raise ConfigError("SkyRL 0.3.0 says that it runs on Python 3.11, but pydantic refuses one of its models there "
-                      "(a typing.TypedDict before Python 3.12). Use Python 3.12 or newer.") from error
+    raise ConfigError(
+        "SkyRL 0.3.0 says that it runs on Python 3.11, but pydantic refuses one of its models there "
+        "(a typing.TypedDict before Python 3.12). Use Python 3.12 or newer."
+    ) from error
 
 #: ``trainer.algorithm.policy_loss_type``.
 NAME = "drpo"
 HOST = "SkyRL"
 #: Options of SkyRL's own losses, which this loss has no use for.
 IGNORED = (
-    "eps_clip_low", "eps_clip_high", "clip_ratio_c", "use_tis", "tis_imp_ratio_cap", "off_policy_correction", "sapo",
-    "clip_cov", "kl_cov", "cispo", "dppo",
-)  # fmt: skip
+    "eps_clip_low",
+    "eps_clip_high",
+    "clip_ratio_c",
+    "use_tis",
+    "tis_imp_ratio_cap",
+    "off_policy_correction",
+    "sapo",
+    "clip_cov",
+    "kl_cov",
+    "cispo",
+    "dppo",
+)
 #: Sampling options → the values that leave the distribution alone.
 PLAIN_SAMPLING = {"top_p": (1.0,), "top_k": (-1, 0), "min_p": (0.0,), "repetition_penalty": (1.0,)}
 #: Further options of vLLM that change the distribution.
-DISTORTING = frozenset({
-    *PLAIN_SAMPLING, "temperature", "frequency_penalty", "presence_penalty", "logit_bias", "min_tokens", "bad_words",
-    "allowed_token_ids",
-})  # fmt: skip
+DISTORTING = frozenset(
+    {
+        *PLAIN_SAMPLING,
+        "temperature",
+        "frequency_penalty",
+        "presence_penalty",
+        "logit_bias",
+        "min_tokens",
+        "bad_words",
+        "allowed_token_ids",
+    }
+)
 #: What is reported, always all of it: SkyRL reduces name by name over the ranks, and a name missing on one of them
 #: would pair it with another's. SkyRL takes the extremes of names in _min and _max and averages the rest.
 METRICS = (
-    "ratio", "ratio_min", "ratio_max", "shift", "shift_max", "beyond_delta", "harmful_share", "mismatch",
-    "mismatch_max", "k3_kl", "rare_share", "saturated_share", "weight", "corrective_share", "dropped_share",
-    "corrective_mass", "dropped_mass",
-)  # fmt: skip
+    "ratio",
+    "ratio_min",
+    "ratio_max",
+    "shift",
+    "shift_max",
+    "beyond_delta",
+    "harmful_share",
+    "mismatch",
+    "mismatch_max",
+    "k3_kl",
+    "rare_share",
+    "saturated_share",
+    "weight",
+    "corrective_share",
+    "dropped_share",
+    "corrective_mass",
+    "dropped_mass",
+)
 
 
 @dataclass
@@ -80,16 +113,20 @@ class DRPOAlgorithmConfig(AlgorithmConfig):
 
     def __post_init__(self) -> None:
         if self.policy_loss_type != NAME:
-            raise ConfigError(f"trainer.algorithm.policy_loss_type={self.policy_loss_type!r} is not ours: objective "
-                              f"and parameters would be ignored. Leave it at {NAME!r} and name the objective in "
-                              "trainer.algorithm.objective, or use SkyRL's own entry point.")
+            raise ConfigError(
+                f"trainer.algorithm.policy_loss_type={self.policy_loss_type!r} is not ours: objective "
+                f"and parameters would be ignored. Leave it at {NAME!r} and name the objective in "
+                "trainer.algorithm.objective, or use SkyRL's own entry point."
+            )
         self.make_objective()
         default = AlgorithmConfig()
         for name in IGNORED:
             if getattr(self, name) != getattr(default, name):
-                raise ConfigError(f"trainer.algorithm.{name} belongs to SkyRL's own losses and would be ignored. "
-                                  "Remove it; bounds go into trainer.algorithm.parameters (`drpo objectives` lists "
-                                  "them), a correction of the engines' mismatch into parameters.modifiers.")
+                raise ConfigError(
+                    f"trainer.algorithm.{name} belongs to SkyRL's own losses and would be ignored. "
+                    "Remove it; bounds go into trainer.algorithm.parameters (`drpo objectives` lists "
+                    "them), a correction of the engines' mismatch into parameters.modifiers."
+                )
 
     def make_objective(self) -> Objective:
         return make_host_objective(
@@ -120,18 +157,24 @@ def drpo_policy_loss(
         DataError: a kept log-probability is not finite or positive.
     """
     if not isinstance(config, DRPOAlgorithmConfig):
-        raise ConfigError(f"policy_loss_type={NAME!r} needs its own configuration class, got {type(config).__name__}. "
-                          "Build it with make_config(algorithm_cls=drpo.integrations.skyrl.DRPOAlgorithmConfig), or "
-                          "start with `python -m drpo.integrations.skyrl`.")
+        raise ConfigError(
+            f"policy_loss_type={NAME!r} needs its own configuration class, got {type(config).__name__}. "
+            "Build it with make_config(algorithm_cls=drpo.integrations.skyrl.DRPOAlgorithmConfig), or "
+            "start with `python -m drpo.integrations.skyrl`."
+        )
     if rollout_logprobs is None:
-        raise ConfigError("SkyRL handed over no rollout_logprobs: without the sampler's own log-probabilities there is "
-                          "no ratio to bound. Set generator.sampling_params.logprobs=1, and use a generator that "
-                          "returns them (one that tokenises the chat history again cannot).")
+        raise ConfigError(
+            "SkyRL handed over no rollout_logprobs: without the sampler's own log-probabilities there is "
+            "no ratio to bound. Set generator.sampling_params.logprobs=1, and use a generator that "
+            "returns them (one that tokenises the chat history again cannot)."
+        )
     objective = config.make_objective()
     needs_old = "proximal_logprobs" in objective.needs
     if needs_old and old_log_probs is None:
-        raise ConfigError(f"objective {config.objective!r} needs old_log_probs, which this trainer did not compute. "
-                          "Use RayPPOTrainer, or an objective anchored on the rollout.")
+        raise ConfigError(
+            f"objective {config.objective!r} needs old_log_probs, which this trainer did not compute. "
+            "Use RayPPOTrainer, or an objective anchored on the rollout."
+        )
     mask = torch.ones_like(log_probs, dtype=torch.bool) if loss_mask is None else loss_mask
     mask, left_out = leave_out(mask, rollout_logprobs, HOST)
     loss, batch = padded_loss(
@@ -143,9 +186,7 @@ def drpo_policy_loss(
 def _metrics(batch: TokenBatch, objective: Objective) -> dict[str, float]:
     found = loss_metrics(batch, objective, extremes=True)
     # A micro-batch of padding has no tokens; on policy every ratio is 1 and everything else 0.
-    return {
-        PREFIX + name: found.get(PREFIX + name, 1.0 if name.startswith("ratio") else 0.0) for name in METRICS
-    }
+    return {PREFIX + name: found.get(PREFIX + name, 1.0 if name.startswith("ratio") else 0.0) for name in METRICS}
 
 
 def register() -> None:
@@ -162,13 +203,17 @@ def check(cfg: SkyRLTrainConfig) -> None:
     """
     algorithm = cfg.trainer.algorithm
     if not isinstance(algorithm, DRPOAlgorithmConfig):
-        raise ConfigError("trainer.algorithm is not a DRPOAlgorithmConfig; build the configuration with "
-                          "make_config(algorithm_cls=DRPOAlgorithmConfig)")
+        raise ConfigError(
+            "trainer.algorithm is not a DRPOAlgorithmConfig; build the configuration with "
+            "make_config(algorithm_cls=DRPOAlgorithmConfig)"
+        )
     _check_sampling(cfg)
     objective = algorithm.make_objective()
     if cfg.trainer.fully_async.enabled and "proximal_logprobs" in objective.needs:
-        raise ConfigError(f"objective {algorithm.objective!r} needs log π_old at the weights that sampled, which "
-                          "fully asynchronous training has lost. Use an objective anchored on the rollout.")
+        raise ConfigError(
+            f"objective {algorithm.objective!r} needs log π_old at the weights that sampled, which "
+            "fully asynchronous training has lost. Use an objective anchored on the rollout."
+        )
     placement = cfg.trainer.placement
     sequences = cfg.trainer.policy_mini_batch_size * cfg.generator.n_samples_per_prompt
     whole = (
@@ -177,8 +222,10 @@ def check(cfg: SkyRLTrainConfig) -> None:
         and cfg.trainer.max_tokens_per_microbatch <= 0
         and not cfg.generator.step_wise_trajectories
     )
-    fix = (f"Train on one GPU with trainer.micro_train_batch_size_per_gpu={sequences} (policy_mini_batch_size × "
-           "n_samples_per_prompt), or use another objective.")
+    fix = (
+        f"Train on one GPU with trainer.micro_train_batch_size_per_gpu={sequences} (policy_mini_batch_size × "
+        "n_samples_per_prompt), or use another objective."
+    )
     require_whole_update(objective, whole, HOST, fix)
 
 
@@ -189,23 +236,33 @@ def _check_sampling(cfg: SkyRLTrainConfig) -> None:
         raise ConfigError(f"{prefix}.logprobs=null: the sampler's log-probabilities would be missing. Set it to 1.")
     for name, plain in PLAIN_SAMPLING.items():
         if getattr(sampling, name) not in plain:
-            raise ConfigError(f"{prefix}.{name}={getattr(sampling, name)}: the tokens then come from another "
-                              f"distribution than the one whose log-probability the trainer computes. Set it to "
-                              f"{plain[0]}.")
+            raise ConfigError(
+                f"{prefix}.{name}={getattr(sampling, name)}: the tokens then come from another "
+                f"distribution than the one whose log-probability the trainer computes. Set it to "
+                f"{plain[0]}."
+            )
     distorting = sorted(DISTORTING & set(sampling.additional_kwargs or ()))
     if distorting:
-        raise ConfigError(f"{prefix}.additional_kwargs changes what is sampled ({', '.join(distorting)}), which the "
-                          "trainer's log-probabilities do not follow. Remove it.")
+        raise ConfigError(
+            f"{prefix}.additional_kwargs changes what is sampled ({', '.join(distorting)}), which the "
+            "trainer's log-probabilities do not follow. Remove it."
+        )
     if cfg.trainer.algorithm.temperature != sampling.temperature:
-        raise ConfigError(f"trainer.algorithm.temperature={cfg.trainer.algorithm.temperature} but {prefix}.temperature="
-                          f"{sampling.temperature}: π and μ would be at two temperatures. Remove the first; SkyRL "
-                          "copies it.")
+        raise ConfigError(
+            f"trainer.algorithm.temperature={cfg.trainer.algorithm.temperature} but {prefix}.temperature="
+            f"{sampling.temperature}: π and μ would be at two temperatures. Remove the first; SkyRL "
+            "copies it."
+        )
     mode = generator.inference_engine.engine_init_kwargs.get("logprobs_mode")
     if sampling.temperature != 1.0 and mode != "processed_logprobs":
-        raise ConfigError(f"{prefix}.temperature={sampling.temperature}: vLLM reports log-probabilities before the "
-                          "temperature unless told otherwise, the trainer computes them after it. Set "
-                          "generator.inference_engine.engine_init_kwargs.logprobs_mode=processed_logprobs (and start "
-                          "external servers with --logprobs-mode processed_logprobs), or temperature=1.")
+        raise ConfigError(
+            f"{prefix}.temperature={sampling.temperature}: vLLM reports log-probabilities before the "
+            "temperature unless told otherwise, the trainer computes them after it. Set "
+            "generator.inference_engine.engine_init_kwargs.logprobs_mode=processed_logprobs (and start "
+            "external servers with --logprobs-mode processed_logprobs), or temperature=1."
+        )
     if not generator.use_conversation_multi_turn and (sampling.stop or generator.max_turns > 1):
-        raise ConfigError("generator.use_conversation_multi_turn=false: SkyRL then appends an end token that was never "
-                          "sampled, trains on it, and gives it the log-probability 0. Set it to true.")
+        raise ConfigError(
+            "generator.use_conversation_multi_turn=false: SkyRL then appends an end token that was never "
+            "sampled, trains on it, and gives it the log-probability 0. Set it to true."
+        )

@@ -49,8 +49,10 @@ def configuration(arguments: Sequence[str]) -> SkyRLTrainConfig:
     """
     cfg = make_config(algorithm_cls=DRPOAlgorithmConfig).from_cli_overrides(list(arguments))
     if cfg.trainer.fully_async.enabled:
-        raise ConfigError("trainer.fully_async.enabled=true: this entry point runs SkyRL's synchronous trainer. Write "
-                          "one for FullyAsyncRayPPOTrainer that calls drpo.integrations.skyrl.register and check.")
+        raise ConfigError(
+            "trainer.fully_async.enabled=true: this entry point runs SkyRL's synchronous trainer. Write "
+            "one for FullyAsyncRayPPOTrainer that calls drpo.integrations.skyrl.register and check."
+        )
     register()
     check(cfg)
     validate_cfg(cfg)

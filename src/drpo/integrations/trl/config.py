@@ -16,25 +16,31 @@ from drpo.objectives import Objective
 #: The optional fields of a batch that TRL's loss can be given.
 GIVES = ("proximal_logprobs", "entropy")
 
-_CLIPPING = "The objective's parameters are in objective_parameters, for example objective='grpo' with " \
-            "objective_parameters={'ratio_low': 0.2, 'ratio_high': 0.28}."
-_CORRECTION = "μ is the rollout's, so that the ratio π/μ holds this correction already. To bound π/π_old instead and " \
-              "correct the engines' mismatch separately: objective_parameters={'anchor': 'proximal', 'modifiers': " \
-              "['tis']} (or 'icepop', 'mis')."
+_CLIPPING = (
+    "The objective's parameters are in objective_parameters, for example objective='grpo' with "
+    "objective_parameters={'ratio_low': 0.2, 'ratio_high': 0.28}."
+)
+_CORRECTION = (
+    "μ is the rollout's, so that the ratio π/μ holds this correction already. To bound π/π_old instead and "
+    "correct the engines' mismatch separately: objective_parameters={'anchor': 'proximal', 'modifiers': "
+    "['tis']} (or 'icepop', 'mis')."
+)
 _SAPO = "Use objective='sapo' with objective_parameters={'tau_positive': …, 'tau_negative': …}."
 _VESPO = "This loss is not among the objectives here; `drpo objectives` lists them."
 _ADAPTIVE = "Only a constant entropy_coef is implemented here."
-_TRUNCATED = "It changes the distribution that is sampled from, μ, but not the trainer's π, so that r = π/μ would be " \
-             "wrong on every token. Leave it neutral, and lower the temperature if samples are too wild."
+_TRUNCATED = (
+    "It changes the distribution that is sampled from, μ, but not the trainer's π, so that r = π/μ would be "
+    "wrong on every token. Leave it neutral, and lower the temperature if samples are too wild."
+)
 
 #: Option of TRL that DRPOTrainer's loss does not read, or that makes μ wrong → what to do instead.
 REFUSED: dict[str, str] = {
     "loss_type": "The loss is chosen by objective and aggregation: 'dapo' and 'bnpo' are aggregation='token_mean', "
-                 "'grpo' is 'sequence_mean', 'dr_grpo' is 'sequence_sum'; there are objective='cispo' and 'sapo'.",
+    "'grpo' is 'sequence_mean', 'dr_grpo' is 'sequence_sum'; there are objective='cispo' and 'sapo'.",
     "epsilon": _CLIPPING,
     "epsilon_high": _CLIPPING,
     "delta": "This is TRL's upper bound of the ratio (objective='grpo' with objective_parameters={'dual_clip': …} is "
-             "close to it). The δ of DRPO is objective_parameters={'delta': 0.15}.",
+    "close to it). The δ of DRPO is objective_parameters={'delta': 0.15}.",
     "importance_sampling_level": "For sequence-level ratios use objective='gspo' or 'gmpo'.",
     "sapo_temperature_neg": _SAPO,
     "sapo_temperature_pos": _SAPO,
@@ -78,18 +84,23 @@ class DRPOConfig(GRPOConfig):
     objective: str = field(default="drpo", metadata={"help": "Name of the objective; `drpo objectives` lists them."})
     objective_parameters: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": "Parameters of the objective, anchor and modifiers among them; as JSON on a command line, "
-                          "for example '{\"delta\": 0.2}'."},
+        metadata={
+            "help": "Parameters of the objective, anchor and modifiers among them; as JSON on a command line, "
+            "for example '{\"delta\": 0.2}'."
+        },
     )
     aggregation: Mode = field(
         default="sequence_sum",
-        metadata={"help": "Token losses to a scalar: 'token_mean', 'sequence_mean', or 'sequence_sum', which divides "
-                          "a response's sum by max_completion_length."},
+        metadata={
+            "help": "Token losses to a scalar: 'token_mean', 'sequence_mean', or 'sequence_sum', which divides "
+            "a response's sum by max_completion_length."
+        },
     )
     mismatch_limit: float = field(
         default=0.1,
-        metadata={"help": "Stop if the mean |log π − log μ| at the first loss, before any training, exceeds this many "
-                          "nats."},
+        metadata={
+            "help": "Stop if the mean |log π − log μ| at the first loss, before any training, exceeds this many nats."
+        },
     )
     # A value that TRL's own loss rejects: should it ever run in the place of ours, it stops.
     loss_type: str = field(default="drpo", metadata={"help": "Not used: see objective and aggregation."})
@@ -104,7 +115,9 @@ class DRPOConfig(GRPOConfig):
             raise ConfigError("\n".join(problems))
         super().__post_init__()
         require_whole_update(
-            self.make_objective(), self.gradient_accumulation_steps == 1 and self.world_size == 1, "TRL",
+            self.make_objective(),
+            self.gradient_accumulation_steps == 1 and self.world_size == 1,
+            "TRL",
             "Set gradient_accumulation_steps=1 with per_device_train_batch_size as large as the update, on one "
             "process; or use another objective.",
         )
@@ -126,12 +139,16 @@ class DRPOConfig(GRPOConfig):
         for name, instead in REFUSED.items():
             value = getattr(self, name, default.get(name))
             if name in default and value != default[name] and value not in NEUTRAL.get(name, ()):
-                problems.append(f"{name}={value!r} is not used by DRPOTrainer. {instead} Leave {name} out "
-                                f"(default {default[name]!r}).")
+                problems.append(
+                    f"{name}={value!r} is not used by DRPOTrainer. {instead} Leave {name} out "
+                    f"(default {default[name]!r})."
+                )
         given = _as_mapping(self.generation_kwargs, "generation_kwargs") or {}
         for name in sorted(set(given) - HARMLESS_GENERATION):
-            problems.append(f"generation_kwargs: {name!r} may change how a token is drawn. {_TRUNCATED} Allowed: "
-                            f"{', '.join(sorted(HARMLESS_GENERATION))}.")
+            problems.append(
+                f"generation_kwargs: {name!r} may change how a token is drawn. {_TRUNCATED} Allowed: "
+                f"{', '.join(sorted(HARMLESS_GENERATION))}."
+            )
         return problems
 
     def _out_of_range(self) -> list[str]:
@@ -141,8 +158,10 @@ class DRPOConfig(GRPOConfig):
         if not self.mismatch_limit > 0:
             problems.append(f"mismatch_limit must be > 0 nats, got {self.mismatch_limit!r}")
         if self.aggregation == "sequence_sum" and not self.max_completion_length:
-            problems.append("aggregation='sequence_sum' divides by max_completion_length, which is not set. Set it, or "
-                            "use another aggregation.")
+            problems.append(
+                "aggregation='sequence_sum' divides by max_completion_length, which is not set. Set it, or "
+                "use another aggregation."
+            )
         return problems
 
 
@@ -152,9 +171,11 @@ def _as_mapping(value: Any, name: str = "objective_parameters") -> dict[str, Any
     try:
         parsed = json.loads(value)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name} must be a mapping, or one written as JSON such as '{{\"delta\": 0.2}}', got "
-                          f"{value!r} ({error})") from error
+        raise ConfigError(
+            f"{name} must be a mapping, or one written as JSON such as '{{\"delta\": 0.2}}', got {value!r} ({error})"
+        ) from error
     if not isinstance(parsed, dict):
-        raise ConfigError(f"{name} must be a mapping, or one written as JSON such as '{{\"delta\": 0.2}}', got "
-                          f"{value!r}")
+        raise ConfigError(
+            f"{name} must be a mapping, or one written as JSON such as '{{\"delta\": 0.2}}', got {value!r}"
+        )
     return parsed

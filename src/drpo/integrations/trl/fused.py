@@ -51,17 +51,16 @@ def why_not_fused(trainer: Any, inputs: Mapping[str, Any]) -> str | None:
         "entropy_coef ≠ 0: the bonus needs the entropy's gradient": trainer.entropy_coef != 0.0,
         "the auxiliary loss of a mixture of experts comes with TRL's": trainer.aux_loss_enabled,
         "the objective decides by the entropy of this very pass": "entropy" in needs,
-        "the objective is anchored on π_old, which TRL leaves out where it is π":
-            "proximal_logprobs" in needs and inputs.get("old_per_token_logps") is None,
+        "the objective is anchored on π_old, which TRL leaves out where it is π": "proximal_logprobs" in needs
+        and inputs.get("old_per_token_logps") is None,
         "inputs beyond token ids": not host.forward_parameters().isdisjoint(inputs),
-        "fp16: its loss scaling comes after the gradients are made":
-            trainer.args.fp16 or trainer.model.dtype == torch.float16,
-        "the model is sharded or compiled (FSDP, DeepSpeed, torch.compile)": trainer.is_fsdp_enabled or not (
-            wrapped is trainer.model or isinstance(wrapped, DistributedDataParallel)
-        ),
+        "fp16: its loss scaling comes after the gradients are made": trainer.args.fp16
+        or trainer.model.dtype == torch.float16,
+        "the model is sharded or compiled (FSDP, DeepSpeed, torch.compile)": trainer.is_fsdp_enabled
+        or not (wrapped is trainer.model or isinstance(wrapped, DistributedDataParallel)),
         "the model is adapted (PEFT)": not isinstance(trainer.model, PreTrainedModel),
         "the model is spread over devices": len({p.device for p in trainer.model.parameters()}) > 1,
-    }  # fmt: skip
+    }
     reason = next((reason for reason, holds in reasons.items() if holds), None)
     if reason is None and not trainer.head_is_plain:
         return "the LM head is more than a matrix (a bias, scale, soft cap or adapter)"
@@ -69,9 +68,13 @@ def why_not_fused(trainer: Any, inputs: Mapping[str, Any]) -> str | None:
 
 
 def loss_from_hidden(
-    trainer: Any, model: Any, inputs: Mapping[str, Any], kept: torch.Tensor, batch: TokenBatch,
+    trainer: Any,
+    model: Any,
+    inputs: Mapping[str, Any],
+    kept: torch.Tensor,
+    batch: TokenBatch,
     aggregation: Mapping[str, Any],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The loss, and log π and entropy ``[N]`` as constants; the LM head sees the ``kept`` ``[B, T]`` positions alone.
 
     Args:
@@ -82,6 +85,7 @@ def loss_from_hidden(
         batch: the kept tokens; its log π do not matter.
         aggregation: of :func:`drpo.fused_loss`: ``mode``, ``denominator``, ``horizon``.
     """
+
     def of_hidden(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
         states = hidden[:, -kept.shape[1] - 1 : -1][kept]
         dtype = head_dtype(trainer, states)
@@ -89,11 +93,17 @@ def loss_from_hidden(
         weight = weight if torch.is_grad_enabled() else weight.detach()
         with torch.autocast(states.device.type, enabled=False):
             found = fused_loss(
-                states.to(dtype), weight.to(dtype), inputs["completion_ids"][kept], trainer.objective,
-                behavior_logprobs=batch.behavior_logprobs, advantages=batch.advantages,
-                sequence_ids=batch.sequence_ids, proximal_logprobs=batch.proximal_logprobs,
-                temperature=trainer.temperature, **aggregation,
-            )  # fmt: skip
+                states.to(dtype),
+                weight.to(dtype),
+                inputs["completion_ids"][kept],
+                trainer.objective,
+                behavior_logprobs=batch.behavior_logprobs,
+                advantages=batch.advantages,
+                sequence_ids=batch.sequence_ids,
+                proximal_logprobs=batch.proximal_logprobs,
+                temperature=trainer.temperature,
+                **aggregation,
+            )
         return found.loss, found.logprobs, found.entropy
 
     with trainer.accelerator.autocast():

@@ -18,19 +18,47 @@ from drpo.learning_signal import RolloutFacts
 TESTED_VERSIONS = ("1.16.0",)
 LOSS_PARAMETERS = ("self", "model", "inputs")
 FORWARD_PARAMETERS = (
-    "self", "model", "input_ids", "attention_mask", "logits_to_keep", "compute_entropy", "compute_aux_loss",
-)  # fmt: skip
+    "self",
+    "model",
+    "input_ids",
+    "attention_mask",
+    "logits_to_keep",
+    "compute_entropy",
+    "compute_aux_loss",
+)
 ATTRIBUTES = (
-    "accelerator", "aux_loss_enabled", "beta", "entropy_coef", "eos_token_ids", "is_fsdp_enabled",
-    "max_completion_length", "model_wrapped", "num_iterations", "router_aux_loss_coef", "temperature", "_metrics",
+    "accelerator",
+    "aux_loss_enabled",
+    "beta",
+    "entropy_coef",
+    "eos_token_ids",
+    "is_fsdp_enabled",
+    "max_completion_length",
+    "model_wrapped",
+    "num_iterations",
+    "router_aux_loss_coef",
+    "temperature",
+    "_metrics",
     "_step",
-)  # fmt: skip
-REQUIRED_INPUTS = frozenset({
-    "prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "num_items_in_batch",
-})  # fmt: skip
-OPTIONAL_INPUTS = frozenset({
-    "old_per_token_logps", "sampling_per_token_logps", "ref_per_token_logps", "tool_mask",
-})  # fmt: skip
+)
+REQUIRED_INPUTS = frozenset(
+    {
+        "prompt_ids",
+        "prompt_mask",
+        "completion_ids",
+        "completion_mask",
+        "advantages",
+        "num_items_in_batch",
+    }
+)
+OPTIONAL_INPUTS = frozenset(
+    {
+        "old_per_token_logps",
+        "sampling_per_token_logps",
+        "ref_per_token_logps",
+        "tool_mask",
+    }
+)
 
 
 def check_trl() -> None:
@@ -88,9 +116,11 @@ def facts_of(trainer: Any, output: Mapping[str, Any]) -> RolloutFacts:
         for name in ("completions/clipped_ratio", "reward")
     )
     return RolloutFacts(
-        varies=bool(largest > 0), cut_off=None if cut_off is None else cut_off == 1.0,
-        failed=None if reward is None else math.isnan(reward), reward=reward,
-    )  # fmt: skip
+        varies=bool(largest > 0),
+        cut_off=None if cut_off is None else cut_off == 1.0,
+        failed=None if reward is None else math.isnan(reward),
+        reward=reward,
+    )
 
 
 def check_trainer(trainer: Any) -> None:
@@ -125,8 +155,10 @@ def forward_parameters() -> frozenset[str]:
 
 def unsupported(what: str) -> ConfigError:
     """The error for a TRL that is not the one the plug-in was written for."""
-    return ConfigError(f"TRL {__version__}: {what}. drpo.integrations.trl was tested with TRL "
-                       f"{', '.join(TESTED_VERSIONS)}: pip install 'trl=={TESTED_VERSIONS[-1]}'.")
+    return ConfigError(
+        f"TRL {__version__}: {what}. drpo.integrations.trl was tested with TRL "
+        f"{', '.join(TESTED_VERSIONS)}: pip install 'trl=={TESTED_VERSIONS[-1]}'."
+    )
 
 
 def _parameters(method: str) -> tuple[str, ...]:

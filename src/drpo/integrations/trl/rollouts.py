@@ -42,14 +42,15 @@ class InProcessRollouts:
         refuse(trainer)
         prompt_ids, images, multimodal = trainer._tokenize_prompts(list(prompts))
         if images is not None or multimodal:
-            raise ConfigError("InProcessRollouts samples from text alone, and these prompts hold images. Use vLLM "
-                              "(use_vllm=True) for multimodal models.")
-        parameters = SamplingParameters(
-            temperature=trainer.temperature, max_new_tokens=trainer.max_completion_length
-        )
+            raise ConfigError(
+                "InProcessRollouts samples from text alone, and these prompts hold images. Use vLLM "
+                "(use_vllm=True) for multimodal models."
+            )
+        parameters = SamplingParameters(temperature=trainer.temperature, max_new_tokens=trainer.max_completion_length)
         requests = self._requests(prompt_ids, trainer)
         with unwrap_model_for_generation(
-            trainer.model_wrapped, trainer.accelerator,
+            trainer.model_wrapped,
+            trainer.accelerator,
             gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
         ) as model:
             # Its forward is still in accelerate's autocast, as the trainer's own is.
@@ -87,11 +88,15 @@ def refuse(trainer: Any) -> None:
     args = trainer.args
     for name in ("generation_kwargs", "cache_implementation"):
         if getattr(args, name):
-            raise ConfigError(f"{name}={getattr(args, name)!r} is for TRL's own generation and vLLM; InProcessRollouts "
-                              f"would ignore it. Leave it out.")
+            raise ConfigError(
+                f"{name}={getattr(args, name)!r} is for TRL's own generation and vLLM; InProcessRollouts "
+                f"would ignore it. Leave it out."
+            )
     if trainer.max_completion_length is None:
         raise ConfigError("InProcessRollouts needs max_completion_length; set it in DRPOConfig")
     plugin = trainer.accelerator.state.deepspeed_plugin
     if trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3):
-        raise ConfigError("InProcessRollouts needs the whole model in each process, and this one is sharded (FSDP or "
-                          "DeepSpeed ZeRO-3). Use vLLM: use_vllm=True.")
+        raise ConfigError(
+            "InProcessRollouts needs the whole model in each process, and this one is sharded (FSDP or "
+            "DeepSpeed ZeRO-3). Use vLLM: use_vllm=True."
+        )

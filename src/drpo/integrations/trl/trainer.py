@@ -69,11 +69,13 @@ class DRPOTrainer(GRPOTrainer):
         fused.hand_out_hidden(self.model)
         self.loss_path = ""
         self._running = {mode: RunningMetrics() for mode in ("train", "eval")}
-        self._signal = LearningSignal(Hints(
-            length=f"Raise max_completion_length (now {self.max_completion_length}).",
-            responses="Look at some responses (log_completions=True)",
-            rewards="See what reward_funcs return: None is no reward.",
-        ))  # fmt: skip
+        self._signal = LearningSignal(
+            Hints(
+                length=f"Raise max_completion_length (now {self.max_completion_length}).",
+                responses="Look at some responses (log_completions=True)",
+                rewards="See what reward_funcs return: None is no reward.",
+            )
+        )
         self._checked = False
         self._sampled_at = 0
         self._warned = False
@@ -144,7 +146,9 @@ class DRPOTrainer(GRPOTrainer):
             torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
             torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
             inputs["completion_ids"].size(1),
-            compute_entropy=True, compute_aux_loss=self.aux_loss_enabled, **further,
+            compute_entropy=True,
+            compute_aux_loss=self.aux_loss_enabled,
+            **further,
         )
         if len(found) != 3:
             raise host.unsupported(f"_get_per_token_logps_and_entropies returns {len(found)} values, not 3")
@@ -154,11 +158,17 @@ class DRPOTrainer(GRPOTrainer):
         """The kept tokens as far as TRL hands them over: :meth:`_under` puts log π in, and checks them."""
         behavior = inputs.get("sampling_per_token_logps")
         if behavior is None:
-            raise ConfigError(f"TRL hands over no sampling_per_token_logps: μ is missing, although {self.mu_source} "
-                              f"was to provide it. {HOW_TO_GET_MU}")
+            raise ConfigError(
+                f"TRL hands over no sampling_per_token_logps: μ is missing, although {self.mu_source} "
+                f"was to provide it. {HOW_TO_GET_MU}"
+            )
         return TokenBatch.from_padded(
-            torch.zeros_like(behavior), behavior, inputs["advantages"], kept,
-            proximal_logprobs=inputs.get("old_per_token_logps"), validate=False,
+            torch.zeros_like(behavior),
+            behavior,
+            inputs["advantages"],
+            kept,
+            proximal_logprobs=inputs.get("old_per_token_logps"),
+            validate=False,
         )
 
     def _under(self, given: TokenBatch, logprobs: torch.Tensor, entropy: torch.Tensor) -> TokenBatch:
@@ -168,16 +178,21 @@ class DRPOTrainer(GRPOTrainer):
         try:
             return replace(given, logprobs=logprobs, entropy=entropy, proximal_logprobs=proximal)
         except DataError as error:
-            raise DataError(f"{error} (behavior_logprobs are TRL's sampling_per_token_logps, from {self.mu_source}; "
-                            "NaN stands for a token that vLLM gave no log-probability; proximal_logprobs are "
-                            "old_per_token_logps)") from error
+            raise DataError(
+                f"{error} (behavior_logprobs are TRL's sampling_per_token_logps, from {self.mu_source}; "
+                "NaN stands for a token that vLLM gave no log-probability; proximal_logprobs are "
+                "old_per_token_logps)"
+            ) from error
 
     def _aggregation(self, inputs: Mapping[str, Any], mode: str) -> dict[str, Any]:
         """How the token losses are summed up, for :func:`drpo.aggregate`."""
         tokens, sequences, _ = self._denominators(inputs, mode)
         by_tokens = self.args.aggregation == "token_mean"
-        return {"mode": self.args.aggregation, "denominator": tokens if by_tokens else sequences,
-                "horizon": self.args.horizon}  # fmt: skip
+        return {
+            "mode": self.args.aggregation,
+            "denominator": tokens if by_tokens else sequences,
+            "horizon": self.args.horizon,
+        }
 
     def _denominators(self, inputs: Mapping[str, Any], mode: str) -> tuple[torch.Tensor, float, int]:
         """Tokens and sequences to divide by, and micro-batches of this optimizer step.
@@ -207,8 +222,9 @@ class DRPOTrainer(GRPOTrainer):
                 f"log π equals log μ to {most:.0e} nats on every token, {staleness} update(s) after sampling: the "
                 "trust region is inert. Either the learning rate is 0 or too small to move the weights in their "
                 f"precision, or μ ({self.mu_source}) is recomputed from the current weights.",
-                DrpoWarning, stacklevel=2,
-            )  # fmt: skip
+                DrpoWarning,
+                stacklevel=2,
+            )
 
     def _staleness(self) -> int:
         """Updates made since the current rollout batch was sampled."""
@@ -233,9 +249,11 @@ class DRPOTrainer(GRPOTrainer):
                 "or dropout (disable_dropout=True). Raise mismatch_limit only if you expect this much."
             )
         statement = {
-            PREFIX + "mu_source": self.mu_source, PREFIX + "loss_path": self.loss_path,
-            PREFIX + "start_mismatch": mean, PREFIX + "start_mismatch_max": most,
-        }  # fmt: skip
+            PREFIX + "mu_source": self.mu_source,
+            PREFIX + "loss_path": self.loss_path,
+            PREFIX + "start_mismatch": mean,
+            PREFIX + "start_mismatch_max": most,
+        }
         logger.info("%s", statement)
         self.state.log_history.append({"step": self.state.global_step, **statement})
         for name in ("start_mismatch", "start_mismatch_max"):
@@ -250,8 +268,9 @@ class DRPOTrainer(GRPOTrainer):
                 "every response is trained once, at the weights that sampled it, so r ≡ 1 up to rounding and no trust "
                 "region (of any objective) acts. For several updates a rollout batch raise steps_per_generation above "
                 f"gradient_accumulation_steps={args.gradient_accumulation_steps}, or num_iterations above 1.",
-                DrpoWarning, stacklevel=3,
-            )  # fmt: skip
+                DrpoWarning,
+                stacklevel=3,
+            )
 
 
 def name_mu_source(config: DRPOConfig, given: Mapping[str, Any]) -> str:
@@ -262,20 +281,29 @@ def name_mu_source(config: DRPOConfig, given: Mapping[str, Any]) -> str:
     """
     rollout_func = given.get("rollout_func")
     if inspect.isclass(rollout_func):
-        raise ConfigError(f"rollout_func is the class {rollout_func.__name__}, which TRL would call with the prompts; "
-                          f"pass {rollout_func.__name__}()")
+        raise ConfigError(
+            f"rollout_func is the class {rollout_func.__name__}, which TRL would call with the prompts; "
+            f"pass {rollout_func.__name__}()"
+        )
     if rollout_func is not None and not callable(rollout_func):
-        raise ConfigError(f"rollout_func must be callable with (prompts, trainer), got {type(rollout_func).__name__}. "
-                          f"{HOW_TO_GET_MU}")
+        raise ConfigError(
+            f"rollout_func must be callable with (prompts, trainer), got {type(rollout_func).__name__}. {HOW_TO_GET_MU}"
+        )
     if config.use_transformers_continuous_batching:
-        raise ConfigError("use_transformers_continuous_batching=True gives no log-probabilities of the sampled tokens "
-                          f"(and a rollout_func replaces it). {HOW_TO_GET_MU}")
+        raise ConfigError(
+            "use_transformers_continuous_batching=True gives no log-probabilities of the sampled tokens "
+            f"(and a rollout_func replaces it). {HOW_TO_GET_MU}"
+        )
     if not config.use_vllm and rollout_func is None:
-        raise ConfigError("no μ: TRL's own generate returns no log-probabilities of the sampled tokens, and without "
-                          f"them TRL's ratio is 1 and no trust region acts. {HOW_TO_GET_MU}")
+        raise ConfigError(
+            "no μ: TRL's own generate returns no log-probabilities of the sampled tokens, and without "
+            f"them TRL's ratio is 1 and no trust region acts. {HOW_TO_GET_MU}"
+        )
     if not config.use_vllm and (given.get("tools") or given.get("environment_factory")):
-        raise ConfigError("tools and environment_factory continue responses with TRL's own generate, which returns no "
-                          "log-probabilities. Use use_vllm=True with them.")
+        raise ConfigError(
+            "tools and environment_factory continue responses with TRL's own generate, which returns no "
+            "log-probabilities. Use use_vllm=True with them."
+        )
     if rollout_func is None:
         return f"vLLM ({config.vllm_mode})"
     return f"rollout_func {getattr(rollout_func, '__qualname__', type(rollout_func).__qualname__)}"

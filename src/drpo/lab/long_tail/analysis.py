@@ -72,8 +72,10 @@ def evaluate(runs: Sequence[Run], plan: Plan) -> Evaluated:
     found = {cell: list(seeds_of(own, cell)) for cell in {*best.values(), *shared.values()}}
     for cell, of_cell in found.items():
         if tuple(run.seed for run in of_cell) != tuple(sorted(plan.seeds)):
-            raise DataError(f"{cell} lacks runs: seeds {[run.seed for run in of_cell]} of {list(plan.seeds)}. Run the "
-                            "study to its end.")
+            raise DataError(
+                f"{cell} lacks runs: seeds {[run.seed for run in of_cell]} of {list(plan.seeds)}. Run the "
+                "study to its end."
+            )
     return Evaluated(tuned, rate, best, shared, found)
 
 
@@ -87,8 +89,16 @@ def verdicts(settings: Mapping[str, Evaluated], shared: bool = False) -> list[Ve
     differences = [stats.paired_difference([one], [other]) for one, other in scores]
     adjusted = stats.holm([difference.p for difference in differences])
     return [
-        Verdict(name, ours, theirs, difference, p, stats.probability_of_improvement([one], [other]),
-                stats.variance_ratio(one, other))
-        for (name, _, ours, theirs), (one, other), difference, p
-        in zip(pairs, scores, differences, adjusted, strict=True)
-    ]  # fmt: skip
+        Verdict(
+            name,
+            ours,
+            theirs,
+            difference,
+            p,
+            stats.probability_of_improvement([one], [other]),
+            stats.variance_ratio(one, other),
+        )
+        for (name, _, ours, theirs), (one, other), difference, p in zip(
+            pairs, scores, differences, adjusted, strict=True
+        )
+    ]

@@ -20,9 +20,19 @@ from drpo.lab.long_tail.training import FIGURES, Outcome
 #: The final value is the mean of this many measurements.
 LAST = 3
 COLUMNS: list[str] = [
-    "arm", "threshold", "learning_rate", "seed", "start", "final", "best", "drawdown", *FIGURES, "seconds", "reason",
+    "arm",
+    "threshold",
+    "learning_rate",
+    "seed",
+    "start",
+    "final",
+    "best",
+    "drawdown",
+    *FIGURES,
+    "seconds",
+    "reason",
     "curve",
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True)
@@ -56,10 +66,14 @@ class Run:
         numbers = {name: getattr(self, name) for name in ("start", "final", "best", "drawdown")}
         numbers |= {**self.outcome.figures, "seconds": self.seconds}
         return {
-            "arm": self.cell.arm, "threshold": self.cell.threshold, "learning_rate": self.cell.learning_rate,
-            "seed": self.seed, **{name: f"{value:.6g}" for name, value in numbers.items()},
-            "reason": self.outcome.reason, "curve": " ".join(f"{value:.6f}" for value in self.outcome.curve),
-        }  # fmt: skip
+            "arm": self.cell.arm,
+            "threshold": self.cell.threshold,
+            "learning_rate": self.cell.learning_rate,
+            "seed": self.seed,
+            **{name: f"{value:.6g}" for name, value in numbers.items()},
+            "reason": self.outcome.reason,
+            "curve": " ".join(f"{value:.6f}" for value in self.outcome.curve),
+        }
 
     @classmethod
     def from_row(cls, row: dict[str, str]) -> Run:
@@ -95,11 +109,14 @@ def append(file: Path, run: Run) -> None:
 def description(setting: Setting, plan: Plan) -> dict[str, Any]:
     """All that decides the runs of a setting, as JSON holds it."""
     return json.loads(
-        json.dumps({
-            "setting": asdict(setting), "plan": asdict(plan),
-            "thresholds": {name: arm.thresholds for name, arm in ARMS.items()},
-        })
-    )  # fmt: skip
+        json.dumps(
+            {
+                "setting": asdict(setting),
+                "plan": asdict(plan),
+                "thresholds": {name: arm.thresholds for name, arm in ARMS.items()},
+            }
+        )
+    )
 
 
 def check_same(file: Path, described: dict[str, Any]) -> None:
@@ -109,8 +126,10 @@ def check_same(file: Path, described: dict[str, Any]) -> None:
     there = json.loads(file.read_text(encoding="utf-8"))
     differing = [name for name in described if there.get(name) != described[name]]
     if differing:
-        raise CheckpointError(f"{file} is of another study: {', '.join(differing)} differ. Choose another --out, or "
-                              "remove it with its table to start anew.")
+        raise CheckpointError(
+            f"{file} is of another study: {', '.join(differing)} differ. Choose another --out, or "
+            "remove it with its table to start anew."
+        )
 
 
 def seeds_of(runs: Iterable[Run], cell: Cell) -> Iterator[Run]:

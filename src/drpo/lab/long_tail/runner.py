@@ -28,9 +28,11 @@ def run_setting(setting: Setting, plan: Plan, table: Path, watch: Watch) -> list
             run = run_once(setting, plan, cell, seed)
             records.append(table, run)
             runs.append(run)
-            watch(f"{table.stem} {place}/{len(todo)}: {cell.arm} {cell.threshold:g}, rate {cell.learning_rate:g}, "
-                  f"seed {seed}: {run.start:.3f} → {run.final:.3f}{', ' * bool(run.outcome.reason)}"
-                  f"{run.outcome.reason}")
+            watch(
+                f"{table.stem} {place}/{len(todo)}: {cell.arm} {cell.threshold:g}, rate {cell.learning_rate:g}, "
+                f"seed {seed}: {run.start:.3f} → {run.final:.3f}{', ' * bool(run.outcome.reason)}"
+                f"{run.outcome.reason}"
+            )
 
     complete(tuning_cells(setting), plan.tuning_seeds)
     complete(dict.fromkeys(evaluated(tuned_scores(runs, plan))), plan.seeds)

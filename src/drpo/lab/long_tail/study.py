@@ -104,8 +104,10 @@ def tuning_cells(setting: Setting) -> list[Cell]:
     """Every pair of a threshold and a rate, of every arm."""
     return [
         Cell(name, threshold, rate)
-        for name, arm in ARMS.items() for threshold in arm.thresholds for rate in setting.learning_rates
-    ]  # fmt: skip
+        for name, arm in ARMS.items()
+        for threshold in arm.thresholds
+        for rate in setting.learning_rates
+    ]
 
 
 def chosen(tuned: Scores) -> dict[str, Cell]:

@@ -18,8 +18,9 @@ def arms_table(found: Evaluated) -> list[str]:
     """A line an arm, at its own best threshold and rate."""
     lines = [
         "| arm | threshold | rate | final value, IQM (95 %) | best | largest fall | collapsed | below μ | final value "
-        "at the shared rate |", "|" + " --- |" * 9,
-    ]  # fmt: skip
+        "at the shared rate |",
+        "|" + " --- |" * 9,
+    ]
     for name, cell in found.best.items():
         final = stats.interquartile_mean([found.scores(cell)])
         best, fall = (float(found.scores(cell, score).mean()) for score in (lambda r: r.best, lambda r: r.drawdown))
@@ -55,8 +56,9 @@ def verdicts_table(own: Sequence[Verdict], shared: Sequence[Verdict]) -> list[st
     """A line a hypothesis of one setting."""
     lines = [
         "| ours − theirs | difference (95 %) | p, Holm | verdict | detectable | P(ours better) | variance, ours to "
-        "theirs (95 %) | at the shared rate |", "|" + " --- |" * 8,
-    ]  # fmt: skip
+        "theirs (95 %) | at the shared rate |",
+        "|" + " --- |" * 8,
+    ]
     for at_own, at_shared in zip(own, shared, strict=True):
         gap, spread = at_own.difference, at_own.spread
         lines.append(

@@ -83,9 +83,7 @@ def log_batch(policy: Policy, log: Log, rows: torch.Tensor) -> TokenBatch:
         DataError: the policy's log-probabilities are not finite.
     """
     logprobs = policy(log.contexts[rows]).gather(1, log.actions[rows, None]).squeeze(1)
-    return TokenBatch(
-        logprobs, log.behavior_logprobs[rows], log.advantages[rows], sequence_ids=torch.arange(len(rows))
-    )
+    return TokenBatch(logprobs, log.behavior_logprobs[rows], log.advantages[rows], sequence_ids=torch.arange(len(rows)))
 
 
 def train(

@@ -93,7 +93,7 @@ def _closing(total: int, rng: random.Random) -> str:
 
 
 def literature() -> str:
-    """"In the Year 2889" by Jules and Michel Verne, in the public domain, which comes with reasoning-gym."""
+    """ "In the Year 2889" by Jules and Michel Verne, in the public domain, which comes with reasoning-gym."""
     text = (importlib.resources.files("reasoning_gym") / "data" / "in_the_year_2889.txt").read_text(encoding="utf-8")
     _, _, story = text.partition("*** START OF THE PROJECT GUTENBERG EBOOK IN THE YEAR 2889 ***")
     story, _, _ = story.partition("*** END OF THE PROJECT GUTENBERG EBOOK IN THE YEAR 2889 ***")

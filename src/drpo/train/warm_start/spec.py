@@ -62,11 +62,18 @@ class WarmStart:
     def config(self) -> transformers.PreTrainedConfig:
         """The model's configuration."""
         shared = {
-            "vocab_size": self.vocabulary, "hidden_size": self.hidden, "num_hidden_layers": self.layers,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": self.hidden // 4,
-            "max_position_embeddings": 1024, "tie_word_embeddings": True, "eos_token_id": END_ID,
-            "bos_token_id": None, "pad_token_id": END_ID,
-        }  # fmt: skip
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": self.hidden // 4,
+            "max_position_embeddings": 1024,
+            "tie_word_embeddings": True,
+            "eos_token_id": END_ID,
+            "bos_token_id": None,
+            "pad_token_id": END_ID,
+        }
         return getattr(transformers, self.architecture)(**shared, **self.shape)
 
     def described(self) -> dict[str, Any]:

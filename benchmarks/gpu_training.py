@@ -35,12 +35,12 @@ import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from drpo.bench.record import SCHEMA, describe, write
+from drpo.model.source import EMBEDDED
 from drpo.run_directory import RunDirectory
-from drpo.tasks.grading import Grader
+from drpo.tasks.grading.grader import Grader
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import Trainer
-from drpo.train.memory_report import size
-from drpo.train.model_source import EMBEDDED
+from drpo.train.memory.report import size
 from drpo.train.observer import Observer
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "bench"

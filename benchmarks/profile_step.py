@@ -22,10 +22,13 @@ from typing import Any
 import torch
 
 from drpo.bench.record import describe
-from drpo.rollouts import decoding, in_process
+from drpo.model import forward as states
+from drpo.model import policy
+from drpo.model.decoding import decoder as decoding
+from drpo.rollouts import in_process
 from drpo.run_directory import RunDirectory
-from drpo.tasks.grading import Grader
-from drpo.train import gradient, policy, states, update
+from drpo.tasks.grading.grader import Grader
+from drpo.train import gradient, update
 from drpo.train.config import load_config
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.loop import Trainer

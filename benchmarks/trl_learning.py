@@ -28,15 +28,15 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from drpo.integrations.trl import DRPOConfig, DRPOTrainer, InProcessRollouts
+from drpo.model.policy import Policy, load_policy
 from drpo.rollouts import InProcessSampler
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
 from drpo.tasks.base import Task
-from drpo.tasks.grading import Grader
+from drpo.tasks.grading.grader import Grader
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.evaluate import evaluate
 from drpo.train.loop import train
-from drpo.train.policy import Policy, load_policy
 
 
 def native_curve(config: TrainConfig, folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from drpo.tasks import math_grading
+from drpo.tasks.grading.math import grade as math_grading
 
 CORPUS = Path(__file__).resolve().parent.parent / "tests" / "tasks" / "grading_corpus.jsonl"
 #: A grader takes (response, gold, whether a box is needed) and gives its verdict, None for none.

@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "integrations")]
+sys.path[:0] = [str(ROOT / "tests")]
 
 HOSTS = ("trl", "verl", "tinker", "skyrl", "prime_rl")
 
 
 def measure(host: str) -> dict[str, object]:
     """Every objective that ``host`` can compute, under every aggregation that it can express."""
-    from parity import compare, tolerance
+    from support.parity import compare, tolerance
 
     path = importlib.import_module(f"{host}_path").make_path()
     rows = [dataclasses.asdict(compare(path, {"name": name}, mode)) for mode in path.modes for name in path.objectives]

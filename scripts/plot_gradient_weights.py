@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import drpo
 from drpo.objectives.slices import token_weights
-from drpo.report.weights import Curves, weight_panels
+from drpo.report.figures.weights import Curves, weight_panels
 
 DELTA = 0.15
 RATIO = 0.2

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from drpo.report.cost_curves import count
+from drpo.report.figures.cost_curves import count
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "results" / "bench"

@@ -12,7 +12,7 @@ from drpo.lab.long_tail import records
 from drpo.lab.long_tail.analysis import Evaluated, evaluate, verdicts
 from drpo.lab.long_tail.study import ARMS, PLAN, SETTINGS
 from drpo.lab.long_tail.tables import arms_table, grouped, scale, sentences, verdicts_table
-from drpo.report.long_tail import Panel, long_tail_figure
+from drpo.report.figures.long_tail import Panel, long_tail_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER, PAGE = ROOT / "results" / "long-tail", ROOT / "docs" / "long-tail.md"

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from drpo.report.mismatch import bin_label, mismatch_panels
+from drpo.report.figures.mismatch import bin_label, mismatch_panels
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER, PAGE = ROOT / "results" / "mismatch", ROOT / "docs" / "mismatch.md"

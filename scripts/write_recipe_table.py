@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from drpo.recipes.command import hydra_value
-from drpo.recipes.library import HOSTS, ROOT
+from drpo.host_runs.command import hydra_value
+from drpo.host_runs.library import HOSTS, ROOT
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 #: Long beginnings of verl's keys, which the tables leave away.

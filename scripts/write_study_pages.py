@@ -14,7 +14,7 @@ from drpo.lab.results import Row, read_csv, summary_rows
 from drpo.lab.study import Study, check_study
 from drpo.lab.tables import table
 from drpo.lab.verdict import Verdict, judge, signed
-from drpo.report.delta_curve import Point, delta_curve
+from drpo.report.figures.delta_curve import Point, delta_curve
 from drpo.train.config_text import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -25,6 +25,6 @@ def _every_test_may_be_the_first_to_be_warned() -> None:
 @pytest.fixture(scope="session")
 def copyist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model's directory that half knows the `copy` task with two letters of "abcd"."""
-    import tiny
+    from support import tiny
 
     return tiny.save_copyist(tmp_path_factory.mktemp("models") / "copyist")

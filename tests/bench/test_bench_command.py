@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_records import check_record
 
 from drpo.bench import SUITES
+from support.bench_records import check_record
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_kernels.py"

@@ -7,7 +7,8 @@ import runpy
 from pathlib import Path
 
 import pytest
-from bench_records import check_record
+
+from support.bench_records import check_record
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "write_bench_table.py"), run_name="script")

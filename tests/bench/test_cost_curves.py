@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drpo.report.cost_curves import PANELS, cost_curves
+from drpo.report.figures.cost_curves import PANELS, cost_curves
 
 
 def record() -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from test_cli import drpo, refused
 
-import tiny
-from drpo.tasks.math_task import MathTask
+from drpo.tasks.kinds.math import MathTask
 from drpo.train.pass_rates import pass_rates
+from support import tiny
 
 pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
 

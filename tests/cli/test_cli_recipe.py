@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drpo.recipes import recipe_names
+from drpo.host_runs import recipe_names
 
 STAND_IN = """
 import json, os, sys
@@ -172,7 +172,7 @@ def test_help_is_quick_and_loads_no_torch():
     code = (
         "import sys, drpo.cli; sys.argv = ['drpo', 'recipe', '--help']\n"
         "try: drpo.cli.main()\nexcept SystemExit: pass\n"
-        "print('LOADED', 'torch' in sys.modules, 'drpo.recipes' in sys.modules)"
+        "print('LOADED', 'torch' in sys.modules, 'drpo.host_runs' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.rstrip().endswith("LOADED False False"), done.stdout + done.stderr

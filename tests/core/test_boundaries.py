@@ -163,7 +163,7 @@ def test_fused_loss_names_the_field_that_is_wrong():
     as_lists = drpo.fused_loss(
         **states(),
         objective=objective,
-        behavior_logprobs=[-1.0] * 5,
+        behavior_logprobs=[-1.0] * 5,  # pyright: ignore[reportArgumentType]
         advantages=np.ones(5, dtype=np.float32),  # pyright: ignore[reportArgumentType]
     )
     assert as_lists.loss == drpo.fused_loss(**states(), objective=objective, **right).loss

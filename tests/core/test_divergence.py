@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from batches import Tokens, token_batches
 from hypothesis import assume, given
-from slopes import assert_same, distributions
 
 from drpo import TokenBatch, gradient_weight, make_objective
 from drpo.divergence import (
@@ -30,6 +28,8 @@ from drpo.divergence import (
     total_variation,
 )
 from drpo.objectives.projection import project
+from support.batches import Tokens, token_batches
+from support.slopes import assert_same, distributions
 
 
 @given(tokens=token_batches())

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from batches import Tokens, token_batches, tokens_from_probabilities
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from slopes import distributions, loss_and_slope, slope_in_pi
 
 from drpo import TokenBatch, gradient_weight, make_objective
 from drpo.divergence import (
@@ -20,6 +18,8 @@ from drpo.divergence import (
 )
 from drpo.errors import DrpoWarning
 from drpo.objectives import regularized
+from support.batches import Tokens, token_batches, tokens_from_probabilities
+from support.slopes import distributions, loss_and_slope, slope_in_pi
 
 ignore_vacuous_delta = pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning")
 probabilities = st.floats(1e-6, 1 - 1e-6)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from batches import Tokens, random_tokens, token_batches, tokens_from_probabilities
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from slopes import assert_same, loss_and_slope
 
 from drpo import OBJECTIVES, gradient_weight, make_objective
+from support.batches import Tokens, random_tokens, token_batches, tokens_from_probabilities
+from support.slopes import assert_same, loss_and_slope
 
 ignore_vacuous_delta = pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning")
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from batches import Tokens, random_tokens, tokens_from_probabilities, with_needs
 
 from drpo import MODIFIERS, OBJECTIVES, TokenBatch, gradient_weight, make_objective
 from drpo.errors import ConfigError, DataError
 from drpo.objectives.compose import Modified
 from drpo.objectives.modifiers import make_modifier
+from support.batches import Tokens, random_tokens, tokens_from_probabilities, with_needs
 
 #: Modifiers with what they read, at settings that do something to the tokens below.
 ALL: list[Any] = [

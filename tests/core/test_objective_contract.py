@@ -15,7 +15,13 @@ from typing import Any
 
 import pytest
 import torch
-from batches import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import drpo
+from drpo import OBJECTIVES, Objective, TokenBatch, aggregate, gradient_weight, make_objective
+from drpo.errors import ConfigError, DataError
+from support.batches import (
     Tokens,
     pad,
     pad_mask,
@@ -24,13 +30,7 @@ from batches import (
     tokens_from_probabilities,
     with_needs,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from objective_facts import FACTS, Case
-
-import drpo
-from drpo import OBJECTIVES, Objective, TokenBatch, aggregate, gradient_weight, make_objective
-from drpo.errors import ConfigError, DataError
+from support.objective_facts import FACTS, Case
 
 # The paper's own delta = 12.5 is among the cases; its warning has a test of its own.
 pytestmark = pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning")

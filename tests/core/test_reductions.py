@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from batches import Tokens, random_tokens, token_batches, tokens_from_probabilities
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from drpo.aggregation import Mode
 from drpo.diagnostics import quantile, verdicts
 from drpo.errors import ConfigError, DataError, suggest
 from drpo.metrics import Maximum, Minimum
+from support.batches import Tokens, random_tokens, token_batches, tokens_from_probabilities
 
 values_and_cut = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20).flatmap(
     lambda values: st.tuples(st.just(values), st.integers(0, len(values)))

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from batches import OPTIONAL_FIELDS, pad, pad_mask, random_tokens, with_needs
 
 from drpo import TokenBatch
 from drpo.errors import DataError
+from support.batches import OPTIONAL_FIELDS, pad, pad_mask, random_tokens, with_needs
 
 
 def arguments(n: int = 4) -> dict[str, Any]:

@@ -247,7 +247,7 @@ def test_the_variable_comes_too_late_after_triton() -> None:
 @triton_here
 def test_the_kernels_compile_for_real_cards(tmp_path: Path) -> None:
     """To machine code, without a card: the matrix instructions of each, and no more shared memory than it has."""
-    script = Path(__file__).with_name("compile_kernels.py")
+    script = Path(__file__).parents[1] / "support" / "compile_kernels.py"
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr

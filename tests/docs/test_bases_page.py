@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from drpo.train.model_source import EMBEDDED
+from drpo.model.source import EMBEDDED
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bases.md").read_text(encoding="utf-8")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drpo.recipes import load_recipe, recipe_names
+from drpo.host_runs import load_recipe, recipe_names
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from drpo.model.source import EMBEDDED
 from drpo.train.config import load_config
-from drpo.train.model_source import EMBEDDED
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "measure_settings.py"), run_name="script")

@@ -14,11 +14,11 @@ from typing import Any
 
 from drpo.cli.inspection_tables import show
 from drpo.cli.printing import PlainConsole
-from drpo.inspection.column_map import parse_column_map
+from drpo.inspection.inspect import inspect
+from drpo.inspection.readers.column_map import parse_column_map
 from drpo.inspection.result import Inspection
-from drpo.inspection.survey import inspect
 from drpo.objectives import OBJECTIVES
-from drpo.report.inspection_page import build_inspection_page
+from drpo.report.inspection.page import build_inspection_page
 from fuzz.log_files import write_log
 from fuzz.log_records import Sketch, sketch
 from fuzz.outcomes import outcome, run_command

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_log import as_responses, make_log, write_parquet
 
 from drpo.errors import DataError
-from drpo.inspection.column_map import parse_column_map
-from drpo.inspection.columns import NAMES, resolve
-from drpo.inspection.survey import inspect
+from drpo.inspection.inspect import inspect
+from drpo.inspection.readers.column_map import parse_column_map
+from drpo.inspection.readers.columns import NAMES, resolve
+from support.synthetic_log import as_responses, make_log, write_parquet
 
 TRAINERS = {
     "prime-rl": ("trainer_logprobs", "inference_logprobs", "loss_mask"),

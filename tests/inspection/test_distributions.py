@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_log import make_log, write_jsonl
 
 from drpo.inspection.distributions import MU_ENDS
 from drpo.inspection.histograms import LOG_RATIO, SHIFT, Axis, Histogram
-from drpo.inspection.survey import inspect
+from drpo.inspection.inspect import inspect
+from support.synthetic_log import make_log, write_jsonl
 
 
 def test_quantiles_are_within_a_bin() -> None:

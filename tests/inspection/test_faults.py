@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_log import Log, make_log, round_to_bfloat16, shift_by_one, write_parquet
 
+from drpo.inspection.inspect import inspect
 from drpo.inspection.result import Inspection
-from drpo.inspection.survey import inspect
+from support.synthetic_log import Log, make_log, round_to_bfloat16, shift_by_one, write_parquet
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
 SEEDS = range(4)

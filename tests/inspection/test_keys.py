@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_log import Log, make_log, write_jsonl, write_parquet
 
 from drpo.errors import DataError
-from drpo.inspection.survey import inspect
+from drpo.inspection.inspect import inspect
+from support.synthetic_log import Log, make_log, write_jsonl, write_parquet
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
 ENDINGS = ("jsonl", "parquet")
@@ -238,7 +238,7 @@ def test_a_parquet_column_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_column_with_a_dot_in_its_name_is_read(tmp_path: Path) -> None:
-    from drpo.inspection.column_map import parse_column_map
+    from drpo.inspection.readers.column_map import parse_column_map
 
     log = {"policy.lp": [[-0.5, -1.0]], "engine.lp": [[-0.4, -1.1]], "advantage": [1.0]}
     file = write_parquet(tmp_path / "log.parquet", log)

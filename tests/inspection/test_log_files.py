@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_log import Log, make_log, write_jsonl, write_parquet
 
 from drpo.errors import DataError
-from drpo.inspection import json_records
+from drpo.inspection.inspect import inspect
+from drpo.inspection.readers import json_records
 from drpo.inspection.result import Inspection
-from drpo.inspection.survey import inspect
-from drpo.report.inspection_page import build_inspection_page
+from drpo.report.inspection.page import build_inspection_page
+from support.synthetic_log import Log, make_log, write_jsonl, write_parquet
 
 LINE = json.dumps({"logprob": -0.5, "behavior_logprob": -0.4, "advantage": 1.0, "sequence_id": 0})
 

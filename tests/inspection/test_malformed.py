@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_log import as_responses, make_log, write_parquet
 
 from drpo.errors import ConfigError, DataError
-from drpo.inspection.survey import inspect
+from drpo.inspection.inspect import inspect
+from support.synthetic_log import as_responses, make_log, write_parquet
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_log import Log, as_responses, make_log, write_jsonl, write_parquet
 
 from drpo.errors import ConfigError, DataError
-from drpo.inspection.column_map import ColumnMap, parse_column_map
-from drpo.inspection.columns import resolve
-from drpo.inspection.masks import KEEPS
-from drpo.inspection.survey import inspect
+from drpo.inspection.inspect import inspect
+from drpo.inspection.readers.column_map import ColumnMap, parse_column_map
+from drpo.inspection.readers.columns import resolve
+from drpo.inspection.readers.masks import KEEPS
+from support.synthetic_log import Log, as_responses, make_log, write_jsonl, write_parquet
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
 OBJECTIVES = ["drpo", "dppo_tv"]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_log import Log, log_softmax, make_log, round_to_bfloat16, states, write_jsonl, write_parquet
 
 from drpo.errors import DataError
+from drpo.inspection.inspect import inspect
 from drpo.inspection.result import Inspection
-from drpo.inspection.survey import inspect
+from support.synthetic_log import Log, log_softmax, make_log, round_to_bfloat16, states, write_jsonl, write_parquet
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
 LOWEST = float(np.finfo(np.float32).min)

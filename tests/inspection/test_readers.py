@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_log import Log, as_responses, make_log, write_jsonl, write_parquet
 
 from drpo.errors import ConfigError
-from drpo.inspection import jsonl_reader, parquet_reader
+from drpo.inspection.inspect import inspect
+from drpo.inspection.readers import jsonl as jsonl_reader
+from drpo.inspection.readers import parquet as parquet_reader
+from drpo.inspection.readers.sources import find_log, read_log
 from drpo.inspection.result import Inspection
-from drpo.inspection.sources import find_log, read_log
-from drpo.inspection.survey import inspect
+from support.synthetic_log import Log, as_responses, make_log, write_jsonl, write_parquet
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
 

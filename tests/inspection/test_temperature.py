@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from synthetic_log import Log, make_log
 
+from drpo.inspection.detectors.temperature import Temperature
 from drpo.inspection.measured import Measured
-from drpo.inspection.temperature import Temperature
-from drpo.inspection.tokens import Tokens
+from drpo.inspection.readers.tokens import Tokens
 from drpo.mismatch.temperature import Slope, logit
+from support.synthetic_log import Log, make_log
 
 
 def tokens_of(log: Log, updates: np.ndarray | None = None) -> Tokens:

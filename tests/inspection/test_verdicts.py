@@ -9,16 +9,17 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from synthetic_log import Log, make_log, write_jsonl
 
 import drpo
 from drpo.batch import TokenBatch
 from drpo.errors import ConfigError
-from drpo.inspection import jsonl_reader, verdicts
+from drpo.inspection import verdicts
+from drpo.inspection.inspect import inspect
+from drpo.inspection.readers import jsonl as jsonl_reader
 from drpo.inspection.result import VERDICTS
-from drpo.inspection.survey import inspect
 from drpo.inspection.verdicts import choose_objectives, verdict_of
 from drpo.objectives import OBJECTIVES, Objective
+from support.synthetic_log import Log, make_log, write_jsonl
 
 
 @dataclass(frozen=True, kw_only=True)

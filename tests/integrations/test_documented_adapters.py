@@ -8,9 +8,9 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from parity import Padded, difference, fixed_batch, names, reference
 
 from drpo.errors import ConfigError
+from support.parity import Padded, difference, fixed_batch, names, reference
 
 PAGES = Path(__file__).parents[2] / "docs" / "integrations"
 OBJECTIVES = names()

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from parity import Padded, fixed_batch
-from prime_rl_path import inputs
 
 from drpo import aggregate, make_objective
 from drpo.errors import DataError, DrpoWarning
 from drpo.integrations.padded import leave_out, padded_loss
 from drpo.integrations.prime_rl import drpo_loss
 from drpo.integrations.row_signal import RowSignal, warn_of_no_signal
+from support.parity import Padded, fixed_batch
+from support.prime_rl_path import inputs
 
 
 def without_mu(padded: Padded, value: float, *places: tuple[int, int]) -> Padded:

@@ -8,13 +8,13 @@ from types import ModuleType
 
 import pytest
 import torch
-from parity import compare, difference, fixed_batch, reference, tolerance
-from prime_rl_path import inputs, make_path, step
 
 import drpo
 from drpo.errors import ConfigError, DataError
 from drpo.integrations import prime_rl
 from drpo.integrations.prime_rl import METRICS, drpo_loss
+from support.parity import compare, difference, fixed_batch, reference, tolerance
+from support.prime_rl_path import inputs, make_path, step
 
 PATH = make_path()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import parity
 import pytest
 import torch
 import yaml
@@ -14,6 +13,7 @@ import drpo
 from drpo.integrations.padded import loss_metrics
 from drpo.integrations.verl_checks import HOST_SETTINGS, PRESET, TARGET, check_host, explicit_overrides
 from drpo.objectives import MODIFIERS
+from support import parity
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "integrations" / "verl.md").read_text(encoding="utf-8")

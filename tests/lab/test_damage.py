@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import studies
 import yaml
 from test_runner import SETTINGS, Recorder, workers
 
@@ -22,6 +21,7 @@ from drpo.lab.run import read_results, run_study
 from drpo.lab.verdict import judge
 from drpo.lab.workers import LocalWorkers
 from drpo.run_directory import RunDirectory
+from support import studies
 
 #: `drpo` whose files cannot grow beyond 20 kB, as on a disk that is full before the first checkpoint.
 ON_A_FULL_DISK = (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from drpo.errors import CheckpointError, DataError
-from drpo.lab import stats
+from drpo.lab import statistics as stats
 from drpo.lab.long_tail import records
 from drpo.lab.long_tail.analysis import Evaluated, evaluate, verdicts
 from drpo.lab.long_tail.records import Run

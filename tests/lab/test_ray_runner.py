@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import studies
 from test_runner import SETTINGS, files_of, finished, running, wait_until, workers
 
 from drpo.errors import CheckpointError, ConfigError
@@ -24,6 +23,7 @@ from drpo.lab.results import read_rows
 from drpo.lab.run import make_plan
 from drpo.lab.study import Study
 from drpo.run_directory import RunDirectory
+from support import studies
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 from ray.cluster_utils import Cluster

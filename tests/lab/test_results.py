@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import stand_in
-import studies
 
-from drpo.lab import stats
+from drpo.lab import statistics as stats
 from drpo.lab.metrics import accuracy_curve, accuracy_metrics, by_step, evaluation_steps, tokens_to, update_metrics
 from drpo.lab.results import summary_rows
 from drpo.lab.study import Study
 from drpo.lab.tables import markdown, table
 from drpo.lab.verdict import Verdict, judge
+from support import stand_in, studies
 
 
 def test_when_a_run_is_evaluated() -> None:

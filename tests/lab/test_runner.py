@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import studies
 
 from drpo.cli.lab import run_run
 from drpo.errors import CheckpointError, ConfigError
@@ -26,8 +25,9 @@ from drpo.lab.runner import Progress, Watcher
 from drpo.lab.study import Study
 from drpo.lab.workers import LocalWorkers
 from drpo.run_directory import RunDirectory
+from support import studies
 
-STAND_IN = Path(__file__).with_name("stand_in.py")
+STAND_IN = Path(__file__).parents[1] / "support" / "stand_in.py"
 SETTINGS = {"one": {}}
 FLAT = [0.5, 0.5, 0.5, 0.5, 0.5]
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from drpo.errors import DataError
-from drpo.lab import stats as lab
+from drpo.lab import statistics as lab
 
 EXPERIMENTS = 1_000
 #: What an interval of 95 % may cover in that many experiments.

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import studies
 
 from drpo.errors import ConfigError
 from drpo.lab.plan import make_plan, tries
 from drpo.lab.study import SHIPPED, check_study, load_study
 from drpo.train.config import load_config
 from drpo.train.config_text import read_yaml
+from support import studies
 
 DRPO, DPPO = (studies.VALUES["arms"][name] for name in ("drpo", "dppo"))
 CLAIM = studies.VALUES["hypotheses"][0]

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from drpo.errors import WriteError
-from drpo.report.figure_files import save_figure
+from drpo.report.figures.files import save_figure
 
 
 def test_a_figure_appears_alone_in_a_folder_of_its_own(tmp_path: Path) -> None:

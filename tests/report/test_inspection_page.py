@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from page_check import check
-
 from drpo.inspection.result import (
     AffectedToken,
     Estimate,
@@ -17,7 +15,8 @@ from drpo.inspection.result import (
     SuggestedDelta,
     Verdict,
 )
-from drpo.report.inspection_page import build_inspection_page
+from drpo.report.inspection.page import build_inspection_page
+from support.page_check import check
 
 HOSTILE = "</td><script>alert(1)</script>\u202e\x1b[31m"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser import looks, needs_browser
-from synthetic_run import config, make_run, manifest, sampled
 
 from drpo.report import build_report
+from support.browser import looks, needs_browser
+from support.synthetic_run import config, make_run, manifest, sampled
 
 pytestmark = needs_browser
 COMMITTED = sorted((Path(__file__).resolve().parents[2] / "results").glob("*/report.html"))

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_run import make_run, update_record
 
-from drpo.report.charts import LABEL_HEIGHT, MOST_POINTS, Chart, Line, draw, spread, thinned
-from drpo.report.histograms import thirds
-from drpo.report.history import History, Point
+from drpo.report.run.histograms import thirds
+from drpo.report.run.history import History
+from drpo.report.svg.charts import LABEL_HEIGHT, MOST_POINTS, Chart, Line, draw, spread, thinned
+from drpo.report.svg.points import Point
 from drpo.run_directory import RunDirectory
+from support.synthetic_run import make_run, update_record
 
 
 def points(*values: float | None) -> list[Point]:
@@ -83,7 +84,7 @@ def test_thirds(tmp_path: Path, steps: int, names: list[str]) -> None:
 
 
 def test_histogram_heights_are_shares_of_the_tokens(tmp_path: Path) -> None:
-    from drpo.report.curves import charts_by_section
+    from drpo.report.run.curves import charts_by_section
 
     run = RunDirectory(tmp_path / "run")
     run.create({}, {})

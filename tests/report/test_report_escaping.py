@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from page_check import check
-from synthetic_run import config, manifest, sampled
 
 from drpo.report import build_report
-from drpo.report.escape import visible, visible_plain
+from drpo.report.html.escape import visible, visible_plain
 from drpo.run_directory import RunDirectory
+from support.page_check import check
+from support.synthetic_run import config, manifest, sampled
 
 HOSTILE = (
     "<script>alert(1)</script></svg></title></style>\"'`<img src=x onerror=alert(1)>&lt;\x00\u202eabc\u2066 $title {}"

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from page_check import check
-from synthetic_run import config, evaluation_record, make_run, manifest, sampled, update_record
 
 from drpo.errors import CheckpointError, DataError
 from drpo.report import build_report, write_report
 from drpo.run_directory import RunDirectory
+from support.page_check import check
+from support.synthetic_run import config, evaluation_record, make_run, manifest, sampled, update_record
 
 
 def test_a_finished_run_shows_everything(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_malformed_file_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 def test_neither_torch_nor_the_trainer_is_imported() -> None:
     program = (
-        "import sys, drpo.report, drpo.report.weights\n"
+        "import sys, drpo.report, drpo.report.figures.weights\n"
         "found = {m for m in sys.modules if m == 'torch' or m.startswith(('torch.', 'drpo.train'))}\n"
         "assert not found, found"
     )

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from drpo.report.quantities import finite, percent, plain, seconds, wilson_interval
-from drpo.report.scales import Linear, Log, Steps
-from drpo.report.style import STYLE
+from drpo.report.html.quantities import finite, percent, plain, seconds, wilson_interval
+from drpo.report.html.style import STYLE
+from drpo.report.svg.scales import Linear, Log, Steps
 
 
 @pytest.mark.parametrize(

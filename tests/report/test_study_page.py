@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from browser import looks, needs_browser
-from page_check import check
 
-from drpo.report.study_page import build_study_page
+from drpo.report.study.page import build_study_page
+from support.browser import looks, needs_browser
+from support.page_check import check
 
 ARMS = {
     "surrogate": {"objective": {"name": "surrogate"}},

@@ -10,8 +10,8 @@ import pytest
 
 import drpo
 from drpo.cli.plots import heatmap, labels
-from drpo.report.heatmap import heatmap_figure
-from drpo.report.weights import weight_figure, weight_panels
+from drpo.report.figures.heatmap import heatmap_figure
+from drpo.report.figures.weights import weight_figure, weight_panels
 
 SHIFT = np.linspace(-0.1, 0.4, 501)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 import transformers
 
-import tiny
+from drpo.model.forward import Sequences, response_states
+from drpo.model.policy import Policy
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
-from drpo.train.policy import Policy
-from drpo.train.states import Sequences, response_states
+from support import tiny
 
 SMALL: dict[str, Any] = {
     "vocab_size": 20,

@@ -9,12 +9,12 @@ import pytest
 import torch
 import transformers
 
-import tiny
 from drpo.errors import ConfigError, DataError
+from drpo.model.forward import Sequences
+from drpo.model.policy import Policy
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from drpo.rollouts.in_process import inverse_cdf
-from drpo.train.policy import Policy
-from drpo.train.states import Sequences
+from support import tiny
 
 
 def requests(count: int = 4) -> list[Request]:

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from drpo.rollouts.shared_weights import ALIGNMENT, SharedWeights, read_weights
+from drpo.rollouts.engine.shared_weights import ALIGNMENT, SharedWeights, read_weights
 
 
 def read(shared: SharedWeights) -> dict[str, torch.Tensor]:

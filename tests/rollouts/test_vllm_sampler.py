@@ -18,14 +18,14 @@ import torch
 
 from drpo.errors import ConfigError, DataError, SamplerError
 from drpo.rollouts import Request, SamplingParameters, VllmOptions
-from drpo.rollouts import vllm_sampler as module
-from drpo.rollouts.engine_messages import Start
+from drpo.rollouts.engine.messages import Start
 from drpo.rollouts.sampler import response_seeds
-from drpo.rollouts.vllm_engine import GIB, engine_arguments
-from drpo.rollouts.vllm_sampler import VllmSampler, engine_variables, require_vllm
-from tiny import model
+from drpo.rollouts.vllm import sampler as module
+from drpo.rollouts.vllm.engine import GIB, engine_arguments
+from drpo.rollouts.vllm.sampler import VllmSampler, engine_variables, require_vllm
+from support.tiny import model
 
-HERE = str(Path(__file__).parent)
+TESTS = str(Path(__file__).parents[1])
 PARAMETERS = SamplingParameters(max_new_tokens=5)
 REQUESTS = [Request([1, 2, 3], 2, seed=7), Request([4], 3, seed=8)]
 
@@ -41,7 +41,9 @@ class Rig:
         self.made: list[VllmSampler] = []
 
     def sampler(self, **options: Any) -> VllmSampler:
-        made = VllmSampler(self.model, {0}, VllmOptions(**options), self.log, self.notes.append, program="fake_engine")
+        made = VllmSampler(
+            self.model, {0}, VllmOptions(**options), self.log, self.notes.append, program="support.fake_engine"
+        )
         made.load_weights(self.model.state_dict())
         self.made.append(made)
         return made
@@ -52,7 +54,7 @@ class Rig:
 
 @pytest.fixture
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    monkeypatch.syspath_prepend(HERE)
+    monkeypatch.syspath_prepend(TESTS)
     rig = Rig(tmp_path)
     monkeypatch.setenv("FAKE_ENGINE_TROUBLE", str(rig.trouble))
     yield rig
@@ -189,11 +191,11 @@ def test_the_engines_output_is_in_the_log_and_its_temporary_files_go_with_the_sa
 TRAINER = """
 import sys
 from pathlib import Path
-from tiny import model
+from support.tiny import model
 from drpo.rollouts import Request, SamplingParameters, VllmOptions
-from drpo.rollouts.vllm_sampler import VllmSampler
+from drpo.rollouts.vllm.sampler import VllmSampler
 network = model()
-sampler = VllmSampler(network, {0}, VllmOptions(), Path(sys.argv[1]), program="fake_engine")
+sampler = VllmSampler(network, {0}, VllmOptions(), Path(sys.argv[1]), program="support.fake_engine")
 sampler.load_weights(network.state_dict())
 sampler.sample([Request([1], 1, 0)], SamplingParameters())
 print(sampler._engine.pid, flush=True)
@@ -205,7 +207,7 @@ sampler.sample([Request([1], 1, 0)], SamplingParameters())
 def test_no_engine_outlives_a_trainer_that_is_killed(rig: Rig, busy: bool):
     rig.expect("well", "well", *(["hang"] if busy else []))
     program = TRAINER if busy else TRAINER + "\nimport time; time.sleep(600)"
-    path = os.pathsep.join([HERE, str(Path(HERE).parent), *sys.path])
+    path = os.pathsep.join([TESTS, *sys.path])
     trainer = subprocess.Popen(
         [sys.executable, "-c", program, str(rig.log)],
         stdout=subprocess.PIPE,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drpo.tasks.answers import extract_answer, normalise_answer
+from drpo.tasks.grading.answers import extract_answer, normalise_answer
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ import pytest
 
 from drpo.errors import ConfigError, DataError
 from drpo.tasks import Example, make_task
-from drpo.tasks.fields import number_text
-from drpo.tasks.jsonl import JsonlTask
+from drpo.tasks.kinds.jsonl import JsonlTask
+from drpo.tasks.records.fields import number_text
 from drpo.train.solve_rates import filtered_record
 
 pa = pytest.importorskip("pyarrow", reason="pip install -e '.[math]'")

@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_tasks import (
+
+from drpo.errors import ConfigError, DataError, TaskError
+from drpo.tasks import Example, Grade, Grader, make_task
+from drpo.tasks.grading.grader import TIMEOUTS
+from support.hostile_tasks import (
     CannotBeLoaded,
     CannotBePickled,
     CannotBePrepared,
@@ -14,11 +18,7 @@ from hostile_tasks import (
     PreparedTask,
     SlowAnswers,
 )
-from process_checks import ends
-
-from drpo.errors import ConfigError, DataError, TaskError
-from drpo.tasks import Example, Grade, Grader, make_task
-from drpo.tasks.grading import TIMEOUTS
+from support.process_checks import ends
 
 LIMIT = 1.0
 
@@ -213,7 +213,7 @@ def test_long_responses_and_an_interrupted_batch(shared: Grader, monkeypatch: py
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("drpo.tasks.grading_process.GradingProcess.reply", interrupt)
+        patch.setattr("drpo.tasks.grading.process.GradingProcess.reply", interrupt)
         with pytest.raises(KeyboardInterrupt):
             grade(shared, "one", "one")
     # The replies of the interrupted batch are not those of the next.

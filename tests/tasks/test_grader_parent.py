@@ -10,17 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile_tasks import HostileTask
-from process_checks import ends
 
 from drpo.tasks import Example
-from drpo.tasks.grading_process import GradingProcess
+from drpo.tasks.grading.process import GradingProcess
+from support.hostile_tasks import HostileTask
+from support.process_checks import ends
 
 PROGRAM = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 sys.path.insert(0, sys.argv[1])
-from hostile_tasks import HostileTask
+from support.hostile_tasks import HostileTask
 from drpo.tasks import Example, Grader
 print("imported", flush=True)
 if __name__ == "__main__":
@@ -37,7 +37,7 @@ def parent(tmp_path: Path, *texts: str) -> tuple[subprocess.Popen[str], int]:
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
     pid_file = tmp_path / "pid"
-    command = [sys.executable, str(script), str(Path(__file__).parent), str(pid_file), *texts]
+    command = [sys.executable, str(script), str(Path(__file__).parents[1]), str(pid_file), *texts]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     for _ in range(400):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from drpo.tasks.math_grading import grade
+from drpo.tasks.grading.math.grade import grade
 
 pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drpo.tasks.gsm8k import final_number, grade
+from drpo.tasks.grading.gsm8k import final_number, grade
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from drpo.errors import ConfigError, DataError
 from drpo.tasks import Example, make_task
-from drpo.tasks.jsonl import JsonlTask
+from drpo.tasks.kinds.jsonl import JsonlTask
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 
 from drpo.errors import DataError
 from drpo.tasks import Example, Grade, Grader
-from drpo.tasks.exhaustion import watch_exhaustion
-from drpo.tasks.grading import TIMEOUTS
-from drpo.tasks.math_answers import decide, form
-from drpo.tasks.math_grading import ANSWER_LIMIT, answer_kind, boxed_answer, grade
-from drpo.tasks.math_task import MathTask
+from drpo.tasks.grading.exhaustion import watch_exhaustion
+from drpo.tasks.grading.grader import TIMEOUTS
+from drpo.tasks.grading.math.answers import decide, form
+from drpo.tasks.grading.math.grade import ANSWER_LIMIT, answer_kind, boxed_answer, grade
+from drpo.tasks.kinds.math import MathTask
 
 pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
 
@@ -242,7 +242,7 @@ def test_answers_up_to_the_limit_are_graded() -> None:
 def test_a_library_that_grades_wrongly_is_found_before_it_grades(
     task: MathTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("drpo.tasks.math_grading.equal", lambda *answers: False)
+    monkeypatch.setattr("drpo.tasks.grading.math.grade.equal", lambda *answers: False)
     monkeypatch.setattr("resource.setrlimit", lambda *limits: None)
     with pytest.raises(Exception, match=r"does not find 1/2 equal to 0\.5, .*antlr4-python3-runtime==4"):
         task.prepare_grading()

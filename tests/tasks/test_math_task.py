@@ -11,7 +11,7 @@ import pytest
 
 from drpo.errors import ConfigError, DataError
 from drpo.tasks import make_task
-from drpo.tasks.math_task import INSTRUCTION, MathTask
+from drpo.tasks.kinds.math import INSTRUCTION, MathTask
 
 pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from drpo.errors import ConfigError, TaskError
 from drpo.tasks import Example
-from drpo.tasks.builtin import CopyTask
-from drpo.tasks.procedural import MAX_FAILED_DRAWS, ProceduralTask
+from drpo.tasks.builtin.copy import CopyTask
+from drpo.tasks.kinds.procedural import MAX_FAILED_DRAWS, ProceduralTask
 from drpo.tasks.split import is_heldout
 
 

@@ -17,8 +17,8 @@ from reasoning_gym.factory import DATASETS
 
 from drpo.errors import ConfigError, DrpoWarning, TaskError
 from drpo.tasks import Example, dataset_names, make_task
-from drpo.tasks import reasoning_gym as module
-from drpo.tasks.reasoning_gym import COSTLY_TO_BUILD, HASH_ORDERED, ReasoningGymTask
+from drpo.tasks.kinds import reasoning_gym as module
+from drpo.tasks.kinds.reasoning_gym import COSTLY_TO_BUILD, HASH_ORDERED, ReasoningGymTask
 from drpo.tasks.split import is_heldout
 
 NEEDS_PARAMETERS = {

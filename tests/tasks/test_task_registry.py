@@ -6,7 +6,7 @@ import pytest
 
 from drpo.errors import ConfigError
 from drpo.tasks import FORMS, TASKS, make_task
-from drpo.tasks.builtin import CopyTask
+from drpo.tasks.builtin.copy import CopyTask
 
 
 def test_every_task_of_the_registry_has_its_form_described() -> None:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from drpo.errors import ConfigError
 from drpo.tasks import make_task
+from drpo.tasks.builtin.word_lists import HE, SHE, THINGS
+from drpo.tasks.builtin.word_problems import WordProblemsTask
 from drpo.tasks.split import is_heldout
-from drpo.tasks.word_lists import HE, SHE, THINGS
-from drpo.tasks.word_problems import WordProblemsTask
 
 PARAMETERS = st.tuples(st.integers(1, 3), st.integers(0, 4), st.integers(1, 99), st.integers(1, 99))
 

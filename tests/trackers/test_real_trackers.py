@@ -132,7 +132,7 @@ def test_trackio_shows_each_row_once(tracked: Tracked) -> None:
 
 def test_wandb_goes_on_with_the_run(tracked: Tracked) -> None:
     """Offline, a resumed run is another file of the same run; online, wandb ignores the steps that it has."""
-    from wandb_file import wandb_history, wandb_records  # pyright: ignore[reportMissingImports]
+    from support.wandb_file import wandb_history, wandb_records  # pyright: ignore[reportMissingImports]
 
     files = sorted((tracked.run.path / "wandb").glob("offline-run-*/run-*.wandb"))
     run_id = tracked.run.read_manifest()["run_id"]

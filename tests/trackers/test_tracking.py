@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import pytest
 
 import drpo.trackers
-import mixtures
 from drpo.errors import ConfigError, TrackingError
 from drpo.run_directory import RunDirectory
 from drpo.trackers import TRACKERS, TrackedRun, flat_scalars, make_trackers, updates_done
@@ -21,6 +20,7 @@ from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import train
 from drpo.train.observer import Observer
 from drpo.train.update import OTHERS
+from support import mixtures
 
 SMALL = [
     "task=copy",

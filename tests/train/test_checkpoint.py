@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from drpo.errors import CheckpointError
+from drpo.model.policy import Policy, load_policy
 from drpo.train import checkpoint as module
 from drpo.train.checkpoint import Progress, find_checkpoint, restore, save_checkpoint
-from drpo.train.policy import Policy, load_policy
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from drpo.model.policy import Policy, load_policy
 from drpo.rollouts import Response
 from drpo.run_directory import RunDirectory
 from drpo.tasks.base import Example
-from drpo.tasks.grading import Grade
+from drpo.tasks.grading.grader import Grade
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.gradient import accumulate_gradient
 from drpo.train.loop import train
 from drpo.train.observer import Observer
-from drpo.train.policy import Policy, load_policy
 from drpo.train.rollout import Sample
 
 #: Few prompts with many responses: their shares of the prompts' gradient meet in the same places.

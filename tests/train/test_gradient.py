@@ -8,16 +8,16 @@ import pytest
 import torch
 
 import drpo
-import tiny
+from drpo.model.forward import Prompts
+from drpo.model.policy import Policy
 from drpo.objectives import OBJECTIVES
 from drpo.rollouts import Response
 from drpo.tasks.base import Example
-from drpo.tasks.grading import Grade
+from drpo.tasks.grading.grader import Grade
 from drpo.train.config import load_config
 from drpo.train.gradient import accumulate_gradient, loss_path
-from drpo.train.policy import Policy
 from drpo.train.rollout import Sample
-from drpo.train.states import Prompts
+from support import tiny
 
 PROMPTS = [[5, 6, 7, 8, 9], [4], [10, 11, 12]]
 RESPONSES = {0: [[8, 9], [8, 2, 2, 11, 0], [3]], 1: [[3, 2, 7, 0], [14]], 2: [[13, 5]]}

@@ -12,7 +12,8 @@ import torch
 
 from drpo.errors import CheckpointError, ConfigError, MismatchError, SamplerError, TaskError
 from drpo.objectives import OBJECTIVES
-from drpo.rollouts import InProcessSampler, Sampler, vllm_sampler
+from drpo.rollouts import InProcessSampler, Sampler
+from drpo.rollouts.vllm import sampler as vllm_sampler
 from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES, RunDirectory
 from drpo.train import loop
 from drpo.train.config import TrainConfig, load_config, validate_config
@@ -289,7 +290,7 @@ def test_micro_batches_change_no_gradient(copyist: Path, tmp_path: Path, aggrega
 
 def test_failing_rewards_are_left_out_and_reported(copyist: Path, tmp_path: Path) -> None:
     observer = Recorder()
-    config = configuration(copyist, "task=python:user_tasks:SometimesRaises", "prompts_per_step=16", "steps=2")
+    config = configuration(copyist, "task=python:support.user_tasks:SometimesRaises", "prompts_per_step=16", "steps=2")
     summary, directory = run(config, tmp_path / "run", observer)
     assert summary.status == "finished"
     updates = directory.read_metrics("update")
@@ -300,7 +301,7 @@ def test_failing_rewards_are_left_out_and_reported(copyist: Path, tmp_path: Path
 
 
 def test_mostly_failing_rewards_stop_the_run(copyist: Path, tmp_path: Path) -> None:
-    config = configuration(copyist, "task=python:user_tasks:MostlyRaises", "eval_examples=8")
+    config = configuration(copyist, "task=python:support.user_tasks:MostlyRaises", "eval_examples=8")
     with pytest.raises(TaskError, match=r"of \d+ rewards failed, most often with: .*no grade but for a.*never counted"):
         run(config, tmp_path / "run")
     manifest = RunDirectory(tmp_path / "run").read_manifest()
@@ -310,7 +311,7 @@ def test_mostly_failing_rewards_stop_the_run(copyist: Path, tmp_path: Path) -> N
 def test_a_hanging_reward_costs_its_time_limit(copyist: Path, tmp_path: Path) -> None:
     config = configuration(
         copyist,
-        "task=python:user_tasks:HangsOnce",
+        "task=python:support.user_tasks:HangsOnce",
         "grading_time_limit=0.3",
         "steps=1",
         "prompts_per_step=16",
@@ -326,7 +327,7 @@ def test_responses_that_take_too_long_to_grade_are_wrong_counted_and_told(copyis
     observer = Recorder()
     config = configuration(
         copyist,
-        "task=python:user_tasks:SlowForSome",
+        "task=python:support.user_tasks:SlowForSome",
         "grading_time_limit=0.3",
         "steps=1",
         "prompts_per_step=16",

@@ -15,20 +15,20 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-import tiny
 from drpo.bench.peak import measurable
 from drpo.cli.app import app
-from drpo.rollouts.decoding import Decoding, Forward
+from drpo.model.decoding.decoder import Decoding, Forward
 from drpo.run_directory import RunDirectory
-from drpo.train import memory_report
 from drpo.train.config import Lora, TrainConfig, load_config
 from drpo.train.loop import train
-from drpo.train.memory import Need, estimate, shape_of, sketch
-from drpo.train.memory_report import GIB, report_memory, room_on, size
+from drpo.train.memory import report as memory_report
+from drpo.train.memory.estimate import Need, estimate, shape_of, sketch
+from drpo.train.memory.report import GIB, report_memory, room_on, size
 from drpo.train.observer import Observer
+from support import tiny
 
 CPU = torch.device("cpu")
-PEAK = Path(__file__).with_name("memory_peak.py")
+PEAK = Path(__file__).parents[1] / "support" / "memory_peak.py"
 #: The public config.json of Qwen3-0.6B and Qwen3-1.7B, as far as shapes go.
 QWEN3 = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -125,7 +125,7 @@ def test_lora_and_checkpointing_take_less(tmp_path: Path) -> None:
 
 def test_adapters_are_counted_as_peft_makes_them(copyist: Path) -> None:
     pytest.importorskip("peft", reason="pip install -e '.[lora]'")
-    from drpo.train.policy import load_policy
+    from drpo.model.policy import load_policy
 
     for lora in (Lora(rank=4), Lora(rank=3, targets=["q_proj", "down_proj"])):
         policy = load_policy(str(copyist), CPU, lora=lora)

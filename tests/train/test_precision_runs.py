@@ -12,13 +12,13 @@ import transformers
 from safetensors.torch import load_file
 
 from drpo.errors import ConfigError, MismatchError
+from drpo.model.policy import load_policy
+from drpo.model.precision import Quantised
 from drpo.rollouts import CopySampler, InProcessSampler
-from drpo.rollouts.precision import Quantised
 from drpo.run_directory import RunDirectory
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import Trainer, train
 from drpo.train.observer import Observer
-from drpo.train.policy import load_policy
 from drpo.train.rollout_weights import RolloutWeights, Snapshot
 
 SMALL = [

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from test_loop import SMALL, Recorder, configuration, last_weights, run, without_timing
 
-import tiny
 from drpo.cli import main
 from drpo.errors import ConfigError, DataError, TaskError
 from drpo.train.checkpoint import find_checkpoint
 from drpo.train.config import TrainConfig, load_config
 from fuzz.outcomes import run_command
+from support import tiny
 
 LONG = "abcd" * 80
 
@@ -68,7 +68,7 @@ def test_advice_that_helps(copyist: Path, tmp_path: Path) -> None:
 
 
 def test_prompts_of_an_endless_task_are_passed_over_when_their_turn_comes(copyist: Path, tmp_path: Path) -> None:
-    config = configuration(copyist, "task=python:user_tasks:SometimesLong", "task.length=2")
+    config = configuration(copyist, "task=python:support.user_tasks:SometimesLong", "task.length=2")
     notes = Recorder()
     whole, directory = run(config, tmp_path / "whole", notes)
     told = [note for note in notes.notes if "left out" in note]
@@ -89,12 +89,12 @@ def test_prompts_of_an_endless_task_are_passed_over_when_their_turn_comes(copyis
 
 def test_an_endless_task_that_never_fits(copyist: Path, tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"1000 training prompts in a row .*321 tokens"):
-        run(configuration(copyist, "task=python:user_tasks:AlwaysLong", "task.length=2"), tmp_path / "run")
+        run(configuration(copyist, "task=python:support.user_tasks:AlwaysLong", "task.length=2"), tmp_path / "run")
 
 
 def test_a_task_without_heldout_examples(copyist: Path, tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="no held-out example"):
-        run(configuration(copyist, "task=python:user_tasks:NothingHeldOut", "task.length=2"), tmp_path / "run")
+        run(configuration(copyist, "task=python:support.user_tasks:NothingHeldOut", "task.length=2"), tmp_path / "run")
 
 
 def test_eval_filter_and_dry_run_say_it_too(

@@ -13,19 +13,18 @@ import pytest
 import torch
 
 import drpo
-import mixtures
-import tiny
 from drpo.errors import ConfigError, DataError
+from drpo.model.policy import Policy
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from drpo.run_directory import RunDirectory
 from drpo.tasks.base import Example
-from drpo.tasks.grading import Grade
+from drpo.tasks.grading.grader import Grade
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.gradient import accumulate_gradient, sequences_of, with_proximal_logprobs
 from drpo.train.loop import train
-from drpo.train.policy import Policy
 from drpo.train.rollout import Sample
-from drpo.train.routing import MEASURED, replay_routing, routing_mismatch
+from drpo.train.router_replay import MEASURED, replay_routing, routing_mismatch
+from support import mixtures, tiny
 
 EXPERTS: dict[str, Any] = {"num_experts": 16, "num_experts_per_tok": 4}
 #: Two groups, and a prompt that comes twice.

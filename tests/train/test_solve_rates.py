@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from drpo.model.policy import load_policy
 from drpo.rollouts import InProcessSampler, SamplingParameters
 from drpo.tasks import Example, Grader, make_task
-from drpo.train.policy import load_policy
 from drpo.train.rollout import sample_and_grade
 from drpo.train.solve_rates import filtered_record, solve_rates
 

@@ -11,7 +11,7 @@ from test_loop import configuration, last_weights, run, without_timing
 
 from drpo.errors import ConfigError
 from drpo.files import read_jsonl
-from drpo.inspection.survey import inspect
+from drpo.inspection.inspect import inspect
 from drpo.run_directory import RunDirectory
 from drpo.train.loop import train
 

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from drpo.model.forward import Sequences
+from drpo.model.policy import Policy, load_policy
+from drpo.model.source import EMBEDDED
 from drpo.rollouts import InProcessSampler, Request, Response, SamplingParameters
 from drpo.tasks import make_task
-from drpo.tasks.word_problems import WordProblemsTask
-from drpo.train.model_source import EMBEDDED
-from drpo.train.policy import Policy, load_policy
-from drpo.train.states import Sequences
+from drpo.tasks.builtin.word_problems import WordProblemsTask
 from drpo.train.warm_start import words
 from drpo.train.warm_start.bases import BASES
 from drpo.train.warm_start.fit import batches, new_model, new_tokenizer, warm_start

@@ -14,10 +14,10 @@ import torch
 
 from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, missing, timed
 from drpo.installation import install
+from drpo.model.policy import Policy, load_policy
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from drpo.tasks import make_task
 from drpo.train.config import TrainConfig
-from drpo.train.policy import Policy, load_policy
 
 OURS, COMPILED = "InProcessSampler", "InProcessSampler compiled"
 GENERATE, STATIC = "generate", "generate static cache"

@@ -18,15 +18,15 @@ from typing import Any
 
 from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, missing, timed
 from drpo.installation import install
+from drpo.model.policy import load_policy
 from drpo.rollouts import InProcessSampler
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
-from drpo.tasks.grading import Grader
+from drpo.tasks.grading.grader import Grader
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.loop import Trainer, pick_device
 from drpo.train.observer import Observer
-from drpo.train.policy import load_policy
 
 OURS, TRL = "drpo Trainer", "TRL GRPOTrainer"
 

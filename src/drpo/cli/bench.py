@@ -18,7 +18,7 @@ from drpo.bench.frame import Row, Settings
 from drpo.bench.record import as_json, describe, write
 from drpo.cli.printing import PlainConsole
 from drpo.errors import ConfigError, suggest
-from drpo.report.quantities import plain
+from drpo.report.html.quantities import plain
 from drpo.train.loop import pick_device
 
 #: Option → the suites without which it would do nothing.
@@ -149,8 +149,8 @@ def draw_curves(record: dict[str, Any], file: Path) -> Path:
     Raises:
         WriteError: it cannot be written.
     """
-    from drpo.report.cost_curves import cost_curves
-    from drpo.report.figure_files import save_figure
+    from drpo.report.figures.cost_curves import cost_curves
+    from drpo.report.figures.files import save_figure
 
     save_figure(cost_curves(record), file)
     return file

@@ -9,15 +9,15 @@ from typing import Any
 from drpo.cli.printing import PlainConsole, write_json
 from drpo.cli.settings import refuse_options
 from drpo.errors import CheckpointError
+from drpo.model.policy import Policy, load_policy
 from drpo.run_directory import RunDirectory
 from drpo.tasks import Example, make_task
-from drpo.tasks.grading import Grader
+from drpo.tasks.grading.grader import Grader
 from drpo.train.checkpoint import CHECKSUMS, damage_of, find_checkpoint
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.config_text import parse_overrides
 from drpo.train.evaluate import evaluate
 from drpo.train.loop import pick_device
-from drpo.train.policy import Policy, load_policy
 from drpo.train.prompt_room import PromptRoom, fitting
 from drpo.train.resume import resumed_config
 from drpo.train.samplers import make_sampler

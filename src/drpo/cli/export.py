@@ -8,8 +8,8 @@ from drpo.cli.evaluate import resolve_source
 from drpo.cli.printing import PlainConsole
 from drpo.cli.settings import refuse_options
 from drpo.errors import ConfigError
+from drpo.model.export import export_model
 from drpo.train.config_text import parse_overrides
-from drpo.train.export import export_model
 
 #: What can be set: where an adapter's base is, and whether code may run.
 _SETTINGS = ("model", "trust_remote_code")

@@ -12,7 +12,7 @@ from drpo.cli.settings import refuse_options
 from drpo.errors import ConfigError
 from drpo.files import growing_text
 from drpo.tasks import make_task
-from drpo.tasks.grading import Grader
+from drpo.tasks.grading.grader import Grader
 from drpo.train.samplers import make_sampler
 from drpo.train.solve_rates import filtered_record, solve_rates, training_problems
 from drpo.train.threads import computing_threads

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from drpo.cli.inspection_tables import show
 from drpo.cli.printing import PlainConsole, write_json
 from drpo.files import replace_text, writing
-from drpo.inspection.column_map import parse_column_map
-from drpo.inspection.survey import inspect
-from drpo.report.inspection_page import build_inspection_page
+from drpo.inspection.inspect import inspect
+from drpo.inspection.readers.column_map import parse_column_map
+from drpo.report.inspection.page import build_inspection_page
 from drpo.run_directory import RunDirectory
 
 

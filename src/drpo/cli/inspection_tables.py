@@ -10,7 +10,7 @@ from rich.text import Text
 
 from drpo.cli.printing import PlainConsole
 from drpo.inspection.result import VERDICTS, Inspection
-from drpo.report.quantities import finite, percent, plain
+from drpo.report.html.quantities import finite, percent, plain
 
 #: More objectives than this make a matrix too wide for a terminal; more steps or tokens than these, a table too long.
 WIDEST_MATRIX, MOST_STEPS, MOST_TOKENS = 10, 12, 8

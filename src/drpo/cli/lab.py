@@ -22,7 +22,7 @@ from drpo.lab.results import summary_rows
 from drpo.lab.run import Results, plain_verdicts, run_study, write_results
 from drpo.lab.study import Keys, Study, load_study
 from drpo.lab.workers import LocalWorkers, Workers
-from drpo.report.study_page import build_study_page
+from drpo.report.study.page import build_study_page
 from drpo.train.config import TrainConfig
 
 

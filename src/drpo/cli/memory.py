@@ -8,7 +8,7 @@ from drpo.cli.printing import PlainConsole
 from drpo.errors import ConfigError
 from drpo.train.config import TrainConfig
 from drpo.train.loop import pick_device
-from drpo.train.memory_report import report_memory, size
+from drpo.train.memory.report import report_memory, size
 
 
 def show_memory(console: PlainConsole, config: TrainConfig) -> None:

@@ -57,7 +57,7 @@ def explain(console: PlainConsole, name: str) -> None:
 def draw(names: list[str], settings: list[str], folder: Path) -> None:
     """Both pictures of the named objectives, their parameters changed by ``name.parameter=value``."""
     from drpo.cli.plots import labels, write_plots
-    from drpo.report.weights import STYLES
+    from drpo.report.figures.weights import STYLES
 
     if len(names) > len(STYLES):
         raise ConfigError(f"{len(names)} objectives in one picture cannot be told apart; draw {len(STYLES)} at most")

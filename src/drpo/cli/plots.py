@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from drpo.objectives import OBJECTIVES, Objective
 from drpo.objectives.slices import token_weights
-from drpo.report.figure_files import save_figure
-from drpo.report.heatmap import heatmap_figure
-from drpo.report.weights import Curves, weight_panels
+from drpo.report.figures.files import save_figure
+from drpo.report.figures.heatmap import heatmap_figure
+from drpo.report.figures.weights import Curves, weight_panels
 
 #: Behaviour probabilities of the panels that show w against the shift.
 TOKENS = {"Common token: μ = 0.5": 0.5, "Rare token: μ = 0.01": 0.01}

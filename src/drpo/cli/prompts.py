@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from drpo.cli.printing import PlainConsole
 from drpo.errors import DrpoError
+from drpo.model.loading import load_model_config, load_tokenizer
+from drpo.model.prompts import PromptEncoder
+from drpo.model.source import find_model
 from drpo.tasks import make_task
 from drpo.train.config import TrainConfig
-from drpo.train.loading import load_model_config, load_tokenizer
-from drpo.train.model_source import find_model
 from drpo.train.prompt_room import check_prompts
-from drpo.train.prompts import PromptEncoder
 
 
 def show_prompts(console: PlainConsole, config: TrainConfig) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from drpo.errors import ConfigError, DrpoError, suggest
-from drpo.tasks.records import DATA_SUFFIXES, file_records
+from drpo.tasks.records.files import DATA_SUFFIXES, file_records
 from drpo.train.config import TrainConfig
 from drpo.train.config_aliases import unknown_key
 

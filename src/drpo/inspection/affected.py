@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from drpo.inspection.measured import Measured
+from drpo.inspection.readers.tokens import Tokens
 from drpo.inspection.result import AffectedToken
-from drpo.inspection.tokens import Tokens
 from drpo.inspection.verdicts import gradient_change
 
 #: Tokens kept, and neighbours shown on either side.

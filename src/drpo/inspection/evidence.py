@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drpo.inspection.alignment import Alignment
+from drpo.inspection.detectors.alignment import Alignment
+from drpo.inspection.detectors.number_format import Grids, Outliers, Unusable
+from drpo.inspection.detectors.placeholders import Placeholders, TopToken
+from drpo.inspection.detectors.truncation import Truncation
 from drpo.inspection.distributions import Distributions
-from drpo.inspection.placeholders import Placeholders, TopToken
-from drpo.inspection.precision import Grids, Outliers, Unusable
-from drpo.inspection.reading import Reading
-from drpo.inspection.truncation import Truncation
+from drpo.inspection.readers.reading import Reading
 from drpo.mismatch.temperature import Slope
 from drpo.objectives import Objective
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from drpo.inspection.detectors.misplaced import misplaced
+from drpo.inspection.detectors.number_format import OUTLIER, SIDES
 from drpo.inspection.distributions import NEAR
 from drpo.inspection.evidence import INERT, Evidence, said
-from drpo.inspection.misplaced import misplaced
-from drpo.inspection.precision import OUTLIER, SIDES
 from drpo.inspection.result import Finding, Severity
 
 _ORDER: dict[Severity, int] = {"fault": 0, "warning": 1, "note": 2}

@@ -10,7 +10,7 @@ import torch
 
 from drpo.batch import POSITIVE_TOLERANCE, TokenBatch
 from drpo.divergence import binary_tv, ratio
-from drpo.inspection.tokens import Flags, Floats, Integers, Tokens
+from drpo.inspection.readers.tokens import Flags, Floats, Integers, Tokens
 from drpo.objectives.base import harmful
 
 

@@ -14,8 +14,8 @@ import torch
 
 from drpo.batch import TokenBatch
 from drpo.errors import ConfigError, suggest
-from drpo.inspection.columns import FIELDS
 from drpo.inspection.measured import Measured
+from drpo.inspection.readers.columns import FIELDS
 from drpo.inspection.result import VERDICTS, Verdict
 from drpo.objectives import OBJECTIVES, Objective, gradient_weight
 

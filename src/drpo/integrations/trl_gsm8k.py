@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 
 from drpo.errors import ConfigError, DataError, DrpoError, suggest
 from drpo.integrations.trl import DRPOConfig, DRPOTrainer, InProcessRollouts
-from drpo.tasks.gsm8k import INSTRUCTION, final_number, grade
+from drpo.tasks.grading.gsm8k import INSTRUCTION, final_number, grade
 
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 

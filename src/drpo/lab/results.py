@@ -14,7 +14,7 @@ from drpo.files import replace_text
 from drpo.lab.directory import State, StudyDirectory
 from drpo.lab.metrics import COURSES, accuracy_curve, accuracy_metrics, by_step, tokens_to, update_metrics
 from drpo.lab.plan import Run
-from drpo.lab.stats import interquartile_mean, rate
+from drpo.lab.statistics import interquartile_mean, rate
 from drpo.lab.study import Study
 from drpo.run_directory import RunDirectory
 from drpo.run_schema import EvaluationMetrics, Metrics, UpdateMetrics, check_metrics

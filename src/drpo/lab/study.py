@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from drpo.errors import ConfigError, suggest
 from drpo.lab.metrics import METRICS
+from drpo.setting_types import STRICT
 from drpo.train.config import merge
 from drpo.train.config_text import read_yaml
 
@@ -51,7 +52,7 @@ Keys = dict[str, Any]
 class Part(BaseModel):
     """A part of a study file; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = STRICT
 
 
 class Configured(Part):

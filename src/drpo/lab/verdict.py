@@ -10,7 +10,7 @@ import numpy as np
 
 from drpo.lab.metrics import METRICS
 from drpo.lab.results import Row
-from drpo.lab.stats import (
+from drpo.lab.statistics import (
     Difference,
     Estimate,
     holm,

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from drpo.report.page import build_report, write_report
+from drpo.report.run.page import build_report, write_report
 
 __all__ = ["build_report", "write_report"]

@@ -1,9 +1,9 @@
 """Sampling responses from the policy, with the log-probabilities that each token was sampled at."""
 
+from drpo.model.precision import Precision, set_precision
 from drpo.rollouts.copied import CopySampler
 from drpo.rollouts.in_process import InProcessSampler
 from drpo.rollouts.options import SAMPLERS, InProcessOptions, SamplerOptions, VllmOptions, make_sampler_options
-from drpo.rollouts.precision import Precision, set_precision
 from drpo.rollouts.sampler import Request, Response, Sampler, SamplingParameters
 
 __all__ = [

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from drpo.errors import DataError
+from drpo.model.decoding.ways import inherit_choice
+from drpo.model.precision import Precision, set_precision
 from drpo.rollouts.in_process import InProcessSampler
-from drpo.rollouts.precision import Precision, set_precision
-from drpo.rollouts.ways import inherit_choice
 
 
 class CopySampler(InProcessSampler):

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from drpo.errors import ConfigError
-from drpo.rollouts.decoding import CompiledForward, Forward, prefill
-from drpo.rollouts.rope_regimes import RopeRegimes
-from drpo.rollouts.routing import Recording, Routers
+from drpo.model.decoding.decoder import CompiledForward, Forward, prefill
+from drpo.model.decoding.ways import sampling_choice
+from drpo.model.rope_regimes import RopeRegimes
+from drpo.model.routers import Recording, Routers
 from drpo.rollouts.sampler import Request, Response, SamplingParameters, check_length
-from drpo.rollouts.ways import sampling_choice
 
 
 class InProcessSampler:
@@ -26,7 +26,7 @@ class InProcessSampler:
     Each prompt is prefilled once for all of its responses, and finished responses leave the batch. A response's
     randomness comes from its request's seed alone, whatever else is in the batch. Before the first batch a few tokens
     are decoded in the fastest way and compared with plain forward passes: where they differ a slower one is taken
-    (:mod:`drpo.rollouts.ways`).
+    (:mod:`drpo.model.decoding.ways`).
 
     Args:
         model: any causal LM of transformers; sampled in the mode (train/eval) and precision it is in.

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from drpo.errors import ConfigError, suggest
-
-_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+from drpo.setting_types import STRICT
 
 
 class InProcessOptions(BaseModel):
     """Of :class:`drpo.rollouts.InProcessSampler`."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     compiled: bool = Field(
         default=False,
@@ -29,9 +28,9 @@ class InProcessOptions(BaseModel):
 
 
 class VllmOptions(BaseModel):
-    """Of :class:`drpo.rollouts.vllm_sampler.VllmSampler`."""
+    """Of :class:`drpo.rollouts.vllm.sampler.VllmSampler`."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     max_length: int | None = Field(
         default=None, ge=1, description="longest prompt with its response, in tokens; default: the model's positions"

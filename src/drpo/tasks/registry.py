@@ -6,13 +6,13 @@ from typing import Any
 
 from drpo.errors import ConfigError, suggest
 from drpo.tasks.base import Task
-from drpo.tasks.builtin import CopyTask
-from drpo.tasks.jsonl import JsonlTask
-from drpo.tasks.math_task import MathTask
+from drpo.tasks.builtin.copy import CopyTask
+from drpo.tasks.builtin.word_problems import WordProblemsTask
+from drpo.tasks.kinds.jsonl import JsonlTask
+from drpo.tasks.kinds.math import MathTask
+from drpo.tasks.kinds.reasoning_gym import ReasoningGymTask, dataset_names
+from drpo.tasks.kinds.user import load_user_task
 from drpo.tasks.parameters import check_parameters
-from drpo.tasks.reasoning_gym import ReasoningGymTask, dataset_names
-from drpo.tasks.user_task import load_user_task
-from drpo.tasks.word_problems import WordProblemsTask
 
 #: The tasks that are a class of this package.
 TASKS: dict[str, type] = {"copy": CopyTask, "jsonl": JsonlTask, "math": MathTask, "word_problems": WordProblemsTask}

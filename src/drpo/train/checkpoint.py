@@ -27,8 +27,8 @@ from safetensors.torch import load_file, save_file
 
 from drpo.errors import CheckpointError, DataError, WriteError
 from drpo.files import flush, remove_folder
+from drpo.model.policy import Policy
 from drpo.train.checkpoint_schema import TrainerState, read_checksums, read_state
-from drpo.train.policy import Policy
 from drpo.train.rollout_weights import Snapshot
 
 KEPT = 2

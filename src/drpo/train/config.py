@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from drpo.advantages import Kind
 from drpo.aggregation import Mode
 from drpo.errors import ConfigError, suggest
+from drpo.model.lora_settings import Lora
+from drpo.model.prompts import PromptSettings
 from drpo.objectives import Objective, make_objective
 from drpo.rollouts import Precision, SamplerOptions, SamplingParameters, make_sampler_options
+from drpo.setting_types import STRICT, Count, CountOrZero
 from drpo.trackers import TRACKERS
 from drpo.train.config_aliases import unknown_key
 from drpo.train.config_text import as_text, flat, parse_overrides, read_yaml
-from drpo.train.prompts import PromptSettings
 
-_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-#: Numbers of things: what is above is a slip, and would overflow where arrays are made.
-_Count = Annotated[int, Field(ge=1, lt=2**31)]
-_CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
 #: More threads than any machine has CPUs are a slip.
 MOST_THREADS = 1024
 #: Keys whose value is a :class:`Section`.
@@ -40,31 +38,10 @@ class Section(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Lora(BaseModel):
-    """Low-rank adapters: W + (alpha / rank) · B A on every targeted linear layer, and only A and B train."""
-
-    model_config = _STRICT
-
-    rank: _Count = Field(default=16, description="rows of A")
-    alpha: float = Field(default=32.0, gt=0, description="what B A is multiplied by, times the rank")
-    targets: Literal["all-linear"] | list[str] = Field(
-        default="all-linear",
-        description="all-linear (each nn.Linear but the LM head), or names such as [q_proj, v_proj]",
-    )
-    dropout: float = Field(default=0.0, description="must stay 0")
-
-    @field_validator("dropout")
-    @classmethod
-    def _no_dropout(cls, value: float) -> float:
-        if value != 0:
-            raise ValueError("must stay 0: with dropout log π of a token is random, and π is not what was sampled from")
-        return value
-
-
 class TrainConfig(BaseModel):
     """Every setting of a run. The defaults are the demo: `drpo train` with no arguments."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     model: str = Field(
         default="embedded:arithmetic",
@@ -75,12 +52,8 @@ class TrainConfig(BaseModel):
         default=False,
         description="run the Python files that come with the model; they can do whatever you can",
     )
-    task: Section = Section(
-        name="reasoning_gym:chain_sum",
-        min_terms=2,
-        max_terms=3,
-        min_digits=1,
-        max_digits=1,  # pyright: ignore[reportCallIssue]
+    task: Section = Section.model_validate(
+        {"name": "reasoning_gym:chain_sum", "min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1}
     )
     system_prompt: str | None = Field(
         default=None, min_length=1, description="a system turn before every prompt, in the tokenizer's chat template"
@@ -97,19 +70,19 @@ class TrainConfig(BaseModel):
         description="token losses to a scalar; sequence_sum divides by max_new_tokens (the paper's choice)",
     )
 
-    steps: _Count = Field(default=60, description="rollout batches")
+    steps: Count = Field(default=60, description="rollout batches")
     seed: int = Field(default=0, ge=0, lt=2**64)
-    prompts_per_step: _Count = Field(default=16)
+    prompts_per_step: Count = Field(default=16)
     group_size: int = Field(
         default=8, ge=2, lt=2**31, description="responses a prompt; advantages compare them, so at least 2"
     )
-    updates_per_step: _Count = Field(default=4, description="optimizer steps a rollout batch")
+    updates_per_step: Count = Field(default=4, description="optimizer steps a rollout batch")
 
     learning_rate: float = Field(default=5e-5, gt=0)
-    warmup_updates: _CountOrZero = Field(default=0, description="updates over which the rate rises linearly")
+    warmup_updates: CountOrZero = Field(default=0, description="updates over which the rate rises linearly")
     weight_decay: float = Field(default=0.01, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
-    micro_batch_tokens: _Count | None = Field(
+    micro_batch_tokens: Count | None = Field(
         default=None,
         description="padded tokens in one forward pass; changes memory and speed, never the gradient; default: 1536 "
         "on a CPU, 16384 on a GPU",
@@ -132,7 +105,7 @@ class TrainConfig(BaseModel):
         default=None,
         description="what the sampler computes in, for evaluation too: fp32, bf16 or fp8; default: as the trainer",
     )
-    rollout_lag: _CountOrZero = Field(
+    rollout_lag: CountOrZero = Field(
         default=0,
         description="sample each step from the weights of so many steps before; holds as many copies of them",
     )
@@ -140,7 +113,7 @@ class TrainConfig(BaseModel):
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=1.0, description="must stay 1.0")
     top_k: int = Field(default=-1, description="must stay -1")
-    max_new_tokens: _Count = Field(default=64)
+    max_new_tokens: Count = Field(default=64)
 
     sampler: Section = Field(default=Section(name="in_process"), description="in_process or vllm (docs/sampling.md)")
 
@@ -149,10 +122,10 @@ class TrainConfig(BaseModel):
         description="train a mixture of experts with the experts that the rollout chose for each token (R3)",
     )
 
-    eval_every: _CountOrZero = Field(default=20, description="steps between evaluations; 0: only before and after")
-    eval_examples: _Count = Field(default=256, description="held-out problems")
-    eval_samples: _Count = Field(default=2, description="responses to each")
-    checkpoint_every: _Count = Field(default=20, description="steps between checkpoints; the last is always saved")
+    eval_every: CountOrZero = Field(default=20, description="steps between evaluations; 0: only before and after")
+    eval_examples: Count = Field(default=256, description="held-out problems")
+    eval_samples: Count = Field(default=2, description="responses to each")
+    checkpoint_every: Count = Field(default=20, description="steps between checkpoints; the last is always saved")
 
     delta_shown: float | None = Field(
         default=None,
@@ -176,7 +149,7 @@ class TrainConfig(BaseModel):
         default=None, min_length=1, description="what trackio and wandb file the run under; default: drpo"
     )
     grading_time_limit: float = Field(default=10.0, gt=0, description="seconds for one reward")
-    grading_workers: _Count = Field(default=2, description="grading processes; one that hangs holds up no other")
+    grading_workers: Count = Field(default=2, description="grading processes; one that hangs holds up no other")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, …")
     threads: int | str = Field(
         default="auto",

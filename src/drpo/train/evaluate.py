@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from drpo.model.policy import Policy
 from drpo.rollouts import Sampler, SamplingParameters
 from drpo.tasks.base import Example
-from drpo.tasks.grading import Grader
+from drpo.tasks.grading.grader import Grader
 from drpo.train.pass_rates import pass_rates
-from drpo.train.policy import Policy
 from drpo.train.rollout import Sample, failed_rewards, sample_and_grade, timed_out
 from drpo.train.seeds import derive_seed
 

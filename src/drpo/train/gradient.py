@@ -14,11 +14,11 @@ import torch
 from drpo.aggregation import aggregate
 from drpo.batch import TokenBatch
 from drpo.kernels import choose_backend, fused_loss
+from drpo.model.forward import Sequences, micro_batches, targets
+from drpo.model.policy import Policy
 from drpo.objectives import Objective
 from drpo.train.config import TrainConfig
-from drpo.train.policy import Policy
 from drpo.train.rollout import Sample
-from drpo.train.states import Sequences, micro_batches, targets
 
 
 def accumulate_gradient(

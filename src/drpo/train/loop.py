@@ -16,30 +16,30 @@ import torch
 from drpo.batch import TokenBatch
 from drpo.errors import CheckpointError, ConfigError, DrpoError, WriteError
 from drpo.learning_signal import LearningSignal
+from drpo.model.adapters import base_of_adapter
+from drpo.model.lora import describe_adapter, is_adapted
+from drpo.model.policy import load_policy
+from drpo.model.source import find_model
 from drpo.rollouts import Sampler
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
-from drpo.tasks.grading import Grader
+from drpo.tasks.grading.grader import Grader
 from drpo.trackers import make_trackers
-from drpo.train.adapters import base_of_adapter
 from drpo.train.checkpoint import Progress, older_weights, restore, save_checkpoint
 from drpo.train.config import TrainConfig
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.evaluate import evaluate
 from drpo.train.gradient import loss_path, with_proximal_logprobs
 from drpo.train.learning_signal import facts_of, hints_for
-from drpo.train.lora import describe_adapter, is_adapted
 from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
-from drpo.train.memory_report import report_memory
+from drpo.train.memory.report import report_memory
 from drpo.train.mismatch import check_mismatch
-from drpo.train.model_source import find_model
 from drpo.train.observer import Observer, Summary
-from drpo.train.policy import load_policy
 from drpo.train.prompt_room import TrainingStream, check_prompts
 from drpo.train.resume import Resumption, base_of_run, find_resumption, is_finished, rewind
 from drpo.train.rollout import Rollout, roll_out, timed_out
 from drpo.train.rollout_weights import RolloutWeights, Snapshot
-from drpo.train.routing import replay_routing, routing_mismatch
+from drpo.train.router_replay import replay_routing, routing_mismatch
 from drpo.train.samplers import make_sampler
 from drpo.train.seeds import derive_seed
 from drpo.train.threads import LoadWatch, Threads, computing_threads

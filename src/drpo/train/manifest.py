@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 import drpo
+from drpo.model.policy import Policy
 from drpo.train.config import TrainConfig
-from drpo.train.policy import Policy
 from drpo.train.resume import data_sums, json_values
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "reasoning-gym", "numpy", "peft")

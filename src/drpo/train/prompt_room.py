@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from drpo.errors import ConfigError, DataError, TaskError
+from drpo.model.prompts import PromptEncoder
 from drpo.rollouts import VllmOptions
 from drpo.tasks import Task
 from drpo.tasks.base import Example
 from drpo.train.config import TrainConfig
-from drpo.train.prompts import PromptEncoder
 
 #: Training prompts in a row that may be left out before that is an error.
 MAX_LEFT_OUT = 1000

@@ -11,12 +11,12 @@ from typing import Any
 
 from drpo.errors import CheckpointError, ConfigError
 from drpo.files import without_nan
+from drpo.model.source import find_model
 from drpo.run_directory import RunDirectory
 from drpo.run_schema import shortened
 from drpo.train.checkpoint import clean_up, find_checkpoint, step_of
 from drpo.train.config import TrainConfig, layer_config
 from drpo.train.config_text import flat, parse_overrides
-from drpo.train.model_source import find_model
 
 #: Settings that a resumed run may change: how long it runs, how far a step goes, what it costs, what it records, where
 #: it runs. None of them changes which data comes next or what the objective means.

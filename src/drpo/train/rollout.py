@@ -14,12 +14,12 @@ import torch
 
 from drpo.advantages import group_advantages
 from drpo.errors import TaskError
+from drpo.model.policy import Policy
 from drpo.rollouts import Request, Response, Sampler, SamplingParameters
 from drpo.rollouts.sampler import reports_experts
 from drpo.tasks.base import Example
-from drpo.tasks.grading import Grade, Grader
+from drpo.tasks.grading.grader import Grade, Grader
 from drpo.train.config import TrainConfig
-from drpo.train.policy import Policy
 from drpo.train.seeds import derive_seed
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from drpo.errors import DrpoWarning
+from drpo.model.lora import is_adapted, plain_weights
+from drpo.model.policy import Policy
 from drpo.rollouts import CopySampler, InProcessSampler, Sampler
 from drpo.rollouts.options import InProcessOptions
-from drpo.rollouts.vllm_sampler import VllmSampler, require_vllm
+from drpo.rollouts.vllm.sampler import VllmSampler, require_vllm
 from drpo.train.config import TrainConfig
-from drpo.train.lora import is_adapted, plain_weights
-from drpo.train.policy import Policy
 
 
 def warn(text: str) -> None:

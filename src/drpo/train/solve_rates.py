@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from drpo.errors import TaskError
+from drpo.model.policy import Policy
 from drpo.rollouts import Sampler, SamplingParameters
 from drpo.tasks import Task
 from drpo.tasks.base import Example
-from drpo.tasks.grading import Grader
+from drpo.tasks.grading.grader import Grader
 from drpo.train.evaluate import counts_by_problem
-from drpo.train.policy import Policy
 from drpo.train.rollout import failed_rewards, sample_and_grade
 from drpo.train.seeds import derive_seed
 

@@ -10,7 +10,7 @@ import torch
 
 from drpo.batch import TokenBatch
 from drpo.divergence import at_least_float32
-from drpo.train.policy import Policy
+from drpo.model.policy import Policy
 from drpo.train.rollout import Rollout
 from drpo.train.seeds import derive_seed
 

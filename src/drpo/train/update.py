@@ -16,11 +16,11 @@ from drpo.diagnostics import diagnose, diagnose_weight, quantile, verdicts
 from drpo.divergence import at_least_float32, binary_tv
 from drpo.errors import TrainingError
 from drpo.metrics import Metric
+from drpo.model.policy import Policy
 from drpo.objectives import Objective, gradient_weight, make_objective
 from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES
 from drpo.train.config import TrainConfig
 from drpo.train.gradient import accumulate_gradient
-from drpo.train.policy import Policy
 from drpo.train.rollout import Sample
 
 #: What every update is judged by as well, at their defaults: each holds tokens back by another rule.

@@ -18,9 +18,9 @@ from unittest import mock
 
 import torch
 import typing_extensions
-from parity import HORIZON, Padded, names
 
 from drpo.aggregation import Mode
+from support.parity import HORIZON, Padded, names
 
 if sys.version_info < (3, 12):
     typing.TypedDict = typing_extensions.TypedDict

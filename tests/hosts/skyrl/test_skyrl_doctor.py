@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from host_doctor import ask
+from support.host_doctor import ask
 
 
 def test_this_environment() -> None:

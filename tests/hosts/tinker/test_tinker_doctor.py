@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from host_doctor import ask
+
+from support.host_doctor import ask
 
 
 def test_a_sound_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from parity import BEYOND_DEFAULTS, compare, difference, effect, fixed_batch, reference, tolerance
 from tinker.lib.public_interfaces import TrainingClient
 from tinker.types import Datum, TensorData
 from tinker_path import datums, forward, make_path
@@ -12,6 +11,7 @@ from tinker_path import datums, forward, make_path
 import drpo
 from drpo.errors import ConfigError, DataError
 from drpo.integrations.tinker import count, make_loss
+from support.parity import BEYOND_DEFAULTS, compare, difference, effect, fixed_batch, reference, tolerance
 
 PATH = make_path()
 

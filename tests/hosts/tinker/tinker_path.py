@@ -10,12 +10,12 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from parity import HORIZON, Padded, names
 from tinker.lib.public_interfaces import TrainingClient
 from tinker.types import Datum, ForwardBackwardOutput, ModelInput, TensorData
 
 from drpo.aggregation import Mode
 from drpo.integrations.tinker import count, make_loss
+from support.parity import HORIZON, Padded, names
 
 
 def datums(padded: Padded) -> list[Datum]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from host_doctor import ask
+from support.host_doctor import ask
 
 
 def test_a_sound_environment() -> None:

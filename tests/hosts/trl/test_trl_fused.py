@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from parity import HORIZON, difference, names
 from transformers import Gemma2Config, Gemma2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from trl_runs import make_config, make_trainer
 
 import drpo
 from drpo.integrations.trl import DRPOTrainer, fused
 from drpo.integrations.trl.fused import why_not_fused
+from support.parity import HORIZON, difference, names
 
 V, TEMPERATURE = 37, 0.7
 SIZE = {

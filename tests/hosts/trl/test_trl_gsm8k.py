@@ -13,8 +13,8 @@ import pytest
 
 import drpo
 from drpo.errors import ConfigError, DataError
+from drpo.host_runs import compose, load_recipe
 from drpo.integrations.trl_gsm8k import dry_run, exact_number, parse, read_problems
-from drpo.recipes import compose, load_recipe
 
 NAME = "trl/qwen3-0.6b-gsm8k"
 MODEL = Path(drpo.__file__).parent / "assets" / "arithmetic"

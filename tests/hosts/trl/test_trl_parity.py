@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import parity
 import pytest
 import torch
 from trl_path import inputs_of, make_path, table, trainer_for
@@ -14,6 +13,7 @@ from trl_runs import make_config, make_trainer
 import drpo
 from drpo.integrations.trl import DRPOTrainer, fused
 from drpo.objectives import OBJECTIVES
+from support import parity
 
 PATH = make_path()
 GIVES = ("proximal_logprobs",)

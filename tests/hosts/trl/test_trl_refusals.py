@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from parity import fixed_batch
 from transformers import TrainingArguments
 from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
 from trl_path import inputs_of, table
@@ -16,6 +15,7 @@ from trl_runs import make_config, make_trainer
 from drpo.errors import ConfigError, DataError, MismatchError
 from drpo.integrations.trl import DRPOConfig, DRPOTrainer, InProcessRollouts, host
 from drpo.integrations.trl.config import REFUSED
+from support.parity import fixed_batch
 
 #: Options that TRL applies outside the loss, before or after it: rollouts, rewards, advantages, data, logging.
 ELSEWHERE = {

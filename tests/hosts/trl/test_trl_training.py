@@ -20,7 +20,7 @@ from trl_runs import PROMPTS, make_config, make_trainer
 import drpo
 from drpo.errors import DrpoWarning
 from drpo.integrations.trl import DRPOTrainer, InProcessRollouts
-from drpo.train.policy import load_policy
+from drpo.model.policy import load_policy
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]

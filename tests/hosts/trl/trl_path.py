@@ -14,12 +14,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from parity import HORIZON, HostPath, Padded, names
 from trl import __version__  # pyright: ignore[reportAttributeAccessIssue]
 from trl_runs import make_config, make_trainer
 
 from drpo.aggregation import Mode
 from drpo.integrations.trl import DRPOTrainer
+from support.parity import HORIZON, HostPath, Padded, names
 
 PROMPT_LENGTH = 3
 

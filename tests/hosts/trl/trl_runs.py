@@ -16,7 +16,7 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from drpo.integrations.trl import DRPOConfig, DRPOTrainer, InProcessRollouts
-from drpo.train.policy import load_policy
+from drpo.model.policy import load_policy
 
 PROMPTS = [f"{a} + {b}\n" for a in range(2, 10) for b in range(1, 9)]
 

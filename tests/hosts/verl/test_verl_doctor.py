@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from host_doctor import ask
 
 from drpo.integrations.verl_checks import explicit_overrides
+from support.host_doctor import ask
 
 #: Beside our loss, what verl itself wants to be told.
 RUN = [

@@ -7,10 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import parity
 import pytest
 import torch
-from parity import HORIZON, Padded, fixed_batch
 from verl.trainer.ppo.core_algos import agg_loss, get_policy_loss_fn, kl_penalty
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import Metric
@@ -21,6 +19,8 @@ from verl_path import VerlPath, config_for, make_path, model_output, to_tensordi
 
 import drpo
 from drpo.errors import ConfigError, DataError, MismatchError
+from support import parity
+from support.parity import HORIZON, Padded, fixed_batch
 
 DRPO = {"name": "drpo"}
 

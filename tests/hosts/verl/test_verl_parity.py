@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import parity
 import pytest
 from verl_path import VerlPath, make_path
 
 from drpo.aggregation import MODES, Mode
+from support import parity
 
 NAMES = parity.names()
 

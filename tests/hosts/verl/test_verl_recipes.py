@@ -13,9 +13,9 @@ from functools import cache
 import pytest
 
 from drpo.errors import ConfigError
+from drpo.host_runs import compose, launch, load_recipe, recipe_names
+from drpo.host_runs.command import Plan
 from drpo.integrations.verl_dry_run import compose_config, main, validate
-from drpo.recipes import compose, launch, load_recipe, recipe_names
-from drpo.recipes.command import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:drpo. delta ≥ 1")  # the paper's own 12.5
 

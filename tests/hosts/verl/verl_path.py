@@ -13,7 +13,6 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from parity import HORIZON, Padded, names
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.utils import prepare_micro_batches
@@ -21,6 +20,7 @@ from verl.workers.utils.losses import ppo_loss
 from verl_config import composed, instantiated
 
 from drpo.aggregation import MODES, Mode
+from support.parity import HORIZON, Padded, names
 
 #: Our aggregation → verl's.
 VERL_MODES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drpo.tasks.answers import extract_answer, normalise_answer
+from drpo.tasks.grading.answers import extract_answer, normalise_answer
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: Any = None, **_: Any) -> float:

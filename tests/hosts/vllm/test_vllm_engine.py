@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from drpo.errors import SamplerError
+from drpo.model.policy import Policy, load_policy
 from drpo.rollouts import Request, Response, SamplingParameters, VllmOptions
-from drpo.rollouts.vllm_sampler import VllmSampler
-from drpo.train.policy import Policy, load_policy
+from drpo.rollouts.vllm.sampler import VllmSampler
 
 #: |log π − log μ| in nats that two engines with the same weights differ by at most, in float32. Measured: 6e-5.
 SAME_POLICY = 5e-4

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from drpo.cli.evaluate import run_evaluate
-from drpo.rollouts.vllm_sampler import VllmSampler
+from drpo.rollouts.vllm.sampler import VllmSampler
 from drpo.run_directory import RunDirectory
 from drpo.train import loop
 from drpo.train.config import TrainConfig, load_config

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from drpo.train.model_source import ASSETS
+from drpo.model.source import ASSETS
 from drpo.train.warm_start.bases import BASES
 from drpo.train.warm_start.fit import warm_start
 from drpo.train.warm_start.measure import measure

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from drpo.train.model_source import EMBEDDED
+from drpo.model.source import EMBEDDED
 from drpo.train.warm_start.spec import END, END_ID, IGNORED, WarmStart
 
 

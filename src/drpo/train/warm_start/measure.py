@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from drpo.model.policy import Policy, load_policy
 from drpo.rollouts import InProcessSampler, SamplingParameters
 from drpo.tasks import make_task
-from drpo.tasks.grading import Grader
+from drpo.tasks.grading.grader import Grader
 from drpo.train.evaluate import evaluate
-from drpo.train.policy import Policy, load_policy
 from drpo.train.rollout import Sample
 from drpo.train.warm_start.spec import WarmStart
 

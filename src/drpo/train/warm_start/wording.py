@@ -11,7 +11,7 @@ import itertools
 import random
 from collections.abc import Sequence
 
-from drpo.tasks.word_lists import phrases, words
+from drpo.tasks.builtin.word_lists import phrases, words
 
 #: The k-th choice (from 0) has weight 1 / (k + FLATNESS).
 FLATNESS = 3.0

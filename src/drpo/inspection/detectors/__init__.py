@@ -1,0 +1,1 @@
+"""Detectors: each looks for one kind of fault in a token log."""

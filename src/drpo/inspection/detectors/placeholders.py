@@ -1,0 +1,140 @@
+"""Signs that a log-probability is not the sampled token's: values that were filled in, and those of another token.
+
+A sampled token's log-probability has many digits, so that one value below −10, or one whole number, does not come again
+and again. An exact 0 says that the token was certain; under top-p the other side then gives it p or more, a little less
+where the temperatures differ as well, and never next to nothing.
+
+Where μ belongs to the most likely token of each state, it is right on the tokens that were the most likely, and too
+large on the others: there π + μ ≤ 1, π is far below μ and never far above, and rare tokens are missing from μ alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from drpo.inspection.detectors.truncation import ALONE, FEWEST_ALONE, LESS
+from drpo.inspection.histograms import Axis, Histogram
+from drpo.inspection.measured import Measured
+from drpo.inspection.readers.tokens import Floats
+
+#: Fewest tokens with one value; largest plausible repeated value; share of the values below it that is suspicious.
+FEWEST, LOW, LOW_SHARE = 20, -10.0, 0.3
+#: Share of all tokens with one whole number that is suspicious; fewest tokens with one constant.
+WHOLE_SHARE, FEWEST_CONSTANT = 0.01, 100
+#: A token that is a nucleus by itself has at least this probability, at a low temperature of the sampler too.
+LEAST_NUCLEUS = 0.05
+#: Distinct values that are counted at most.
+MOST_VALUES = 100_000
+
+
+@dataclass(slots=True)
+class _Side:
+    """Counts of one side's values: exact zeros by the probability on the other side, and repeated ones."""
+
+    tokens: int = 0
+    zeros: Histogram = field(default_factory=lambda: Histogram(Axis(0.0, 1.0, 1000)))
+    low: Counter[float] = field(default_factory=Counter)
+    whole: Counter[float] = field(default_factory=Counter)
+    least: float = np.inf
+    most: float = -np.inf
+
+    def add(self, values: Floats, others: Floats) -> None:
+        self.tokens += len(values)
+        self.zeros.add(np.exp(others[(values == 0) & (others < LESS)]))
+        self.whole.update(values[(values <= -1) & (values == np.floor(values))].tolist())
+        if len(self.low) < MOST_VALUES:
+            self.low.update(values[values < LOW].tolist())
+        self.least, self.most = min(self.least, float(values.min())), max(self.most, float(values.max()))
+
+    def constant(self) -> bool:
+        """Whether all values are the same."""
+        return self.least == self.most and self.tokens >= FEWEST_CONSTANT
+
+    def repeated(self) -> list[tuple[float, int]]:
+        """The values that repeat as no log-probability does, and on how many tokens."""
+        found: dict[float, int] = {}
+        for value, count in self.whole.most_common(3):
+            if count >= max(FEWEST, WHOLE_SHARE * self.tokens):
+                found[value] = count
+        for value, count in self.low.most_common(1):
+            if count >= max(FEWEST, LOW_SHARE * self.low.total()):
+                found[value] = count
+        return list(found.items())
+
+    def false_zeros(self) -> tuple[int, float] | None:
+        """Of the zeros that cannot be a nucleus of one token: how many, and the probability on the other side."""
+        count = int(self.zeros.counts.sum())
+        (least,) = self.zeros.quantiles((0.01,))
+        if least is None or count < max(FEWEST_ALONE, ALONE * self.tokens) or least >= LEAST_NUCLEUS:
+            return None
+        return count, least
+
+
+class Placeholders:
+    """Values on either side that were filled in."""
+
+    def __init__(self) -> None:
+        self.sides = {"π": _Side(), "μ": _Side()}
+
+    def add(self, part: Measured) -> None:
+        """Count one chunk."""
+        pi, mu = part.tokens.logprobs, part.tokens.behavior_logprobs
+        self.sides["π"].add(pi, mu)
+        self.sides["μ"].add(mu, pi)
+
+    def evidence(self) -> list[str]:
+        """One clause a suspicious value; none in a sound log."""
+        clauses = []
+        for (name, side), other in zip(self.sides.items(), ("μ", "π"), strict=True):
+            if zeros := side.false_zeros():
+                clauses.append(
+                    f"log {name} is exactly 0 on {zeros[0]:,} tokens ({zeros[0] / side.tokens:.1%}) to "
+                    f"which {other} gives as little as {zeros[1]:.2g}"
+                )
+            if side.constant() and not self.sides[other].constant() and not zeros:
+                clauses.append(f"log {name} is {side.least:g} on all tokens")
+            else:
+                clauses += [
+                    f"log {name} is exactly {value:g} on {count:,} tokens ({count / side.tokens:.1%})"
+                    for value, count in side.repeated()
+                ]
+        return clauses
+
+
+#: |log r| (nats) beyond which two log-probabilities are of two tokens; fewest such tokens, in number and as a share.
+FAR, FEWEST_FAR, FAR_SHARE = 1.0, 50, 0.005
+#: A probability below this is rare for the most likely token of a state.
+RARE = 0.05
+
+
+class TopToken:
+    """Counts that tell the most likely token's μ from the sampled one's."""
+
+    def __init__(self) -> None:
+        self.tokens = self.below = self.above = self.exclusive = self.large = self.rare_mu = self.rare_pi = 0
+
+    def add(self, part: Measured) -> None:
+        """Count one chunk."""
+        pi, mu = np.exp(part.tokens.logprobs), np.exp(part.tokens.behavior_logprobs)
+        below = part.log_ratio < -FAR
+        self.tokens += len(pi)
+        self.below += int(below.sum())
+        self.above += int((part.log_ratio > FAR).sum())
+        self.exclusive += int((pi + mu <= 1.02)[below].sum())
+        self.large += int((mu >= RARE)[below].sum())
+        self.rare_pi += int((pi < RARE).sum())
+        self.rare_mu += int((mu < RARE).sum())
+
+    def found(self) -> bool:
+        """Whether μ is the most likely token's."""
+        return (
+            self.below >= max(FEWEST_FAR, FAR_SHARE * self.tokens)
+            and self.above <= 0.05 * self.below
+            and self.exclusive >= 0.98 * self.below
+            and self.large >= 0.9 * self.below
+            and self.rare_pi >= FEWEST_FAR
+            and self.rare_mu <= 0.1 * self.rare_pi
+        )

@@ -1,0 +1,217 @@
+"""The story: records stream in, accumulators count, findings say what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from drpo.checks import is_positive
+from drpo.diagnostics import diagnose
+from drpo.errors import ConfigError, DataError
+from drpo.inspection.affected import Affected
+from drpo.inspection.bounds import suggest_delta
+from drpo.inspection.detectors.alignment import Alignment
+from drpo.inspection.detectors.misplaced import MISPLACED
+from drpo.inspection.detectors.number_format import Grids, Outliers, Unusable
+from drpo.inspection.detectors.placeholders import Placeholders, TopToken
+from drpo.inspection.detectors.temperature import Temperature
+from drpo.inspection.detectors.truncation import Truncation
+from drpo.inspection.distributions import Distributions
+from drpo.inspection.evidence import Evidence
+from drpo.inspection.findings import findings
+from drpo.inspection.histograms import PROBABILITY, SHIFT, Axis, Counts
+from drpo.inspection.measured import Measured, usable
+from drpo.inspection.readers.column_map import AUTOMATIC, ColumnMap
+from drpo.inspection.readers.reading import Reading
+from drpo.inspection.readers.sources import Log, find_log, read_log
+from drpo.inspection.readers.tokens import Tokens
+from drpo.inspection.result import Inspection, SuggestedDelta
+from drpo.inspection.verdicts import Verdicts, choose_objectives
+from drpo.metrics import Metric
+
+#: The bound that shares refer to where neither the user nor the run names one.
+DEFAULT_DELTA = 0.15
+#: Figures of `drpo.diagnose` that the report shows.
+FIGURES = (
+    "ratio",
+    "ratio_min",
+    "ratio_max",
+    "shift",
+    "shift_max",
+    "beyond_delta",
+    "beyond_delta_positive",
+    "beyond_delta_negative",
+    "harmful_share",
+    "mismatch",
+    "mismatch_max",
+    "k3_kl",
+    "rare_share",
+)
+#: Bins of the histograms that are drawn: ten a decade, of the fifty that are counted.
+MERGED = 5
+
+
+def inspect(
+    paths: Iterable[Path],
+    delta: float | None = None,
+    objectives: Sequence[str] | None = None,
+    on_progress: Callable[[float], None] = lambda done: None,
+    columns: ColumnMap = AUTOMATIC,
+) -> Inspection:
+    """Inspect the token records in ``paths``: files, folders of files, or run directories.
+
+    Args:
+        delta: the bound on |π − μ| of every objective that has one, a probability; None: the run's own if the log is
+            a run's, else each objective's default (and 0.15 for the shares beyond δ).
+        objectives: registry names to evaluate; None means all that the log has the columns for.
+        on_progress: called with the share of the log read so far.
+        columns: names of columns that go before the known ones.
+
+    Raises:
+        DataError: a file is missing or malformed, or no token is usable.
+        ConfigError: delta is not positive, an objective is unknown or cannot be evaluated, pyarrow is missing.
+    """
+    if delta is not None and not is_positive(delta):
+        raise ConfigError(f"--delta must be a finite probability > 0, got {delta!r}")
+    log, reading = find_log(paths), Reading(columns)
+    survey: Survey | None = None
+    for tokens, done in read_log(log, reading):
+        if survey is None:
+            survey = Survey(log, delta, objectives, tokens.optional, reading)
+        survey.add(tokens)
+        on_progress(done)
+    if survey is None or not survey.tokens:
+        raise DataError(_nothing(log, reading, survey))
+    return survey.result()
+
+
+def _nothing(log: Log, reading: Reading, survey: Survey | None) -> str:
+    """Why no token is left to count."""
+    files = ", ".join(map(str, log.files[:5])) + (" and others" if len(log.files) > 5 else "")
+    if survey is not None and survey.unusable.tokens:
+        return (
+            f"{files}: no token has two usable log-probabilities (finite and ≤ 0, in nats): "
+            f"{survey.unusable.kinds()}. Check what logprob and behavior_logprob hold."
+        )
+    if reading.masked:
+        return (
+            f"{files}: all {reading.masked:,} tokens are left out by {' and '.join(reading.masks)}. Give the mask "
+            "that is 1 on trained tokens with --map mask=NAME, or --map mask=none."
+        )
+    return f"{files}: the responses have no tokens. Give a log with at least one token."
+
+
+class Survey:
+    """Everything that is counted on the way through a log."""
+
+    def __init__(
+        self, log: Log, delta: float | None, names: Sequence[str] | None, available: Iterable[str], reading: Reading
+    ):
+        self.log, self.reading = log, reading
+        given = log.delta if delta is None else delta
+        self.delta = DEFAULT_DELTA if given is None else given
+        chosen, self.not_evaluated = choose_objectives(names, given, available)
+        self.available = set(available)
+        #: Whose changes rank the most affected tokens.
+        self.reference = next((o for o in chosen if o.name == "drpo"), chosen[0])
+        self.verdicts = Verdicts(chosen)
+        self.distributions = Distributions(self.delta)
+        self.alignment, self.temperature, self.truncation = Alignment(), Temperature(), Truncation()
+        self.placeholders, self.top_token = Placeholders(), TopToken()
+        self.grids, self.outliers, self.unusable = Grids(), Outliers(), Unusable()
+        self.affected = Affected()
+        self.figures: dict[str, Metric] = {}
+        self.tokens = self.sequences = 0
+
+    def add(self, tokens: Tokens) -> None:
+        """Count one chunk."""
+        if set(tokens.optional) != self.available:
+            raise DataError(
+                f"{tokens.source} has the optional columns {sorted(tokens.optional) or 'none'} where the "
+                f"files before have {sorted(self.available) or 'none'}. Inspect them apart."
+            )
+        good = usable(tokens)
+        self.unusable.add(tokens, good)
+        kept = tokens.select(good)
+        if not len(kept):
+            return
+        part = Measured.of(kept)
+        self.tokens += len(kept)
+        self.sequences += part.batch.num_sequences
+        for counter in (
+            self.distributions,
+            self.alignment,
+            self.temperature,
+            self.truncation,
+            self.placeholders,
+            self.top_token,
+            self.grids,
+            self.outliers,
+        ):
+            counter.add(part)
+        weights = self.verdicts.add(part)
+        self.affected.add(part, weights[self.reference.name])
+        measured = diagnose(part.batch, self.delta)
+        for name in FIGURES:
+            self.figures[name] = self.figures[name] + measured[name] if name in self.figures else measured[name]
+
+    def result(self) -> Inspection:
+        """What was found."""
+        counted = self.distributions
+        evidence = Evidence(
+            self.tokens,
+            self.delta,
+            counted,
+            self.alignment,
+            self.temperature.slope(),
+            self.truncation,
+            self.placeholders,
+            self.top_token,
+            self.grids,
+            self.outliers,
+            self.unusable,
+            [o for o in self.verdicts.objectives if hasattr(o, "delta")],
+            self.reading,
+        )
+        slope, found = evidence.slope, findings(evidence)
+        suggested = suggest_delta(counted, self.tokens)
+        if fault := next((finding for finding in found if finding.name in MISPLACED), None):
+            suggested = SuggestedDelta(
+                None,
+                f"{fault.title}: until that is mended, |π − μ| measures the fault and not "
+                "how far the policy has moved.",
+            )
+        return Inspection(
+            files=[str(file) for file in self.log.files],
+            tokens=self.tokens,
+            sequences=self.sequences,
+            unusable_tokens=self.unusable.tokens,
+            delta=self.delta,
+            findings=found,
+            suggested_delta=suggested,
+            figures={name: metric.item() for name, metric in self.figures.items()},
+            mu_edges=_edges(PROBABILITY),
+            mu_counts=_merged(counted.mu.counts),
+            shift_edges=_edges(SHIFT),
+            shift_counts=_merged(counted.shift.counts),
+            mu_bins=counted.mu_bins(),
+            verdicts=self.verdicts.summary(),
+            agreement=self.verdicts.agreements(),
+            not_evaluated=self.not_evaluated,
+            steps=counted.step_figures(),
+            affected=self.affected.found,
+            reference=self.reference.name,
+            temperature=None if slope is None else slope.estimate,
+            masked_tokens=self.reading.masked,
+            masks=self.reading.masks,
+        )
+
+
+def _edges(axis: Axis) -> list[float]:
+    """Of the bins that are drawn; the first reaches down to zero."""
+    count = axis.bins // MERGED
+    return [0.0, *(10 ** (axis.low + (i + 1) * axis.width * MERGED) for i in range(count))]
+
+
+def _merged(counts: Counts) -> list[int]:
+    return counts.sum(0).reshape(-1, MERGED).sum(1).tolist()

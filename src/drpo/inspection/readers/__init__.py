@@ -1,0 +1,1 @@
+"""Readers of token logs: formats, columns and masks."""

@@ -1,0 +1,187 @@
+"""The columns of a token log: the names they go by in each trainer, and what to say when one is missing or unclear."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+from drpo.errors import DataError
+from drpo.inspection.readers.column_map import AUTOMATIC, ColumnMap
+from drpo.inspection.readers.masks import MASK, resolve_masks
+
+#: Column → groups of the names it goes by, the better group first: ours, then each trainer's. Plural names are those
+#: of the layout with one row a response. π of the forward pass that is trained on is better than π recomputed at the
+#: weights that sampled. The others are verl's (rollout_log_probs, old_log_probs), TRL's (sampling_per_token_logps,
+#: per_token_logps), prime-rl's (trainer_logprobs, inference_logprobs), NeMo-RL's (prev_logprobs,
+#: generation_logprobs), ms-swift's (rollout_per_token_logps), OpenRLHF's and SkyRL's (action_log_probs).
+GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "logprob": (
+        ("logprob", "logprobs"),
+        ("per_token_logps", "log_probs", "log_prob", "trainer_logprobs", "trainer_logprob", "action_log_probs"),
+        (
+            "old_per_token_logps",
+            "old_log_probs",
+            "old_log_prob",
+            "old_logprobs",
+            "old_logprob",
+            "prev_logprobs",
+            "prev_logprob",
+        ),
+    ),
+    "behavior_logprob": (
+        ("behavior_logprob", "behavior_logprobs"),
+        (
+            "sampling_per_token_logps",
+            "sampling_logprobs",
+            "rollout_log_probs",
+            "rollout_log_prob",
+            "rollout_logprobs",
+            "rollout_logprob",
+            "rollout_per_token_logps",
+            "inference_logprobs",
+            "inference_logprob",
+            "generation_logprobs",
+            "generation_logprob",
+        ),
+    ),
+    "advantage": (("advantage", "advantages"),),
+    "sequence_id": (("sequence_id", "sequence_ids"),),
+    "step": (("step",),),
+    "update": (("update",),),
+    "token": (("token", "tokens"),),
+    "text": (("text", "texts"),),
+    "proximal_logprob": (("proximal_logprob", "proximal_logprobs"),),
+    "entropy": (("entropy", "entropies"),),
+}
+#: Column → the names it goes by.
+NAMES = {column: tuple(name for group in groups for name in group) for column, groups in GROUPS.items()}
+
+#: Columns that every log must have; sequence_id only where a row is a token.
+REQUIRED = ("logprob", "behavior_logprob", "advantage")
+#: Columns of log-probabilities and other numbers of a token; in the layout of one row a response each is a list.
+PER_TOKEN = ("logprob", "behavior_logprob", "proximal_logprob", "entropy")
+#: Columns of whole numbers.
+INTEGERS = ("step", "update")
+#: Columns whose values say which rows are one response, in the layout of one row a token.
+KEYS = ("step", "update", "sequence_id")
+#: Optional column → the field of TokenBatch that it fills.
+FIELDS = {"proximal_logprob": "proximal_logprobs", "entropy": "entropy"}
+DOCUMENTED = "The record layouts are in docs/inspect.md."
+
+#: Words in the name of a column that say whose log-probabilities it holds. A column of another policy is never
+#: suggested.
+_OF_MU = re.compile(r"rollout|behaviou?r|sampl|infer|generat|vllm|sglang|engine|(^|_)mu(_|$)", re.IGNORECASE)
+_OF_OTHERS = re.compile(r"ref|teacher|base|critic|value", re.IGNORECASE)
+
+
+def resolve(present: Collection[str], where: str, given: ColumnMap = AUTOMATIC) -> dict[str, str]:
+    """Column → the name it has in this file, for all that are there.
+
+    Args:
+        present: names of the file's columns.
+        where: the file, for messages.
+        given: the names that the user gave; they go before the known ones.
+
+    Raises:
+        DataError: a required column is missing, two may be π or μ, a column that was named is not there, or a column
+            that looks like a mask is not known.
+    """
+    taken = given.taken()
+    found: dict[str, str] = {}
+    for column in NAMES:
+        if column in given.names:
+            for name in given.names[column]:
+                found[column] = _named(column, name, present, where)
+        elif (name := _known(column, [n for n in present if n not in taken], where)) is not None:
+            found[column] = name
+    missing = [column for column in REQUIRED if column not in found]
+    if missing:
+        raise DataError(_missing(missing, present, found, where))
+    if MASK in given.names:
+        masks = [_named(MASK, name, present, where) for name in given.names[MASK]]
+    else:
+        masks = resolve_masks([name for name in present if name not in {*taken, *found.values()}], where)
+    return found | {f"{MASK}.{i}": name for i, name in enumerate(masks)}
+
+
+def require_sequence_id(found: Mapping[str, str], present: Collection[str], where: str) -> None:
+    """Raise a DataError unless a log with one row a token says which tokens belong together."""
+    if "sequence_id" not in found:
+        raise DataError(_missing(["sequence_id"], present, found, where))
+
+
+def is_mask(column: str) -> bool:
+    """Whether a column that :func:`resolve` found is a mask."""
+    return column.startswith(f"{MASK}.")
+
+
+def _known(column: str, present: Collection[str], where: str) -> str | None:
+    """The name of ``column`` among ``present`` names, in the best group that has one."""
+    for group in GROUPS[column]:
+        names = [name for name in group if name in present]
+        if len(names) > 1 and column in ("logprob", "behavior_logprob"):
+            raise DataError(
+                f"{where}: the columns {', '.join(names)} may each be {column}. Name the right one with "
+                f"--map {column}={names[0]}."
+            )
+        if names:
+            return names[0]
+    return None
+
+
+def _named(column: str, name: str, present: Collection[str], where: str) -> str:
+    if name not in present:
+        raise DataError(f"{where} has no column {name!r:.80}, which --map gives for {column}.{_listed(present)}")
+    return name
+
+
+def _missing(missing: Iterable[str], present: Collection[str], found: Mapping[str, str], where: str) -> str:
+    if {"input", "output", "score"} <= set(present):
+        return (
+            f"{where} is a verl rollout dump (input, output, score), which has no log-probabilities: verl's "
+            "trainer.rollout_data_dir writes texts and scores only. Add to each line the response's lists "
+            "rollout_log_probs (μ), old_log_probs (π), advantages and response_mask, as docs/inspect.md shows."
+        )
+    if {"prompt", "completion"} <= set(present):
+        return (
+            f"{where} is TRL's table of completions (prompt, completion, …), which has no log-probabilities: "
+            "log_completions writes texts, rewards and one advantage. Add the lists sampling_per_token_logps (μ) and "
+            "per_token_logps (π) to each row, as docs/inspect.md shows."
+        )
+    missing = list(missing)
+    plural = "s" if len(missing) > 1 else ""
+    allowed = "; ".join(f"{column} may be called {_some(NAMES[column])}" for column in missing)
+    nearest = _nearest(missing[0], [name for name in present if name not in found.values()])
+    hint = f" Did you mean {nearest!r:.80} for {missing[0]}? If so, map it." if nearest else ""
+    return (
+        f"{where} lacks the column{plural} {', '.join(missing)} ({allowed}).{hint} Any other name is given with --map "
+        f"{missing[0]}=NAME.{_listed(present)} {DOCUMENTED}"
+    )
+
+
+def _nearest(column: str, names: Collection[str]) -> str | None:
+    """The name most like those of ``column``, of its own policy if it is one of log-probabilities."""
+    if column == "logprob":
+        allowed = [name for name in names if not _OF_MU.search(name) and not _OF_OTHERS.search(name)]
+    elif column == "behavior_logprob":
+        allowed = [name for name in names if _OF_MU.search(name) and not _OF_OTHERS.search(name)]
+    else:
+        allowed = [name for name in names if not re.search("log_?p", name, re.IGNORECASE)]
+    near = [match for known in NAMES[column] for match in difflib.get_close_matches(known, allowed, n=1)]
+    return max(near, key=lambda name: max(_likeness(name, known) for known in NAMES[column]), default=None)
+
+
+def _some(names: tuple[str, ...], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def _likeness(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a, b).ratio()
+
+
+def _listed(present: Collection[str]) -> str:
+    names = sorted(present)
+    shown = ", ".join(f"{name:.60}" for name in names[:30])
+    more = f" and {len(names) - 30:,} more" if len(names) > 30 else ""
+    return f" Its columns: {shown or '(none)'}{more}."

@@ -1,0 +1,1 @@
+"""Decoding: forward passes that continue a sequence by one token, with a cache."""

@@ -1,0 +1,56 @@
+"""Final accuracy against δ: the picture of docs/which-objective.md. Pure data in, a matplotlib figure out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from drpo.report.figures.weights import INK, ground
+
+STYLES = (("#0072b2", "o", "-"), ("#d55e00", "s", "--"))
+#: δ, value, lower and upper end of its interval.
+Point = tuple[float, float, float, float]
+
+
+def delta_curve(
+    lines: Mapping[str, Sequence[Point]], band: tuple[str, tuple[float, float, float]], start: float
+) -> Figure:
+    """A line an objective with its intervals, and a band for the arm that has no δ.
+
+    Args:
+        lines: objective → its points, by δ.
+        band: name, value and interval of the arm without δ.
+        start: the accuracy before training.
+    """
+    figure = Figure(figsize=(7.6, 4.2), layout="constrained", facecolor="white")
+    panel = figure.subplots()
+    name, (value, low, high) = band
+    panel.axhspan(low, high, color="#8a949e", alpha=0.18, linewidth=0)
+    panel.axhline(value, color="#5b6670", linewidth=1.5, label=f"{name} (no δ)")
+    panel.axhline(start, color="#5b6670", linewidth=1, linestyle=":", label="before training")
+    for (label, points), (colour, marker, dashes), shift in zip(lines.items(), STYLES, (0.98, 1.02), strict=True):
+        xs, ys = [x * shift for x, *_ in points], [y for _, y, _, _ in points]
+        ends = [[y - lower for _, y, lower, _ in points], [upper - y for _, y, _, upper in points]]
+        panel.errorbar(
+            xs,
+            ys,
+            yerr=ends,
+            color=colour,
+            marker=marker,
+            linestyle=dashes,
+            linewidth=1.8,
+            markersize=5,
+            elinewidth=1,
+            capsize=2,
+            label=label,
+        )
+    panel.set_xscale("log")
+    deltas = sorted({x for points in lines.values() for x, *_ in points})
+    panel.set_xticks(deltas, [f"{x:g}" for x in deltas], rotation=45)
+    panel.minorticks_off()
+    panel.set_xlabel("δ", color=INK)
+    panel.set_ylabel("final held-out accuracy", color=INK)
+    ground(panel)
+    panel.legend(frameon=False, labelcolor=INK, fontsize=9)
+    return figure

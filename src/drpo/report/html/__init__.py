@@ -1,0 +1,1 @@
+"""HTML: escaping, the style sheet and the text of numbers."""

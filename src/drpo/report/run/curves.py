@@ -1,0 +1,254 @@
+"""Which curves a report shows, and what each of them says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from drpo.report.html.quantities import percent, plain, seconds
+from drpo.report.run.histograms import Histogram, draw_histogram
+from drpo.report.run.history import History, Record, accuracy_interval, time_by_part, value_of
+from drpo.report.svg.charts import Chart, Line, draw
+from drpo.report.svg.points import Point
+from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES
+
+#: A section: its heading, its introduction and its figures, both as HTML.
+Section = tuple[str, str, list[str]]
+
+
+def charts_by_section(history: History) -> list[Section]:
+    """What the run's records allow to draw: nothing without any, no training curves without updates."""
+    steps = (0.0, float(max(1, history.last_step)))
+    sections: list[Section] = []
+    if history.updates or history.evaluations:
+        sections.append(("Learning", "", [draw(chart, steps) for chart in _learning(history)]))
+    if history.updates:
+        sections += [
+            (
+                "Trust region",
+                _explanation(history),
+                [
+                    *(draw(chart, steps) for chart in _trust_region(history)),
+                    *(draw_histogram(histogram, history) for histogram in _histograms(history)),
+                    *_staleness(history),
+                ],
+            ),
+            ("Policy", "", [draw(chart, steps) for chart in _policy(history)]),
+            ("Time", _time_shares(history), [draw(chart, steps) for chart in _time(history)]),
+        ]
+    return sections
+
+
+def _updates_per_step(history: History) -> int:
+    return max((record.get("update", 0) for record in history.updates), default=0) + 1
+
+
+def _explanation(history: History) -> str:
+    letters = (
+        "π is the policy under training, μ the policy that sampled, both as probabilities of the sampled "
+        "token; Â is its advantage."
+    )
+    if _updates_per_step(history) == 1:
+        return letters
+    return f"{letters} Lines are means over a step's updates (min and max are extremes), bands their range."
+
+
+def _learning(history: History) -> list[Chart]:
+    held_out = [_with_interval(record) for record in history.evaluations]
+    charts = [
+        Chart(
+            "Accuracy",
+            "of the sampled training responses, and on held-out prompts with 95 % intervals.",
+            [Line("train", history.by_step("accuracy")), Line("held-out", held_out, 2, marks=True)],
+            text=percent,
+        )
+    ]
+    if any(
+        value_of(record, "reward") != value_of(record, "accuracy")
+        for record in (*history.updates, *history.evaluations)
+    ):
+        charts.append(
+            Chart(
+                "Reward",
+                "mean over the responses.",
+                [
+                    Line("train", history.by_step("reward")),
+                    Line("held-out", history.by_evaluation("reward"), 2, marks=True),
+                ],
+            )
+        )
+    return charts
+
+
+def _with_interval(record: Record) -> Point:
+    low, high = accuracy_interval(record) or (None, None)
+    return Point(record["step"], value_of(record, "accuracy"), low, high)
+
+
+def _trust_region(history: History) -> list[Chart]:
+    delta = history.delta
+    bound = "δ" if delta is None else f"δ = {plain(delta)}"
+    return [
+        Chart(
+            "Distance |π − μ|",
+            "how far the tokens have moved, in probability.",
+            [Line("mean", history.by_step("shift")), Line("p99", history.by_step("shift_p99"), 2)],
+            log=True,
+            rules=_boundary(history, f"δ = {plain(delta)}"),
+        ),
+        Chart(
+            "Beyond the boundary",
+            f"share of tokens with |π − μ| > {bound}, by sign of the advantage.",
+            [
+                Line("all", history.by_step("beyond_delta")),
+                Line("Â > 0", history.average("beyond_delta_positive"), 3),
+                Line("Â < 0", history.average("beyond_delta_negative"), 2),
+            ],
+            text=percent,
+        ),
+        *_held_back(history),
+        Chart(
+            "Ratio π/μ",
+            "over the tokens of an update.",
+            [
+                Line("min", history.lowest("ratio_min"), 3),
+                Line("mean", history.by_step("ratio")),
+                Line("max", history.highest("ratio_max"), 2),
+            ],
+            log=True,
+            rules=[(1.0, "")],
+        ),
+        Chart(
+            "Mismatch |log π − log μ|",
+            "in nats; on a step's first update it is the gap between sampler and trainer.",
+            [
+                Line("mean", history.by_step("mismatch")),
+                Line("p95", history.average("mismatch_p95"), 3),
+                Line("max", history.highest("mismatch_max"), 2),
+            ],
+            log=True,
+        ),
+    ]
+
+
+def _held_back(history: History) -> list[Chart]:
+    return [
+        Chart(
+            "Held back",
+            "share of tokens whose gradient weight w is negative (pulled back) or zero (dropped).",
+            [
+                Line("w < 0", history.by_step("corrective_share")),
+                Line("w = 0", history.average("dropped_share"), 2, dashed=True),
+            ],
+            text=percent,
+        ),
+        Chart(
+            "Gradient held back",
+            "share of the plain surrogate's gradient, Σ|Âr|, at those tokens.",
+            [
+                Line("w < 0", history.by_step("corrective_mass")),
+                Line("w = 0", history.average("dropped_mass"), 2, dashed=True),
+            ],
+            text=percent,
+        ),
+        Chart(
+            "What others would hold back",
+            "share of the gradient that other objectives, at their defaults, would reverse or drop on the same tokens.",
+            [
+                Line("PPO", history.average("others.ppo.dropped_mass"), 3),
+                Line("SPO", history.average("others.spo.corrective_mass"), 2),
+                # The same tokens, for the same δ: DPPO drops what DRPO reverses.
+                Line("DPPO, DRPO", history.average("others.drpo.corrective_mass")),
+            ],
+            text=percent,
+        ),
+    ]
+
+
+def _boundary(history: History, label: str) -> list[tuple[float, str]]:
+    """The rule at δ; none where |π − μ| can never get."""
+    return [] if history.delta is None or history.delta > 1 else [(history.delta, label)]
+
+
+def _histograms(history: History) -> Sequence[Histogram]:
+    between = "share of tokens (log scale), first and last third of the steps"
+    return (
+        Histogram(
+            "shift",
+            "Distribution of |π − μ|:",
+            f"{between}.",
+            SHIFT_EDGES,
+            rules=_boundary(history, "δ"),
+            log=True,
+        ),
+        Histogram(
+            "weight",
+            "Distribution of the gradient weight w:",
+            f"{between}: 1 is the plain surrogate, below 0 pulls back. Outermost bins hold what lies beyond.",
+            WEIGHT_EDGES,
+            rules=[(0.0, ""), (1.0, "w = 1")],
+        ),
+    )
+
+
+def _staleness(history: History) -> list[str]:
+    """What a step's later updates pay for using its samples again; nothing to see with one update a step."""
+    updates = _updates_per_step(history)
+    if updates == 1:
+        return []
+    lines = [Line("mean", history.by_update("shift")), Line("p99", history.by_update("shift_p99"), 2)]
+    caption = "|π − μ| by the update within a step: line, mean over all steps; band, their range."
+    chart = Chart("Staleness", caption, lines, log=True, x_label="update")
+    return [draw(chart, (1.0, float(updates)))]
+
+
+def _policy(history: History) -> list[Chart]:
+    return [
+        Chart("Entropy", "of π, in nats per token.", [Line("", history.by_step("entropy"))]),
+        Chart("Gradient norm", "before clipping.", [Line("", history.by_step("gradient_norm"))], log=True),
+        Chart(
+            "Response length",
+            "in tokens.",
+            [
+                Line("train", history.by_step("response_length")),
+                Line("held-out", history.by_evaluation("response_length"), 2, marks=True),
+            ],
+        ),
+        Chart(
+            "Truncated",
+            "share of responses cut off at the length limit.",
+            [
+                Line("train", history.by_step("truncated_share")),
+                Line("held-out", history.by_evaluation("truncated_share"), 2, marks=True),
+            ],
+            text=percent,
+        ),
+        Chart(
+            "Rare tokens",
+            "share of sampled tokens with μ ≤ 0.01.",
+            [Line("", history.by_step("rare_share"))],
+            text=percent,
+        ),
+    ]
+
+
+def _time(history: History) -> list[Chart]:
+    return [
+        Chart(
+            "Seconds per step",
+            "",
+            [
+                Line(part, history.summed_by_step(f"timing.{part}"), colour)
+                for part, colour in (("sampling", 2), ("grading", 3), ("training", 1))
+            ],
+        ),
+        Chart("Throughput", "tokens per second.", [Line("", history.by_step("timing.tokens_per_second"))]),
+    ]
+
+
+def _time_shares(history: History) -> str:
+    totals = time_by_part(history)
+    whole = sum(totals.values())
+    if not whole:
+        return ""
+    parts = (f"{part} {seconds(spent)} ({percent(round(spent / whole, 2))})" for part, spent in totals.items())
+    return f"In all: {'; '.join(parts)}."

@@ -1,0 +1,100 @@
+"""The report of a run: one self-contained static HTML page, from its run directory alone."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+
+from drpo.report.html.escape import as_text, visible
+from drpo.report.html.style import document
+from drpo.report.run.curves import charts_by_section
+from drpo.report.run.headline import LONGEST, headline, title_of
+from drpo.report.run.history import History
+from drpo.report.run.remarks import remarks
+from drpo.report.run.responses import responses
+from drpo.run_directory import RunDirectory
+
+#: Most settings that are listed; the rest is in config.yaml.
+MOST_SETTINGS = 200
+
+
+def build_report(run: RunDirectory) -> str:
+    """The page as HTML: no script, no request, the same bytes for the same run.
+
+    Any state of a run will do: without updates or evaluations, interrupted, with figures that are not finite.
+
+    Raises:
+        CheckpointError: the directory holds no run.
+        DataError: one of its files is malformed.
+    """
+    history = History.read(run)
+    return document(
+        title_of(history),
+        [
+            headline(history),
+            remarks(history),
+            *(_charts(*section) for section in charts_by_section(history)),
+            responses(history),
+            _configuration(history),
+            _reproduce(history),
+        ],
+    )
+
+
+def write_report(run: RunDirectory) -> None:
+    """Build the page and write it as the run's ``report.html``.
+
+    Raises:
+        CheckpointError: the directory holds no run, or cannot be written to.
+        DataError: one of its files is malformed.
+    """
+    run.write_report(build_report(run))
+
+
+def _charts(heading: str, introduction: str, figures: list[str]) -> str:
+    said = f"<p class='soft'>{introduction}</p>" if introduction else ""
+    return f"<section><h2>{heading}</h2>{said}<div class='charts'>{''.join(figures)}</div></section>"
+
+
+def _configuration(history: History) -> str:
+    settings = list(_flat(history.config))
+    left_out = len(settings) - MOST_SETTINGS
+    more = f"<p class='soft'>{left_out:,} more are in config.yaml.</p>" if left_out > 0 else ""
+    versions = history.manifest.get("versions")
+    installed = (
+        f"<h2>Versions</h2><div class='tables'>{_table(list(versions.items()))}</div>"
+        if isinstance(versions, Mapping) and versions
+        else ""
+    )
+    return (
+        f"<section><h2>Configuration</h2><div class='tables'>{_table(settings[:MOST_SETTINGS])}</div>{more}"
+        f"{installed}</section>"
+    )
+
+
+def _table(rows: list[tuple[str, object]]) -> str:
+    cells = (
+        f"<tr><th>{visible(key, LONGEST)}</th><td><bdi>{visible(value, LONGEST)}</bdi></td></tr>" for key, value in rows
+    )
+    return f"<table>{''.join(cells)}</table>"
+
+
+def _flat(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _reproduce(history: History) -> str:
+    command = history.manifest.get("command")
+    said = ""
+    if command:
+        line = shlex.join(map(str, command)) if isinstance(command, list) else as_text(command)
+        said = f"<p class='soft'>This run was started with</p><pre>{visible(line, 8000)}</pre>"
+    again = "drpo train config.yaml --out another-directory"
+    return (
+        f"<section><h2>Reproduce</h2>{said}"
+        f"<p class='soft'>In this directory, with its resolved configuration:</p><pre>{again}</pre></section>"
+    )

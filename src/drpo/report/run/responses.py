@@ -1,0 +1,79 @@
+"""Sampled responses to the same held-out prompts, before and after, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from drpo.report.html.escape import as_text, visible
+from drpo.report.html.quantities import plain
+from drpo.report.run.history import History, Record, value_of
+
+#: How many prompts are shown, and how much of each text.
+PROMPTS = 6
+LONGEST_PROMPT, LONGEST_RESPONSE = 1200, 2000
+
+#: A heading and the response under it; None where the prompt was not sampled.
+Side = tuple[str, Record | None]
+
+
+def responses(history: History) -> str:
+    """The section as HTML; empty if no responses were kept."""
+    if history.held_out:
+        steps = sorted(history.held_out)
+        shown = steps[:1] if len(steps) == 1 else [steps[0], steps[-1]]
+        rows = _same_prompts([(f"step {step}", history.held_out[step]) for step in shown])
+        choice = "held-out prompts (those sampled both times first, in the order of the file), one sample each"
+    elif history.training:
+        step = max(history.training)
+        rows = _same_prompts([(f"step {step}", history.training[step])])
+        choice = f"training prompts of step {step}, one sample each; no held-out responses were kept"
+    else:
+        return ""
+    if not rows:
+        return ""
+    examples = "".join(_example(sides) for sides in rows[:PROMPTS])
+    return (
+        f"<section><h2>Responses</h2><p class='soft'>The first {min(PROMPTS, len(rows))} {choice}. "
+        f"Characters that would not show are written as <code>U+XXXX</code>.</p>{examples}</section>"
+    )
+
+
+def _same_prompts(columns: Sequence[tuple[str, list[Record]]]) -> list[list[Side]]:
+    """One row a prompt: its first sample in each column. Prompts of the last column come first."""
+    firsts: list[tuple[str, dict[tuple[str, str], Record]]] = []
+    for heading, records in columns:
+        first: dict[tuple[str, str], Record] = {}
+        for record in records:
+            first.setdefault((as_text(record.get("prompt")), as_text(record.get("answer"))), record)
+        firsts.append((heading, first))
+    prompts = {key: None for _, first in reversed(firsts) for key in first}
+    # Prompts answered in every column lead: those can be compared.
+    ordered = sorted(prompts, key=lambda key: sum(key not in first for _, first in firsts))
+    return [[(heading, first.get(key)) for heading, first in firsts] for key in ordered]
+
+
+def _example(sides: list[Side]) -> str:
+    record = next(record for _, record in sides if record is not None)
+    answer = record.get("answer")
+    expected = "" if answer is None else f"<p class='soft'>answer: {_said(answer, LONGEST_PROMPT, 'span')}</p>"
+    columns = "".join(_side(heading, record) for heading, record in sides)
+    prompt = f"<span class='soft'>prompt</span>{_said(record.get('prompt'), LONGEST_PROMPT)}"
+    return f"<div class='example'>{prompt}{expected}<div class='sides'>{columns}</div></div>"
+
+
+def _side(heading: str, record: Record | None) -> str:
+    if record is None:
+        return f"<div><span class='soft'>{heading}</span><p class='none'>not sampled</p></div>"
+    reward = value_of(record, "reward")
+    full = " full" if reward is not None and reward >= 1 else ""
+    graded = "reward failed" if reward is None else f"reward {plain(reward)}"
+    stop = record.get("stop_reason")
+    ended = "" if stop is None else f" <span class='soft'>· stop reason {visible(stop, 60)}</span>"
+    return (
+        f"<div><span class='soft'>{heading}</span> · <span class='reward{full}'>{graded}</span>"
+        f"{ended}{_said(record.get('text'), LONGEST_RESPONSE)}</div>"
+    )
+
+
+def _said(text: object, limit: int, tag: str = "div") -> str:
+    return f"<{tag} class='said' dir='auto'>{visible(text, limit)}</{tag}>"

@@ -1,0 +1,106 @@
+"""A study's verdicts: a forest plot for each hypothesis, and what each verdict says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from drpo.report.html.escape import visible
+from drpo.report.html.quantities import finite, plain
+from drpo.report.svg.dot_rows import DotChart, DotRow, Shape, draw_rows
+from drpo.report.svg.scales import Linear, Log, Scale
+
+Row = Mapping[str, Any]
+
+#: Answer → shape and colour of its mark; the shape alone says it where colours do not show.
+MARKS: dict[str, tuple[Shape, int]] = {"better": ("dot", 1), "worse": ("square", 2), "not shown": ("ring", 4)}
+INTRODUCTION = (
+    "<p class='soft'>Paired by seed, each with its 95 % interval: <b class='c1'>●</b> better, "
+    "<b class='c2'>■</b> worse, <b class='c4'>○</b> not shown, after Holm's correction over the study's hypotheses in "
+    "each setting. The intervals are of each comparison alone, so that one may miss the line and show nothing.</p>"
+)
+
+
+def verdicts_section(verdicts: Sequence[Row]) -> str:
+    """Every hypothesis as a picture of its settings, then every verdict as a sentence."""
+    if not verdicts:
+        return "<section><h2>Verdicts</h2><p class='soft'>The study claims nothing.</p></section>"
+    claims = [list(group) for _, group in groupby(verdicts, key=lambda verdict: verdict["hypothesis"])]
+    scales = _scales(verdicts)
+    pictures = "".join(_forest(claim, scales[_measure(claim[0])]) for claim in claims)
+    return (
+        f"<section><h2>Verdicts</h2>{INTRODUCTION}<div class='charts'>{pictures}</div>"
+        f"{''.join(map(_sentences, claims))}</section>"
+    )
+
+
+def _measure(verdict: Row) -> tuple[str, str]:
+    """What is compared: hypotheses that share it share an axis."""
+    return verdict["hypothesis"]["compare"], verdict["metric"]
+
+
+def _range(verdict: Row) -> tuple[float, float, float] | None:
+    found = verdict["found"] or {}
+    ends = [finite(found.get(key)) for key in ("value", "low", "high")]
+    return None if None in ends else tuple(ends)  # pyright: ignore[reportReturnType]
+
+
+def _scales(verdicts: Sequence[Row]) -> dict[tuple[str, str], Scale]:
+    found: dict[tuple[str, str], Scale] = {}
+    for measure in dict.fromkeys(map(_measure, verdicts)):
+        values = [end for verdict in verdicts if _measure(verdict) == measure for end in _range(verdict) or ()]
+        if measure[0] == "variance":
+            found[measure] = Log([*values, 1.0])
+        else:
+            found[measure] = Linear(min([*values, 0.0]), max([*values, 0.0]))
+    return found
+
+
+def _forest(verdicts: Sequence[Row], x: Scale) -> str:
+    hypothesis, metric = verdicts[0]["hypothesis"], verdicts[0]["metric"].replace("_", " ")
+    ratio = hypothesis["compare"] == "variance"
+    arms = " / ".join if ratio else " − ".join
+    what = f"Variance of {metric}" if ratio else metric.capitalize()
+    rate = ", each at its best" if hypothesis["at"] == "best" else ""
+    caption = visible(f"{what}: {arms((hypothesis['ours'], hypothesis['theirs']))}{rate}.")
+    rows = [_row(verdict, ratio) for verdict in verdicts]
+    return draw_rows(DotChart(hypothesis["claim"], caption, rows, zero=1.0 if ratio else 0.0), x)
+
+
+def _row(verdict: Row, ratio: bool) -> DotRow:
+    together = verdict["setting"] == "all"
+    name = "all settings" if together else verdict["setting"]
+    known = _range(verdict)
+    if known is None:
+        return DotRow(name, verdict["answer"], colour=4)
+    value, low, high = known
+    shape, colour = MARKS[verdict["answer"]]
+    said = plain(value) if ratio else f"{value:+.3f}".replace("-", "−")
+    return DotRow(
+        name,
+        f"{said} {verdict['answer']}",
+        value=value,
+        interval=(low, high),
+        shape=shape,
+        colour=colour,
+        bold=together,
+    )
+
+
+def _sentences(verdicts: Sequence[Row]) -> str:
+    """All of them, or the one over all settings with the others folded in."""
+    lead = [verdict for verdict in verdicts if verdict["setting"] == "all"]
+    rest = [verdict for verdict in verdicts if verdict["setting"] != "all"]
+    said = _list(lead or rest)
+    if lead:
+        said += f"<details><summary>In each setting</summary>{_list(rest)}</details>"
+    return f"<h3>{visible(verdicts[0]['hypothesis']['claim'])}</h3>{said}"
+
+
+def _list(verdicts: Sequence[Row]) -> str:
+    items = (
+        f"<li{'' if verdict['answer'] in ('better', 'worse') else ' class=warn'}>{visible(verdict['sentence'])}</li>"
+        for verdict in verdicts
+    )
+    return f"<ul class='notes tight'>{''.join(items)}</ul>"

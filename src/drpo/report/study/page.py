@@ -1,0 +1,153 @@
+"""The page of a study: its verdicts, its arms over seeds, and every run with its command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from drpo.report.html.escape import visible
+from drpo.report.html.quantities import mean, percent, plain
+from drpo.report.html.style import document
+from drpo.report.study.curves import ACCURACY, COURSES, course, over_delta, over_settings, panels
+from drpo.report.study.forest import verdicts_section
+from drpo.report.study.seeds import seed_charts
+
+Row = Mapping[str, Any]
+
+PHASES = {"shared": "at the shared learning rate", "best": "at each arm's best"}
+#: Columns of the summary: heading, key, and how it is written.
+SUMMARY = (
+    ("std", "spread", plain),
+    ("area", "area", plain),
+    ("best", "best_accuracy", plain),
+    ("drawdown", "drawdown", plain),
+    ("collapsed", "collapsed", plain),
+    ("mean |π − μ|", "shift", plain),
+    ("p99", "shift_p99", plain),
+    ("beyond δ, Â > 0", "beyond_delta_positive", percent),
+    ("beyond δ, Â < 0", "beyond_delta_negative", percent),
+    ("w < 0", "corrective_share", percent),
+    ("|log π − log μ|", "mismatch", plain),
+    ("entropy", "entropy", plain),
+)
+
+
+def build_study_page(
+    study: Row, rows: Sequence[Row], verdicts: Sequence[Row], summaries: Mapping[str, Sequence[Row]]
+) -> str:
+    """The page as HTML: no script, no request, the same bytes for the same study.
+
+    Args:
+        study: as study.yaml holds it; settings with every number that they have, also by default, are compared by it.
+        rows: one a planned run, with its ``curves``: lists of (step, value) under ``accuracy`` and the keys of
+            :data:`drpo.report.study.curves.COURSES`.
+        verdicts: as verdicts.json holds them.
+        summaries: phase → a row for each setting and arm over its seeds.
+    """
+    begun = _begun(study, rows)
+    told = begun + (["all"] if len(begun) == len(study["settings"]) else [])
+    return document(
+        study["title"],
+        [
+            _head(study, rows, begun),
+            verdicts_section([verdict for verdict in verdicts if verdict["setting"] in told]),
+            _across(study, rows, summaries),
+            *(_setting(study, rows, summaries, setting) for setting in begun),
+            _runs(rows),
+        ],
+    )
+
+
+def _begun(study: Row, rows: Sequence[Row]) -> list[str]:
+    """The settings in which a run has started; all of them before any has."""
+    started = {row["setting"] for row in rows if row["status"] != "missing"}
+    return [setting for setting in study["settings"] if setting in started or not started]
+
+
+def _head(study: Row, rows: Sequence[Row], begun: Sequence[str]) -> str:
+    statuses = [row["status"] for row in rows]
+    counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
+    settings, seeds = ", ".join(study["settings"]), ", ".join(map(str, study["seeds"]))
+    later = ", ".join(setting for setting in study["settings"] if setting not in begun)
+    left = f"<p class='soft'>Not run yet, and not on this page but for their commands: {visible(later)}.</p>"
+    return (
+        f"<h1>{visible(study['title'])}</h1><p>{visible(study['question'])}</p>"
+        f"<p class='soft'>Arms: {visible(', '.join(study['arms']))}. Settings: {visible(settings)}. Seeds: {seeds}. "
+        f"Runs: {visible(counts)}.</p>{left if later else ''}"
+    )
+
+
+def _across(study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[Row]]) -> str:
+    parts = []
+    for phase, said in PHASES.items():
+        mine = [row for row in rows if row["phase"] == phase]
+        if mine and (figures := over_settings(study, mine, summaries[phase])):
+            parts.append(f"<h3>{said.capitalize()}</h3>{_grid(figures)}")
+    return f"<section><h2>Across settings</h2>{''.join(parts)}</section>" if parts else ""
+
+
+def _setting(study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[Row]], setting: str) -> str:
+    parts = []
+    for phase, said in PHASES.items():
+        mine = [row for row in rows if row["setting"] == setting and row["phase"] == phase]
+        if mine:
+            summary = [row for row in summaries[phase] if row["setting"] == setting]
+            parts.append(f"<h3>{said.capitalize()}</h3>{_charts(study, mine, summary)}{_summary(summary)}")
+    return f"<section><h2>{visible(setting)}</h2>{''.join(parts)}</section>"
+
+
+def _charts(study: Row, rows: Sequence[Row], summary: Sequence[Row]) -> str:
+    """Where the arms ended and how they got there; what their trust regions met is folded in if it would be much."""
+    shown = panels(study)
+    first = [*over_delta(study, rows, summary), *(course(panel, rows, *ACCURACY) for panel in shown)]
+    more = [course(panel, rows, *curve) for curve in COURSES for panel in shown]
+    seeds = _grid(seed_charts(rows, summary))
+    if len(shown) == 1:
+        return f"{_grid([*first, *more])}{seeds}"
+    said = "What the trust region met and did over training"
+    return f"{_grid(first)}<details><summary>{said}</summary>{_grid(more)}</details>{seeds}"
+
+
+def _grid(figures: Sequence[str]) -> str:
+    return f"<div class='charts'>{''.join(figures)}</div>"
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    headings = ("arm", "ended", "failed", "final accuracy", "95 %", *(heading for heading, _, _ in SUMMARY))
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
+    body = []
+    for row in rows:
+        interval = "–" if row["low"] is None else f"{plain(row['low'])} to {plain(row['high'])}"
+        ended = f"{row['finished'] + row['failed']} of {row['runs']}"
+        cells = [ended, str(row["failed"]), plain(row["final_accuracy"]), interval]
+        cells += [text(row[key]) for _, key, text in SUMMARY]
+        body.append(f"<tr><td>{visible(row['arm'])}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    return f"<div class='scroll'><table class='grid'><tr>{head}</tr>{''.join(body)}</table></div>"
+
+
+def _runs(rows: Sequence[Row]) -> str:
+    places = dict.fromkeys((row["phase"], row["setting"]) for row in rows)
+    parts = []
+    for phase, setting in places:
+        mine = [row for row in rows if (row["phase"], row["setting"]) == (phase, setting)]
+        finished = sum(row["status"] == "finished" for row in mine)
+        # Open where something is left to see: a reason, a run still to come among others that came.
+        missing = sum(row["status"] == "missing" for row in mine)
+        opened = "" if len(mine) in (finished, missing) else " open"
+        said = f"{visible(setting)}, {phase}: {finished} of {len(mine)} finished"
+        parts.append(f"<details{opened}><summary>{said}</summary>{''.join(map(_run, mine))}</details>")
+    average = mean(row["seconds"] for row in rows if row["status"] == "finished")
+    took = f"A finished run took {plain(average)} s on average. " if average else ""
+    said = f"<p class='soft'>{took}results.csv has all figures.</p>"
+    return f"<section><h2>Every run</h2>{said}{''.join(parts)}</section>"
+
+
+def _run(row: Row) -> str:
+    attempt = f", {row['attempt']}" if row["attempt"] else ""
+    name = f"{row['phase']}: {row['setting']} × {row['arm']}{attempt}, seed {row['seed']}"
+    reason = f" <span class='soft'>{visible(row['reason'], 600)}</span>" if row["reason"] else ""
+    good = " finished" if row["status"] == "finished" else ""
+    return (
+        f"<p>{visible(name)} <span class='status{good}'>{visible(row['status'])}</span> final accuracy "
+        f"{plain(row.get('final_accuracy'))}{reason}</p><pre>{visible(row['command'], 2000)}</pre>"
+    )

@@ -1,0 +1,272 @@
+"""Line charts as inline SVG. Colours come from the style sheet, so one drawing serves light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from drpo.report.html.escape import visible_plain
+from drpo.report.html.quantities import plain
+from drpo.report.svg.points import Point, known
+from drpo.report.svg.scales import Linear, Log, Scale, Steps
+
+#: The drawing's size in its own units, and the margins around the plot.
+WIDTH, HEIGHT = 400, 220
+LEFT, RIGHT, TOP, BOTTOM = 48, 302, 10, 192
+#: A curve with more points than this is drawn as the mean and range of groups of steps.
+MOST_POINTS = 150
+#: Up to here each point gets its own mark, and whiskers in the place of a band.
+MOST_MARKS = 40
+#: Least distance of two labels.
+LABEL_HEIGHT = 13
+#: What a letter of a label takes, on average.
+LETTER = 6.5
+#: How far apart marks of several lines are drawn where they share an x.
+APART = 5
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: its label, its points, and which of the style sheet's colours it has."""
+
+    name: str
+    points: Sequence[Point]
+    colour: int = 1
+    dashed: bool = False
+    #: Drawn as dots with whiskers: a measurement with an interval, rather than a course.
+    marks: bool = False
+    #: Place on a ramp from light, 0, to dark, 1, of its colour: for one of many lines in an order.
+    shade: float | None = None
+    #: Single measurements, (x, value), that the points sum up: small dots.
+    dots: Sequence[tuple[float, float]] = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A titled picture of some lines over a common x axis."""
+
+    title: str
+    caption: str
+    lines: Sequence[Line]
+    log: bool = False
+    text: Callable[[float | None], str] = plain
+    #: Horizontal rules: value and label.
+    rules: Sequence[tuple[float, str]] = ()
+    x_label: str = "step"
+    #: The y axis begins at zero even if all values are far from it.
+    from_zero: bool = True
+
+
+def draw(chart: Chart, horizontally: tuple[float, float] | Scale) -> str:
+    """The chart as an HTML figure, over a range of steps or any scale; a sentence in the place of the drawing if there
+    is nothing to draw."""
+    lines = [line for line in chart.lines if known(line.points)]
+    if not lines:
+        return figure(chart.title, chart.caption, "<p class='none'>Nothing was recorded.</p>")
+    lines = [replace(line, points=thinned(line.points)) for line in lines]
+    x = Steps(*horizontally) if isinstance(horizontally, tuple) else horizontally
+    y = _vertical(chart, lines)
+    body = [*grid(y, chart.text), *_steps_axis(x, chart.x_label), *_rules(chart, y)]
+    shifts = _shifts(lines)
+    body += [_dots(line, x, y, shift) for line, shift in zip(lines, shifts, strict=True)]
+    body += [_line(line, x, y, shift) for line, shift in zip(lines, shifts, strict=True)]
+    labels = [_label(line, chart.text) for line in lines]
+    body += _labels(lines, labels, y)
+    width = max(WIDTH, round(RIGHT + 13 + LETTER * max(len(f"{name} {value}") for name, value in labels)))
+    return figure(chart.title, chart.caption, svg(_summary(chart, lines), body, width=width))
+
+
+def figure(title: str, caption: str, body: str) -> str:
+    """A titled figure; ``caption`` and ``body`` are HTML already."""
+    return f"<figure><figcaption><b>{visible_plain(title)}</b> {caption}</figcaption>{body}</figure>"
+
+
+def svg(summary: str, body: Sequence[str], height: int = HEIGHT, width: int = WIDTH) -> str:
+    """The drawing, ``width`` by ``height`` units, with ``summary`` for readers who do not see it."""
+    return f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='{visible_plain(summary)}'>{''.join(body)}</svg>"
+
+
+def grid(y: Scale, text: Callable[[float | None], str]) -> list[str]:
+    """Faint horizontal lines with their values."""
+    parts = []
+    for tick in y.ticks():
+        at = vertical(y, tick)
+        parts.append(
+            f"<path class='grid' d='M{LEFT} {at:.1f}H{RIGHT}'/>"
+            f"<text x='{LEFT - 5}' y='{at + 4:.1f}' text-anchor='end'>{visible_plain(text(tick))}</text>"
+        )
+    return parts
+
+
+def horizontal(x: Scale, value: float) -> float:
+    """Where ``value`` lies, in the drawing's units."""
+    return LEFT + 6 + (RIGHT - LEFT - 12) * x.place(value)
+
+
+def vertical(y: Scale, value: float) -> float:
+    """Where ``value`` lies, in the drawing's units, counted downwards."""
+    return BOTTOM - (BOTTOM - TOP) * y.place(value)
+
+
+def thinned(points: Sequence[Point]) -> Sequence[Point]:
+    """At most MOST_POINTS points, each with the mean and the whole range of those it stands for."""
+    size = -(-len(points) // MOST_POINTS)
+    if size <= 1:
+        return points
+    return [_merged(points[i : i + size]) for i in range(0, len(points), size)]
+
+
+def _merged(group: Sequence[Point]) -> Point:
+    values = known(group)
+    lows = [low for point in group if (low := point.value if point.low is None else point.low) is not None]
+    highs = [high for point in group if (high := point.value if point.high is None else point.high) is not None]
+    middle = group[len(group) // 2].x
+    if not values:
+        return Point(middle, None, None, None)
+    return Point(middle, sum(value / len(values) for value in values), min(lows), max(highs))
+
+
+def _vertical(chart: Chart, lines: Sequence[Line]) -> Scale:
+    points = [point for line in lines for point in line.points]
+    values = [value for point in points for value in (point.value, point.high) if value is not None]
+    if chart.log:
+        # Not down to the low ends of the bands: a step's first update can be a million times closer.
+        return Log([*values, *(value for value, _ in chart.rules)])
+    values += [point.low for point in points if point.low is not None]
+    values += [value for line in lines for _, value in line.dots]
+    values += [0.0] * chart.from_zero
+    return Linear(min(values), max(values))
+
+
+def _steps_axis(x: Scale, label: str) -> list[str]:
+    ticks = [(horizontal(x, tick), plain(tick)) for tick in x.ticks()]
+    return [
+        f"<path class='axis' d='M{LEFT} {BOTTOM}H{RIGHT}'/>",
+        *(f"<text x='{at:.1f}' y='{BOTTOM + 16}' text-anchor='middle'>{text}</text>" for at, text in ticks),
+        f"<text class='unit' x='{RIGHT + 10}' y='{BOTTOM + 16}'>{visible_plain(label)}</text>",
+    ]
+
+
+def _rules(chart: Chart, y: Scale) -> list[str]:
+    parts = []
+    for value, label in chart.rules:
+        at = vertical(y, value)
+        parts.append(
+            f"<path class='rule' d='M{LEFT} {at:.1f}H{RIGHT}'/>"
+            f"<text class='rule' x='{LEFT + 4}' y='{at - 4:.1f}'>{visible_plain(label)}</text>"
+        )
+    return parts
+
+
+def _shifts(lines: Sequence[Line]) -> list[float]:
+    """How far to the right each line is drawn: marked ones lie side by side, so that no whisker hides another."""
+    marked = [index for index, line in enumerate(lines) if line.marks]
+    place = {index: APART * (order - (len(marked) - 1) / 2) for order, index in enumerate(marked)}
+    return [place.get(index, 0.0) for index in range(len(lines))]
+
+
+def _line(line: Line, x: Scale, y: Scale, shift: float) -> str:
+    """The curve, broken where a value is missing, over its range."""
+    parts = []
+    marked = line.marks and len(line.points) <= MOST_MARKS
+    for run in _unbroken(line.points):
+        places = [
+            (horizontal(x, point.x) + shift, vertical(y, point.value)) for point in run if point.value is not None
+        ]
+        if marked:
+            parts += [_whisker(point, x, y, shift) for point in run]
+        elif len(run) > 1:
+            parts.append(_band(run, x, y))
+        parts.append(f"<path class='line' d='M{'L'.join(f'{a:.1f} {b:.1f}' for a, b in places)}'/>")
+        if marked or len(run) == 1:
+            parts += [f"<circle cx='{a:.1f}' cy='{b:.1f}' r='3'/>" for a, b in places]
+    return f"<g {_paint(line)}>{''.join(parts)}</g>"
+
+
+def _dots(line: Line, x: Scale, y: Scale, shift: float) -> str:
+    if not line.dots:
+        return ""
+    places = [(horizontal(x, at) + shift, vertical(y, value)) for at, value in line.dots]
+    dots = "".join(f"<circle cx='{a:.1f}' cy='{b:.1f}' r='1.6'/>" for a, b in places)
+    return f"<g class='c{line.colour} seeds'>{dots}</g>"
+
+
+def _paint(line: Line) -> str:
+    """The attributes that colour a line."""
+    classes = f"c{line.colour}" + " dashed" * line.dashed
+    if line.shade is None:
+        return f"class='{classes}'"
+    # Light half: mixed with the page's ground; dark half: with its ink. So the order survives print and a dark page.
+    other, share = ("ground", 40 + 120 * line.shade) if line.shade <= 0.5 else ("ink", 180 - 160 * line.shade)
+    mixed = f"color-mix(in srgb, var(--c{line.colour}) {share:.0f}%, var(--{other}))"
+    return f"class='{classes} ramp' style='color:{mixed}'"
+
+
+def _unbroken(points: Sequence[Point]) -> list[list[Point]]:
+    runs: list[list[Point]] = [[]]
+    for point in points:
+        if point.value is not None:
+            runs[-1].append(point)
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if run]
+
+
+def _band(run: Sequence[Point], x: Scale, y: Scale) -> str:
+    ranged = [(horizontal(x, p.x), p.low, p.high) for p in run if p.low is not None and p.high is not None]
+    if not any(high > low for _, low, high in ranged):
+        return ""
+    upper = [f"{a:.1f} {vertical(y, high):.1f}" for a, _, high in ranged]
+    lower = [f"{a:.1f} {vertical(y, low):.1f}" for a, low, _ in reversed(ranged)]
+    return f"<path class='band' d='M{'L'.join(upper + lower)}Z'/>"
+
+
+def _whisker(point: Point, x: Scale, y: Scale, shift: float) -> str:
+    if point.low is None or point.high is None:
+        return ""
+    return (
+        f"<path class='whisker' d='M{horizontal(x, point.x) + shift:.1f} {vertical(y, point.low):.1f}"
+        f"V{vertical(y, point.high):.1f}'/>"
+    )
+
+
+def _label(line: Line, text: Callable[[float | None], str]) -> tuple[str, str]:
+    """What stands at the end of a line: its name, which may be empty, and its last value."""
+    return line.name, text(known(line.points)[-1])
+
+
+def _labels(lines: Sequence[Line], labels: Sequence[tuple[str, str]], y: Scale) -> list[str]:
+    """Each line's label at its end, pushed apart where they would touch."""
+    ends = sorted((vertical(y, known(line.points)[-1]), i) for i, line in enumerate(lines))
+    heights = spread([at for at, _ in ends], TOP + 2, BOTTOM - 2)
+    parts = []
+    for height, (_, i) in zip(heights, ends, strict=True):
+        line, (name, value) = lines[i], labels[i]
+        said = f"{visible_plain(name)} " * bool(name) + f"<tspan>{visible_plain(value)}</tspan>"
+        at = f"y='{height + 4:.1f}'"
+        if line.shade is None:
+            parts.append(f"<text class='name c{line.colour}' x='{RIGHT + 3}' {at}>{said}</text>")
+        else:  # its lightest would be hard to read: a mark has the colour, and the name is in ink
+            parts.append(f"<g {_paint(line)}><circle cx='{RIGHT + 6}' cy='{height:.1f}' r='3'/></g>")
+            parts.append(f"<text class='name inked' x='{RIGHT + 13}' {at}>{said}</text>")
+    return parts
+
+
+def spread(heights: Sequence[float], top: float, bottom: float) -> list[float]:
+    """Ascending ``heights`` moved apart to LABEL_HEIGHT; within ``top`` and ``bottom`` as far as they fit."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + LABEL_HEIGHT if placed else top))
+    limit = bottom
+    for i in range(len(placed) - 1, -1, -1):
+        placed[i] = min(placed[i], limit)
+        limit = placed[i] - LABEL_HEIGHT
+    return placed
+
+
+def _summary(chart: Chart, lines: Sequence[Line]) -> str:
+    ends = []
+    for line in lines:
+        values = known(line.points)
+        ends.append(f"{line.name or chart.title} from {chart.text(values[0])} to {chart.text(values[-1])}")
+    return f"{chart.title}, by {chart.x_label}: {'; '.join(ends)}"

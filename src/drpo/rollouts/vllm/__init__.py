@@ -1,0 +1,1 @@
+"""The vLLM sampler and the program of its process."""

@@ -1,0 +1,1 @@
+"""Tasks that need nothing installed, one file each."""

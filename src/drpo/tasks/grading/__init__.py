@@ -1,0 +1,1 @@
+"""Grading responses: in separate processes, and the comparison of answers."""

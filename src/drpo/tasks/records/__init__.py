@@ -1,0 +1,1 @@
+"""Reading problems from files: formats, compression, and the layouts of a record."""

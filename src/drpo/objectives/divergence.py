@@ -289,17 +289,18 @@ def sequence_quantile(values: torch.Tensor, index: torch.Tensor, lengths: torch.
 
 @dataclass(frozen=True, kw_only=True)
 class M2PO(Objective):
-    """Second-moment trust policy optimization: drop the largest log-ratios until the rest is close enough on average.
+    """Second-moment trust policy optimization: drop the diverging tokens with the largest log-ratios.
 
-    Equation: J = M r Â; the tokens of the update are dropped (M = 0) in the order of falling log² r until the mean of
-    log² r over the remaining ones is at most second_moment_max; w = M.
-    Source: Zheng et al., arXiv:2510.01161.
+    Equation: J = M r Â; the diverging tokens of the update, Â(r − 1) > 0, are dropped (M = 0) in the order of falling
+    log² r until the mean of log² r over the diverging tokens that remain is at most second_moment_max; M = 1 for all
+    other tokens; w = M.
+    Source: Zheng et al., arXiv:2510.01161, Eq. 4–5, Algorithm 1.
     Shapes: loss [N], of a whole update: the decision is one over all of its tokens.
     Parameters:
-        second_moment_max: bound on the mean of log² r, nats², > 0.
-    Deviations: tokens with equal log² r are dropped together, so that their order does not matter; if no token can
-    stay, all go (the code that others follow keeps one). The source could not be read in full; the rule was checked
-    against a public implementation. The anchor is μ.
+        second_moment_max: bound on the mean of log² r over diverging tokens, nats², > 0.
+    Deviations: tokens with equal log² r are dropped together, so that their order does not matter. The authors' code
+    differs from the paper: it turns the largest log² r that stays into one interval for PPO's clip, which is never
+    narrower than [0.7, 1.5]. The anchor is μ.
     """
 
     name: ClassVar[str] = "m2po"
@@ -312,10 +313,13 @@ class M2PO(Objective):
         require(is_positive(self.second_moment_max), self, "second_moment_max", "a finite number of nats² > 0")
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
-        squares = log_ratio(batch.logprobs.detach(), batch.behavior_logprobs).double().square()
+        log_r = log_ratio(batch.logprobs.detach(), batch.behavior_logprobs)
+        diverging = harmful(batch.advantages, log_r)
+        # Tokens that do not diverge sort last, where a running mean is infinite: no boolean index, no host sync.
+        squares = torch.where(diverging, log_r.double().square(), torch.inf)
         ordered = squares.sort().values
         counts = torch.arange(1, len(batch) + 1, device=squares.device)
         too_far = ordered.cumsum(0) / counts > self.second_moment_max
         # The smallest that has to go; everything from there on goes too.
         smallest = torch.where(too_far, ordered, torch.inf).amin() if len(batch) else ordered.sum()
-        return masked_surrogate(batch, squares >= smallest)
+        return masked_surrogate(batch, diverging & (squares >= smallest))

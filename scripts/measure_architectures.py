@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import architectures  # noqa: E402  # pyright: ignore[reportMissingImports]
+
 from drpo.errors import DrpoError  # noqa: E402
 from drpo.model.start_check import check_passes  # noqa: E402
 

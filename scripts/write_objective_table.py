@@ -23,6 +23,10 @@ An objective is anchored on μ. `anchor="proximal"` puts the trainer's own π_ol
 the ratio is then π/π_old, how stale a sample is, and the mismatch of the two engines, π_old/μ, is left to a modifier.
 One that would correct this mismatch where the ratio π/μ does so already is refused.
 
+Status says how each formula is known. *Verified*: it was compared line by line with the text of the paper, or with the
+code of its authors or the code that they built on (`repository@commit`, file, function). Papers were read in public
+transcriptions. *Secondary*: neither was at hand, and the formula is that of the document named.
+
 ```python
 drpo.make_objective("grpo", anchor="proximal", modifiers=[{"name": "tis", "ratio_cap": 2.0}])
 ```
@@ -31,10 +35,14 @@ drpo.make_objective("grpo", anchor="proximal", modifiers=[{"name": "tis", "ratio
 
 def table(names: list[str], column: str) -> str:
     """A Markdown table of ``names``."""
-    rows = [f"| {column}, parameters = defaults | what it does | equation | source |", "| --- | --- | --- | --- |"]
+    rows = [
+        f"| {column}, parameters = defaults | what it does | equation | source | status |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for name in names:
         about = documentation(name)
-        cells = (f"`{about.signature}`", about.summary, about.sections["Equation"], about.sections["Source"])
+        sections = (about.sections[head] for head in ("Equation", "Source", "Status"))
+        cells = (f"`{about.signature}`", about.summary, *sections)
         rows.append("| " + " | ".join(cell(text) for text in cells) + " |")
     return "\n".join(rows)
 
@@ -47,11 +55,14 @@ def cell(text: str) -> str:
 
 def page() -> str:
     """The whole file."""
+    statuses = [documentation(name).status for name in (*OBJECTIVES, *MODIFIERS)]
+    count = f"{statuses.count('verified')} of {len(statuses)} formulas are verified."
     needs = [f"`{name}`: {', '.join(cls.needs)}" for name, cls in {**OBJECTIVES, **MODIFIERS}.items() if cls.needs]
     return (
         "\n\n".join(
             [
                 HEAD.rstrip(),
+                count,
                 table(list(OBJECTIVES), "objective"),
                 "## Modifiers",
                 "Constant factors on the loss of any objective.",

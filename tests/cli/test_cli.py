@@ -155,7 +155,9 @@ def test_objectives_are_listed_and_explained() -> None:
         assert re.search(rf"^{name}\(", listing.stdout, re.MULTILINE)
     assert listing.stdout.count("arXiv:") >= len(OBJECTIVES)
     assert "J = M r Â, with M = 0 iff Â(r − 1) > 0 and |π − μ| > delta" in listing.stdout
+    assert listing.stdout.count("[verified]") + listing.stdout.count("[secondary]") == len(OBJECTIVES) + len(MODIFIERS)
     two = drpo("objectives", "drpo", "tis")
+    assert "Status: verified against" in two.stdout and "Status: secondary, from" in two.stdout
     assert "delta=0.15" in two.stdout and "arXiv:2606.09821" in two.stdout and "min(π_old/μ, ratio_cap)" in two.stdout
     assert "Did you mean 'dppo_tv'?" in refused(drpo("objectives", "dppo_tvv"))
     assert "drpo.delta=0.2 is for --plot only" in refused(drpo("objectives", "drpo", "drpo.delta=0.2"))

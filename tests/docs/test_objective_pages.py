@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import runpy
 from pathlib import Path
 
 import pytest
 
+from drpo.errors import ConfigError
 from drpo.objectives import MODIFIERS, OBJECTIVES
 from drpo.objectives.documentation import documentation
 
@@ -23,7 +25,7 @@ def test_the_table_is_the_docstrings() -> None:
     for name in (*OBJECTIVES, *MODIFIERS):
         assert f"| `{name}(" in written
     rows = [line for line in written.splitlines() if line.startswith("| ")]
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {6}
 
 
 def functions(file: Path) -> set[str]:
@@ -51,5 +53,25 @@ def test_docstrings_can_be_taken_apart(name: str) -> None:
     about = documentation(name)
     assert about.signature.startswith(f"{name}(") and about.summary.endswith((".", "clip."))
     assert "\n" not in about.summary
-    assert {"Equation", "Source", "Deviations"} <= set(about.sections)
+    assert {"Equation", "Source", "Status", "Deviations"} <= set(about.sections)
     assert all(text and "\n" not in text for text in about.sections.values())
+
+
+@pytest.mark.parametrize("name", [*OBJECTIVES, *MODIFIERS])
+def test_a_verified_formula_names_where_it_can_be_looked_up(name: str) -> None:
+    about = documentation(name)
+    text = about.sections["Status"]
+    if about.status == "verified":
+        equation = re.search(r"(Sections?|Eq\.|Algorithm) \d", text)
+        file = re.search(r"[\w.-]+/[\w.-]+@[0-9a-f]{7}, [\w./-]+\.py", text)
+        assert equation or file, text
+    else:
+        assert len(text.removeprefix("secondary, from ").split()) >= 3, text
+    told = " ".join(about.sections.values())
+    assert "at hand" not in told and "could not be read" not in told, "say it in Status"
+
+
+def test_a_status_of_another_form_is_refused() -> None:
+    about = dataclasses.replace(documentation("drpo"), sections={"Status": "checked"})
+    with pytest.raises(ConfigError, match="drpo"):
+        _ = about.status

@@ -34,16 +34,22 @@ def run_objectives(arguments: list[str], plot: bool, out: Path | None) -> None:
 
 
 def list_all(console: PlainConsole) -> None:
-    """Name, defaults, equation and source of everything."""
+    """Name, defaults, equation, source and status of everything."""
+    statuses: list[str] = []
     for title, registry in (("Objectives", OBJECTIVES), ("Modifiers, for any objective", MODIFIERS)):
         console.print(f"{title}\n", style="bold")
         for name in registry:
             about = documentation(name)
+            statuses.append(about.status)
             console.print(f"{about.signature}  ", style="bold", end="")
-            console.say(about.summary)
-            for head in ("Equation", "Source"):
+            console.say(f"[{about.status}] {about.summary}")
+            for head in ("Equation", "Source", "Status"):
                 console.say(f"    {about.sections[head]}", style="dim")
             console.print()
+    console.say(
+        f"{statuses.count('verified')} of {len(statuses)} formulas are verified: compared with the text of the paper, "
+        "or with the\ncode of its authors or that they built on. Secondary: known from the document named."
+    )
     console.print("`drpo objectives NAME` gives ranges, units and deviations; `drpo objectives --plot NAME…` draws.")
 
 

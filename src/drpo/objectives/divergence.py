@@ -56,6 +56,8 @@ class DPPOTV(DPPO):
     Equation: J = M r Â, with M = 0 iff Â(r − 1) > 0 and |π − μ| > delta, else 1; w = M.
     With ratio_cap = C: J = sg(M min(r, C)) Â log π, whose gradient is M min(r, C) Â ∇log π.
     Source: Qi et al., arXiv:2602.04879, Eq. 12–13.
+    Status: verified against its authors' code, sail-sg/Stable-RL@c6af1d1, verl/trainer/ppo/core_algos.py,
+    _compute_token_mask_for_policy_loss (dppo_binary_tv).
     Shapes: loss [N].
     Parameters:
         delta: bound on |π − μ|, a probability, > 0; at 1 or above nothing is ever dropped.
@@ -83,6 +85,8 @@ class DPPOKL(DPPO):
     Equation: J = M r Â, with M = 0 iff Â(r − 1) > 0 and μ log(μ/π) + (1 − μ) log((1 − μ)/(1 − π)) > kl_max, else 1;
     w = M. ratio_cap as in `dppo_tv`.
     Source: Qi et al., arXiv:2602.04879 (Binary-KL).
+    Status: verified against its authors' code, sail-sg/Stable-RL@c6af1d1, verl/trainer/ppo/core_algos.py,
+    _compute_token_mask_for_policy_loss (dppo_binary_kl).
     Shapes: loss [N].
     Parameters:
         kl_max: bound on the binary KL, nats, > 0.
@@ -127,6 +131,8 @@ class DPPOTopKTV(DPPOTopK):
     Equation: J = M r Â, with M = 0 iff Â(r − 1) > 0 and ½ Σ |π − μ| > delta, else 1; w = M. The sum runs over
     TopK(μ) ∪ {y_t} and one bucket for all other tokens.
     Source: Qi et al., arXiv:2602.04879, Eq. 15–16.
+    Status: verified against its authors' code, sail-sg/Stable-RL@c6af1d1, verl/workers/actor/utils.py, compute_topk_kl
+    (final_tv).
     Shapes: loss [N]; the top-K fields of the batch [N, K], of which the first k are read (all, if K < k).
     Parameters:
         delta: bound on the total variation, a probability, > 0; at 1 or above nothing is ever dropped.
@@ -156,6 +162,8 @@ class DPPOTopKKL(DPPOTopK):
     Equation: J = M r Â, with M = 0 iff Â(r − 1) > 0 and Σ μ log(μ/π) > kl_max, else 1; w = M. The sum runs over
     TopK(μ) ∪ {y_t} and one bucket for all other tokens.
     Source: Qi et al., arXiv:2602.04879, Eq. 15–16.
+    Status: verified against its authors' code, sail-sg/Stable-RL@c6af1d1, verl/workers/actor/utils.py, compute_topk_kl
+    (final_kl).
     Shapes: loss [N]; the top-K fields of the batch [N, K], of which the first k are read (all, if K < k).
     Parameters:
         kl_max: bound on the KL, nats, > 0.
@@ -198,11 +206,13 @@ class VACO(Objective):
     Equation: J = M r Â, with M = 0 iff Â(r − 1) > 0 and mean_t |r_t − 1| > ratio_shift over the sequence, else 1;
     w = M. Under μ the mean of |r − 1| is twice the total variation.
     Source: Honari et al., arXiv:2603.01365 (the filter of VACO).
+    Status: secondary, from allenai/open-instruct@e6c3044, open_instruct/grpo_utils.py, compute_rho_correction
+    (rho_mask_tv_divergence), an adaptation to LLMs.
     Shapes: loss [N].
     Parameters:
         ratio_shift: bound on the sequence's mean |r − 1|, a ratio, > 0.
-    Deviations: the source could not be read in full; whether it averages over a sequence or over a mini-batch is
-    open, and its other half, V-trace advantages, needs a critic. The default is ours.
+    Deviations: whether the paper averages over a sequence or over a mini-batch is open; the adaptation to LLMs averages
+    over a sequence, of π_old and μ. Its other half, V-trace advantages, needs a critic. The default is ours.
     """
 
     name: ClassVar[str] = "vaco"
@@ -228,12 +238,15 @@ class CPPO(Objective):
     v_t = 1 − (1 − weight_min)(t − 1)/(T − 1), Z_t = v_t D_t and b = clamp(P90(D), budget, 2 budget):
     M_t = 1 iff Â(r − 1) ≤ 0 or Z_t ≤ min(delta, delta + b Σ_{j<t} v_j − Σ_{j<t} Z_j), else 0; w = M.
     Source: Mao et al., arXiv:2606.10968, Eq. 8–11 and 22.
+    Status: verified against the paper, Section 3.3, Eq. 8–9, and its authors' code, Tencent-Hunyuan/UniRL@30899fc,
+    unirl/algorithms/cppo.py, _cppo_mask.
     Shapes: loss [N].
     Parameters:
         delta: bound on the weighted |π − μ|, a probability, > 0; the paper takes 0.15 for dense models.
         weight_min: weight of the last position (the first has 1), in (0, 1].
         budget: the least average |π − μ| that a prefix may spend freely, a probability, > 0.
-    Deviations: none known (checked against the authors' code). A sequence of one token has v = 1.
+    Deviations: D is the authors' code's; the paper's experiments take the total variation over 20 tokens for it. A
+    sequence of one token has v = 1.
     """
 
     name: ClassVar[str] = "cppo"
@@ -295,6 +308,7 @@ class M2PO(Objective):
     log² r until the mean of log² r over the diverging tokens that remain is at most second_moment_max; M = 1 for all
     other tokens; w = M.
     Source: Zheng et al., arXiv:2510.01161, Eq. 4–5, Algorithm 1.
+    Status: verified against the paper, Sections 5.1–5.2, Eq. 4–5 and Algorithm 1.
     Shapes: loss [N], of a whole update: the decision is one over all of its tokens.
     Parameters:
         second_moment_max: bound on the mean of log² r over diverging tokens, nats², > 0.

@@ -10,7 +10,9 @@ from typing import Any
 from drpo.errors import ConfigError, suggest
 from drpo.objectives import MODIFIERS, OBJECTIVES
 
-HEADS = ("Equation", "Source", "Anchor", "Shapes", "Parameters", "Deviations")
+#: How a docstring's Status begins → the status. What follows names a section, an equation or a file.
+STATUSES = {"verified against ": "verified", "secondary, from ": "secondary"}
+HEADS = ("Equation", "Source", "Status", "Anchor", "Shapes", "Parameters", "Deviations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,24 @@ class Documentation:
     def signature(self) -> str:
         """``name(parameter=default, …)``."""
         return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.defaults.items())})"
+
+    @property
+    def status(self) -> str:
+        """How the formula is known.
+
+        ``verified``: compared with the text of its paper, or with the code of its authors or the code that they built
+        on. ``secondary``: known from another document. Either way the section names what it was compared with.
+
+        Raises:
+            ConfigError: the docstring's Status begins with neither.
+        """
+        given = self.sections.get("Status", "")
+        for start, status in STATUSES.items():
+            if given.startswith(start):
+                return status
+        raise ConfigError(
+            f"the Status of {self.name} must begin with {' or '.join(map(repr, STATUSES))}, got {given!r}"
+        )
 
 
 def documentation(name: str) -> Documentation:

@@ -51,10 +51,13 @@ class TIS(Modifier):
 
     Equation: factor = min(π_old/μ, ratio_cap).
     Source: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training" (a blog post).
+    Status: secondary, from verl-project/verl@1dda039, verl/trainer/ppo/rollout_corr_helper.py,
+    compute_rollout_correction_weights, and THUDM/slime@624b824, slime/backends/megatron_utils/loss.py,
+    vanilla_tis_function, which agree.
     Anchor: proximal. On one that is μ the correction would be made twice.
     Parameters:
         ratio_cap: the largest factor, a ratio, > 0.
-    Deviations: none known. The source's text was not at hand; the formula is the one others give for it.
+    Deviations: none known.
     """
 
     name: ClassVar[str] = "tis"
@@ -79,12 +82,12 @@ class IcePop(Modifier):
 
     Equation: factor = k where low ≤ k ≤ high, else 0, with k = π_old/μ.
     Source: Ling team, arXiv:2510.18855 (Ring-1T), the masking function M of IcePop.
+    Status: verified against the paper, Eq. 1–2; the interval Section 2.3.4.
     Anchor: proximal. On one that is μ the correction would be made twice.
     Parameters:
         low: smallest k that is kept, a ratio, ≥ 0.
         high: largest k that is kept, a ratio, > low.
     Deviations: none known; the source's interval, 0.5 to 5, is the default.
-    The source's text was not at hand; the formula is the one others give for it.
     """
 
     name: ClassVar[str] = "icepop"
@@ -113,13 +116,15 @@ class MIS(Modifier):
     "sequence": K = Π_t k_t in the place of k_t. "geometric": 1 if low ≤ K^(1/T) ≤ high, else 0: a rejection without a
     weight.
     Source: Liu, Li et al. 2025, "When speed kills stability" (a blog post); the levels as in verl's rollout correction.
+    Status: verified against verl-project/verl@1dda039, verl/trainer/ppo/rollout_corr_helper.py,
+    compute_rollout_correction_weights and compute_rollout_rejection_mask, into which its authors merged it.
     Anchor: proximal; "geometric" weighs nothing and goes with either.
     Parameters:
         level: token, sequence or geometric.
         low: smallest value that is kept, a ratio, ≥ 0.
         high: largest value that is kept, a ratio, > low.
-    Deviations: the source could not be read in full; its bounds depend on the level, the default here suits the token
-    and the sequence, while a geometric mean wants about 0.99 to 1.01.
+    Deviations: verl takes what "geometric" rejects out of the denominator, here it stays in. The source's bounds depend
+    on the level: the default here suits the token and the sequence, while a geometric mean wants about 0.99 to 1.01.
     """
 
     name: ClassVar[str] = "mis"
@@ -159,6 +164,7 @@ class OPSM(Modifier):
 
     Equation: factor = 0 where Â < 0 and mean_t log(μ/π) > kl_max over the sequence, else 1.
     Source: DeepSeek-V3.2, arXiv:2512.02556 (off-policy sequence masking).
+    Status: verified against the paper, Section 3.1, Eq. 8–9.
     Anchor: either.
     Parameters:
         kl_max: bound on the mean of log μ − log π, nats, > 0.
@@ -184,11 +190,12 @@ class EntropyTop(Modifier):
 
     Equation: factor = 1 for the fraction of the update's tokens that has the highest entropy, else 0.
     Source: Wang et al., arXiv:2506.01939.
+    Status: secondary, from TRL 1.16.0, grpo_trainer.py, get_high_entropy_mask.
     Anchor: either.
     Parameters:
         fraction: share of tokens that is kept, in (0, 1].
     Deviations: tokens as uncertain as the last one kept are kept too. The denominator of the aggregation is unchanged:
-    it counts the dropped tokens. The source's text was not at hand; the formula is the one others give for it.
+    it counts the dropped tokens.
     """
 
     name: ClassVar[str] = "entropy_top"

@@ -28,6 +28,8 @@ class TROLL(Objective):
     KL(p‖μ) ≤ kl_max: π itself inside the region, else p ∝ π^t μ^(1 − t) with t in (0, 1) at the bound. The gradient
     passes through p, t included: dt = −t Cov_p(f, df)/Var_p(f), with f = log π − log μ. Inside w = 1.
     Source: Becker et al., arXiv:2510.03817.
+    Status: secondary, from public reimplementations, not by its authors, of the projection (which agree) and of the
+    penalty.
     Shapes: loss [N]; the top-K fields of the batch [N, K], of which the first k are read (all, if K < k).
     Parameters:
         kl_max: bound on KL(p‖μ), nats, > 0.
@@ -35,8 +37,8 @@ class TROLL(Objective):
         coefficient: strength of the pull of π towards p, in units of the advantage, ≥ 0: it alone moves π back, for
             p stays at the bound however far π goes.
     Deviations: the support is TopK(μ), the sampled token and one bucket for the rest, where the paper keeps the tokens
-    that hold most of the mass; the multiplier is found by bisection (theirs: ternary search on the dual). The source
-    could not be read in full: the direction of the penalty's KL follows a public reimplementation.
+    that hold most of the mass; the multiplier is found by bisection (theirs: ternary search on the dual). The direction
+    of the penalty's KL follows a public reimplementation.
     """
 
     name: ClassVar[str] = "troll"

@@ -24,6 +24,7 @@ class Surrogate(Objective):
 
     Equation: J = r Â; w = 1.
     Source: the surrogate of TRPO (Schulman et al., arXiv:1502.05477, Eq. 14).
+    Status: verified against its authors' code, openai/baselines@ea25b9e, baselines/trpo_mpi/trpo_mpi.py (surrgain).
     Shapes: loss [N].
     Deviations: none.
     """
@@ -64,6 +65,8 @@ class PPO(RatioInterval):
     Equation: J = min(r Â, clip(r, 1 − ratio_low, 1 + ratio_high) Â); with dual_clip = c, for Â < 0:
     max(that, c Â). w = 0 where Â(r − 1) > 0 and r is outside the interval (or Â < 0 and r > c), else 1.
     Source: Schulman et al., arXiv:1707.06347, Eq. 7; the dual clip is Ye et al., arXiv:1912.09729, Eq. 5.
+    Status: verified against its authors' code, openai/baselines@ea25b9e, baselines/ppo2/model.py (pg_losses); the dual
+    clip against verl-project/verl@1dda039, verl/trainer/ppo/core_algos.py, compute_policy_loss_vanilla.
     Shapes: loss [N].
     Parameters:
         ratio_low: how far r may fall below 1, a ratio, in (0, 1].
@@ -101,6 +104,8 @@ class GRPO(PPO):
     Source: Shao et al., arXiv:2402.03300, Eq. 3, without its KL term; the asymmetric bound is DAPO,
     Yu et al., arXiv:2503.14476, Eq. 8. Group-relative advantages and the aggregation are chosen apart
     (`drpo.advantages`, `drpo.aggregate`).
+    Status: verified against verl-project/verl@1dda039, verl/trainer/ppo/core_algos.py, compute_policy_loss_vanilla
+    (DAPO's code is built on it).
     Shapes: loss [N].
     Parameters:
         ratio_low, ratio_high, dual_clip: as in `ppo`.
@@ -119,12 +124,13 @@ class TrulyPPO(RatioInterval):
     Equation: J = min(r Â, F(r) Â), with F(r) = clip(r) − rollback · (r − clip(r)) and clip(r) as in `ppo`;
     w = −rollback where Â(r − 1) > 0 and r is outside the interval, else 1.
     Source: Wang et al., arXiv:1903.07940 (PPO-RB).
+    Status: verified against its authors' code, wangyuhuix/TrulyPPO@7e80117, baselines/ppo2_AdaClip/ppo2.py
+    (ratio_rollback, slope −0.3).
     Shapes: loss [N].
     Parameters:
         ratio_low, ratio_high: as in `ppo`.
         rollback: the slope beyond the bound, sign reversed; a weight, ≥ 0. 0 is `ppo`.
     Deviations: the paper's trust-region variants, which trigger on a KL, are not included; the anchor is μ.
-    The source's text was not at hand; the formula is the one others give for it.
     """
 
     name: ClassVar[str] = "truly_ppo"
@@ -146,6 +152,8 @@ class SPO(Objective):
 
     Equation: J = r Â − |Â| / (2 epsilon) · (r − 1)²; w = 1 − sign(Â (r − 1)) · |r − 1| / epsilon, unbounded.
     Source: Xie et al., arXiv:2401.16025, Eq. 12.
+    Status: verified against its authors' code, MyRepositories-hub/Simple-Policy-Optimization@9fdeda3,
+    mujoco/trainer.py, compute_policy_loss.
     Shapes: loss [N].
     Parameters:
         epsilon: the |r − 1| at which the weight of a diverging token reaches 0, a ratio, > 0. The DRPO paper
@@ -173,6 +181,7 @@ class CISPO(Objective):
 
     Equation: J = sg(min(r, ratio_cap)) Â log π; w = min(1, ratio_cap / r).
     Source: MiniMax, arXiv:2506.13585 (CISPO).
+    Status: verified against the paper, Eq. 4–5.
     Shapes: loss [N].
     Parameters:
         ratio_cap: the largest importance ratio to weigh with, a ratio, > 0.
@@ -198,10 +207,12 @@ class AIPO(CISPO):
 
     Equation: J = sg(min(r, ratio_cap)) Â log π; w = min(1, ratio_cap / r).
     Source: LlamaRL, arXiv:2505.24034 (AIPO).
+    Status: secondary, from the documentation of prime-rl (docs.primeintellect.ai/prime-rl/async), whose loss is named
+    after it, and summaries of the paper, which agree.
     Shapes: loss [N].
     Parameters:
         ratio_cap: as in `cispo`; the paper suggests 2 to 10.
-    Deviations: the source could not be read in full; the formula is the one others give for it.
+    Deviations: none known.
     """
 
     name: ClassVar[str] = "aipo"
@@ -215,9 +226,11 @@ class TOPR(Objective):
 
     Equation: J = Â log π where Â ≥ 0, sg(min(r, 1)) Â log π where Â < 0; w = 1/r, and min(1, 1/r).
     Source: Le Roux et al., arXiv:2503.14286.
+    Status: secondary, from alibaba/ROLL@8eb27cc, roll/pipeline/agentic/agentic_actor_pg_worker.py, _compute_topr_loss,
+    which quotes the paper's Eq. 8.
     Shapes: loss [N].
     Deviations: the paper tapers by the ratio of the whole response, here it is the token's; so nothing is lost when
-    long responses make every sequence ratio vanish. The source could not be read in full.
+    long responses make every sequence ratio vanish. The paper decides by the sign of the reward, here it is that of Â.
     """
 
     name: ClassVar[str] = "topr"
@@ -234,6 +247,8 @@ class SAPO(Objective):
     Equation: J = (4/τ) σ(τ(r − 1)) Â, with τ = tau_positive where Â > 0 and tau_negative elsewhere;
     w = 4 σ(τ(r − 1)) (1 − σ(τ(r − 1))), 1 at r = 1 and falling on both sides.
     Source: Gao et al., arXiv:2511.20347.
+    Status: secondary, from verl-project/verl@1dda039, verl/trainer/ppo/core_algos.py, compute_policy_loss_sapo, and TRL
+    1.16.0, grpo_trainer.py (loss_type sapo), which agree; neither is by its authors.
     Shapes: loss [N].
     Parameters:
         tau_positive: sharpness for positive advantages, in inverse ratios, > 0.
@@ -264,14 +279,16 @@ class Kimi(Objective):
 
     Equation: J = M r Â − coefficient · log² r, with M = 1 iff |log r| ≤ log_ratio_max;
     w = M − 2 coefficient · log r / (r Â).
-    Source: Kimi k1.5, arXiv:2501.12599 (the squared log-ratio); the window is from the token-level clipping of
-    its successors.
+    Source: Kimi k1.5, arXiv:2501.12599 (the squared log-ratio), and Kimi K2.5, arXiv:2602.02276, Eq. 1 (the window, and
+    the squared log-ratio of a token).
+    Status: verified against Kimi K2.5, arXiv:2602.02276, Section 4.4.2, Eq. 1.
     Shapes: loss [N].
     Parameters:
         log_ratio_max: half the width of the window, nats, > 0.
         coefficient: strength of the penalty, ≥ 0 and in units of the advantage: it is not scaled by |Â|.
-    Deviations: k1.5 puts the squared log-ratio of the whole response and no window; the successors' report could not
-    be read in full, and neither source publishes its constants. The defaults are ours.
+    Deviations: k1.5 puts the squared log-ratio of the whole response and no window; K2.5 bounds the two sides apart,
+    here they are equal. Its Eq. 1 prints a clipped ratio; its text, followed here, masks gradients by the log-ratio.
+    Neither source publishes its constants: the defaults are ours. The anchor is μ.
     """
 
     name: ClassVar[str] = "kimi"
@@ -299,13 +316,13 @@ class MiniRL(RatioInterval):
     Equation: J = M (π/μ) Â, with M = 0 iff Â > 0 and π/π_old > 1 + ratio_high, or Â < 0 and π/π_old < 1 − ratio_low;
     w = M.
     Source: Zheng et al., arXiv:2512.01374 (MiniRL).
+    Status: verified against the paper, Section 4.1, Eq. 7; the bounds Section 4.2.
     Shapes: loss [N]; proximal_logprobs [N].
     Parameters:
         ratio_low: how far π/π_old may fall below 1, a ratio, in (0, 1].
         ratio_high: how far π/π_old may rise above 1, a ratio, > 0.
-    Deviations: none known in the gradient; the paper writes the weight as a constant in front of log π. Its routing
-    replay concerns the model and is not an objective's business.
-    The source's text was not at hand; the formula is the one others give for it.
+    Deviations: none known in the gradient; the paper writes the weight as a constant in front of log π. Its experiments
+    also cap that weight at 5. Its routing replay concerns the model and is not an objective's business.
     """
 
     name: ClassVar[str] = "minirl"

@@ -45,6 +45,7 @@ class DRPO(Objective):
     falls from 1 to 0 at |π − μ| = delta, DPPO's boundary, and is negative (corrective) beyond it.
     Source: Yao et al., arXiv:2606.09821, Eq. 8–9; the dead zone is this project's (docs: z → delta is the
     hard constraint).
+    Status: verified against its authors' code, Tencent-Hunyuan/UniRL@1a7b501, unirl/algorithms/drpo.py, _drpo_loss.
     Shapes: loss [N].
     Parameters:
         delta: the |π − μ| at which a diverging token's weight is 0, a probability, > 0. |π − μ| never exceeds 1,
@@ -88,6 +89,7 @@ class MaskDRPO(Objective):
     Equation: J = r Â − M |Â| / (2 delta) · μ (r − 1)², with M = 1 iff |π − μ| > boundary (and, if harmful_only,
     Â(r − 1) > 0); w = 1 − M sign(Â (r − 1)) · |π − μ| / delta, which jumps at the boundary.
     Source: Yao et al., arXiv:2606.09821, Fig. 11.
+    Status: secondary, from readers' summaries of the paper's Fig. 11; its authors' drpo.py has no such option.
     Shapes: loss [N].
     Parameters:
         delta: the |π − μ| at which a diverging token's weight is 0, a probability, > 0.
@@ -127,6 +129,7 @@ class KLPenalty(Objective):
     alone if c = |Â|.
     Source: Yao et al., arXiv:2606.09821, Fig. 5 (ablation); the estimators are J. Schulman's "Approximating KL
     divergence" (2020).
+    Status: secondary, from readers' summaries of the paper's Fig. 5; its authors' drpo.py has no such option.
     Shapes: loss [N].
     Parameters:
         estimator: k1, k2, k3 or reverse.
@@ -163,6 +166,7 @@ class TVPenalty(Objective):
     Equation: J = r Â − coefficient · c · |r − 1|, with c = |Â| or 1; w = 1 − coefficient · c · sign(r − 1) / Â: two
     values, whatever the distance.
     Source: Yao et al., arXiv:2606.09821, Fig. 5 (ablation).
+    Status: secondary, from readers' summaries of the paper's Fig. 5; its authors' drpo.py has no such option.
     Shapes: loss [N].
     Parameters:
         coefficient: strength, ≥ 0; in units of the advantage unless advantage_weighted.
@@ -196,12 +200,13 @@ class MDPO(Objective):
     Equation: J = r Â − (1/step_size) · (r log r − (r − 1)); w = 1 − log r / (step_size · Â), which is 0 where
     π = μ exp(step_size · Â), the mirror-descent step.
     Source: Tomar et al., arXiv:2005.09814 (on-policy MDPO).
+    Status: verified against its authors' code, manantomar/Mirror-Descent-Policy-Optimization@c9bd3ba, mdpo_on/mdpo.py
+    (multistep-SGD).
     Shapes: loss [N].
     Parameters:
         step_size: of the mirror descent, in inverse units of the advantage, > 0; the paper anneals it, here the caller
             may make a new objective for each step.
     Deviations: the KL is estimated at the sampled token (unbiased under μ) where the paper sums over the actions.
-    The source's text was not at hand; the formula is the one others give for it.
     """
 
     name: ClassVar[str] = "mdpo"

@@ -21,6 +21,7 @@ class GSPO(RatioInterval):
     Equation: J_t = min(s Â, clip(s, 1 − ratio_low, 1 + ratio_high) Â), with s = exp(mean_t log r_t) the same for all
     tokens of a sequence; w_t = M s / r_t, with M = 0 iff Â(s − 1) > 0 and s is outside the interval.
     Source: Zheng et al., arXiv:2507.18071.
+    Status: verified against the paper, Section 4.1, Eq. 5 and 7; the bounds Section 5.1.
     Shapes: loss [N].
     Parameters:
         ratio_low: how far s may fall below 1, a ratio, in (0, 1].
@@ -48,6 +49,8 @@ class GMPO(Objective):
     log_ratio_max) where Â > 0, max(log r_t, −log_ratio_max) where Â < 0; w_t = M_t g / r_t, with M_t = 0 iff
     Â log r_t > 0 and |log r_t| > log_ratio_max.
     Source: Zhao et al., arXiv:2507.20673.
+    Status: verified against its authors' code, callsys/GMPO@205b2bf, train_zero_math_gmpo.py (gmpo); the bound in
+    scripts/qwen2.5-math-7b-gmpo.sh.
     Shapes: loss [N].
     Parameters:
         log_ratio_max: bound on a diverging token's |log r|, nats, > 0.

@@ -1,4 +1,4 @@
-"""Write the measured tables of README.md and docs/performance.md from results/bench/."""
+"""Write the measured tables of docs/benchmarks.md and docs/performance.md from results/bench/."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def tables(records: dict[str, dict[str, Any]]) -> str:
         *pairs("step", records["step"]),
         *inspection(records["inspect"]),
         "",
-        "![Cost against response tokens, vocabulary, group size and response length](results/bench/curves.png)",
+        "![Cost against response tokens, vocabulary, group size and response length](../results/bench/curves.png)",
     ]
     return "\n".join(lines)
 
@@ -127,7 +127,10 @@ def profile() -> str:
 
 
 #: File → what stands between its marks.
-PAGES = {ROOT / "README.md": lambda: tables(load()), ROOT / "docs" / "performance.md": profile}
+PAGES = {
+    ROOT / "docs" / "benchmarks.md": lambda: tables(load()),
+    ROOT / "docs" / "performance.md": profile,
+}
 
 
 def page(file: Path, text: str) -> str:

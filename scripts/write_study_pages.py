@@ -1,5 +1,5 @@
-"""Write what the studies below results/ came to: docs/studies.md, the tables of docs/which-objective.md and README.md,
-and the figure of accuracy against δ. Everything is computed again from the committed results.csv."""
+"""Write what the studies below results/ came to: docs/studies.md, the tables of docs/which-objective.md, and the
+figure of accuracy against δ. Everything is computed again from the committed results.csv."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ FOLDER, FIGURE = ROOT / "results", ROOT / "docs" / "figures" / "delta.png"
 ORDER = ("settle", "delta", "mask", "advantage-weight", "staleness", "activation", "divergence")
 STUDIES = [name for name in ORDER if (FOLDER / name).is_dir()]
 END = "<!-- end of studies -->"
-#: What README.md tells of the staleness study.
-STALE = ("updates-16", "all")
 FIGURES = ("rare_share", "beyond_delta")
 PHASES = {"shared": "At the shared learning rate", "best": "Each arm at its best of the tuning"}
 #: How to read :func:`claims_table`.
 LEGEND = (
-    "In each setting: ours − theirs in final accuracy, or what the claim names (× is a ratio of variances, below 1 "
-    "where ours varies less), paired by seed, with its own 95 % interval. **better** and **worse** are shown after "
-    "Holm's correction for the study's claims; where neither is said no difference is shown, and the last number is "
-    "the one that these seeds would have shown in four cases of five (of a ratio: it or its inverse)."
+    "Each cell is the first objective − the second in final accuracy, or in what the claim names, paired by seed, with "
+    "its 95 % confidence interval. × is a ratio of variances; below 1 the first varies less. **better** and **worse** "
+    "mark differences that are significant after Holm's correction for the study's claims. Other cells show no "
+    "difference and end with the minimum detectable difference: the smallest effect that these seeds find with 80 % "
+    "power (for a ratio: it or its inverse)."
 )
 #: How an answer is said where its own word is too short.
 SAID = {"not shown": "no difference shown"}
@@ -194,8 +193,8 @@ def activation_parts() -> list[str]:
     return parts
 
 
-def headline_block() -> str:
-    """README.md: every objective at its best in every setting that ran, what was claimed, and the stalest rollouts."""
+def best_parts() -> list[str]:
+    """Every objective at its best in every setting that ran."""
     study, rows, _ = load("settle")
     where = ran(study, rows, "best")
     cells = {(row["setting"], row["arm"]): row for row in summary_rows(study, rows, "best")}
@@ -210,19 +209,7 @@ def headline_block() -> str:
         for arm in study.arms
     ]
     lines.append(["before training", *(f"{untrained(rows, setting):.3f}" for setting in where)])
-    return "\n\n".join(
-        [
-            "**Final accuracy, each objective at its best**",
-            table(("objective", *where), lines),
-            f"**What was claimed.** {LEGEND}",
-            claims_table("settle", [*where, "all"]),
-            "**With stale rollouts, at the shared rate**: sixteen updates on each batch (`updates-16`), and together "
-            "with fewer updates and with rollouts of older steps (all together)",
-            claims_table("staleness", STALE),
-            about("settle"),
-            about("staleness"),
-        ]
-    )
+    return ["**Final accuracy, each objective at its best**", table(("objective", *where), lines)]
 
 
 def untrained(rows: Sequence[Row], setting: str) -> float:
@@ -236,7 +223,7 @@ def untrained(rows: Sequence[Row], setting: str) -> float:
 
 def which_block() -> str:
     """docs/which-objective.md: every claim with its answers."""
-    parts = [LEGEND]
+    parts = [*best_parts(), LEGEND]
     for name in STUDIES:
         study, rows, _ = load(name)
         parts += [f"**[{study.title}](studies.md)** (`{name}`)", claims_table(name, [*ran(study, rows), "all"])]
@@ -288,7 +275,6 @@ def figure() -> Any:
 
 #: Page → the start of its block, and what stands in it.
 BLOCKS = {
-    ROOT / "README.md": ("<!-- headline: made by make results -->", headline_block),
     ROOT / "docs" / "studies.md": ("<!-- studies: made by make results -->", studies_block),
     ROOT / "docs" / "which-objective.md": ("<!-- claims: made by make results -->", which_block),
 }

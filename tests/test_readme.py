@@ -1,29 +1,106 @@
-"""The README's promises that a test can keep."""
+"""The README's promises that a test can keep; what runs is for docs/test_runnable_blocks.py."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
+
+import pytest
+
+from drpo.installation import COMMAND
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WORDS = 900
+#: A difference with its confidence interval, as the tables of the studies write it.
+DIFFERENCE = r"[+-]\d\.\d{3} \([+-]\d\.\d{3} to [+-]\d\.\d{3}"
 
 
-def test_the_loop_is_short() -> None:
-    """That it runs is for test_runnable_blocks.py."""
+def section(title: str) -> str:
+    """The text under a heading of the README."""
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
+    assert found is not None, title
+    return found[1]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def test_it_is_short() -> None:
+    assert len(README.split()) <= WORDS
+
+
+def test_it_opens_with_one_sentence_without_symbols() -> None:
+    opening = README.split("\n\n")[1]
+    assert opening.count(".") == 1 and opening.endswith(".")
+    assert re.search(r"[^\x00-\x7f]|[=|^\\]", opening) is None
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["I use TRL or verl", "I write my own loop", "Is my trust region active?"],
+    ids=["hosts", "loop", "inspect"],
+)
+def test_a_quickstart_has_at_most_eight_lines(title: str) -> None:
+    blocks = re.findall(r"```\w*\n(.*?)```", section(title), re.DOTALL)
+    assert blocks and sum(len(block.splitlines()) for block in blocks) <= 8
+
+
+def test_the_loop_diagnoses() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len([line for line in code.splitlines() if line and not line.startswith("import")]) <= 10
-    assert "drpo.diagnose" in code
+    assert "drpo.diagnose" in code and ".backward()" in code
 
 
-def test_its_pictures_exist() -> None:
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
-    assert pictures
-    for picture in pictures:
-        assert (ROOT / picture).is_file(), picture
+def test_it_installs_as_the_messages_say() -> None:
+    assert COMMAND.format(extras="train") in section("Install")
 
 
-def test_its_make_targets_exist() -> None:
+def test_what_was_found_is_what_the_studies_say() -> None:
+    found = re.findall(DIFFERENCE, section("What we found"))
+    tables = (ROOT / "docs" / "which-objective.md").read_text(encoding="utf-8")
+    assert len(found) >= 5
+    assert [figure for figure in found if figure not in tables] == []
+
+
+def test_the_hosts_versions_are_those_of_the_measured_table() -> None:
+    table = (ROOT / "docs" / "integrations" / "README.md").read_text(encoding="utf-8")
+    hosts = re.findall(
+        r"^\| ((?:TRL|verl|Tinker|SkyRL|prime-rl) [\d.]+) \|", section("What was run where"), re.MULTILINE
+    )
+    assert len(hosts) == 5
+    assert [host for host in hosts if f"| {host} " not in table] == []
+
+
+def test_the_cited_version_is_the_package_s() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"version {project['version']}," in section("Citation")
+
+
+def test_every_folder_of_the_tree_exists_and_every_room_is_in_it() -> None:
+    tree = section("Files")
+    package = ROOT / "src" / "drpo"
+    rooms = {folder.name for folder in package.iterdir() if (folder / "__init__.py").is_file()}
+    folders = set(re.findall(r"(\S+)/(?=\s)", tree))
+    assert rooms <= folders
+    assert [folder for folder in folders if not (ROOT / folder).is_dir() and not (package / folder).is_dir()] == []
+
+
+def test_every_page_is_in_its_table() -> None:
+    listed = set(re.findall(r"\(docs/([\w/.-]+\.md)\)", section("Documentation")))
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= listed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_its_links_and_pictures_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_its_make_targets_exist(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"make ([a-z0-9-]+)", README)):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for target in set(re.findall(r"(?:`|^)make ([a-z0-9-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)):
+        assert re.search(rf"^(?:{target}|{re.sub('-.*', '-%', target)}):", makefile, re.MULTILINE), target

@@ -28,7 +28,7 @@ class Page:
 
 #: Page → how its blocks run here.
 PAGES = {
-    "README.md": Page(after="assert bool(logits.grad.any()) and bool(logits.grad.isfinite().all())"),
+    "README.md": Page(after="assert bool(logprobs.grad.any()) and bool(logprobs.grad.isfinite().all())"),
     "docs/own-loop.md": Page(shorter={"STEPS, PROMPTS, GROUP = 16, 16, 8": "STEPS, PROMPTS, GROUP = 2, 4, 8"}),
     "docs/objectives.md": Page(before="import drpo"),
     "docs/inspect.md": Page(),

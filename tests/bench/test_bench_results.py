@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md and docs/performance.md are results/bench, and its figures follow from its rounds."""
+"""The pages of speed are what results/bench says, and what it says follows from its rounds."""
 
 from __future__ import annotations
 

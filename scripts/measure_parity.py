@@ -1,6 +1,6 @@
 """Send the fixed batch through a host's loss path and through ours, and write down how far the gradients differ.
 
-    python scripts/measure_parity.py HOST     # in that host's environment: trl, verl, tinker, skyrl, prime_rl
+    python scripts/measure_parity.py HOST     # in that host's environment
 
 `make parity` does it for all of them and writes the table of docs/integrations/README.md again.
 """
@@ -17,17 +17,20 @@ from pathlib import Path
 
 import torch
 
+from drpo.integrations import hosts
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests")]
 
-HOSTS = ("trl", "verl", "tinker", "skyrl", "prime_rl")
+#: Host → the module with its loss path.
+HOSTS = {host.key: ROOT / "tests" / host.parity for host in hosts.HOSTS.values()}
 
 
 def measure(host: str) -> dict[str, object]:
     """Every objective that ``host`` can compute, under every aggregation that it can express."""
     from support.parity import compare, tolerance
 
-    path = importlib.import_module(f"{host}_path").make_path()
+    path = importlib.import_module(HOSTS[host].stem).make_path()
     rows = [dataclasses.asdict(compare(path, {"name": name}, mode)) for mode in path.modes for name in path.objectives]
     return {
         "host": path.host,
@@ -46,7 +49,7 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in HOSTS:
         sys.exit(f"usage: python scripts/measure_parity.py {'|'.join(HOSTS)}")
     host = sys.argv[1]
-    sys.path[:0] = [str(ROOT / "tests" / "hosts" / host)]
+    sys.path[:0] = [str(HOSTS[host].parent)]
     found = measure(host)
     out = ROOT / "results" / "parity" / f"{host}.json"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,16 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from drpo.integrations.hosts import HOSTS
+
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "docs" / "integrations" / "README.md"
 START, END = "<!-- parity: made by make parity -->", "<!-- end of parity -->"
-ORDER = ("trl", "verl", "tinker", "prime_rl", "skyrl")
 
 
 def load() -> list[dict[str, Any]]:
     """What was measured, host by host."""
     folder = ROOT / "results" / "parity"
-    return [json.loads((folder / f"{host}.json").read_text(encoding="utf-8")) for host in ORDER]
+    return [json.loads((folder / f"{host.key}.json").read_text(encoding="utf-8")) for host in HOSTS.values()]
 
 
 def figure(value: float) -> str:

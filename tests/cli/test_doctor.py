@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from drpo.doctor import hosts
 from drpo.doctor.check import Check
-from drpo.doctor.hosts import HOSTS, INSTALL, check_host
+from drpo.doctor.hosts import check_host
 from drpo.doctor.machine import check_machine, check_torch, check_vllm
-from drpo.integrations.doctor.version import TESTED, check_version
+from drpo.integrations.doctor.__main__ import run
+from drpo.integrations.doctor.version import check_version
+from drpo.integrations.hosts import HOSTS
 
 
 def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -56,13 +59,17 @@ def test_a_host_that_is_not_installed_is_a_problem_with_its_command(monkeypatch:
     monkeypatch.setattr(hosts, "installed", lambda host: None)
     for host in HOSTS:
         (check,) = check_host(host)
-        assert check.status == "problem" and check.fix == INSTALL[host]
+        assert check.status == "problem" and check.fix == HOSTS[host].install
 
 
 def test_what_a_probe_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(HOSTS, "pip", "pip")
-    (check,) = check_host("pip")
+    pip = replace(HOSTS["trl"], name="pip", tested={"pip": ">=1"}, package="drpo.integrations.pip")
+    monkeypatch.setitem(HOSTS, "pip", pip)
+    release, check = run("pip", [])
+    assert (release.status, release.what) == ("ok", "pip"), "the version is told even where the plug-in does not load"
     assert check.status == "problem" and "ModuleNotFoundError" in check.found and "pip" in check.found
+    (died,) = check_host("pip")  # in its own process, which does not know this host
+    assert died.status == "problem" and "KeyError" in died.found
 
 
 def test_a_probe_that_dies_or_hangs_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,14 +93,13 @@ def test_a_probe_that_dies_or_hangs_is_a_finding(monkeypatch: pytest.MonkeyPatch
     assert check.status == "problem" and "took longer" in check.found
 
 
-def test_versions_outside_the_tested_range_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TESTED, "pytest", "==1.0.*")
-    check = check_version("pytest")
+def test_versions_outside_the_tested_range_are_named() -> None:
+    check = check_version("pytest", "==1.0.*")
     assert check.status == "warning" and "==1.0.*" in check.found and "pip install 'pytest==1.0.*'" in check.fix
-    monkeypatch.setitem(TESTED, "pytest", ">=1")
-    assert check_version("pytest") == Check(status="ok", what="pytest", found=f"{pytest.__version__} (tested: >=1)")
-    monkeypatch.setitem(TESTED, "no-such-distribution", "==1.*")
-    assert check_version("no-such-distribution").status == "problem"
+    assert check_version("pytest", ">=1") == Check(
+        status="ok", what="pytest", found=f"{pytest.__version__} (tested: >=1)"
+    )
+    assert check_version("no-such-distribution", "==1.*").status == "problem"
 
 
 def test_the_command() -> None:

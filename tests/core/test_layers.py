@@ -35,6 +35,7 @@ LAYERS = {
     "cpus": 0,
     "learning_signal": 0,
     "setting_types": 0,
+    "integrations.hosts": 0,
     "divergence": 1,
     "aggregation": 1,
     "advantages": 1,
@@ -61,6 +62,8 @@ LAYERS = {
 #: Where a unit may look only part of the way down: unit → highest layer it may import.
 #: (the plug-ins ship samplers for hosts that have none with log-probabilities, hence rollouts).
 CEILINGS = {"integrations": 4}
+#: Modules inside a folder that are units of their own: here the table of hosts, which every layer may read.
+MODULES = {"integrations.hosts"}
 #: Units that no other unit may import.
 LEAVES = {"integrations", "__main__"}
 #: unit → what it may not import although it lies below.
@@ -81,7 +84,8 @@ class Arrow:
 
 
 def unit_of(file: Path, package: Path) -> str:
-    return file.relative_to(package).parts[0].removesuffix(".py")
+    module = ".".join(file.relative_to(package).with_suffix("").parts)
+    return module if module in MODULES else module.partition(".")[0]
 
 
 def units(package: Path) -> list[str]:
@@ -110,6 +114,8 @@ def target_unit(module: str, package: Path) -> str | None:
         return "torch"
     if parts[0] != "drpo":
         return None
+    if ".".join(parts[1:3]) in MODULES:
+        return ".".join(parts[1:3])
     if len(parts) > 1 and ((package / f"{parts[1]}.py").is_file() or (package / parts[1]).is_dir()):
         return parts[1]
     return "__init__"
@@ -149,7 +155,7 @@ def violations(package: Path) -> list[str]:
 
 def cycle(package: Path) -> list[str]:
     """Units that import each other in a circle; the public API, which loads its names lazily, is left out."""
-    below: dict[str, set[str]] = {unit: set() for unit in units(package)}
+    below: dict[str, set[str]] = {unit: set() for unit in (*units(package), *MODULES)}
     for arrow in arrows(package):
         if "__init__" not in (arrow.source, arrow.target) and arrow.target in below:
             below[arrow.source].add(arrow.target)
@@ -192,7 +198,10 @@ CLEAN = {
     "objectives/base.py": "from drpo import TokenBatch\nfrom ..batch import TokenBatch\n",
     "train/loop.py": "def f():\n    import drpo\n    from drpo.objectives import base\n",
     "report/run/page.py": "from drpo.run_directory import x\n",
-    "integrations/trl.py": "import trl\nfrom drpo.objectives import x\nfrom . import y\n",
+    "integrations/__init__.py": "",
+    "integrations/hosts.py": "from drpo.errors import ConfigError\n",
+    "integrations/trl.py": "import trl\nfrom drpo.objectives import x\nfrom . import y, hosts\n",
+    "doctor/hosts.py": "from drpo.integrations import hosts\nfrom drpo.integrations.hosts import HOSTS\n",
     "assets/words.txt": "from drpo.cli import main\n",
     "py.typed": "",
 }
@@ -257,6 +266,21 @@ CLEAN = {
             "from drpo.integrations import trl\n",
             "(drpo.integrations.trl): nothing may import integrations",
         ),
+        (
+            "doctor/hosts.py",
+            "from drpo.integrations import hosts, trl\n",
+            "doctor/hosts.py:1 (drpo.integrations.trl): nothing may import integrations",
+        ),
+        (
+            "integrations/hosts.py",
+            "from drpo.objectives import x\n",
+            "integrations/hosts.py:1 (drpo.objectives.x): integrations.hosts (layer 0) imports objectives (layer 2)",
+        ),
+        (
+            "integrations/hosts.py",
+            "from . import trl\n",
+            "integrations/hosts.py:1 (drpo.integrations.trl): nothing may import integrations",
+        ),
         ("report/run/page.py", "import torch.nn\n", "report/run/page.py:1 (torch.nn): report may not import torch"),
         (
             "report/run/page.py",
@@ -317,6 +341,11 @@ def test_the_check_sees_torch_where_it_is_loaded():
 
 def test_import_drpo_is_light():
     assert not {"torch", "numpy", "transformers", "yaml", "pydantic"} & loaded_by("import drpo\ndir(drpo)")
+
+
+def test_the_table_of_hosts_is_light():
+    loaded = loaded_by("from drpo.integrations.hosts import HOSTS\nassert HOSTS")
+    assert not {"torch", "numpy", "yaml", "pydantic", "trl", "verl", "tinker", "prime_rl", "skyrl", "ray"} & loaded
 
 
 @pytest.mark.skipif(importlib.util.find_spec("drpo.report") is None, reason="there is no drpo.report")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from drpo.doctor.hosts import HOSTS
+from drpo.integrations.hosts import HOSTS
 from drpo.objectives import OBJECTIVES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,13 +11,13 @@ import yaml
 
 import drpo
 from drpo.integrations.padded import loss_metrics
-from drpo.integrations.verl_checks import HOST_SETTINGS, PRESET, TARGET, check_host, explicit_overrides
+from drpo.integrations.verl_plugin.checks import HOST_SETTINGS, PRESET, TARGET, check_host, explicit_overrides
 from drpo.objectives import MODIFIERS
 from support import parity
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "integrations" / "verl.md").read_text(encoding="utf-8")
-FOLDER = ROOT / "src" / "drpo" / "integrations" / "verl_presets" / "drpo"
+FOLDER = ROOT / "src" / "drpo" / "integrations" / "verl_plugin" / "presets" / "drpo"
 
 
 def batch() -> drpo.TokenBatch:

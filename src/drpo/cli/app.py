@@ -9,6 +9,7 @@ import typer
 
 from drpo.cli.lab_commands import lab
 from drpo.cli.recipe_commands import recipe
+from drpo.integrations.hosts import names
 
 app = typer.Typer(
     help="Trust-region policy optimization for LLM reinforcement learning: train, evaluate, report.",
@@ -231,7 +232,7 @@ def objectives(
 def doctor(
     host: Annotated[
         str | None,
-        typer.Argument(metavar="[HOST]", help="trl, verl, tinker, prime-rl or skyrl. Default: all that are installed."),
+        typer.Argument(metavar="[HOST]", help=f"{names()}. Default: all that are installed."),
     ] = None,
     settings: Annotated[
         list[str] | None,

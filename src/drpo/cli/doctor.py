@@ -10,9 +10,10 @@ from rich.text import Text
 
 from drpo.cli.printing import PlainConsole, write_json
 from drpo.doctor.check import Check
-from drpo.doctor.hosts import HOSTS, check_host, installed, require_host
+from drpo.doctor.hosts import check_host, installed, require_host
 from drpo.doctor.machine import check_machine
 from drpo.errors import ConfigError
+from drpo.integrations.hosts import HOSTS, names
 
 STYLE = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"}
 
@@ -21,8 +22,9 @@ def run_doctor(host: str | None, settings: list[str], as_json: bool) -> None:
     """Check the machine, and ``host`` or every host that is installed; exit with 1 if there is a problem."""
     if host is not None:
         require_host(host)
-    if settings and host != "verl":
-        raise ConfigError(f"{settings[0]!r}: only verl takes settings here, the overrides of its run; remove them.")
+    if settings and (host is None or not HOSTS[host].doctor_takes_settings):
+        takers = names([name for name, known in HOSTS.items() if known.doctor_takes_settings])
+        raise ConfigError(f"{settings[0]!r}: only {takers} takes settings here, the overrides of its run; remove them.")
     sections = {"machine": list(check_machine())}
     missing = []
     for name in HOSTS if host is None else [host]:

@@ -6,8 +6,12 @@ from typing import Annotated
 
 import typer
 
+from drpo.integrations.hosts import HOSTS
+
+_HOSTS = " and ".join(host.title for host in HOSTS.values() if host.run)
+
 recipe = typer.Typer(
-    help="Complete runs in verl and TRL: list them, print the command, check it, start it.",
+    help=f"Complete runs in {_HOSTS}: list them, print the command, check it, start it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -14,14 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from drpo.doctor.check import Check
 from drpo.errors import ConfigError, suggest
+from drpo.integrations.hosts import HOSTS
 
-#: Host → the distribution that carries it.
-HOSTS = {"trl": "trl", "verl": "verl", "tinker": "tinker", "prime-rl": "prime-rl", "skyrl": "skyrl"}
-#: How to get a host; prime-rl is not on a package index.
-INSTALL = {name: f"pip install {package}" for name, package in HOSTS.items()} | {
-    "verl": "pip install verl, and vLLM or SGLang as its installation page says",
-    "prime-rl": "Install prime-rl from its repository, and drpo into the same environment.",
-}
 #: Where the last line of a probe's output starts.
 MARK = "drpo-doctor:"
 TIME_LIMIT = 300.0
@@ -36,7 +30,7 @@ def require_host(name: str) -> None:
 def installed(host: str) -> str | None:
     """The installed version of ``host``, or None."""
     try:
-        return version(HOSTS[host])
+        return version(HOSTS[host].distribution)
     except PackageNotFoundError:
         return None
 
@@ -44,7 +38,7 @@ def installed(host: str) -> str | None:
 def check_host(host: str, settings: Sequence[str] = ()) -> list[Check]:
     """What the probe of ``host`` found. ``settings`` are the host's own (for verl: the overrides of a run)."""
     if installed(host) is None:
-        return [Check(status="problem", what=host, found="not installed in this environment", fix=INSTALL[host])]
+        return [Check(status="problem", what=host, found="not installed in this environment", fix=HOSTS[host].install)]
     command = [sys.executable, "-m", "drpo.integrations.doctor", host, *settings]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)

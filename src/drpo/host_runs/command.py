@@ -14,14 +14,7 @@ import yaml
 
 from drpo.errors import ConfigError, suggest
 from drpo.host_runs.library import ObjectiveChoice, Recipe, Setting, with_settings
-
-#: How each host takes the objective: (key of its name, prefix of its parameters).
-OBJECTIVE_KEYS = {
-    "verl": ("actor_rollout_ref.actor.policy_loss.objective", "+actor_rollout_ref.actor.policy_loss.parameters."),
-    "trl": ("objective", "objective_parameters."),
-}
-#: What runs with the settings as its arguments.
-MODULES = {"verl": "verl.trainer.main_ppo", "trl": "drpo.integrations.trl_gsm8k"}
+from drpo.integrations.hosts import run_of
 
 #: Text that Hydra takes without quotes, an interpolation in front included.
 _PLAIN = re.compile(r"(\$\{[\w.:]+\}|[A-Za-z_/.])[A-Za-z0-9_/.:-]*")
@@ -44,7 +37,7 @@ class Plan:
     @property
     def module(self) -> str:
         """What ``python -m`` runs."""
-        return MODULES[self.recipe.host]
+        return run_of(self.recipe.host).module
 
     @property
     def arguments(self) -> list[str]:
@@ -95,9 +88,12 @@ def compose(recipe: Recipe, objective: str | None = None, changes: Iterable[str]
         ConfigError: an unknown objective or parameter, or a change that is not key=value.
     """
     choice = _choose(recipe, objective or next(iter(recipe.objectives)))
-    name_key, prefix = OBJECTIVE_KEYS[recipe.host]
-    settings = [Setting(name_key, choice.name, choice.origin, choice.why)]
-    settings += [Setting(prefix + key, value, choice.origin, choice.why) for key, value in choice.parameters.items()]
+    run = run_of(recipe.host)
+    settings = [Setting(run.objective_key, choice.name, choice.origin, choice.why)]
+    settings += [
+        Setting(run.parameter_prefix + key, value, choice.origin, choice.why)
+        for key, value in choice.parameters.items()
+    ]
     composed = with_settings(recipe, settings)
     return Plan(with_settings(composed, [_change(text, recipe, choice.name) for text in changes]), choice)
 
@@ -183,7 +179,7 @@ def _undotted(key: str, recipe: Recipe, objective: str) -> str:
 
     parameters = OBJECTIVES[objective].parameters()
     if key in parameters:
-        return OBJECTIVE_KEYS[recipe.host][1] + key
+        return run_of(recipe.host).parameter_prefix + key
     groups = [setting.name for setting in recipe.settings if "." not in setting.name]
     if recipe.host == "verl" and key.lstrip("+~") not in groups:  # all else of verl's has a section
         raise ConfigError(

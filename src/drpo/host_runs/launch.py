@@ -13,20 +13,10 @@ from typing import Any, NoReturn
 
 from drpo.errors import ConfigError, DataError
 from drpo.host_runs.command import Plan, gpus, nodes
+from drpo.integrations.hosts import run_of
 
-#: What a host needs in this environment: module → how to get it.
-NEEDED = {
-    "verl": {
-        "verl": "pip install verl==0.9.1, and vLLM as verl's installation page says",
-        "ray": "pip install 'ray[default]'",
-    },
-    "trl": {"trl": "pip install trl==1.16.0"},
-}
 MATH_VERIFY = {"math_verify": "pip install 'math-verify[antlr4_9_3]', on every machine (Hydra needs that antlr)"}
 VLLM = {"vllm": "pip install vllm, or sample without it: --set use_vllm=false"}
-#: Checks a plan with the host's own code; each is run by name, in a process of its own: nothing imports a plug-in,
-#: and a host's imports patch, log and read the environment.
-DRY_RUNS = {"verl": "drpo.integrations.verl_dry_run", "trl": "drpo.integrations.trl_gsm8k"}
 
 #: Seconds for a Ray cluster to answer.
 RAY_TIME_LIMIT = 60
@@ -43,7 +33,7 @@ def dry_run(plan: Plan) -> dict[str, Any]:
         ConfigError: the host is not installed, or refuses the configuration.
     """
     require_host(plan, checking=True)
-    command = [sys.executable, "-m", DRY_RUNS[plan.recipe.host], "--dry-run", *plan.arguments]
+    command = [sys.executable, "-m", run_of(plan.recipe.host).dry_run, "--dry-run", *plan.arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     result = next((line for line in reversed(done.stdout.splitlines()) if line.startswith(_RESULT)), None)
     if result is None:
@@ -69,7 +59,7 @@ def launch(plan: Plan, address: str | None = None, submit: str | None = None) ->
         DataError: a data file is missing.
     """
     command, environment = plan.command, dict(os.environ)
-    if plan.recipe.host != "verl" and (address or submit):
+    if (address or submit) and not run_of(plan.recipe.host).on_ray:
         raise ConfigError(f"{plan.recipe.name} runs on one machine without Ray. Leave --address and --submit away.")
     if address and submit:
         raise ConfigError("--address joins a Ray cluster from here, --submit hands the command to it. Give one.")
@@ -104,7 +94,7 @@ def check(plan: Plan, address: str | None = None) -> None:
 
 def require_host(plan: Plan, checking: bool = False) -> None:
     """Refuse to go on without the host's packages; those that only a run needs are left out for ``checking``."""
-    host = NEEDED[plan.recipe.host]
+    host = run_of(plan.recipe.host).needed
     needed = host if checking else host | _needed_to_run(plan)
     for module, fix in needed.items():
         if importlib.util.find_spec(module) is None:

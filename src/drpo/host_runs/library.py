@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from drpo.errors import ConfigError, suggest
+from drpo.integrations import hosts
+from drpo.integrations.hosts import run_of
 
 ROOT = Path(__file__).parents[1] / "assets" / "recipes"
-HOSTS = ("verl", "trl")
+#: The hosts that have recipes, those of clusters first.
+HOSTS = tuple(
+    sorted((name for name, host in hosts.HOSTS.items() if host.run), key=lambda name: not run_of(name).on_ray)
+)
 
 Origin = Literal["public", "assumed", "yours"]
 
@@ -111,12 +116,19 @@ class _Objective(_Sourced):
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
     title: str = ""
-    host: Literal["verl", "trl", ""] = ""
+    host: str = ""
     model: str = ""
     include: list[str] = []
     settings: list[_Block] = []
     objectives: dict[str, _Objective] = {}
     not_expressible: list[str] = []
+
+    @field_validator("host")
+    @classmethod
+    def _known(cls, host: str) -> str:
+        if host not in HOSTS:
+            raise ValueError(f"no recipes for {host!r}.{suggest(host, HOSTS)}")
+        return host
 
 
 def recipe_names() -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 import drpo
 from drpo.errors import ConfigError, DataError
 from drpo.host_runs import compose, load_recipe
-from drpo.integrations.trl_gsm8k import dry_run, exact_number, parse, read_problems
+from drpo.integrations.trl.gsm8k import dry_run, exact_number, parse, read_problems
 
 NAME = "trl/qwen3-0.6b-gsm8k"
 MODEL = Path(drpo.__file__).parent / "assets" / "arithmetic"
@@ -89,7 +89,7 @@ def test_accelerate_launches_it_too(jsonl: Path, tmp_path: Path):
             "--cpu",
             "--num_processes=1",
             "-m",
-            "drpo.integrations.trl_gsm8k",
+            "drpo.integrations.trl.gsm8k",
             *plan.arguments,
         ],
         capture_output=True,

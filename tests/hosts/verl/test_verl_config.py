@@ -15,7 +15,7 @@ from verl_config import PRESET, SECTION, actor_config, composed
 
 import drpo
 from drpo.integrations.verl import DRPOPolicyLossConfig
-from drpo.integrations.verl_checks import HOST_SETTINGS, OTHER_LOSSES, OTHER_LOSSES_SECTION, explicit_overrides
+from drpo.integrations.verl_plugin.checks import HOST_SETTINGS, OTHER_LOSSES, OTHER_LOSSES_SECTION, explicit_overrides
 
 ROLLOUT = "actor_rollout_ref.rollout"
 ACTOR = "actor_rollout_ref.actor"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drpo.integrations.verl_checks import explicit_overrides
+from drpo.integrations.verl_plugin.checks import explicit_overrides
 from support.host_doctor import ask
 
 #: Beside our loss, what verl itself wants to be told.
@@ -38,7 +38,7 @@ def test_a_vllm_that_verl_does_not_find() -> None:
 def test_a_sound_environment() -> None:
     found = ask("verl", code=0)
     assert {found[what]["status"] for what in ("verl", "registry", "preset", "trainer", "rollout")} == {"ok"}
-    assert "drpo.integrations.verl.policy_loss" in found["registry"]["found"]
+    assert "drpo.integrations.verl_plugin.loss.policy_loss" in found["registry"]["found"]
     assert found["μ"]["status"] == "note"
 
 

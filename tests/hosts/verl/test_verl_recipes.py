@@ -15,7 +15,7 @@ import pytest
 from drpo.errors import ConfigError
 from drpo.host_runs import compose, launch, load_recipe, recipe_names
 from drpo.host_runs.command import Plan
-from drpo.integrations.verl_dry_run import compose_config, main, validate
+from drpo.integrations.verl_plugin.dry_run import compose_config, main, validate
 
 pytestmark = pytest.mark.filterwarnings("ignore:drpo. delta ≥ 1")  # the paper's own 12.5
 
@@ -153,7 +153,7 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.skipif(importlib.util.find_spec("math_verify") is None, reason="math-verify is not installed")
 def test_math_verify_grades():
-    from drpo.integrations.verl_math import compute_score
+    from drpo.integrations.verl_plugin.math_reward import compute_score
 
     assert compute_score("math_dapo", r"so it is \boxed{\frac{1}{2}}", "0.5") == 1.0
     assert compute_score("math_dapo", "no idea, and cut o", "0.5") == 0.0

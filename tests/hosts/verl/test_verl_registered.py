@@ -43,7 +43,7 @@ def look(**environment: str) -> dict:
 def test_importing_verl_registers_one_loss_and_changes_none() -> None:
     with_plugin, without = look(), look(VERL_USE_EXTERNAL_PLUGINS="none")
     assert set(with_plugin["names"]) - set(without["names"]) == {"drpo"}
-    assert with_plugin["from"] == {**without["from"], "drpo": "drpo.integrations.verl"}
+    assert with_plugin["from"] == {**without["from"], "drpo": "drpo.integrations.verl_plugin.loss"}
     assert not with_plugin["vllm"]
 
 

@@ -1,1 +1,2 @@
-"""What `drpo doctor` asks inside a host's environment: one module per host, each with a ``probe``."""
+"""What `drpo doctor` asks inside a host's environment: the module ``doctor`` of the
+host's package, which has a ``probe``."""

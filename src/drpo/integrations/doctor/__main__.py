@@ -12,12 +12,16 @@ from collections.abc import Iterator, Sequence
 from drpo.doctor.check import Check
 from drpo.doctor.hosts import MARK
 from drpo.errors import DrpoError
+from drpo.integrations.doctor.version import check_version
+from drpo.integrations.hosts import HOSTS
 
 
 def run(host: str, settings: Sequence[str]) -> Iterator[Check]:
     """The checks of ``host``, and the error that ended them if one did."""
     try:
-        yield from importlib.import_module(f"drpo.integrations.doctor.{host.replace('-', '_')}").probe(settings)
+        for distribution, tested in HOSTS[host].tested.items():
+            yield check_version(distribution, tested)
+        yield from importlib.import_module(HOSTS[host].doctor).probe(settings)
     except DrpoError as error:  # says itself how to fix it
         yield Check(status="problem", what=host, found=str(error))
     except Exception as error:  # whatever a host's import may raise is a finding

@@ -1,4 +1,4 @@
-"""The versions that the plug-ins are tested with."""
+"""Whether an installed version is one that the plug-ins are tested with."""
 
 from __future__ import annotations
 
@@ -8,20 +8,9 @@ from packaging.specifiers import SpecifierSet
 
 from drpo.doctor.check import Check
 
-#: Distribution → the range in which our tests ran, and whose internals were read.
-TESTED = {
-    "trl": "==1.16.*",
-    "verl": "==0.9.*",
-    "tinker": "==0.38.*",
-    "tinker-cookbook": "==0.5.*",
-    "prime-rl": "==0.8.*",
-    "skyrl": "==0.3.*",
-}
 
-
-def check_version(distribution: str) -> Check:
-    """Is the installed ``distribution`` in the tested range?"""
-    tested = TESTED[distribution]
+def check_version(distribution: str, tested: str) -> Check:
+    """Is the installed ``distribution`` in the range ``tested``?"""
     try:
         found = version(distribution)
     except PackageNotFoundError:

@@ -8,13 +8,10 @@ import os
 from collections.abc import Iterator, Sequence
 
 from drpo.doctor.check import Check
-from drpo.integrations.doctor.version import check_version
 
 
 def probe(_: Sequence[str]) -> Iterator[Check]:
-    """Versions of the SDK and the cookbook, the custom-loss entry point, our module, the key."""
-    yield check_version("tinker")
-    yield check_version("tinker-cookbook")
+    """The custom-loss entry point, our module, the key."""
     entry = getattr(importlib.import_module("tinker").TrainingClient, "forward_backward_custom", None)
     if entry is None or list(inspect.signature(entry).parameters)[:3] != ["self", "data", "loss_fn"]:
         yield Check(

@@ -9,15 +9,13 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, entry_points, version
 
 from drpo.doctor.check import Check
-from drpo.integrations.doctor.version import check_version
 
 GROUP = "verl.plugins"
 POLICY = "VERL_USE_EXTERNAL_PLUGINS"
 
 
 def probe(settings: Sequence[str]) -> Iterator[Check]:
-    """Version, registration, the engines, and with ``settings`` the configuration of a run."""
-    yield check_version("verl")
+    """Registration, the engines, and with ``settings`` the configuration of a run."""
     yield from check_registration()
     yield check_trainer()
     yield check_rollout()
@@ -49,7 +47,7 @@ def check_registration() -> Iterator[Check]:
             fix=f"unset {POLICY}, or add drpo to it",
         )
     registry = importlib.import_module("verl.trainer.ppo.core_algos").POLICY_LOSS_REGISTRY
-    ours = importlib.import_module("drpo.integrations.verl_checks")
+    ours = importlib.import_module("drpo.integrations.verl_plugin.checks")
     name = "drpo"
     if name in registry and registry[name].__module__.startswith("drpo."):
         yield Check(
@@ -66,7 +64,7 @@ def check_registration() -> Iterator[Check]:
         )
     else:
         yield registration_error()
-    preset = importlib.import_module("drpo.integrations.verl_presets")
+    preset = importlib.import_module("drpo.integrations.verl_plugin.presets")
     yield Check(status="ok", what="preset", found=f"{ours.PRESET} ({', '.join(preset.__path__)})")
 
 
@@ -129,7 +127,7 @@ def check_rollout() -> Check:
 
 def check_configuration(overrides: Sequence[str]) -> Check:
     """What verl and our loss say to the configuration of a run, without starting it."""
-    answer = importlib.import_module("drpo.integrations.verl_dry_run").main(list(overrides))
+    answer = importlib.import_module("drpo.integrations.verl_plugin.dry_run").main(list(overrides))
     if "error" in answer:
         return Check(status="problem", what="run", found=answer["error"], fix="Change that setting and ask again.")
     return Check(status="ok", what="run", found="; ".join(answer["validated"]))

@@ -7,15 +7,13 @@ import importlib
 from collections.abc import Iterator, Sequence
 
 from drpo.doctor.check import Check
-from drpo.integrations.doctor.version import check_version
 
 #: What our loss reads of prime-rl's LossInputs.
 READ = ("trainer_logprobs", "inference_logprobs", "advantages", "loss_mask", "loss_weights")
 
 
 def probe(_: Sequence[str]) -> Iterator[Check]:
-    """Version, and the fields of its loss contract."""
-    yield check_version("prime-rl")
+    """The fields of its loss contract."""
     inputs = importlib.import_module("prime_rl.trainer.rl.loss").LossInputs
     fields = [field.name for field in dataclasses.fields(inputs)]
     missing = [name for name in READ if name not in fields]

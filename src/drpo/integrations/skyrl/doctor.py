@@ -6,12 +6,10 @@ import importlib
 from collections.abc import Iterator, Sequence
 
 from drpo.doctor.check import Check
-from drpo.integrations.doctor.version import check_version
 
 
 def probe(_: Sequence[str]) -> Iterator[Check]:
-    """Version, registration, what the rest of SkyRL-Train needs, and where μ is from."""
-    yield check_version("skyrl")
+    """Registration, what the rest of SkyRL-Train needs, and where μ is from."""
     ours = importlib.import_module("drpo.integrations.skyrl")
     ours.register()
     known = ours.PolicyLossRegistry.list_available()

@@ -7,12 +7,10 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from drpo.doctor.check import Check
-from drpo.integrations.doctor.version import check_version
 
 
 def probe(_: Sequence[str]) -> Iterator[Check]:
-    """Version, whether the trainer can be imported, and the engines that report log-probabilities."""
-    yield check_version("trl")
+    """Whether the trainer can be imported, and the engines that report log-probabilities."""
     trainer = importlib.import_module("drpo.integrations.trl").DRPOTrainer
     yield Check(status="ok", what="trainer", found=f"{trainer.__module__}.{trainer.__qualname__} can be imported")
     try:

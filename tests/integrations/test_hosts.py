@@ -1,0 +1,77 @@
+"""The table of hosts: everything that it names is there, and everything that is there is in it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from drpo.host_runs.library import HOSTS as WITH_RECIPES
+from drpo.host_runs.library import ROOT as RECIPES
+from drpo.integrations.hosts import HOSTS, Host
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ROOT / "src" / "drpo" / "integrations"
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+INDEX = (ROOT / "docs" / "integrations" / "README.md").read_text(encoding="utf-8")
+
+each = pytest.mark.parametrize("host", HOSTS.values(), ids=lambda host: host.name)
+
+
+def has_target(target: str) -> bool:
+    return re.search(rf"^{re.escape(target)}:", MAKEFILE, re.MULTILINE) is not None
+
+
+@each
+def test_a_host_has_its_package_with_a_probe(host: Host) -> None:
+    folder = PACKAGES / host.package.rpartition(".")[2]
+    assert (folder / "__init__.py").is_file()
+    assert re.search(r"^def probe\(", (folder / "doctor.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert host.tested and host.distribution in host.tested and host.install
+
+
+@each
+def test_a_host_has_its_page_and_its_row(host: Host) -> None:
+    assert (ROOT / "docs" / "integrations" / f"{host.name}.md").is_file()
+    (row,) = (line for line in INDEX.splitlines() if f"[{host.name}.md]({host.name}.md)" in line and line[0] == "|")
+    assert row.startswith(f"| {host.title} |")
+
+
+@each
+def test_a_host_has_its_environment_or_the_reason_why_not(host: Host) -> None:
+    if host.extra is None:
+        assert host.reason and host.constraints is None and not has_target(f"test-{host.name}")
+        return
+    assert not host.reason
+    requirements = [re.split(r"[=<>~\[]", text)[0] for text in EXTRAS[host.extra]]
+    assert set(host.tested) <= set(requirements)
+    assert host.constraints is not None and (ROOT / host.constraints).is_file()
+    assert has_target(f"test-{host.name}") and f"test-{host.name}" in MAKEFILE.split("\nhelp:")[1].split("\n\n")[0]
+    assert list((ROOT / "tests" / "hosts" / host.name).glob("test_*.py"))
+
+
+@each
+def test_the_parity_of_a_host_is_measured(host: Host) -> None:
+    assert "def make_path(" in (ROOT / "tests" / host.parity).read_text(encoding="utf-8")
+    assert f"scripts/measure_parity.py {host.key}\n" in MAKEFILE
+    assert (ROOT / "results" / "parity" / f"{host.key}.json").is_file()
+
+
+def test_no_package_and_no_target_is_outside_the_table() -> None:
+    packages = {file.parent.name for file in PACKAGES.glob("*/__init__.py")} - {"doctor"}
+    assert packages == {host.package.rpartition(".")[2] for host in HOSTS.values()}
+    assert set(re.findall(r"measure_parity\.py (\w+)", MAKEFILE)) == {host.key for host in HOSTS.values()}
+
+
+def test_recipes_are_of_hosts_that_can_run_them() -> None:
+    for name in WITH_RECIPES:
+        assert list((RECIPES / name).glob("*.yaml"))
+        run = HOSTS[name].run
+        assert run is not None and run.needed and run.objective_key and run.parameter_prefix
+        for module in (run.module, run.dry_run):
+            if module.startswith("drpo."):
+                file = ROOT / "src" / Path(*module.split(".")).with_suffix(".py")
+                assert 'if __name__ == "__main__":' in file.read_text(encoding="utf-8")

@@ -111,7 +111,7 @@ def page(text: str) -> str:
         *table(found),
         "",
         f"Seed 0; accuracy over {samples} sampled responses to held-out problems; "
-        f"distances at the first update. Measured {'; '.join(machines)}.",
+        f"absolute probability shifts at the first update. Measured {'; '.join(machines)}.",
         "",
         END,
     ]

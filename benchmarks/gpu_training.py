@@ -41,7 +41,7 @@ from drpo.tasks.grading.grader import Grader
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import Trainer
 from drpo.train.memory.report import size
-from drpo.train.observer import Observer
+from drpo.train.setup import build
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "bench"
 SHAPE = {
@@ -144,32 +144,33 @@ def measure(config: TrainConfig, folder: Path, steps: int) -> dict[str, Any]:
     """A step to warm up and ``steps`` more: what is trained, every step's figures, and their medians."""
     run = RunDirectory(folder)
     run.create(config.resolved(), {})
-    trainer = Trainer(config, run, Observer(), resume=False)
-    with Grader(trainer.task, config.grading_time_limit, config.grading_workers) as trainer.grader:
+    parts = build(config)
+    with Grader(parts.task, config.grading_time_limit, config.grading_workers) as grader:
+        trainer = Trainer(config, run, parts, grader)
         rows = [measure_step(trainer, step) for step in range(1, steps + 2)][1:]
     rates = ("sampling_tokens_per_second", "training_tokens_per_second", "tokens_per_second")
     medians = {name: statistics.median(row[name] for row in rows) for name in rates}
     peaks = {name: max(row[name] for row in rows) for name in ("sampling_peak_bytes", "training_peak_bytes")}
-    need = trainer.memory.need
+    need = parts.memory.need
     for phase in ("sampling", "training"):
         print(f"peak of {phase}: {size(peaks[f'{phase}_peak_bytes'])}, reported before: {size(need.during(phase))}")
     return {
-        "parameters": trainer.policy.model.num_parameters(),
-        "trained": sum(parameter.numel() for parameter in trainer.policy.trained_parameters()),
+        "parameters": parts.policy.model.num_parameters(),
+        "trained": sum(parameter.numel() for parameter in parts.policy.trained_parameters()),
         "settings": config.resolved(),
         "steps": rows,
         **medians,
         **peaks,
-        "memory_report": trainer.memory.as_dict(),
+        "memory_report": parts.memory.as_dict(),
     }
 
 
 def measure_step(trainer: Trainer, step: int) -> dict[str, Any]:
     """Sample, grade and update once, each with its time and its peak."""
-    rollout, sampling, sampling_peak = timed(lambda: trainer.roll_out(step), trainer.policy.device)
+    rollout, sampling, sampling_peak = timed(lambda: trainer.roll_out(step), trainer.parts.policy.device)
     signs = [1.0 if row % 2 else -1.0 for row in range(len(rollout.samples))]
     pushed = dataclasses.replace(rollout, advantages=signs)
-    _, training, training_peak = timed(lambda: trainer.update(pushed, step), trainer.policy.device)
+    _, training, training_peak = timed(lambda: trainer.update(pushed, step), trainer.parts.policy.device)
     tokens = sum(len(sample.response.token_ids) for sample in rollout.samples)
     row = {
         "tokens": tokens,

@@ -32,7 +32,7 @@ from drpo.train import gradient, update
 from drpo.train.config import load_config
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.loop import Trainer
-from drpo.train.observer import Observer
+from drpo.train.setup import build
 
 WARM_UP = 2
 #: What is timed: label, owner and name of the function.
@@ -88,8 +88,9 @@ def profile(steps: int) -> tuple[float, dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory(Path(folder) / "run")
         run.create(config.as_dict(), {})
-        trainer = Trainer(config, run, Observer(), resume=False)
-        with deterministic_algorithms(), Grader(trainer.task, config.grading_time_limit) as trainer.grader:
+        parts = build(config)
+        with deterministic_algorithms(), Grader(parts.task, config.grading_time_limit) as grader:
+            trainer = Trainer(config, run, parts, grader)
             for step in range(1, WARM_UP + steps + 1):
                 if step == WARM_UP + 1:
                     clocks.seconds.clear()

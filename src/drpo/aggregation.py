@@ -6,6 +6,7 @@ rank) makes the sum of their results equal to the result of one big batch.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -77,6 +78,23 @@ def aggregate(
     index = batch.sequence_index()
     lengths = torch.zeros_like(index).scatter_add_(0, index, torch.ones_like(index))
     return (values / lengths[index]).sum() / denominator
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """The arguments of :func:`aggregate` as one value: ``mode``, ``denominator`` and ``horizon`` as there."""
+
+    mode: Mode = "token_mean"
+    denominator: float | None = None
+    horizon: int | None = None
+
+    def over(self, tokens: int, sequences: int) -> Reduction:
+        """This reduction with the denominator of an optimizer step over so many ``tokens`` and ``sequences``."""
+        return replace(self, denominator=tokens if self.mode == "token_mean" else sequences)
+
+    def __call__(self, values: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        """Reduce per-token ``values`` ``[N]`` of ``batch`` to a scalar."""
+        return aggregate(values, batch, self.mode, self.denominator, self.horizon)
 
 
 def _checked(denominator: object) -> float | torch.Tensor:

@@ -23,6 +23,7 @@ from drpo.tasks.grading.grader import Grade
 from drpo.train.config import load_config
 from drpo.train.memory.estimate import estimate, sketch
 from drpo.train.rollout import Sample
+from drpo.train.settings import update_settings
 from drpo.train.update import update_policy
 
 PROMPT = 32
@@ -49,8 +50,10 @@ def main(model: str, settings: list[str]) -> dict[str, list[int]]:
     requests = [Request(prompt, config.group_size, 0) for prompt in prompts]
     need = estimate(sketch(config.model, config.lora), config, torch.device("cpu"), PROMPT)
 
+    of_update = update_settings(config, policy.device)
+
     def update() -> None:
-        update_policy(policy, optimizer, config.make_objective(), samples, advantages, config)
+        update_policy(policy, optimizer, config.make_objective(), samples, advantages, of_update)
 
     update()  # the first one makes the optimizer's states, when its activations are gone
     always = need.during("always")

@@ -15,7 +15,7 @@ import drpo.trackers
 from drpo.errors import ConfigError, TrackingError
 from drpo.run_directory import RunDirectory
 from drpo.trackers import TRACKERS, TrackedRun, flat_scalars, make_trackers, updates_done
-from drpo.train import loop
+from drpo.train import loop, setup
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import train
 from drpo.train.observer import Observer
@@ -202,7 +202,7 @@ def test_a_missing_package_is_told_before_the_run_starts(
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(drpo.trackers, "distribution", absent)
-    monkeypatch.setattr(loop, "load_policy", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(setup, "load_policy", lambda *_: pytest.fail("a model was loaded"))
     config = load_config(None, [f"model={copyist}", *SMALL, "trackers=[wandb,trackio]"])[0]
     with pytest.raises(ConfigError, match=r"wandb, trackio not installed here. .*pip install -e '\.\[track\]'"):
         train(config, RunDirectory(tmp_path / "run"))

@@ -15,6 +15,7 @@ from drpo.rollouts import Response
 from drpo.run_directory import RunDirectory
 from drpo.tasks.base import Example
 from drpo.tasks.grading.grader import Grade
+from drpo.train import settings
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.gradient import accumulate_gradient
@@ -87,7 +88,14 @@ def gradient(policy: Policy, samples: list[Sample], config: TrainConfig) -> list
     for parameter in policy.trained_parameters():
         parameter.grad = None
     advantages = [1.0 if row % 3 else -2.0 for row in range(len(samples))]
-    accumulate_gradient(policy, config.make_objective(), samples, advantages, config)
+    accumulate_gradient(
+        policy,
+        config.make_objective(),
+        samples,
+        advantages,
+        settings.reduction(config),
+        settings.forward_settings(config, policy.device),
+    )
     return [parameter.grad for parameter in policy.trained_parameters() if parameter.grad is not None]
 
 

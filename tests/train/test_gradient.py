@@ -14,6 +14,7 @@ from drpo.objectives import OBJECTIVES
 from drpo.rollouts import Response
 from drpo.tasks.base import Example
 from drpo.tasks.grading.grader import Grade
+from drpo.train import settings
 from drpo.train.config import load_config
 from drpo.train.gradient import accumulate_gradient, loss_path
 from drpo.train.rollout import Sample
@@ -109,7 +110,14 @@ def test_every_objective(policy: Policy, name: str, budget: int) -> None:
     )
     objective = config.make_objective()
     given = samples(policy, objective.topk)
-    loss, batch, order = accumulate_gradient(policy, objective, given, ADVANTAGES, config)
+    loss, batch, order = accumulate_gradient(
+        policy,
+        objective,
+        given,
+        ADVANTAGES,
+        settings.reduction(config),
+        settings.forward_settings(config, policy.device),
+    )
     ours = gradients(policy)
     reduction = {"mode": "sequence_sum", "denominator": float(len(given)), "horizon": 9}
     right_loss, right = expected(policy, objective, given, reduction)
@@ -126,13 +134,21 @@ def test_the_prompts_pass_once(policy: Policy, monkeypatch: pytest.MonkeyPatch, 
     backward = Prompts.backward
     monkeypatch.setattr(Prompts, "backward", lambda self: done.append(len(self.index)) or backward(self))
     config, _ = load_config(None, [f"micro_batch_tokens={budget}"])
-    accumulate_gradient(policy, config.make_objective(), samples(policy, 0), ADVANTAGES, config)
+    accumulate_gradient(
+        policy,
+        config.make_objective(),
+        samples(policy, 0),
+        ADVANTAGES,
+        settings.reduction(config),
+        settings.forward_settings(config, policy.device),
+    )
     policy.model.zero_grad(set_to_none=True)
     assert done == [3] * passes and policy._prompts is None
 
 
 def test_what_has_no_advantage_is_measured_without_a_backward_pass(policy: Policy) -> None:
     given, differentiated = samples(policy, 0), []
+    config, _ = load_config(None, [])
     states = policy.response_states
 
     def spy(sequences: list[Any]) -> torch.Tensor:
@@ -148,7 +164,12 @@ def test_what_has_no_advantage_is_measured_without_a_backward_pass(policy: Polic
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(policy, "response_states", spy)
             _, batch, order = accumulate_gradient(
-                policy, drpo.make_objective("drpo"), given, advantages, load_config(None, [])[0]
+                policy,
+                drpo.make_objective("drpo"),
+                given,
+                advantages,
+                settings.reduction(config),
+                settings.forward_settings(config, policy.device),
             )
         assert differentiated == expected and sorted(order) == [0, 1, 2, 3, 4, 5]
         assert not batch.logprobs.requires_grad and all(p.grad is not None for p in policy.model.parameters())
@@ -156,9 +177,9 @@ def test_what_has_no_advantage_is_measured_without_a_backward_pass(policy: Polic
 
 
 def test_which_way_the_loss_comes(policy: Policy) -> None:
-    def path(*settings: str) -> str:
-        config, _ = load_config(None, settings)
-        return loss_path(policy, config.make_objective(), config)
+    def path(*overrides: str) -> str:
+        config, _ = load_config(None, overrides)
+        return loss_path(policy, config.make_objective(), settings.forward_settings(config, policy.device))
 
     assert path() == path("objective=gspo") == "fused_loss"
     assert path("objective=dppo_topk_tv") == "whole logits"

@@ -15,7 +15,7 @@ from drpo.objectives import OBJECTIVES
 from drpo.rollouts import InProcessSampler, Sampler
 from drpo.rollouts.vllm import sampler as vllm_sampler
 from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES, RunDirectory
-from drpo.train import loop
+from drpo.train import loop, setup
 from drpo.train.config import TrainConfig, load_config, validate_config
 from drpo.train.loop import train
 from drpo.train.observer import Observer, Summary
@@ -467,13 +467,13 @@ def test_a_sampler_gets_the_newest_weights_before_every_batch_and_is_closed(
     copyist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     made: list[Watched] = []
-    make = loop.make_sampler
+    make = setup.make_sampler
 
     def watched(config: TrainConfig, policy: Any, *others: Any) -> Watched:
         made.append(Watched(make(config, policy, *others), policy.model, fails))
         return made[0]
 
-    monkeypatch.setattr(loop, "make_sampler", watched)
+    monkeypatch.setattr(setup, "make_sampler", watched)
     config = configuration(copyist, "steps=2", "eval_every=0")
     batch = ["weights", "sample"]
     if fails:

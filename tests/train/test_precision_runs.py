@@ -16,10 +16,12 @@ from drpo.model.policy import load_policy
 from drpo.model.precision import Quantised
 from drpo.rollouts import CopySampler, InProcessSampler
 from drpo.run_directory import RunDirectory
+from drpo.tasks.grading.grader import Grader
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import Trainer, train
 from drpo.train.observer import Observer
 from drpo.train.rollout_weights import RolloutWeights, Snapshot
+from drpo.train.setup import build
 
 SMALL = [
     "task=copy",
@@ -93,12 +95,12 @@ def test_the_trainers_model_is_shared_only_where_it_is_what_samples(copyist: Pat
         (["rollout_lag=1"], CopySampler, torch.float32, False),
     ):
         config = configuration(copyist, *changes)
-        trainer = Trainer(config, RunDirectory(tmp_path), Observer(), resume=False)
-        assert type(trainer.sampler) is kind
-        model: Any = trainer.sampler.model  # pyright: ignore[reportAttributeAccessIssue]
-        assert (model is trainer.policy.model) == (kind is InProcessSampler)
+        parts = build(config)
+        assert type(parts.sampler) is kind
+        model: Any = parts.sampler.model  # pyright: ignore[reportAttributeAccessIssue]
+        assert (model is parts.policy.model) == (kind is InProcessSampler)
         assert model.dtype == dtype and quantised == any(isinstance(part, Quantised) for part in model.modules())
-        trained: Any = trainer.optimizer.param_groups[0]["params"]
+        trained: Any = parts.optimizer.param_groups[0]["params"]
         assert {parameter.dtype for parameter in trained} == {torch.float32}
 
 
@@ -152,7 +154,7 @@ def test_a_step_samples_from_the_weights_of_so_many_steps_before(
     trainer: list[Trainer] = []
     original = Trainer.roll_out
     monkeypatch.setattr(Trainer, "roll_out", lambda self, step: (trainer.append(self), original(self, step))[1])
-    monkeypatch.setattr(observer, "on_step", lambda _: after.append(copies(trainer[0].policy.weights())))
+    monkeypatch.setattr(observer, "on_step", lambda _: after.append(copies(trainer[0].parts.policy.weights())))
     directory = run(config, tmp_path / "run", observer=observer)
     start = copies(load_policy(str(copyist), torch.device("cpu")).weights())
     states = [start, *after]
@@ -219,5 +221,7 @@ def test_one_update_a_step_is_inert_only_where_the_sampler_is_the_trainer(copyis
         observer = Observer()
         observer.on_note = lambda text, notes=notes: notes.append(text)
         config = configuration(copyist, "updates_per_step=1", *changes)
-        Trainer(config, RunDirectory(tmp_path), observer, resume=False).say_what_to_expect()
+        parts = build(config)
+        with Grader(parts.task, config.grading_time_limit) as grader:
+            Trainer(config, RunDirectory(tmp_path), parts, grader, observer).say_what_to_expect()
         assert inert == any("no trust region (of any objective) acts" in note for note in notes)

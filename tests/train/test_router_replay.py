@@ -14,11 +14,13 @@ import torch
 
 import drpo
 from drpo.errors import ConfigError, DataError
+from drpo.model.forward import ForwardSettings
 from drpo.model.policy import Policy
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from drpo.run_directory import RunDirectory
 from drpo.tasks.base import Example
 from drpo.tasks.grading.grader import Grade
+from drpo.train import settings
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.gradient import accumulate_gradient, sequences_of, with_proximal_logprobs
 from drpo.train.loop import train
@@ -67,10 +69,15 @@ def close(ours: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool
     )
 
 
+def forward(*overrides: str) -> ForwardSettings:
+    """The forward passes of :func:`configuration`, on the CPU."""
+    return settings.forward_settings(configuration(*overrides), torch.device("cpu"))
+
+
 def gap(policy: Policy, samples: Sequence[Sample]) -> float:
     """Mean |log π − log μ|, nats."""
     differences = []
-    for sample in with_proximal_logprobs(policy, samples, configuration()):
+    for sample in with_proximal_logprobs(policy, samples, forward()):
         ours, theirs = torch.tensor(sample.proximal_logprobs), torch.tensor(sample.response.behavior_logprobs)
         differences.append((ours - theirs).abs())
     return float(torch.cat(differences).mean())
@@ -86,18 +93,18 @@ def test_replay_takes_routing_out_of_the_mismatch(name: str) -> None:
     sampler = InProcessSampler(rounded(policy.model), {0})
     requests = [Request([3 + (i + j) % 15 for j in range(1 + i)], 6, seed=i) for i in range(10)]
     samples = roll_out(sampler, requests)
-    before = routing_mismatch(policy, samples, configuration())
+    before = routing_mismatch(policy, samples, forward())
     assert 0 < before["routing_mismatch"] < before["routing_mismatch_tokens"] < 0.5
     plain = gap(policy, samples)
     replay_routing(policy, sampler)
-    assert routing_mismatch(policy, samples, configuration()) == {"routing_mismatch": 0, "routing_mismatch_tokens": 0}
+    assert routing_mismatch(policy, samples, forward()) == {"routing_mismatch": 0, "routing_mismatch_tokens": 0}
     assert 0 < gap(policy, samples) < 0.5 * plain  # docs/moe.md has the figures
 
 
 def test_mismatch_counts_the_tokens_of_responses_alone() -> None:
     policy = Policy(mixtures.model(**EXPERTS), tiny.tokenizer())
     samples = roll_out(InProcessSampler(policy.model, {0}))
-    assert routing_mismatch(policy, samples, configuration()) == {"routing_mismatch": 0, "routing_mismatch_tokens": 0}
+    assert routing_mismatch(policy, samples, forward()) == {"routing_mismatch": 0, "routing_mismatch_tokens": 0}
     lengths = [len(sample.response.token_ids) for sample in samples]
     given = copy.deepcopy(samples)
     experts = given[0].response.experts
@@ -106,14 +113,14 @@ def test_mismatch_counts_the_tokens_of_responses_alone() -> None:
     experts[5] = (experts[5] + 1) % 16
     experts[:4] = (experts[:4] + 1) % 16  # no token of the response comes from there
     experts[6] = experts[6].flip(-1)  # the same set
-    found = routing_mismatch(policy, given, configuration("micro_batch_tokens=12"))
+    found = routing_mismatch(policy, given, forward("micro_batch_tokens=12"))
     assert found["routing_mismatch"] == pytest.approx(3 / (2 * sum(lengths)))
     assert found["routing_mismatch_tokens"] == pytest.approx(2 / sum(lengths))
     many = [*samples, *samples, *samples, *samples, *samples, samples[0], samples[1], given[0]]
     assert len(many) == MEASURED + 1
-    assert routing_mismatch(policy, many, configuration())["routing_mismatch"] == 0
+    assert routing_mismatch(policy, many, forward())["routing_mismatch"] == 0
     bare = [replace(s, response=replace(s.response, experts=None)) for s in samples]
-    assert routing_mismatch(policy, bare, configuration()) == {}
+    assert routing_mismatch(policy, bare, forward()) == {}
 
 
 def by_hand(policy: Policy, samples: Sequence[Sample], advantages: Sequence[float]) -> dict[str, torch.Tensor]:
@@ -167,7 +174,14 @@ def test_a_replayed_gradient_is_that_of_each_sequence_alone(budget: int) -> None
     expected = by_hand(policy, samples, ADVANTAGES)
     replay_routing(policy, sampler)
     config = configuration(f"micro_batch_tokens={budget}")
-    accumulate_gradient(policy, drpo.make_objective("surrogate"), samples, ADVANTAGES, config)
+    accumulate_gradient(
+        policy,
+        drpo.make_objective("surrogate"),
+        samples,
+        ADVANTAGES,
+        settings.reduction(config),
+        settings.forward_settings(config, policy.device),
+    )
     found = gradients(policy)
     assert close(found, expected)
     assert all(bool(value.any()) for key, value in found.items() if key.endswith(".gate.weight"))
@@ -193,7 +207,14 @@ def test_micro_batches_do_not_change_it_on_the_other_ways(name: str) -> None:
     samples, found = routed_at_random(sampler), []
     for budget in (1, 20, 10_000):
         config = configuration(f"objective={name}", f"micro_batch_tokens={budget}")
-        accumulate_gradient(policy, config.make_objective(), samples, ADVANTAGES, config)
+        accumulate_gradient(
+            policy,
+            config.make_objective(),
+            samples,
+            ADVANTAGES,
+            settings.reduction(config),
+            settings.forward_settings(config, policy.device),
+        )
         found.append(gradients(policy))
     assert close(found[1], found[0]) and close(found[2], found[0]) and any(bool(v.any()) for v in found[0].values())
 
@@ -204,14 +225,28 @@ def test_layers_that_run_again_on_the_way_back_replay_again() -> None:
     samples, config = routed_at_random(sampler), configuration()
     replay_routing(policy, sampler)
     surrogate = drpo.make_objective("surrogate")
-    accumulate_gradient(policy, surrogate, samples, ADVANTAGES, config)
+    accumulate_gradient(
+        policy,
+        surrogate,
+        samples,
+        ADVANTAGES,
+        settings.reduction(config),
+        settings.forward_settings(config, policy.device),
+    )
     expected = gradients(policy)
     policy.model.gradient_checkpointing_enable({"use_reentrant": False})
     policy.replay_routing()
     policy.model.train()  # transformers checkpoints in this mode alone
     runs: list[int] = []
     hook = policy.routers.modules[0].register_forward_hook(lambda *_: runs.append(1))
-    accumulate_gradient(policy, surrogate, samples, ADVANTAGES, config)
+    accumulate_gradient(
+        policy,
+        surrogate,
+        samples,
+        ADVANTAGES,
+        settings.reduction(config),
+        settings.forward_settings(config, policy.device),
+    )
     hook.remove()
     assert len(runs) == 2 and close(gradients(policy), expected)
 
@@ -225,7 +260,7 @@ def test_replay_needs_the_experts_of_every_position() -> None:
     for experts, found in ((None, "got none"), (sample.response.experts[1:], "got those of")):
         broken = replace(sample, response=replace(sample.response, experts=experts))
         with pytest.raises(DataError, match=f"needs the experts of .* positions, {found}"):
-            with_proximal_logprobs(policy, [broken], configuration())
+            with_proximal_logprobs(policy, [broken], forward())
 
 
 RUN = [

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from drpo.tasks import make_task
 from drpo.tasks.grading.grader import Grader
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.determinism import deterministic_algorithms
-from drpo.train.loop import Trainer, pick_device
-from drpo.train.observer import Observer
+from drpo.train.loop import Trainer
+from drpo.train.setup import build, pick_device
 
 OURS, TRL = "drpo Trainer", "TRL GRPOTrainer"
 
@@ -86,24 +87,25 @@ def our_steps(
     run = RunDirectory(folder / "run")
     run.create(config.as_dict(), {})
     with deterministic_algorithms():  # as `drpo train` does
-        trainer = Trainer(config, run, Observer(), resume=False)
+        parts = build(config)
         if stop_ids is not None:
-            trainer.sampler = InProcessSampler(trainer.policy.model, stop_ids)
+            parts = replace(parts, sampler=InProcessSampler(parts.policy.model, stop_ids))
         numbers = iter(range(1, 1 << 62))
         sampling: list[float] = []
+        with Grader(parts.task, config.grading_time_limit) as grader:
+            trainer = Trainer(config, run, parts, grader)
 
-        def work() -> int:
-            number = next(numbers)
-            rollout = trainer.roll_out(number)
-            trainer.update(rollout, number)
-            sampling.append(rollout.sampling_seconds)
-            return sum(len(sample.response.token_ids) for sample in rollout.samples)
+            def work() -> int:
+                number = next(numbers)
+                rollout = trainer.roll_out(number)
+                trainer.update(rollout, number)
+                sampling.append(rollout.sampling_seconds)
+                return sum(len(sample.response.token_ids) for sample in rollout.samples)
 
-        def step() -> Turn:
-            turn = timed(work, str(trainer.policy.device))
-            return Turn(turn.seconds, turn.tokens, {"sampling_share": sampling[-1] / turn.seconds})
+            def step() -> Turn:
+                turn = timed(work, str(parts.policy.device))
+                return Turn(turn.seconds, turn.tokens, {"sampling_share": sampling[-1] / turn.seconds})
 
-        with Grader(trainer.task, config.grading_time_limit) as trainer.grader:
             yield step
 
 

@@ -19,7 +19,7 @@ from drpo.bench.record import as_json, describe, write
 from drpo.cli.printing import PlainConsole
 from drpo.errors import ConfigError, suggest
 from drpo.report.html.quantities import plain
-from drpo.train.loop import pick_device
+from drpo.train.setup import pick_device
 
 #: Option → the suites without which it would do nothing.
 OPTIONS = {"--tokens": ("inspect",), "--compile": ("kernels", "sampler")}

@@ -17,10 +17,10 @@ from drpo.train.checkpoint import CHECKSUMS, damage_of, find_checkpoint
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.config_text import parse_overrides
 from drpo.train.evaluate import evaluate
-from drpo.train.loop import pick_device
 from drpo.train.prompt_room import PromptRoom, fitting
 from drpo.train.resume import resumed_config
 from drpo.train.samplers import make_sampler
+from drpo.train.setup import pick_device
 from drpo.train.threads import computing_threads
 
 

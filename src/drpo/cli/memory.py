@@ -7,8 +7,8 @@ from rich.table import Table
 from drpo.cli.printing import PlainConsole
 from drpo.errors import ConfigError
 from drpo.train.config import TrainConfig
-from drpo.train.loop import pick_device
 from drpo.train.memory.report import report_memory, size
+from drpo.train.setup import pick_device
 
 
 def show_memory(console: PlainConsole, config: TrainConfig) -> None:

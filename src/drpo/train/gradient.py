@@ -11,18 +11,22 @@ from typing import Any
 
 import torch
 
-from drpo.aggregation import aggregate
+from drpo.aggregation import Reduction
 from drpo.batch import TokenBatch
 from drpo.kernels import choose_backend, fused_loss
-from drpo.model.forward import Sequences, micro_batches, targets
+from drpo.model.forward import ForwardSettings, Sequences, micro_batches, targets
 from drpo.model.policy import Policy
 from drpo.objectives import Objective
-from drpo.train.config import TrainConfig
 from drpo.train.rollout import Sample
 
 
 def accumulate_gradient(
-    policy: Policy, objective: Objective, samples: Sequence[Sample], advantages: Sequence[float], config: TrainConfig
+    policy: Policy,
+    objective: Objective,
+    samples: Sequence[Sample],
+    advantages: Sequence[float],
+    reduction: Reduction,
+    forward: ForwardSettings,
 ) -> tuple[float, TokenBatch, list[int]]:
     """Add the gradient of the objective over ``samples`` to the policy's parameters.
 
@@ -30,14 +34,24 @@ def accumulate_gradient(
     forward pass without gradient gives the derivative of the loss with respect to each log-probability, and a second
     one, in micro-batches, passes these on to the parameters. That is the same gradient, for one more forward pass.
 
+    Args:
+        policy: its parameters collect the gradient.
+        objective: the per-token loss.
+        samples: the responses of the update.
+        advantages: one for each of ``samples``.
+        reduction: how token losses become one number; its denominator is set to that of ``samples``.
+        forward: temperature and micro-batch size of the forward passes.
+
     Returns:
         the loss, all tokens of the update (without gradient), and the order in which ``samples`` stand in that batch.
 
     Raises:
         DataError: log π or log μ of a token is not finite or positive.
     """
-    with policy.prompts_once(sequences_of(samples), micro_batch_tokens(policy, config)) as prompts_done:
-        return _accumulate(policy, objective, samples, advantages, config, prompts_done)
+    with policy.prompts_once(sequences_of(samples), forward.micro_batch_tokens) as prompts_done:
+        tokens = sum(len(sample.response.token_ids) for sample in samples)
+        whole = reduction.over(tokens, len(samples))
+        return _accumulate(policy, objective, samples, advantages, whole, forward, prompts_done)
 
 
 def _accumulate(
@@ -45,33 +59,30 @@ def _accumulate(
     objective: Objective,
     samples: Sequence[Sample],
     advantages: Sequence[float],
-    config: TrainConfig,
+    reduction: Reduction,
+    forward: ForwardSettings,
     prompts_done: bool,
 ) -> tuple[float, TokenBatch, list[int]]:
-    tokens = sum(len(sample.response.token_ids) for sample in samples)
-    denominator = tokens if config.aggregation == "token_mean" else len(samples)
-    reduction: dict[str, Any] = {"mode": config.aggregation, "denominator": denominator, "horizon": config.horizon}
-
     def batch_of(rows: Sequence[int]) -> TokenBatch:
-        return token_batch(policy, *pick(samples, advantages, rows), config.temperature)
+        return token_batch(policy, *pick(samples, advantages, rows), forward.temperature)
 
     def loss_of(batch: TokenBatch) -> torch.Tensor:
-        return aggregate(objective(batch).loss, batch, **reduction)
+        return reduction(objective(batch).loss, batch)
 
     pushing, idle = split_idle(objective, advantages)
-    parts = split(policy, samples, pushing, config, prompts_done)
+    parts = split(policy, samples, pushing, forward, prompts_done)
     if objective.sequence_local or len(parts) == 1:
         losses, seen = [], []
         for rows in parts:
             if can_fuse(policy, objective):
-                loss, batch = fused(policy, objective, *pick(samples, advantages, rows), config.temperature, reduction)
+                loss, batch = fused(policy, objective, *pick(samples, advantages, rows), forward.temperature, reduction)
             else:
                 batch = batch_of(rows)
                 loss = loss_of(batch)
             loss.backward()
             losses.append(loss.detach())
             seen.append(batch)
-        idle_parts = split(policy, samples, idle, config, prompts_done)
+        idle_parts = split(policy, samples, idle, forward, prompts_done)
         with torch.no_grad():
             for rows in idle_parts:
                 seen.append(batch_of(rows))
@@ -125,43 +136,32 @@ def differentiate(
     return float(loss.detach()), dict(zip(leaves, slopes, strict=True))
 
 
-def loss_path(policy: Policy, objective: Objective, config: TrainConfig) -> str:
+def loss_path(policy: Policy, objective: Objective, forward: ForwardSettings) -> str:
     """How the loss comes from hidden states, for the run's records."""
     if can_fuse(policy, objective):
         return "fused_loss"
     if policy.head is None or objective.topk:
         return "whole logits"
-    states = policy.head[:1].expand(micro_batch_tokens(policy, config), -1)
+    states = policy.head[:1].expand(forward.micro_batch_tokens, -1)
     return f"token_logprobs ({choose_backend(states, policy.head)})"
 
 
-def micro_batch_tokens(policy: Policy, config: TrainConfig) -> int:
-    """Positions in one forward pass."""
-    return config.micro_batch_tokens or default_micro_batch_tokens(policy.device)
-
-
-def default_micro_batch_tokens(device: torch.device) -> int:
-    """Positions in one forward pass where the configuration names none."""
-    # On a CPU small micro-batches stay in its cache: measured a quarter faster than one of 16,384 tokens.
-    return 1536 if device.type == "cpu" else 16_384
-
-
 def split(
-    policy: Policy, samples: Sequence[Sample], rows: Sequence[int], config: TrainConfig, prompts_done: bool = False
+    policy: Policy, samples: Sequence[Sample], rows: Sequence[int], forward: ForwardSettings, prompts_done: bool = False
 ) -> list[list[int]]:
     """``rows`` of ``samples`` in micro-batches; the prompts' own pass may be done."""
     sequences = sequences_of([samples[row] for row in rows])
-    parts = micro_batches(sequences, micro_batch_tokens(policy, config), policy.shares_prompts, prompts_done)
+    parts = micro_batches(sequences, forward.micro_batch_tokens, policy.shares_prompts, prompts_done)
     return [[rows[index] for index in part] for part in parts]
 
 
 @torch.no_grad()
-def with_proximal_logprobs(policy: Policy, samples: Sequence[Sample], config: TrainConfig) -> list[Sample]:
+def with_proximal_logprobs(policy: Policy, samples: Sequence[Sample], forward: ForwardSettings) -> list[Sample]:
     """``samples`` with log π_old, which the policy gives them at its present weights: those that sampled them."""
     done = list(samples)
-    for rows in split(policy, samples, range(len(samples)), config):
+    for rows in split(policy, samples, range(len(samples)), forward):
         sequences = sequences_of([samples[row] for row in rows])
-        logprobs, _ = policy.response_logprobs(sequences, config.temperature)
+        logprobs, _ = policy.response_logprobs(sequences, forward.temperature)
         lengths = [len(sequence.token_ids) for sequence in sequences]
         for row, values in zip(rows, logprobs.split(lengths), strict=True):
             done[row] = replace(samples[row], proximal_logprobs=values.tolist())
@@ -180,7 +180,7 @@ def fused(
     samples: Sequence[Sample],
     advantages: Sequence[float],
     temperature: float,
-    reduction: dict[str, Any],
+    reduction: Reduction,
 ) -> tuple[torch.Tensor, TokenBatch]:
     """The aggregated loss of ``samples``, and their packed batch (without gradient)."""
     assert policy.head is not None
@@ -192,7 +192,9 @@ def fused(
         objective,
         temperature=temperature,
         **constants,
-        **reduction,
+        mode=reduction.mode,
+        denominator=reduction.denominator,
+        horizon=reduction.horizon,
     )
     return out.loss, TokenBatch(out.logprobs, entropy=out.entropy, validate=False, **constants)
 

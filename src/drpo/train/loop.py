@@ -7,45 +7,37 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from drpo.batch import TokenBatch
-from drpo.errors import CheckpointError, ConfigError, DrpoError, WriteError
+from drpo.errors import CheckpointError, DrpoError, WriteError
 from drpo.learning_signal import LearningSignal
-from drpo.model.adapters import base_of_adapter
 from drpo.model.lora import describe_adapter, is_adapted
-from drpo.model.policy import load_policy
-from drpo.model.source import find_model
-from drpo.rollouts import Sampler
 from drpo.run_directory import RunDirectory
-from drpo.tasks import make_task
 from drpo.tasks.grading.grader import Grader
 from drpo.trackers import make_trackers
-from drpo.train.checkpoint import Progress, older_weights, restore, save_checkpoint
+from drpo.train.checkpoint import Progress, save_checkpoint
 from drpo.train.config import TrainConfig
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.evaluate import evaluate
 from drpo.train.gradient import loss_path, with_proximal_logprobs
 from drpo.train.learning_signal import facts_of, hints_for
 from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
-from drpo.train.memory.report import report_memory
 from drpo.train.mismatch import check_mismatch
 from drpo.train.observer import Observer, Summary
-from drpo.train.prompt_room import TrainingStream, check_prompts
-from drpo.train.resume import Resumption, base_of_run, find_resumption, is_finished, rewind
+from drpo.train.resume import Resumption, find_resumption, is_finished, rewind
 from drpo.train.rollout import Rollout, roll_out, timed_out
-from drpo.train.rollout_weights import RolloutWeights, Snapshot
-from drpo.train.router_replay import replay_routing, routing_mismatch
-from drpo.train.samplers import make_sampler
+from drpo.train.rollout_weights import Snapshot
+from drpo.train.router_replay import routing_mismatch
 from drpo.train.seeds import derive_seed
+from drpo.train.setup import Parts, build
 from drpo.train.threads import LoadWatch, Threads, computing_threads
 from drpo.train.token_log import TokenLog
 from drpo.train.tracking import start_tracking
-from drpo.train.update import make_optimizer, update_policy
+from drpo.train.update import update_policy
 
 
 def train(
@@ -92,30 +84,31 @@ def _train(
 ) -> Summary:
     """As :func:`train`, with the directory held."""
     resume = resumption is not None
+    checkpoint = resumption.checkpoint if resumption else None
     trackers = make_trackers(config.trackers)  # a missing package is told before a model is loaded
-    trainer = Trainer(config, run, observer, resume, threads, resumption.checkpoint if resumption else None)
+    parts = build(config, checkpoint, run.engine_log, observer.on_note)
+    step = parts.progress.step
     if resumption is not None:
+        rewind(run, step if checkpoint else -1, observer.on_note)
         manifest = continued_manifest(run.read_manifest(), config, threads.count, run.read_config(), resumption.changes)
     else:
-        loss = loss_path(trainer.policy, trainer.objective, config)
-        manifest = new_manifest(config, trainer.policy, loss, trainer.memory.as_dict())
-    trainer.observer = start_tracking(
-        trackers, config, run, manifest["run_id"], trainer.observer, trainer.progress.step, resume
-    )
+        loss = loss_path(parts.policy, parts.objective, parts.settings.forward)
+        manifest = new_manifest(config, parts.policy, loss, parts.memory.as_dict())
+    observer = start_tracking(trackers, config, run, manifest["run_id"], observer, step, resume)
     run.create(config.resolved(), manifest)
     manifest.pop("config_before", None)  # config.yaml is replaced: one copy holds
     run.write_manifest(manifest)
 
     def end(status: str, failure: str | None = None) -> None:
         run.write_manifest(ended_manifest(manifest, status, failure))
-        trainer.observer.on_end(status)
+        observer.on_end(status)
 
     try:
         with (
-            closing(trainer.sampler),
-            Grader(trainer.task, config.grading_time_limit, config.grading_workers) as trainer.grader,
+            closing(parts.sampler),
+            Grader(parts.task, config.grading_time_limit, config.grading_workers) as grader,
         ):
-            summary = trainer.run_steps(stop_requested)
+            summary = Trainer(config, run, parts, grader, observer, threads).run_steps(stop_requested)
     except KeyboardInterrupt:
         end("interrupted")
         raise
@@ -131,69 +124,35 @@ def _train(
 
 
 class Trainer:
-    """What a run holds: the policy, its optimizer, the task, and how far it is."""
+    """A run in progress: its parts, its records, and how far it is.
 
-    grader: Grader
+    Args:
+        config: every setting.
+        run: where records and checkpoints go.
+        parts: what :func:`drpo.train.setup.build` made of ``config``.
+        grader: of the parts' task.
+        observer: told of everything.
+        threads: what the run computes with.
+    """
 
     def __init__(
         self,
         config: TrainConfig,
         run: RunDirectory,
-        observer: Observer,
-        resume: bool,
+        parts: Parts,
+        grader: Grader,
+        observer: Observer | None = None,
         threads: Threads | None = None,
-        checkpoint: Path | None = None,
     ):
-        self.config, self.run, self.observer = config, run, observer
+        self.config, self.run, self.parts, self.grader = config, run, parts, grader
+        self.observer = observer or Observer()
         self.threads = threads or Threads(torch.get_num_threads())
-        torch.manual_seed(config.seed)
-        random.seed(config.seed)
-        np.random.seed(config.seed % 2**32)
-        self.task = make_task(config.task.name, **config.task.parameters)
-        self.objective = config.make_objective()
-        trust = config.trust_remote_code
-        if checkpoint is None and base_of_adapter(find_model(config.model, trust)) is not None:
-            raise ConfigError(
-                f"model: {config.model} is a LoRA adapter, not a model to train. Merge it first: "
-                f"`drpo export {config.model} --out DIR`, then model=DIR."
-            )
-        source, device = config.model if checkpoint is None else str(checkpoint), pick_device(config.device)
-        self.policy = load_policy(
-            source,
-            device,
-            config.precision,
-            config.lora,
-            config.gradient_checkpointing,
-            base=None if checkpoint is None else base_of_run(config),
-            trust_remote_code=trust,
-        )
-        self.optimizer = make_optimizer(self.policy, config)
-        self.policy.prompt_settings = config.prompt_settings
-        encoder, heldout = self.policy.prompt_encoder, self.task.heldout_examples(config.eval_examples)
-        self.prompts = check_prompts(encoder, self.policy.model.config, self.task, heldout, config)
-        self.heldout = self.prompts.heldout.examples
-        self.stream = TrainingStream(self.task, encoder, self.prompts.room, config.seed)
-        if self.policy.regimes.longrope is not None:
-            lengths = {len(encoder.encode(e.prompt, e.chat, e.turns)) for e in self.heldout}
-            self.policy.regimes.check(lengths, config.max_new_tokens)
-        # Of a resumed run only the checkpoint has to be there; adapters have their base besides.
-        sized = config if checkpoint is None or config.lora else config.model_copy(update={"model": source})
-        self.memory = report_memory(sized, self.policy.device, self.prompts.heldout.longest)
-        self.progress = Progress() if checkpoint is None else restore(checkpoint, self.optimizer)
-        older = [] if checkpoint is None else older_weights(checkpoint, device)
+        self.progress = parts.progress
         self.signal = LearningSignal(hints_for(config, run))
-        self.rollout_weights = RolloutWeights(config.rollout_lag, older)
-        if resume:
-            rewind(run, self.progress.step if checkpoint else -1, observer.on_note)
-        self.sampler: Sampler = make_sampler(
-            config, self.policy, run.engine_log, lambda text: self.observer.on_note(text)
-        )
-        if config.router_replay:
-            replay_routing(self.policy, self.sampler)
 
     def run_steps(self, stop_requested: Callable[[], bool]) -> Summary:
         """The algorithm."""
-        config = self.config
+        config, parts = self.config, self.parts
         self.observer.on_start(config, self.run, self.progress.step)
         self.say_what_to_expect()
         if self.progress.step == 0:
@@ -216,7 +175,11 @@ class Trainer:
             if stopping or step == config.steps or step % config.checkpoint_every == 0:
                 self.observer.on_checkpoint(
                     save_checkpoint(
-                        self.run.checkpoints, self.policy, self.optimizer, self.progress, self.rollout_weights.kept()
+                        self.run.checkpoints,
+                        parts.policy,
+                        parts.optimizer,
+                        self.progress,
+                        parts.rollout_weights.kept(),
                     )
                 )
             if stopping:
@@ -225,14 +188,14 @@ class Trainer:
 
     def roll_out(self, step: int) -> Rollout:
         """The rollout batch of ``step``, kept on disk as well."""
-        config = self.config
-        examples, taken, left_out = self.stream.take(self.progress.cursor, config.prompts_per_step)
-        if left_out and self.prompts.training is None:  # else told at the start
+        config, parts = self.config, self.parts
+        examples, taken, left_out = parts.stream.take(self.progress.cursor, config.prompts_per_step)
+        if left_out and parts.prompts.training is None:  # else told at the start
             self.observer.on_note(f"step {step}: {len(left_out)} training prompts left out, for example: {left_out[0]}")
-        source = self.rollout_weights.next(Snapshot(step - 1, self.progress.updates, self.policy.weights()))
-        self.sampler.load_weights(source.weights)
+        source = parts.rollout_weights.next(Snapshot(step - 1, self.progress.updates, parts.policy.weights()))
+        parts.sampler.load_weights(source.weights)
         rollout = replace(
-            roll_out(self.policy, self.sampler, self.grader, examples, config, step),
+            roll_out(parts.policy, parts.sampler, self.grader, examples, config, step),
             lag=step - 1 - source.step,
             updates=source.updates,
             taken=taken,
@@ -253,17 +216,17 @@ class Trainer:
 
     def update(self, rollout: Rollout, step: int) -> list[dict[str, Any]]:
         """``updates_per_step`` optimizer steps, each on its own share of the responses; their metrics."""
-        config = self.config
+        config, parts, forward = self.config, self.parts, self.parts.settings.forward
         order = list(range(len(rollout.samples)))
         random.Random(derive_seed(config.seed, "minibatches", step)).shuffle(order)
-        log = TokenLog(self.policy, rollout, step, config.log_tokens_share, config.seed) if config.log_tokens else None
-        parts = [part.tolist() for part in np.array_split(order, config.updates_per_step) if len(part)]
+        log = TokenLog(parts.policy, rollout, step, config.log_tokens_share, config.seed) if config.log_tokens else None
+        shares = [part.tolist() for part in np.array_split(order, config.updates_per_step) if len(part)]
         started, samples = time.perf_counter(), rollout.samples
-        if "proximal_logprobs" in self.objective.needs:
-            samples = with_proximal_logprobs(self.policy, samples, config)
+        if "proximal_logprobs" in parts.objective.needs:
+            samples = with_proximal_logprobs(parts.policy, samples, forward)
         preparing = time.perf_counter() - started
         records: list[dict[str, Any]] = []
-        for index, part in enumerate(parts):
+        for index, part in enumerate(shares):
             self.set_learning_rate()
             seen: list[TokenBatch] = []
 
@@ -279,35 +242,21 @@ class Trainer:
                     log.add(index, part, order, batch)
 
             staleness = self.progress.updates - rollout.updates
-            routing = routing_mismatch(self.policy, [samples[row] for row in part], config) if index == 0 else {}
+            routing = routing_mismatch(parts.policy, [samples[row] for row in part], forward) if index == 0 else {}
             record = routing | update_policy(
-                self.policy,
-                self.optimizer,
-                self.objective,
+                parts.policy,
+                parts.optimizer,
+                parts.objective,
                 [samples[row] for row in part],
                 [rollout.advantages[row] for row in part],
-                config,
+                parts.settings,
                 on_tokens,
             )
             if self.progress.updates == 0:
                 self.observer.on_note(check_mismatch(seen[0], record, config))
             self.progress = Progress(self.progress.step, self.progress.updates + 1, self.progress.cursor)
-            seconds = {
-                "sampling": rollout.sampling_seconds / len(parts),
-                "grading": rollout.grading_seconds / len(parts),
-                "training": record.pop("seconds") + preparing / len(parts),
-            }
-            record = {
-                "kind": "update",
-                "step": step,
-                "update": index,
-                "lag": rollout.lag,
-                "staleness": staleness,
-                **record,
-                "failed_rewards": len(rollout.failures) if index == 0 else 0,
-                "timed_out_rewards": len(timed_out(rollout.samples)) if index == 0 else 0,
-                "timing": {**seconds, "tokens_per_second": record["tokens"] / sum(seconds.values())},
-            }
+            record["training"] = record.pop("seconds") + preparing / len(shares)
+            record = update_record(rollout, step, index, len(shares), {"staleness": staleness, **record})
             self.run.append_metrics(record)
             records.append(record)
         if log is not None:
@@ -317,15 +266,21 @@ class Trainer:
     def set_learning_rate(self) -> None:
         """Linear warm-up over ``warmup_updates``, then constant."""
         done, warmup = self.progress.updates, self.config.warmup_updates
-        for group in self.optimizer.param_groups:
+        for group in self.parts.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * min(1.0, (done + 1) / (warmup + 1))
 
     def evaluate(self) -> None:
         """Held-out accuracy at the current weights, recorded under the current step."""
-        config, step = self.config, self.progress.step
-        self.sampler.load_weights(self.policy.weights())
+        config, parts, step = self.config, self.parts, self.progress.step
+        parts.sampler.load_weights(parts.policy.weights())
         record, samples = evaluate(
-            self.policy, self.sampler, self.grader, self.heldout, config.eval_samples, config.sampling(), config.seed
+            parts.policy,
+            parts.sampler,
+            self.grader,
+            parts.prompts.heldout.examples,
+            config.eval_samples,
+            config.sampling(),
+            config.seed,
         )
         record = {"kind": "evaluation", "step": step, **record}
         self.run.append_metrics(record)
@@ -335,15 +290,16 @@ class Trainer:
     def say_what_to_expect(self) -> None:
         """Tell the user what was left out, what memory the run needs, how exact its forward passes are, of a trust
         region that cannot act, and of what LoRA leaves alone."""
-        told = self.threads.note, self.memory.summary(), self.policy.passes.summary()
-        for note in (*self.policy.notes, *self.prompts.notes(), *told):
+        config, parts = self.config, self.parts
+        told = self.threads.note, parts.memory.summary(), parts.policy.passes.summary()
+        for note in (*parts.policy.notes, *parts.prompts.notes(), *told):
             if note:
                 self.observer.on_note(note)
-        if warning := self.memory.warning():
+        if warning := parts.memory.warning():
             self.observer.on_note(warning)
-        if is_adapted(self.policy.model):
-            self.observer.on_note(describe_adapter(self.policy.model))
-        if self.config.updates_per_step == 1 and self.config.shares_model:
+        if is_adapted(parts.policy.model):
+            self.observer.on_note(describe_adapter(parts.policy.model))
+        if config.updates_per_step == 1 and config.shares_model:
             self.observer.on_note(
                 "updates_per_step=1: every token is trained once, at the weights that sampled it, so r ≡ 1 up to "
                 "rounding and no trust region (of any objective) acts. Raise updates_per_step to see a difference."
@@ -354,25 +310,36 @@ class Trainer:
         return summarize(self.run, status, self.progress.step)
 
 
+def update_record(rollout: Rollout, step: int, index: int, count: int, measured: dict[str, Any]) -> dict[str, Any]:
+    """A record of metrics.jsonl.
+
+    Args:
+        rollout: the batch that the update belongs to.
+        step: the number of the batch.
+        index: of the update within the step.
+        count: updates of the step, which share the time of the rollout.
+        measured: by the update; ``training`` is its seconds.
+    """
+    training = measured.pop("training")
+    seconds = {
+        "sampling": rollout.sampling_seconds / count,
+        "grading": rollout.grading_seconds / count,
+        "training": training,
+    }
+    return {
+        "kind": "update",
+        "step": step,
+        "update": index,
+        "lag": rollout.lag,
+        **measured,
+        "failed_rewards": len(rollout.failures) if index == 0 else 0,
+        "timed_out_rewards": len(timed_out(rollout.samples)) if index == 0 else 0,
+        "timing": {**seconds, "tokens_per_second": measured["tokens"] / sum(seconds.values())},
+    }
+
+
 def summarize(run: RunDirectory, status: str, step: int) -> Summary:
     """How ``run`` stands after ``step``, from what it recorded."""
     accuracies = [record["accuracy"] for record in run.read_metrics("evaluation") if "accuracy" in record]
     before, after = (accuracies[0], accuracies[-1]) if accuracies else (None, None)
     return Summary(status, step, before, after)
-
-
-def pick_device(name: str) -> torch.device:
-    """The torch device of that name; ``auto`` is the GPU if there is one.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device: {name!r} is not a torch device; use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: no CUDA device is visible to torch here; use device=auto or device=cpu")
-    return device

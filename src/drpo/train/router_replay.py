@@ -10,12 +10,11 @@ from collections.abc import Sequence
 import torch
 
 from drpo.errors import ConfigError
-from drpo.model.forward import micro_batches, padded_experts, positions
+from drpo.model.forward import ForwardSettings, micro_batches, padded_experts, positions
 from drpo.model.policy import Policy
 from drpo.rollouts import Sampler
 from drpo.rollouts.sampler import reports_experts
-from drpo.train.config import TrainConfig
-from drpo.train.gradient import micro_batch_tokens, sequences_of
+from drpo.train.gradient import sequences_of
 from drpo.train.rollout import Sample
 
 #: Responses of a step that the routing is compared on: enough for a share to two digits, little to compute.
@@ -40,7 +39,7 @@ def replay_routing(policy: Policy, sampler: Sampler) -> None:
 
 
 @torch.no_grad()
-def routing_mismatch(policy: Policy, samples: Sequence[Sample], config: TrainConfig) -> dict[str, float]:
+def routing_mismatch(policy: Policy, samples: Sequence[Sample], forward: ForwardSettings) -> dict[str, float]:
     """How often the policy's forward pass takes other experts than the rollout did, at the positions that predict the
     tokens of the first ``samples``.
 
@@ -50,7 +49,7 @@ def routing_mismatch(policy: Policy, samples: Sequence[Sample], config: TrainCon
     """
     sequences = [sequence for sequence in sequences_of(samples[:MEASURED]) if sequence.experts is not None]
     differing = []
-    for rows in micro_batches(sequences, micro_batch_tokens(policy, config), shares_prompts=False):
+    for rows in micro_batches(sequences, forward.micro_batch_tokens, shares_prompts=False):
         part = [sequences[row] for row in rows]
         ids, at = positions(part)
         with policy.replaying(part), policy.routers.recording() as recording:

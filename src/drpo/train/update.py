@@ -22,6 +22,7 @@ from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES
 from drpo.train.config import TrainConfig
 from drpo.train.gradient import accumulate_gradient
 from drpo.train.rollout import Sample
+from drpo.train.settings import UpdateSettings
 
 #: What every update is judged by as well, at their defaults: each holds tokens back by another rule.
 OTHERS = {name: make_objective(name) for name in ("ppo", "spo", "dppo_tv", "dppo_kl", "drpo", "gspo", "cppo", "m2po")}
@@ -43,7 +44,7 @@ def update_policy(
     objective: Objective,
     samples: Sequence[Sample],
     advantages: Sequence[float],
-    config: TrainConfig,
+    settings: UpdateSettings,
     on_tokens: Callable[[Sequence[int], TokenBatch], None] | None = None,
 ) -> dict[str, Any]:
     """Differentiate the objective over ``samples``, step the optimizer, and return the update's metrics.
@@ -57,8 +58,10 @@ def update_policy(
     """
     started = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
-    loss, batch, order = accumulate_gradient(policy, objective, samples, advantages, config)
-    norm = torch.nn.utils.clip_grad_norm_(policy.trained_parameters(), config.gradient_clip)
+    loss, batch, order = accumulate_gradient(
+        policy, objective, samples, advantages, settings.reduction, settings.forward
+    )
+    norm = torch.nn.utils.clip_grad_norm_(policy.trained_parameters(), settings.gradient_clip)
     if not bool(torch.isfinite(norm)):
         raise TrainingError(
             f"the gradient norm is {float(norm)}: the update was not applied. Lower learning_rate, or "
@@ -71,7 +74,7 @@ def update_policy(
     return {
         "loss": loss,
         **response_metrics(samples),
-        **token_metrics(batch, objective, config.delta),
+        **token_metrics(batch, objective, settings.delta),
         "gradient_norm": float(norm),
         "learning_rate": optimizer.param_groups[0]["lr"],
         "tokens": len(batch),

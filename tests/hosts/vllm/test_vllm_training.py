@@ -15,7 +15,7 @@ import pytest
 from drpo.cli.evaluate import run_evaluate
 from drpo.rollouts.vllm.sampler import VllmSampler
 from drpo.run_directory import RunDirectory
-from drpo.train import loop
+from drpo.train import loop, setup
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.observer import Observer
 
@@ -74,7 +74,7 @@ def disturbed(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     """The same run whose engine is killed in the middle of a batch, and which is interrupted and resumed later."""
     run, observer = RunDirectory(tmp_path_factory.mktemp("disturbed") / "run"), Notes()
     samplers: list[VllmSampler] = []
-    make, steps = loop.make_sampler, 0
+    make, steps = setup.make_sampler, 0
 
     def kept(*arguments: Any) -> Any:
         samplers.append(make(*arguments))  # pyright: ignore[reportArgumentType]
@@ -88,7 +88,7 @@ def disturbed(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> 
         return steps == STOPPED_AFTER
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_sampler", kept)
+        patch.setattr(setup, "make_sampler", kept)
         assert loop.train(config, run, observer, stop_requested=after_each_step).status == "interrupted"
     assert not samplers[0]._engine
     loop.train(config, run, observer, resume=True)

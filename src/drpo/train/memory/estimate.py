@@ -13,13 +13,13 @@ import torch
 
 from drpo.kernels.chunks import CHUNK_NUMBERS, CHUNK_ROWS, GPU_CHUNK_ROWS
 from drpo.kernels.logprobs import AUTO_LIMIT
+from drpo.model.forward import default_micro_batch_tokens
 from drpo.model.loading import load_sketch
 from drpo.model.lora import linear_names
 from drpo.model.source import find_model
 from drpo.rollouts import InProcessOptions
 from drpo.rollouts.vllm.engine import DEFAULT_CPU_CACHE_GIB, DEFAULT_GPU_SHARE, GIB
 from drpo.train.config import Lora, TrainConfig
-from drpo.train.gradient import default_micro_batch_tokens
 
 #: Prompt tokens, where no prompt was seen.
 ASSUMED_PROMPT = 256

@@ -1,0 +1,37 @@
+"""The few values of a configuration that each part of a run takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from drpo.aggregation import Reduction
+from drpo.model.forward import ForwardSettings, default_micro_batch_tokens
+from drpo.train.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSettings:
+    """What an update takes beside its samples: how token losses become one number (the denominator is the update's
+    own), its forward passes, the largest gradient norm, and the |π − μ| that the reported shares count against."""
+
+    reduction: Reduction
+    forward: ForwardSettings
+    gradient_clip: float
+    delta: float
+
+
+def forward_settings(config: TrainConfig, device: torch.device) -> ForwardSettings:
+    """How log π is recomputed on ``device``."""
+    return ForwardSettings(config.temperature, config.micro_batch_tokens or default_micro_batch_tokens(device))
+
+
+def reduction(config: TrainConfig) -> Reduction:
+    """How token losses become one number."""
+    return Reduction(config.aggregation, horizon=config.horizon)
+
+
+def update_settings(config: TrainConfig, device: torch.device) -> UpdateSettings:
+    """What every update of a run takes."""
+    return UpdateSettings(reduction(config), forward_settings(config, device), config.gradient_clip, config.delta)

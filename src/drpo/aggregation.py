@@ -47,15 +47,7 @@ def aggregate(
             number above zero.
         DataError: shapes disagree, ``values`` or ``batch`` is something else, or an empty batch without a denominator.
     """
-    if mode not in MODES:
-        raise ConfigError(f"unknown aggregation mode {mode!r}.{suggest(mode, MODES)}")
-    if mode == "sequence_sum" and not (is_positive(horizon) and horizon <= MAX_HORIZON):  # pyright: ignore[reportOptionalOperand]
-        raise ConfigError(
-            "sequence_sum needs horizon > 0 (tokens; the maximum response length), got "
-            f"{shorten(repr(horizon))}; at most {MAX_HORIZON:,}"
-        )
-    if mode != "sequence_sum" and horizon is not None:
-        raise ConfigError(f"horizon is for sequence_sum only; {mode} would ignore it. Remove it.")
+    _check_mode(mode, horizon)
     if not isinstance(batch, TokenBatch):
         raise DataError(f"batch must be a TokenBatch, got {type(batch).__name__}; aggregate takes (values, batch)")
     if not isinstance(values, torch.Tensor):
@@ -95,6 +87,18 @@ class Reduction:
     def __call__(self, values: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
         """Reduce per-token ``values`` ``[N]`` of ``batch`` to a scalar."""
         return aggregate(values, batch, self.mode, self.denominator, self.horizon)
+
+
+def _check_mode(mode: str, horizon: int | None) -> None:
+    if mode not in MODES:
+        raise ConfigError(f"unknown aggregation mode {mode!r}.{suggest(mode, MODES)}")
+    if mode == "sequence_sum" and not (is_positive(horizon) and horizon <= MAX_HORIZON):  # pyright: ignore[reportOptionalOperand]
+        raise ConfigError(
+            "sequence_sum needs horizon > 0 (tokens; the maximum response length), got "
+            f"{shorten(repr(horizon))}; at most {MAX_HORIZON:,}"
+        )
+    if mode != "sequence_sum" and horizon is not None:
+        raise ConfigError(f"horizon is for sequence_sum only; {mode} would ignore it. Remove it.")
 
 
 def _checked(denominator: object) -> float | torch.Tensor:

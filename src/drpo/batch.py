@@ -122,11 +122,17 @@ class TokenBatch:
         """Pack ``[B, T]`` tensors, keeping the positions where ``mask`` is true.
 
         Args:
-            logprobs, behavior_logprobs, proximal_logprobs, entropy: ``[B, T]``. What stands at dropped
-                positions, NaN included, reaches neither loss nor gradient.
-            topk_logprobs, topk_behavior_logprobs, topk_is_sampled: ``[B, T, K]``, likewise.
+            logprobs: ``[B, T]``. Values at dropped positions, NaN included, reach neither loss nor gradient; this
+                holds for every argument.
+            behavior_logprobs: ``[B, T]``.
             advantages: ``[B]`` (one per response) or ``[B, T]``.
             mask: ``[B, T]`` bool, or numbers of which non-zero means keep.
+            proximal_logprobs: ``[B, T]``.
+            entropy: ``[B, T]``.
+            topk_logprobs: ``[B, T, K]``.
+            topk_behavior_logprobs: ``[B, T, K]``.
+            topk_is_sampled: ``[B, T, K]`` bool.
+            validate: check values; they are read, which waits for a device.
 
         Raises:
             DataError: as the constructor, when a shape is not ``[B, T]``, or when the mask holds NaN or numbers below 0
@@ -222,30 +228,39 @@ def _check_shapes(batch: TokenBatch) -> None:
         value = getattr(batch, field.name)
         if value is None:
             continue
-        if field.name.startswith("topk_"):
-            if value.dim() != 2 or value.shape[:1] != shape:
-                raise DataError(
-                    f"{field.name} must be [N, K] with N = {shape[0]} as logprobs has, got {list(value.shape)}"
-                )
-            widths[field.name] = value.shape[1]
-        elif value.shape != shape:
-            per_sequence = field.name == "advantages" and batch.sequence_ids is not None
-            hint = "; for one advantage a sequence pass advantages[i], i [N] the sequence's row" if per_sequence else ""
-            raise DataError(f"{field.name} must be [N] = {list(shape)} as logprobs is, got {list(value.shape)}{hint}")
+        _check_shape(batch, field.name, value)
         _check_device(field.name, value, batch.logprobs.device)
-        if field.name == "sequence_ids":
-            if value.dtype != torch.int64:
-                raise DataError(f"sequence_ids must be int64, got {value.dtype}; convert with .long()")
-        elif field.name == "topk_is_sampled":
-            if value.dtype != torch.bool:
-                raise DataError(
-                    f"topk_is_sampled must be bool, got {value.dtype}; compare the top-K token ids with the sampled one"
-                )
-        elif not value.dtype.is_floating_point:
-            raise DataError(f"{field.name} must be floating point, got {value.dtype}; convert with .float()")
+        _check_dtype(field.name, value)
+        if field.name.startswith("topk_"):
+            widths[field.name] = value.shape[1]
     if len(set(widths.values())) > 1:
         found = ", ".join(f"{name} {width}" for name, width in widths.items())
         raise DataError(f"the top-K fields must have one K, got {found}")
+
+
+def _check_shape(batch: TokenBatch, name: str, value: torch.Tensor) -> None:
+    """``[N]``, or ``[N, K]`` for a field of the top K."""
+    shape = batch.logprobs.shape
+    if name.startswith("topk_"):
+        if value.dim() != 2 or value.shape[:1] != shape:
+            raise DataError(f"{name} must be [N, K] with N = {shape[0]} as logprobs has, got {list(value.shape)}")
+    elif value.shape != shape:
+        per_sequence = name == "advantages" and batch.sequence_ids is not None
+        hint = "; for one advantage a sequence pass advantages[i], i [N] the sequence's row" if per_sequence else ""
+        raise DataError(f"{name} must be [N] = {list(shape)} as logprobs is, got {list(value.shape)}{hint}")
+
+
+def _check_dtype(name: str, value: torch.Tensor) -> None:
+    if name == "sequence_ids":
+        if value.dtype != torch.int64:
+            raise DataError(f"sequence_ids must be int64, got {value.dtype}; convert with .long()")
+    elif name == "topk_is_sampled":
+        if value.dtype != torch.bool:
+            raise DataError(
+                f"topk_is_sampled must be bool, got {value.dtype}; compare the top-K token ids with the sampled one"
+            )
+    elif not value.dtype.is_floating_point:
+        raise DataError(f"{name} must be floating point, got {value.dtype}; convert with .float()")
 
 
 def _check_values(batch: TokenBatch) -> None:

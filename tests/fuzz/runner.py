@@ -43,6 +43,8 @@ def run_cases(module: str, first: int, last: int, time_limit: float) -> Iterator
 
     Args:
         module: a name of :func:`modules`.
+        first: the first seed.
+        last: the seed after the last.
         time_limit: seconds of processor time for one case, and a :data:`PATIENCE`-th of its seconds by the clock; then
             its process is ended, and the case is a hang.
     """

@@ -48,8 +48,13 @@ def variants(
     """Turns that sample ``count`` responses of at most ``length`` tokens to each of ``prompts`` problems.
 
     Args:
+        device: a torch device.
+        prompts: how many problems.
+        count: responses to each.
+        length: tokens of a response at most.
         stops: responses end at the model's stop tokens.
-        static, compiled: with ``generate``'s static cache, and with our compiled decoding, as variants of their own.
+        static: add ``generate`` with a static cache.
+        compiled: add our compiled decoding.
     """
     policy = load_policy("embedded:arithmetic", torch.device(device))
     ids = [policy.encode(prompt) for prompt in problems(prompts)]

@@ -61,6 +61,7 @@ def inspect(
     """Inspect the token records in ``paths``: files, folders of files, or run directories.
 
     Args:
+        paths: files, folders or run directories.
         delta: the bound on |π − μ| of every objective that has one, a probability; None: the run's own if the log is
             a run's, else each objective's default (and 0.15 for the shares beyond δ).
         objectives: registry names to evaluate; None means all that the log has the columns for.

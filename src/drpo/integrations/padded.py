@@ -39,6 +39,7 @@ def make_host_objective(
 
     Args:
         host: its name, for messages.
+        name: a registered objective.
         parameters: keyword arguments of :func:`drpo.make_objective`; ``anchor`` and ``modifiers`` may be among them.
         gives: the optional fields of :class:`drpo.TokenBatch` that the host hands over.
         sums_scaled_advantages: the host divides the advantages by the denominator instead of the loss, which only
@@ -92,9 +93,13 @@ def padded_loss(
     """The per-token loss as ``[B, T]``, exactly 0 where ``mask`` is false, and the batch it was computed on.
 
     Args:
-        logprobs, behavior_logprobs, proximal_logprobs, entropy: ``[B, T]``, as in :class:`drpo.TokenBatch`.
+        objective: the per-token loss.
+        logprobs: ``[B, T]``, as in :class:`drpo.TokenBatch`, like the others.
+        behavior_logprobs: ``[B, T]``.
         advantages: ``[B]`` or ``[B, T]``.
         mask: ``[B, T]``; non-zero keeps a token. What the other positions hold does not matter.
+        proximal_logprobs: ``[B, T]``, for objectives that need it.
+        entropy: ``[B, T]``, for objectives that need it.
 
     Raises:
         DataError: a kept log-probability is not finite or positive, or shapes disagree.
@@ -174,6 +179,8 @@ def loss_metrics(
     """:func:`measurements` as floats (one device synchronisation), for a host that averages what it is given.
 
     Args:
+        batch: the tokens of the loss.
+        objective: whose boundary the shares count against.
         extremes: report minima and maxima as well, to a host that does not average those.
         same_names: the same names whatever the batch holds, for a host that breaks on a missing one: a share within
             a part of the tokens becomes a share of all of them (0 in an empty batch), and what has no such form

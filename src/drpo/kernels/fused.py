@@ -61,11 +61,16 @@ def fused_loss(
         weight: ``[V, H]`` float, the LM head; finite.
         targets: ``[N]`` int64 in [0, V), the sampled tokens; checked as in :func:`drpo.token_logprobs`.
         objective: any that does not read the top K.
-        behavior_logprobs, advantages, sequence_ids, proximal_logprobs, entropy: ``[N]``, as in
-            :class:`drpo.TokenBatch`. They are not checked here (that would wait for the device): check each update
-            once, by making a TokenBatch.
+        behavior_logprobs: ``[N]``, as in :class:`drpo.TokenBatch`. Values are not checked here (that would wait for
+            the device): check each update once, by making a TokenBatch. The same holds for the next four.
+        advantages: ``[N]``.
+        sequence_ids: ``[N]`` int64; None: one sequence.
+        proximal_logprobs: ``[N]``, for objectives that need it.
+        entropy: ``[N]``, for objectives that need it.
         temperature: > 0, the one the tokens were sampled at; or ``[N]``, one a token.
-        mode, denominator, horizon: as in :func:`drpo.aggregate`.
+        mode: as in :func:`drpo.aggregate`, like the next two.
+        denominator: tokens or sequences of the whole optimizer step.
+        horizon: tokens, for ``sequence_sum``.
 
     Returns:
         :class:`FusedLoss`: ``loss``, the scalar to differentiate, once; ``logprobs`` and ``entropy`` ``[N]`` in nats,

@@ -90,18 +90,7 @@ def check_inputs(
         if not isinstance(value, torch.Tensor):
             fix = f"; pass its weight: lm_head.{name}" if hasattr(value, "weight") else ""
             raise DataError(f"{name} must be a tensor, got {type(value).__name__}{fix}")
-    if isinstance(temperature, torch.Tensor) and temperature.dim() == 0:
-        raise ConfigError(
-            "temperature must be a number, or a tensor [N] with one for each token; got a 0-d tensor, "
-            "pass temperature.item()"
-        )
-    if isinstance(temperature, torch.Tensor):
-        if hidden.dim() == 2 and temperature.shape != hidden.shape[:1]:
-            raise DataError(
-                f"a temperature for each token must be [N] = [{hidden.shape[0]}], got {list(temperature.shape)}"
-            )
-    elif not is_positive(temperature):
-        raise ConfigError(f"temperature must be finite and > 0, got {shorten(repr(temperature))}")
+    _check_temperature(temperature, hidden)
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
         packed = "; of [B, T, H] keep the response tokens: hidden[mask] and targets[mask], with a bool mask [B, T]"
         raise DataError(
@@ -122,6 +111,22 @@ def check_inputs(
         )
     if is_readable(targets):
         _check_targets(targets, len(weight))
+
+
+def _check_temperature(temperature: float | torch.Tensor, hidden: torch.Tensor) -> None:
+    """Refuse what is neither a positive number nor one for each token."""
+    if not isinstance(temperature, torch.Tensor):
+        if not is_positive(temperature):
+            raise ConfigError(f"temperature must be finite and > 0, got {shorten(repr(temperature))}")
+    elif temperature.dim() == 0:
+        raise ConfigError(
+            "temperature must be a number, or a tensor [N] with one for each token; got a 0-d tensor, "
+            "pass temperature.item()"
+        )
+    elif hidden.dim() == 2 and temperature.shape != hidden.shape[:1]:
+        raise DataError(
+            f"a temperature for each token must be [N] = [{hidden.shape[0]}], got {list(temperature.shape)}"
+        )
 
 
 def _check_targets(targets: torch.Tensor, vocabulary: int) -> None:

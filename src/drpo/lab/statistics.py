@@ -90,6 +90,7 @@ def bootstrap(sizes: Sequence[int], statistic: Callable[[list[np.ndarray]], np.n
     Args:
         sizes: seeds in each stratum, at least 2.
         statistic: of which seeds were drawn, an array ``[D, S]`` of indices for each stratum, to ``[D]``.
+        seed: of the draws.
     """
     generator = np.random.default_rng(seed)
     value = float(statistic([np.arange(size)[None] for size in sizes])[0])

@@ -22,6 +22,8 @@ def add_adapter(model: Any, lora: Lora, base: str) -> None:
     """Put fresh adapters on the linear layers that ``lora`` names, and freeze all else. B starts at 0: nothing changes.
 
     Args:
+        model: a causal LM of transformers.
+        lora: rank, scaling and targets.
         base: where the model was loaded from, for whoever loads the adapter.
 
     Raises:

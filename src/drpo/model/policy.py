@@ -191,6 +191,8 @@ class Policy:
         Holds whole distributions ``[N, V]``: smaller micro-batches make them fit.
 
         Args:
+            sequences: prompts with their responses.
+            temperature: logits are divided by it.
             topk_ids: ``[N, K]`` int64, tokens of the vocabulary for every response token of ``sequences``.
 
         Returns:

@@ -44,6 +44,7 @@ def make_objective(
         anchor: ``behavior``: its ratio is π/μ. ``proximal``: π/π_old, with the batch's proximal_logprobs in the
             place of its behavior_logprobs.
         modifiers: factors on its loss, each a name of :data:`MODIFIERS` or a mapping with ``name`` and parameters.
+        **parameters: of the objective, by name.
 
     Raises:
         ConfigError: unknown name or parameter (with the nearest known one), a value out of its range, or a modifier

@@ -166,6 +166,7 @@ def _parsed(text: str, what: str, depth: int = 0) -> Any:
     """The value that a YAML text stands for.
 
     Args:
+        text: YAML.
         what: how a message about it begins.
         depth: of the place where the value goes.
     """

@@ -41,6 +41,7 @@ class LeanForward:
             ids: ``[R, 1]``.
             mask: ``[R, 1, 1, L]``, added to the scores; the new position included.
             positions: ``[R, 1]``.
+            cache: of the rows' earlier tokens.
         """
         states = functional.embedding(ids.squeeze(1), self.backbone.embed_tokens.weight)
         cos, sin = self.backbone.rotary_emb(states, positions)

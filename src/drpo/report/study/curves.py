@@ -153,6 +153,7 @@ def over_settings(study: Row, rows: Sequence[Row], summary: Sequence[Row]) -> li
     """Final accuracy over each number in which settings differ, a line an arm.
 
     Args:
+        study: the study as plain values.
         rows: the runs of one phase.
         summary: its rows, one a setting and arm.
     """

@@ -192,6 +192,14 @@ class MathTask(FiniteTask):
         for key in ("subset", "split", "heldout_split"):
             if texts[key] is not None and self._dataset is None:
                 raise ConfigError(f"math: {key} would be ignored: it belongs to dataset, but path is given")
+        self._check_heldout(heldout_path, heldout_fraction)
+        for layout in (self._layout, self._heldout_layout):
+            if layout is not None:
+                find_layout(layout, None, "")
+        if self._layout is not None and any(self._columns):
+            raise ConfigError("math: layout would be ignored beside prompt_column or answer_column. Give one of them")
+
+    def _check_heldout(self, heldout_path: Any, heldout_fraction: Any) -> None:
         heldout = {
             "heldout_path": heldout_path,
             "heldout_split": self._heldout_split,
@@ -204,11 +212,6 @@ class MathTask(FiniteTask):
             raise ConfigError(
                 "math: heldout_layout would be ignored: the held-out problems come from the training source. Use layout"
             )
-        for layout in (self._layout, self._heldout_layout):
-            if layout is not None:
-                find_layout(layout, None, "")
-        if self._layout is not None and any(self._columns):
-            raise ConfigError("math: layout would be ignored beside prompt_column or answer_column. Give one of them")
 
 
 def _distinct(

@@ -30,6 +30,8 @@ def build_config(name: str, config_class: type, parameters: Mapping[str, Any]) -
 
     Args:
         name: what messages call the task.
+        config_class: the library's dataclass of settings.
+        parameters: its fields, by name.
 
     Raises:
         ConfigError: a parameter is unknown, reserved, of the wrong type, or refused by the library.

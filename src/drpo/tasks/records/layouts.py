@@ -83,7 +83,8 @@ def named_columns(
     """The layout of columns that a user names. One that is not named is the first of a layout that the record has.
 
     Args:
-        prompt, answer: their names; dots for what is inside of a column.
+        prompt: name of the column of problems; dots for what is inside of a column.
+        answer: name of the column of answers, likewise.
         record: the first of its source.
         where: it stands.
         unwrap: take off what DAPO-Math wraps around a problem.

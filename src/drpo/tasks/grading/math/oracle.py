@@ -50,6 +50,7 @@ def equal(answer: str, right: str, alone: bool = True) -> bool:
     Args:
         answer: LaTeX; or, with ``alone=False``, the text to look for an answer in.
         right: the right answer.
+        alone: ``answer`` is nothing but the answer.
 
     Raises:
         DataError: the right answer cannot be read.

@@ -245,8 +245,8 @@ def _read_words(words: str, touching: bool, counts: bool) -> tuple[Unit | None, 
             if one is None and lower.removesuffix("s") not in POUNDS and (len(name) < 3 or not counts):
                 return None  # 5x and 5 x are products
             raised = re.sub(r"[\s^{}]", "", match["power"] or "") or str(prefix_power)
-            if one is not None and (unit is None or match["sign"] or power == -1 or place == len(words)):
-                unit = (unit or NO_UNIT).times(one, power * int(raised))
+            last = unit is None or power == -1 or place == len(words)
+            unit = (unit or NO_UNIT).times(one, power * int(raised)) if one is not None and last else unit
             prefix_power, power = 1, 1
         first = False
     return unit, scale, pounds

@@ -20,9 +20,9 @@ from drpo.cli.app import app
 from drpo.errors import CheckpointError, ConfigError
 from drpo.model.export import export_model
 from drpo.model.loading import load
+from drpo.model.lora_settings import Lora
 from drpo.model.policy import load_policy
 from drpo.model.source import EMBEDDED
-from drpo.train.config import Lora
 from support import tiny
 
 peft: Any = pytest.importorskip("peft", reason="pip install -e '.[lora]'")

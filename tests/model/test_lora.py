@@ -16,10 +16,11 @@ from drpo.cli.app import app
 from drpo.errors import ConfigError
 from drpo.model.forward import Sequences
 from drpo.model.lora import add_adapter, describe_adapter, linear_names, plain_weights
+from drpo.model.lora_settings import Lora
 from drpo.model.policy import Policy, load_policy
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from drpo.run_directory import RunDirectory
-from drpo.train.config import Lora, TrainConfig, load_config
+from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import train
 from support import tiny
 

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from drpo.bench.peak import measurable
 from drpo.cli.app import app
 from drpo.model.decoding.decoder import Decoding, Forward
+from drpo.model.lora_settings import Lora
 from drpo.run_directory import RunDirectory
-from drpo.train.config import Lora, TrainConfig, load_config
+from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import train
 from drpo.train.memory import report as memory_report
 from drpo.train.memory.estimate import Need, estimate, shape_of, sketch

@@ -80,6 +80,7 @@ def compose(recipe: Recipe, objective: str | None = None, changes: Iterable[str]
     """The run of ``recipe`` with an objective and changes.
 
     Args:
+        recipe: a host's run, as :func:`drpo.host_runs.load_recipe` reads it.
         objective: one of the recipe's, or any registered name; None takes the recipe's first.
         changes: ``key=value``; the key is the host's (for verl a Hydra override, prefixes and all), or the name of a
             parameter of the objective.

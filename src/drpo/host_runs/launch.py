@@ -51,6 +51,7 @@ def launch(plan: Plan, address: str | None = None, submit: str | None = None) ->
     """Start the run in the place of this process: its output, its signals and its exit code are the host's.
 
     Args:
+        plan: what to start.
         address: of a running Ray cluster to join; None lets verl start Ray on this machine.
         submit: the dashboard of a running Ray cluster, which then runs the command.
 

@@ -19,7 +19,7 @@ from drpo.inspection.detectors.truncation import Truncation
 from drpo.inspection.distributions import Distributions
 from drpo.inspection.evidence import Evidence
 from drpo.inspection.findings import findings
-from drpo.inspection.histograms import PROBABILITY, SHIFT, Axis, Counts
+from drpo.inspection.histograms import PROBABILITY, SHIFT, Counts
 from drpo.inspection.measured import Measured, usable
 from drpo.inspection.readers.column_map import AUTOMATIC, ColumnMap
 from drpo.inspection.readers.reading import Reading
@@ -28,6 +28,7 @@ from drpo.inspection.readers.tokens import Tokens
 from drpo.inspection.result import Inspection, SuggestedDelta
 from drpo.inspection.verdicts import Verdicts, choose_objectives
 from drpo.metrics import Metric
+from drpo.mismatch.axis import Axis
 
 #: The bound that shares refer to where neither the user nor the run names one.
 DEFAULT_DELTA = 0.15

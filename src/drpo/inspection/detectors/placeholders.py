@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from drpo.inspection.detectors.truncation import ALONE, FEWEST_ALONE, LESS
-from drpo.inspection.histograms import Axis, Histogram
+from drpo.inspection.histograms import Histogram
 from drpo.inspection.measured import Measured
 from drpo.inspection.readers.tokens import Floats
+from drpo.mismatch.axis import Axis
 
 #: Fewest tokens with one value; largest plausible repeated value; share of the values below it that is suspicious.
 FEWEST, LOW, LOW_SHARE = 20, -10.0, 0.3

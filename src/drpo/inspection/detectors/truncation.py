@@ -12,8 +12,9 @@ import math
 
 import numpy as np
 
-from drpo.inspection.histograms import Axis, Histogram
+from drpo.inspection.histograms import Histogram
 from drpo.inspection.measured import Measured
+from drpo.mismatch.axis import Axis
 
 #: log μ above this is a probability of 1, and log π below this is clearly less (nats).
 ONE, LESS = -1e-6, -1e-3

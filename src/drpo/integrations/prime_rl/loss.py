@@ -90,6 +90,7 @@ def drpo_loss(
         inputs: one sequence.
         objective: a name of :data:`drpo.OBJECTIVES`.
         parameters: keyword arguments of :func:`drpo.make_objective`, ``anchor`` and ``modifiers`` among them.
+        **unknown: settings that this loss does not have; each is an error.
 
     Raises:
         ConfigError: an unknown setting, or an objective that prime-rl cannot feed.

@@ -53,7 +53,8 @@ def make_loss(
     Args:
         objective: a name of :data:`drpo.OBJECTIVES`.
         parameters: keyword arguments of :func:`drpo.make_objective`, ``anchor`` and ``modifiers`` among them.
-        aggregation, horizon: as in :func:`drpo.aggregate`; a datum is a sequence.
+        aggregation: as ``mode`` in :func:`drpo.aggregate`; a datum is a sequence.
+        horizon: as in :func:`drpo.aggregate`.
         denominator: :func:`count` over the whole optimizer step where several calls make one; None: this call is it.
 
     Raises:
@@ -165,7 +166,10 @@ async def main(
     Args:
         config: a ``tinker_cookbook.rl.train.Config``.
         rollout_executor: as the cookbook's.
-        objective, parameters, aggregation, horizon: as :func:`make_loss`.
+        objective: as in :func:`make_loss`, like the next three.
+        parameters: of the objective.
+        aggregation: how token losses become one number.
+        horizon: tokens, for ``sequence_sum``.
 
     Raises:
         ConfigError: as :func:`make_train_step`, or a setting of ``config`` under which the training step is another

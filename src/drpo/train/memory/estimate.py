@@ -16,10 +16,11 @@ from drpo.kernels.logprobs import AUTO_LIMIT
 from drpo.model.forward import default_micro_batch_tokens
 from drpo.model.loading import load_sketch
 from drpo.model.lora import linear_names
+from drpo.model.lora_settings import Lora
 from drpo.model.source import find_model
 from drpo.rollouts import InProcessOptions
 from drpo.rollouts.vllm.engine import DEFAULT_CPU_CACHE_GIB, DEFAULT_GPU_SHARE, GIB
-from drpo.train.config import Lora, TrainConfig
+from drpo.train.config import TrainConfig
 
 #: Prompt tokens, where no prompt was seen.
 ASSUMED_PROMPT = 256

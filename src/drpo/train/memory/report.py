@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from drpo.model.forward import default_micro_batch_tokens
+from drpo.model.lora_settings import Lora
 from drpo.rollouts import InProcessOptions
 from drpo.rollouts.vllm.engine import GIB
-from drpo.train.config import Lora, TrainConfig
+from drpo.train.config import TrainConfig
 from drpo.train.memory.estimate import ASSUMED_PROMPT, Need, estimate, sketch
 
 #: Where a container's limit may stand.

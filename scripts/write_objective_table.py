@@ -14,18 +14,18 @@ HEAD = """# The objectives
 *Made from the docstrings by `python scripts/write_objective_table.py`; `drpo objectives NAME` says the same, with
 ranges, units and deviations.*
 
-r = π/μ is the ratio of the policy under training to the one that sampled, Â the advantage, sg a constant for the
-gradient. J is ascended. w is the gradient weight: ∇J = Â r w ∇log π, so that w = 1 is the plain surrogate, 0 drops the
-token and w < 0 pulls it back. A name from this table goes into `drpo.make_objective(name, …)`, and into a
-configuration as `objective.name`.
+r = π/μ is the importance ratio: π is the policy under training, μ the behavior policy. Â is the advantage; sg marks a
+constant for the gradient. J is maximized. w is the gradient weight, ∇J = Â r w ∇log π: w = 1 is the plain surrogate,
+w = 0 masks the token, and w < 0 is corrective. Pass a name from this table to `drpo.make_objective(name, …)`, or set it
+as `objective.name` in a configuration.
 
-An objective is anchored on μ. `anchor="proximal"` puts the trainer's own π_old (`proximal_logprobs`) in the place of μ:
-the ratio is then π/π_old, how stale a sample is, and the mismatch of the two engines, π_old/μ, is left to a modifier.
-One that would correct this mismatch where the ratio π/μ does so already is refused.
+An objective is anchored on μ. `anchor="proximal"` uses the proximal policy π_old (`proximal_logprobs`) instead of μ:
+the ratio is then π/π_old, which covers only staleness; a modifier corrects the training–inference mismatch π_old/μ.
+A modifier that would correct this mismatch a second time, because the ratio is π/μ already, is refused.
 
 Status says how each formula is known. *Verified*: it was compared line by line with the text of the paper, or with the
 code of its authors or the code that they built on (`repository@commit`, file, function). Papers were read in public
-transcriptions. *Secondary*: neither was at hand, and the formula is that of the document named.
+transcriptions. *Secondary*: neither was available, and the formula is that of the document named.
 
 ```python
 drpo.make_objective("grpo", anchor="proximal", modifiers=[{"name": "tis", "ratio_cap": 2.0}])

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from drpo.model.source import EMBEDDED
+from drpo.model.source import EMBEDDED, embedded_directory
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bases.md").read_text(encoding="utf-8")
 
 
 def made(name: str) -> dict[str, Any]:
-    return json.loads((EMBEDDED[name] / "warm_start.json").read_text())
+    return json.loads((embedded_directory(name) / "warm_start.json").read_text())
 
 
 @pytest.mark.parametrize("name", [name for name in EMBEDDED if name != "arithmetic"])

@@ -22,7 +22,7 @@ from drpo.model.export import export_model
 from drpo.model.loading import load
 from drpo.model.lora_settings import Lora
 from drpo.model.policy import load_policy
-from drpo.model.source import EMBEDDED
+from drpo.model.source import embedded_directory
 from support import tiny
 
 peft: Any = pytest.importorskip("peft", reason="pip install -e '.[lora]'")
@@ -148,7 +148,7 @@ def test_other_layouts_of_weights_are_merged_as_peft_does(tmp_path: Path) -> Non
     for name, base, config in (
         ("transposed", tmp_path / "gpt2", lora(target_modules=["c_attn"], fan_in_fan_out=True)),
         ("lora_bias", tmp_path / "qwen2", lora(target_modules=["q_proj"], lora_bias=True)),
-        ("experts", EMBEDDED["moe"], experts),
+        ("experts", embedded_directory("moe"), experts),
     ):
         expected = save_adapter(tmp_path / f"{name} adapter", base, config())
         export_model(str(tmp_path / f"{name} adapter"), tmp_path / name)

@@ -17,7 +17,7 @@ import pytest
 from huggingface_hub import constants
 
 from drpo.errors import ConfigError
-from drpo.model.source import EMBEDDED, find_model, find_source
+from drpo.model.source import BASES_VARIABLE, embedded_directory, find_model, find_source
 
 COMMIT, OLDER = "a" * 40, "b" * 40
 
@@ -42,7 +42,25 @@ def test_a_name_on_the_hub_is_its_newest_cached_commit_or_the_one_asked_for(cach
     assert source.revision == COMMIT and source.directory.name == COMMIT
     assert find_source("some/model@v1").revision == OLDER == find_source(f"some/model@{OLDER}").revision
     assert find_source(str(source.directory)).revision == COMMIT
-    assert find_source("embedded:arithmetic").directory == EMBEDDED["arithmetic"]
+    assert find_source("embedded:arithmetic").directory == embedded_directory("arithmetic")
+
+
+def test_a_base_is_found_in_a_clone_or_where_the_environment_says(
+    copyist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(BASES_VARIABLE, raising=False)
+    assert embedded_directory("dense") == Path(__file__).parents[2] / "bases" / "dense"
+    shutil.copytree(copyist, tmp_path / "dense")
+    monkeypatch.setenv(BASES_VARIABLE, str(tmp_path))
+    assert find_model("embedded:dense") == tmp_path / "dense"
+
+
+def test_a_base_that_is_not_here_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BASES_VARIABLE, str(tmp_path))
+    with pytest.raises(ConfigError, match=r"embedded:moe is not part of .* Set DRPO_BASES to .*bases\.md") as caught:
+        find_model("embedded:moe")
+    assert "\n" not in str(caught.value)
+    assert find_model("embedded:arithmetic").parent.name == "assets"
 
 
 @pytest.mark.parametrize("name", ["some/other", "some/model@v2", f"some/model@{'c' * 40}"])

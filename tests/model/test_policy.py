@@ -16,7 +16,7 @@ from drpo.errors import ConfigError
 from drpo.model.forward import Sequences, micro_batches
 from drpo.model.master_weights import MasterWeights
 from drpo.model.policy import Policy, load_policy
-from drpo.model.source import EMBEDDED
+from drpo.model.source import embedded_directory
 from drpo.rollouts import Precision
 from support import tiny
 
@@ -111,7 +111,7 @@ def test_the_embedded_base_is_small_and_loads_in_float32() -> None:
     policy = load_policy("embedded:arithmetic", CPU)
     assert 500_000 <= policy.model.num_parameters() <= 2_000_000
     assert policy.model.dtype == torch.float32
-    assert sum(file.stat().st_size for file in EMBEDDED["arithmetic"].iterdir()) < 4_000_000
+    assert sum(file.stat().st_size for file in embedded_directory("arithmetic").iterdir()) < 4_000_000
 
 
 def test_what_cannot_be_loaded_is_explained(tmp_path: Path, copyist: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The bases that ship: what each promises holds, and how they are made."""
+"""The embedded bases: what each promises holds, and how they are made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from drpo.model.forward import Sequences
 from drpo.model.policy import Policy, load_policy
-from drpo.model.source import EMBEDDED
+from drpo.model.source import EMBEDDED, embedded_directory
 from drpo.rollouts import InProcessSampler, Request, Response, SamplingParameters
 from drpo.tasks import make_task
 from drpo.tasks.builtin.word_problems import WordProblemsTask
@@ -33,7 +33,7 @@ WORDS = ("dense", "moe", "hybrid", "reasoner")
 
 
 def made(name: str) -> dict[str, Any]:
-    return json.loads((EMBEDDED[name] / "warm_start.json").read_text())
+    return json.loads((embedded_directory(name) / "warm_start.json").read_text())
 
 
 @functools.cache
@@ -57,7 +57,7 @@ def sampled(name: str) -> tuple[tuple[Request, list[Response], float], ...]:
     return tuple(zip(requests, groups, right, strict=True))
 
 
-def test_every_base_ships_with_its_recipe() -> None:
+def test_every_base_has_its_recipe() -> None:
     assert set(EMBEDDED) == set(BASES)
 
 
@@ -65,14 +65,14 @@ def test_every_base_ships_with_its_recipe() -> None:
 def test_a_base_keeps_its_promises(name: str) -> None:
     record, base = made(name), policy(name)
     assert 500_000 <= base.model.num_parameters() == record["parameters"] <= 3_000_000
-    assert sum(file.stat().st_size for file in EMBEDDED[name].iterdir()) < 6_000_000
+    assert sum(file.stat().st_size for file in embedded_directory(name).iterdir()) < 6_000_000
     assert len(base.tokenizer) == base.model.config.vocab_size == record["vocabulary"] == 4096
     accuracy = record["heldout"]["accuracy"]
     assert 0.2 <= accuracy <= 0.6 and record["cold_accuracy"] >= 1.5 * accuracy
     assert 0.02 <= record["tail_share"] <= 0.12
     low, high = (60, 200) if name == "reasoner" else (24, 64)
     assert low <= record["heldout"]["response_length"] <= high
-    with safe_open(EMBEDDED[name] / "model.safetensors", "pt") as weights:
+    with safe_open(embedded_directory(name) / "model.safetensors", "pt") as weights:
         assert {weights.get_tensor(key).dtype for key in weights.keys()} == {torch.bfloat16}  # noqa: SIM118
 
 
@@ -85,7 +85,7 @@ def test_a_base_was_made_as_its_recipe_says(name: str) -> None:
         json.loads(json.dumps(BASES[name].config().to_diff_dict())).items()
         >= {
             key: value
-            for key, value in json.loads((EMBEDDED[name] / "config.json").read_text()).items()
+            for key, value in json.loads((embedded_directory(name) / "config.json").read_text()).items()
             if key in ("vocab_size", "hidden_size", "num_hidden_layers", "num_experts", "model_type")
         }.items()
     )

@@ -1,7 +1,8 @@
-"""Where a model comes from: a directory, a model that ships with the package, or a name on the Hugging Face Hub."""
+"""Where a model comes from: a directory, an embedded base, or a name on the Hugging Face Hub."""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 from drpo.errors import ConfigError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-#: Models that ship with the package, by name.
-EMBEDDED = {name: ASSETS / name for name in ("arithmetic", "dense", "moe", "hybrid", "reasoner")}
+#: The model that ships with the package.
+SHIPPED = "arithmetic"
+#: Every name NAME of ``embedded:NAME``; all but :data:`SHIPPED` lie in the folder ``bases`` of a clone.
+EMBEDDED = (SHIPPED, "dense", "moe", "hybrid", "reasoner")
+#: The environment variable that names the folder of the bases, for a package that is installed without a clone.
+BASES_VARIABLE = "DRPO_BASES"
 #: What tells an adapter's directory from a model's.
 ADAPTER_FILE = "adapter_config.json"
 _HUB_NAME = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w][\w./-]*))?")
@@ -72,12 +77,35 @@ def find_source(name: str, trust_remote_code: bool = False, weights: bool = True
     )
 
 
+def bases_folder() -> Path:
+    """The folder of the bases: what DRPO_BASES names, or else ``bases`` beside the source tree of this package."""
+    named = os.environ.get(BASES_VARIABLE)
+    return Path(named).expanduser() if named else Path(__file__).resolve().parents[3] / "bases"
+
+
+def embedded_directory(name: str) -> Path:
+    """The directory that ``embedded:name`` means.
+
+    Raises:
+        ConfigError: there is no such name, or its base is not on this machine.
+    """
+    if name not in EMBEDDED:
+        raise ConfigError(f"model: no embedded model {name!r}. Known: {', '.join(EMBEDDED)}.")
+    if name == SHIPPED:
+        return ASSETS / name
+    directory = bases_folder() / name
+    if not (directory / "config.json").is_file():
+        raise ConfigError(
+            f"model: embedded:{name} is not part of the installed package, and {directory} does not hold it. Set "
+            f"{BASES_VARIABLE} to the folder bases of a clone of drpo, or install the clone with pip install -e "
+            "(docs/bases.md)."
+        )
+    return directory
+
+
 def _locate(name: str, trust_remote_code: bool, weights: bool) -> ModelSource:
     if name.startswith("embedded:"):
-        key = name.removeprefix("embedded:")
-        if key not in EMBEDDED:
-            raise ConfigError(f"model: no embedded model {key!r}. Known: {', '.join(EMBEDDED)}.")
-        return ModelSource(name, EMBEDDED[key])
+        return ModelSource(name, embedded_directory(name.removeprefix("embedded:")))
     if "\0" in name or not name.strip():
         raise ConfigError(
             f"model: {name[:80]!r} is no name of a model. Give a directory, org/name, or embedded:arithmetic."

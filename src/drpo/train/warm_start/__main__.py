@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from drpo.model.source import ASSETS
+from drpo.model.source import ASSETS, SHIPPED, bases_folder
 from drpo.train.warm_start.bases import BASES
 from drpo.train.warm_start.fit import warm_start
 from drpo.train.warm_start.measure import measure
@@ -21,13 +21,13 @@ def main() -> None:
     """Make the base, measure it, and keep how it was made beside it."""
     parser = argparse.ArgumentParser(prog="python -m drpo.train.warm_start", description=__doc__)
     parser.add_argument("base", nargs="?", choices=sorted(BASES), default="arithmetic")
-    parser.add_argument("--out", type=Path, help="default: the package's own assets")
+    parser.add_argument("--out", type=Path, help="default: bases/NAME; of the shipped base, the package's own assets")
     parser.add_argument("--steps", type=int, help="batches to learn; fewer for a try")
     arguments = parser.parse_args()
     spec = BASES[arguments.base]
     if arguments.steps is not None:
         spec = dataclasses.replace(spec, steps=arguments.steps)
-    out: Path = arguments.out or ASSETS / arguments.base
+    out: Path = arguments.out or (ASSETS if arguments.base == SHIPPED else bases_folder()) / arguments.base
     started = time.monotonic()
 
     def say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The bases that ship with the package, by name."""
+"""The embedded bases, by name."""
 
 from __future__ import annotations
 

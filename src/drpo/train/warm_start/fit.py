@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from drpo.model.source import EMBEDDED
+from drpo.model.source import embedded_directory
 from drpo.train.warm_start.spec import END, END_ID, IGNORED, WarmStart
 
 
@@ -37,7 +37,7 @@ def new_tokenizer(spec: WarmStart, stream: Iterator[tuple[str, str]]) -> PreTrai
     """The tokenizer of the base that this one starts from, or else one made from the beginning of ``stream``."""
     if spec.start is None:
         return train_tokenizer(spec.corpus(stream), spec.vocabulary, spec.whole_words)
-    return PreTrainedTokenizerFast.from_pretrained(EMBEDDED[spec.start])
+    return PreTrainedTokenizerFast.from_pretrained(embedded_directory(spec.start))
 
 
 def new_model(spec: WarmStart) -> Any:
@@ -45,7 +45,7 @@ def new_model(spec: WarmStart) -> Any:
     torch.manual_seed(spec.seed)
     model = transformers.AutoModelForCausalLM.from_config(spec.config())
     if spec.start is not None:
-        given = load_file(EMBEDDED[spec.start] / "model.safetensors")
+        given = load_file(embedded_directory(spec.start) / "model.safetensors")
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 fits = name in given and given[name].shape == parameter.shape

@@ -25,7 +25,7 @@ def about(directory: StudyDirectory) -> dict[str, Any]:
     journal = directory.journal()
     times = [entry["at"] for entry in journal if "at" in entry]
     return {
-        "command": f"drpo lab run recipes/studies/{directory.path.name}.yaml",
+        "command": f"drpo lab run recipe:studies/{directory.path.name}",
         "machine": describe(),
         "began": day(min(times)) if times else None,
         "ended": day(max(times)) if times else None,

@@ -1,4 +1,4 @@
-"""Run the six settings of recipes/settings once each and write results/settings.json and the table of docs/settings.md.
+"""Run the six recipes recipe:settings/… once each and write results/settings.json and the table of docs/settings.md.
 
 python scripts/measure_settings.py              # all of them, about half an hour on two cores
 python scripts/measure_settings.py moe-fp8      # these alone; the others keep what they had
@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES, FILE, PAGE = ROOT / "recipes" / "settings", ROOT / "results" / "settings.json", ROOT / "docs" / "settings.md"
+RECIPES = ROOT / "src" / "drpo" / "recipes" / "settings"
+FILE, PAGE = ROOT / "results" / "settings.json", ROOT / "docs" / "settings.md"
 START, END = "<!-- settings: made by scripts/measure_settings.py -->", "<!-- end of settings -->"
 #: In the order of the paper's Table 1.
 NAMES = ("dense-bf16", "moe-bf16", "moe-fp8-rollout", "moe-fp8", "hybrid-bf16", "reasoner-bf16")
@@ -29,7 +30,7 @@ NAMES = ("dense-bf16", "moe-bf16", "moe-fp8-rollout", "moe-fp8", "hybrid-bf16", 
 
 def measure(name: str) -> dict[str, Any]:
     """One run, and what it said."""
-    command = ["train", f"recipes/settings/{name}.yaml"]
+    command = ["train", f"recipe:settings/{name}"]
     with tempfile.TemporaryDirectory() as folder:
         run, started = Path(folder) / "run", time.monotonic()
         program = [sys.executable, "-m", "drpo", *command, "--out", str(run)]
@@ -76,7 +77,7 @@ def table(found: dict[str, dict[str, Any]]) -> list[str]:
     for name in NAMES:
         row = found[name]
         cells = [
-            f"[{name}](../recipes/settings/{name}.yaml)",
+            f"[{name}](../src/drpo/recipes/settings/{name}.yaml)",
             f"{row['before']['accuracy']:.3f}",
             f"{row['after']['accuracy']:.3f}",
             f"{row['shift']:.1e}",

@@ -87,7 +87,7 @@ def studies_block() -> str:
         where = ran(study, rows)
         missing = [setting for setting in study.settings if setting not in where]
         links = (
-            f"[study](../recipes/studies/{name}.yaml), [runs](../results/{name}/results.csv), "
+            f"[study](../src/drpo/recipes/studies/{name}.yaml), [runs](../results/{name}/results.csv), "
             f"[page](../results/{name}/report.html)"
         )
         parts += [f"## {study.title}", f"*{study.question}* ({links})", about(name)]

@@ -65,6 +65,7 @@ def test_list_shows_every_recipe():
     rows = json.loads(run("list", "--json").stdout)
     assert [row["name"] for row in rows] == recipe_names()
     row = next(row for row in rows if row["name"] == "verl/qwen3-30b-a3b-base")
+    assert "drpo train recipe:settings/dense-bf16\n" in run("list").stdout
     assert row["gpus"] == 16 and 0 < row["assumed"] < row["settings"] and row["host"] == "verl"
 
 

@@ -35,6 +35,7 @@ LAYERS = {
     "cpus": 0,
     "learning_signal": 0,
     "setting_types": 0,
+    "recipe_files": 0,
     "integrations.hosts": 0,
     "divergence": 1,
     "aggregation": 1,
@@ -69,7 +70,7 @@ LEAVES = {"integrations", "__main__"}
 #: unit → what it may not import although it lies below.
 FORBIDDEN = {"report": {"train", "lab", "bench", "torch"}}
 #: Entries that hold no code.
-DATA = {"assets", "py.typed"}
+DATA = {"assets", "recipes", "py.typed"}
 
 PACKAGE = Path(drpo.__file__).parent
 

@@ -1,4 +1,4 @@
-"""recipes/settings: each is a configuration that loads, and docs/settings.md is what they gave."""
+"""recipe:settings/…: each is a configuration that loads, and docs/settings.md is what they gave."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_every_planned_run_is_in_the_table(name: str) -> None:
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_study_is_the_one_that_is_shipped(name: str) -> None:
     study, _, _ = load(name)
-    _, shipped = load_study(str(ROOT / "recipes" / "studies" / f"{name}.yaml"))
+    _, shipped = load_study(f"recipe:studies/{name}")
     assert study.model_dump(exclude={"scales"}) == shipped.model_dump(exclude={"scales"})
     assert len(study.seeds) >= SEEDS
     assert not study.tuning or not set(study.tuning.seeds) & set(study.seeds)

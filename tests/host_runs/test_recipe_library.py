@@ -10,8 +10,11 @@ import yaml
 from drpo.errors import ConfigError
 from drpo.host_runs import compose, load_recipe, recipe_names
 from drpo.host_runs.command import hydra_value
-from drpo.host_runs.library import ROOT, read_recipe
+from drpo.host_runs.library import read_recipe
+from drpo.lab.study import load_study
 from drpo.objectives import OBJECTIVES
+from drpo.recipe_files import ROOT, names_below, recipe_file
+from drpo.train.config import load_config
 
 PAPER = [name for name in recipe_names() if name.startswith("verl/")]
 LOSS = "actor_rollout_ref.actor.policy_loss"
@@ -214,7 +217,44 @@ def test_a_malformed_recipe_is_refused(tmp_path: Path, text: str, words: str):
     assert words in str(caught.value)
 
 
-def test_the_link_at_the_root_of_a_clone():
-    link = Path(__file__).parents[2] / "recipes"
-    assert link.is_symlink() and not Path(link.readlink()).is_absolute()
-    assert link.resolve() == ROOT.resolve()
+def test_every_name_has_its_file_and_every_file_but_parts_its_name():
+    files = {file for file in ROOT.rglob("*.yaml") if file.name[0] != "_"}
+    assert {recipe_file(f"recipe:{name}") for name in names_below()} == files
+    assert {"qwen3-0.6b-gsm8k", "settings/dense-bf16", "studies/smoke", "verl/qwen3-4b-base"} <= set(names_below())
+
+
+def test_a_recipe_is_named_wherever_a_file_is(tmp_path: Path):
+    config, sources = load_config("recipe:settings/dense-bf16")
+    assert config == load_config(ROOT / "settings" / "dense-bf16.yaml")[0]
+    assert sources["model"] == "recipe:settings/dense-bf16"
+    assert load_study("recipe:studies/smoke") == load_study(str(ROOT / "studies" / "smoke.yaml")) == load_study("smoke")
+    assert load_recipe("recipe:verl/qwen3-4b-base") == load_recipe("qwen3-4b-base")
+    text = (ROOT / "studies" / "mask.yaml").read_text(encoding="utf-8")
+    own = tmp_path / "mask.yaml"
+    own.write_text(text.replace("../settings/dense-bf16.yaml", "recipe:settings/dense-bf16"), encoding="utf-8")
+    assert "recipe:settings/dense-bf16" in own.read_text(encoding="utf-8")
+    assert load_study(str(own)) == load_study("recipe:studies/mask")
+
+
+def test_a_path_stays_a_path(tmp_path: Path):
+    assert recipe_file("a/b.yaml") == Path("a/b.yaml")
+    assert recipe_file("../b.yaml", tmp_path) == tmp_path / "../b.yaml"
+    assert recipe_file("recipe:studies/smoke", tmp_path) == ROOT / "studies" / "smoke.yaml"
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("recipe:settings/dense-bf61", "Did you mean 'settings/dense-bf16'?"),
+        ("recipe:smoke", "Did you mean 'studies/smoke'?"),
+        ("recipe:studies/smoke.yaml", "Did you mean 'studies/smoke'?"),
+        ("recipe:verl/_paper", "Known: "),
+        ("recipe:../assets/x", "Known: "),
+        ("recipe:", "Known: "),
+    ],
+)
+def test_an_unknown_recipe_is_refused_with_the_nearest(name: str, nearest: str):
+    for read in (load_config, load_study, recipe_file):
+        with pytest.raises(ConfigError, match="unknown recipe") as caught:
+            read(name)
+        assert nearest in str(caught.value)

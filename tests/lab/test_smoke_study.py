@@ -1,4 +1,4 @@
-"""recipes/studies/smoke.yaml for real: `drpo lab run`, killed on the way, and left alone."""
+"""recipe:studies/smoke for real: `drpo lab run`, killed on the way, and left alone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pytest
 
 from drpo.run_directory import RunDirectory
 
-STUDY = Path(__file__).resolve().parents[2] / "recipes" / "studies" / "smoke.yaml"
+STUDY = "recipe:studies/smoke"
 #: What depends on where and how fast a run was.
 ELSEWHERE = {"seconds", "command"}
 
 
 def command(out: Path) -> list[str]:
-    return [sys.executable, "-m", "drpo", "lab", "run", str(STUDY), "--out", str(out), "--jobs", "2"]
+    return [sys.executable, "-m", "drpo", "lab", "run", STUDY, "--out", str(out), "--jobs", "2"]
 
 
 def table(out: Path) -> list[dict[str, str]]:

@@ -27,7 +27,7 @@ app.add_typer(lab, name="lab")
 def train(
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CONFIG.yaml] [key.sub=value]...", help="A configuration file and changes to it."),
+        typer.Argument(metavar="[CONFIG.yaml] [key.sub=value]...", help="A file or recipe:NAME, and changes to it."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run. Default: runs/DATE-OBJECTIVE.")] = None,
     resume: Annotated[

@@ -14,7 +14,7 @@ lab = typer.Typer(
     rich_markup_mode=None,
 )
 
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or the name of a shipped one.")]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, recipe:studies/NAME, or NAME alone.")]
 ScaleName = Annotated[str | None, typer.Option(metavar="NAME", help="One of the study's scales, for example gpu.")]
 Out = Annotated[Path | None, typer.Option(help="Directory of the study. Default: runs/lab/STUDY.")]
 Jobs = Annotated[
@@ -44,7 +44,7 @@ def plan(
 
       drpo lab plan smoke
 
-      drpo lab plan recipes/studies/settle.yaml --scale gpu --no-measure
+      drpo lab plan recipe:studies/settle --scale gpu --no-measure
     """
     from drpo.cli.lab import run_plan
 
@@ -83,7 +83,7 @@ def run(
 
       drpo lab run smoke
 
-      drpo lab run recipes/studies/settle.yaml --out results/settle --jobs 2
+      drpo lab run recipe:studies/settle --out results/settle --jobs 2
 
       drpo lab run mask --reuse runs/lab/delta
 
@@ -104,7 +104,7 @@ def report(study: StudyName, out: Out = None, scale: ScaleName = None) -> None:
 
       drpo lab report smoke
 
-      drpo lab report recipes/studies/settle.yaml --out results/settle
+      drpo lab report recipe:studies/settle --out results/settle
     """
     from drpo.cli.lab import run_report
 

@@ -42,8 +42,8 @@ def run_list(as_json: bool) -> None:
     wide_console().print(table)
     write("\nassumed: values that are not public, GPUs among them; `drpo recipe show NAME` gives the reason for each.")
     write("\nHere, without another trainer:")
-    for file, title in train_recipes().items():
-        write(f"  drpo train {file}\n    {title}")
+    for name, title in train_recipes().items():
+        write(f"  drpo train {name}\n    {title}")
 
 
 def run_show(name: str, objective: str | None, changes: list[str], as_json: bool) -> None:

@@ -16,7 +16,7 @@ recipe = typer.Typer(
     rich_markup_mode=None,
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="As `drpo recipe list` shows it.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="As `drpo recipe list` shows it; recipe:NAME is the same.")]
 ObjectiveName = Annotated[
     str | None, typer.Option(metavar="NAME", help="One of the recipe's objectives, or any of `drpo objectives`.")
 ]

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 from drpo.errors import ConfigError, suggest
 from drpo.integrations import hosts
 from drpo.integrations.hosts import run_of
+from drpo.recipe_files import PREFIX, ROOT, names_below
 
-ROOT = Path(__file__).parents[1] / "assets" / "recipes"
 #: The hosts that have recipes, those of clusters first.
 HOSTS = tuple(
     sorted((name for name, host in hosts.HOSTS.items() if host.run), key=lambda name: not run_of(name).on_ray)
@@ -133,28 +133,27 @@ class _File(BaseModel):
 
 def recipe_names() -> list[str]:
     """Every recipe, as ``HOST/NAME``."""
-    return [
-        f"{host}/{name}"
-        for host in HOSTS
-        for name in sorted(file.stem for file in (ROOT / host).glob("*.yaml"))
-        if name[0] != "_"
-    ]
+    return [name for host in HOSTS for name in names_below(host)]
 
 
-def train_recipes() -> dict[Path, str]:
-    """The shipped configurations for `drpo train`, each with its title: the comment that it begins with."""
-    files = [*sorted(ROOT.glob("*.yaml")), *sorted((ROOT / "settings").glob("*.yaml"))]
-    return {file: file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for file in files}
+def train_recipes() -> dict[str, str]:
+    """``recipe:NAME`` of the shipped configurations for `drpo train` → its title, the comment that it begins with."""
+    names = [*(name for name in names_below() if "/" not in name), *names_below("settings")]
+    return {PREFIX + name: _title(ROOT / f"{name}.yaml") for name in names}
+
+
+def _title(file: Path) -> str:
+    return file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
 
 
 @cache
 def load_recipe(name: str) -> Recipe:
-    """The recipe ``name``, with or without its host in front.
+    """The recipe ``name``, with or without ``recipe:`` and its host in front.
 
     Raises:
         ConfigError: there is none of this name (with the nearest), or its file is not a recipe.
     """
-    names = recipe_names()
+    name, names = name.removeprefix(PREFIX), recipe_names()
     found = [known for known in names if name in (known, known.partition("/")[2])]
     if not found:
         raise ConfigError(f"unknown recipe {name!r}.{suggest(name, names)}")

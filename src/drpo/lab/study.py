@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from drpo.errors import ConfigError, suggest
 from drpo.lab.metrics import METRICS
+from drpo.recipe_files import ROOT, recipe_file
 from drpo.setting_types import STRICT
 from drpo.train.config import merge
 from drpo.train.config_text import read_yaml
 
-SHIPPED = Path(__file__).parents[1] / "assets" / "recipes" / "studies"
+SHIPPED = ROOT / "studies"
 #: What arms have in common, so that they differ in nothing but how they learn: an arm may not change it.
 COMMON = frozenset(
     {
@@ -72,8 +73,8 @@ class Setting(Configured):
     file: str | None = None
 
     def from_file(self, folder: Path) -> Keys:
-        """The keys of its file, whose path starts at ``folder``."""
-        return read_yaml(folder / self.file) if self.file else {}
+        """The keys of its file: ``recipe:NAME``, or a path that starts at ``folder``."""
+        return read_yaml(recipe_file(self.file, folder)) if self.file else {}
 
 
 class Arm(Configured):
@@ -241,7 +242,7 @@ class Study(Part):
 
         A setting's file comes before the budget, and the budget before the setting's own keys.
         """
-        base = read_yaml(folder / self.base) if isinstance(self.base, str) else self.base
+        base = read_yaml(recipe_file(self.base, folder)) if isinstance(self.base, str) else self.base
         settings = {
             name: merge(merge(setting.from_file(folder), self.budget), setting.keys)
             for name, setting in self.settings.items()
@@ -251,12 +252,12 @@ class Study(Part):
 
 
 def load_study(source: str, scale: str | None = None) -> tuple[str, Study]:
-    """The name and the study of a file, or of a shipped study; files that it names are read.
+    """The name and the study of a file, of ``recipe:NAME`` or of a shipped study's name; files that it names are read.
 
     Raises:
         ConfigError: it cannot be read or is not allowed; all problems in one message.
     """
-    file = Path(source)
+    file = recipe_file(source)
     if not file.is_file() and (SHIPPED / f"{source}.yaml").is_file():
         file = SHIPPED / f"{source}.yaml"
     elif not file.is_file():

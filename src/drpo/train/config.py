@@ -288,7 +288,7 @@ def _absolute(value: Any) -> Any:
 
 
 def load_config(file: str | Path | None = None, overrides: Iterable[str] = ()) -> tuple[TrainConfig, dict[str, str]]:
-    """The configuration from defaults, then ``file`` (YAML), then ``key.sub=value`` overrides.
+    """The configuration from defaults, then ``file`` (YAML, or ``recipe:NAME``), then ``key.sub=value`` overrides.
 
     Naming another task or objective drops the parameters that belonged to the one before.
 

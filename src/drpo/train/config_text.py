@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from drpo.errors import ConfigError
+from drpo.recipe_files import recipe_file
 
 #: No setting needs more; deeper values are refused before anything recurses over them.
 MAX_DEPTH = 20
@@ -78,7 +79,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def read_yaml(file: str | Path | None) -> dict[str, Any]:
-    """The mapping that a YAML file holds; numbers may be written 3e-4. Empty for None.
+    """The mapping that a YAML file or ``recipe:NAME`` holds; numbers may be written 3e-4. Empty for None.
 
     Raises:
         ConfigError: it cannot be read, or holds something else.
@@ -86,7 +87,7 @@ def read_yaml(file: str | Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        with Path(file).open("rb") as stream:
+        with recipe_file(file).open("rb") as stream:
             data = stream.read(MAX_LENGTH + 1)
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from drpo.mismatch.start_check import StartCheck, start_check
     from drpo.objectives import MODIFIERS, OBJECTIVES, Objective, ObjectiveOutput, gradient_weight, make_objective
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "FusedLoss": "drpo.kernels",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import drpo
 from drpo.cli.lab_commands import lab
 from drpo.cli.recipe_commands import recipe
 from drpo.integrations.hosts import names
@@ -21,6 +22,21 @@ app = typer.Typer(
 _SETTINGS = {"ignore_unknown_options": True}  # so that `--steps 5` can be answered with steps=5
 app.add_typer(recipe, name="recipe")
 app.add_typer(lab, name="lab")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"drpo {drpo.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, then stop.")
+    ] = False,
+) -> None:
+    """Take the options that belong to no subcommand."""
 
 
 @app.command(context_settings=_SETTINGS)

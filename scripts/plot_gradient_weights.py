@@ -30,7 +30,7 @@ SHIFTS, SAMPLES = (-0.1, 0.4), 20001
 
 
 def curves(mu: float) -> Curves:
-    """Label → (π − μ, w) for a token of behaviour probability ``mu`` with a positive advantage."""
+    """Label → (π − μ, w) for a token of behavior probability ``mu`` with a positive advantage."""
     shift = np.linspace(max(SHIFTS[0], -mu * 0.999), SHIFTS[1], SAMPLES)
     behavior = np.full_like(shift, mu)
     return {

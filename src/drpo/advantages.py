@@ -67,13 +67,13 @@ def group_advantages(
     lowest = torch.full((groups,), torch.inf, dtype=rewards.dtype, device=rewards.device)
     above = rewards - lowest.scatter_reduce_(0, group, rewards, "amin")[group]
     size = total(torch.ones_like(rewards))
-    centred = above - total(above) / size
+    centerd = above - total(above) / size
     if kind == "group_mean":
-        return centred
+        return centerd
     others = (size - 1).clamp(min=1)
     if kind == "leave_one_out":
-        return centred * size / others
-    return centred / ((total(centred.square()) / others).sqrt() + epsilon)
+        return centerd * size / others
+    return centerd / ((total(centerd.square()) / others).sqrt() + epsilon)
 
 
 def _group_ids(groups: torch.Tensor | int, rewards: torch.Tensor) -> torch.Tensor:

@@ -44,7 +44,7 @@ class TokenBatch:
             that were most likely under μ, most likely first.
         topk_is_sampled: ``[N, K]`` bool, true where such a token is the sampled one; a row without any says that the
             sampled token is not among the K.
-        validate: check values as well as shapes (one device synchronisation). A training loop that checks
+        validate: check values as well as shapes (one device synchronization). A training loop that checks
             each update once may pass False for its micro-batches.
 
     Raises:
@@ -80,7 +80,7 @@ class TokenBatch:
 
     @property
     def num_sequences(self) -> int:
-        """The number of sequences that have at least one token here (synchronises the device)."""
+        """The number of sequences that have at least one token here (synchronizes the device)."""
         if len(self) == 0:
             return 0
         if self.sequence_ids is None:

@@ -1,4 +1,4 @@
-"""Ratio and divergences between the policy π and the behaviour policy μ: the only home of this maths.
+"""Ratio and divergences between the policy π and the behavior policy μ: the only home of this maths.
 
 Every function takes log-probabilities in nats, works in float32 at least whatever their dtype, and returns
 per-token values of the same shape ``[N]``.
@@ -24,7 +24,7 @@ def at_least_float32(values: torch.Tensor) -> torch.Tensor:
 def log_ratio(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> torch.Tensor:
     """log r = log π − log μ, saturated at ±MAX_LOG_RATIO in value; its gradient is 1 everywhere.
 
-    At a mask-fill value (−1e9, −inf) in the place of a log-probability it is ±MAX_LOG_RATIO too.
+    At a mask-fill value (−1e9, −inf) instead of a log-probability it is ±MAX_LOG_RATIO too.
     """
     return _Saturated.apply(at_least_float32(logprobs) - at_least_float32(behavior_logprobs))  # pyright: ignore[reportReturnType]
 

@@ -47,7 +47,7 @@ class TrainingError(DrpoError, RuntimeError):
 
 
 class MismatchError(DrpoError, RuntimeError):
-    """The behaviour log-probabilities are not those of the policy being trained."""
+    """The behavior log-probabilities are not those of the policy being trained."""
 
 
 class SamplerError(DrpoError, RuntimeError):

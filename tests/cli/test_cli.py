@@ -214,7 +214,7 @@ def test_a_vacuous_delta_is_warned_of() -> None:
         (["eval", "absent"], "absent is not a directory"),
         (["report", "absent"], "absent holds no run"),
         (["trian"], "No such command 'trian'"),
-        (["train", "--colour"], "No such option: --colour"),
+        (["train", "--color"], "No such option: --color"),
     ],
 )
 def test_mistakes_end_in_one_message_and_exit_code_2(

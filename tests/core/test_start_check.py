@@ -18,8 +18,8 @@ def sampled(
     that μ drew from a long-tailed policy, half of whose states are near certain; ``[N]`` each."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(tokens, 200, generator=generator) - 1.1 * torch.arange(1, 201).log()
-    favourites = 4 + 3.5 * torch.randn(tokens, 1, generator=generator)
-    logits[:, :3] += (favourites + 1.5 * torch.randn(tokens, 3, generator=generator)).clamp(min=0)
+    favorites = 4 + 3.5 * torch.randn(tokens, 1, generator=generator)
+    logits[:, :3] += (favorites + 1.5 * torch.randn(tokens, 3, generator=generator)).clamp(min=0)
     mu = ((logits + noise * torch.randn(logits.shape, generator=generator)) / temperature).log_softmax(-1)
     if top_p < 1:
         ordered, order = mu.sort(-1, descending=True)

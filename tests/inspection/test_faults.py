@@ -60,12 +60,12 @@ def test_top_p_is_found_and_measured(tmp_path: Path, seed: int, drift: float, to
     assert float(measured[1]) == pytest.approx(top_p, abs=0.01 + 0.35 * drift)  # drift blurs the edge
 
 
-def test_renormalising_that_never_leaves_one_token_is_found_by_its_side(tmp_path: Path) -> None:
+def test_renormalizing_that_never_leaves_one_token_is_found_by_its_side(tmp_path: Path) -> None:
     log = make_log(drift=0.0)
     kept = np.random.default_rng(0).uniform(0.9, 0.99, len(log["logprob"]))
     log["behavior_logprob"] = np.minimum(log["logprob"] - np.log(kept), -1e-3).astype(np.float32)
     found = inspected(tmp_path, log, delta=0.01)
-    assert names(found) == ["truncated"] and "renormalising" in found.findings[0].evidence
+    assert names(found) == ["truncated"] and "renormalizing" in found.findings[0].evidence
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-5])

@@ -138,7 +138,7 @@ def test_a_mask_leaves_out_padding_whatever_it_holds(tmp_path: Path, log: Log) -
     assert close(comparable(inspect([file])), expected)
 
 
-def test_text_is_shown_with_its_neighbours(tmp_path: Path) -> None:
+def test_text_is_shown_with_its_neighbors(tmp_path: Path) -> None:
     log = make_log(tokens=3000, drift=0.1)
     log["logprob"][777] = -0.01
     log["behavior_logprob"][777] = -1.5

@@ -65,9 +65,9 @@ def workers(
         for run in plan.tuning
         for shared in plan.shared
     ]
-    behaviours = {str(run.path): {"config": run.config.resolved(), "accuracies": FLAT, **told(run)} for run in runs}
-    file = folder / "behaviours.json"
-    file.write_text(json.dumps(behaviours))
+    behaviors = {str(run.path): {"config": run.config.resolved(), "accuracies": FLAT, **told(run)} for run in runs}
+    file = folder / "behaviors.json"
+    file.write_text(json.dumps(behaviors))
     return LocalWorkers(jobs, 1, program=(sys.executable, str(STAND_IN), str(file)), **more)
 
 

@@ -174,7 +174,7 @@ def test_mistakes_in_a_study(changes: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"base": {"colour": "red"}}, r"unknown key 'colour'.*\n    \(one × drpo; one × dppo; two × drpo; and 1 "),
+        ({"base": {"color": "red"}}, r"unknown key 'color'.*\n    \(one × drpo; one × dppo; two × drpo; and 1 "),
         ({"arms": {"drpo": {"objectiv": "drpo"}, "dppo": DPPO}}, r"unknown key 'objectiv'. Did you mean 'objective'"),
         ({"arms": {"drpo": {"objective": "dprpo"}, "dppo": DPPO}}, r"unknown objective 'dprpo'. Did you mean 'drpo'"),
         ({"settings": {"one": {"updates_per_step": 99}}}, r"updates_per_step=99 exceeds the 32 responses"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from drpo.errors import ConfigError, DataError
-from drpo.model.precision import Quantised, QuantisedExperts, quantised_names, quantize
+from drpo.model.precision import Quantized, QuantizedExperts, quantize, quantized_names
 from drpo.rollouts import CopySampler, InProcessSampler, Precision, Request, Response, SamplingParameters, set_precision
 from support import tiny
 
@@ -81,7 +81,7 @@ def rounded(values: torch.Tensor) -> torch.Tensor:
     return positive[nearest] * codes.sign() * scale.double()
 
 
-def quantised_linear(weight: torch.Tensor) -> Any:
+def quantized_linear(weight: torch.Tensor) -> Any:
     """A linear layer of that weight ``[P, K]``, in fp8, the rest in float32."""
 
     class Model(nn.Module):
@@ -100,7 +100,7 @@ def quantised_linear(weight: torch.Tensor) -> Any:
 
 
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=20))
-def test_quantised_values_lie_on_the_grid_and_are_the_nearest(numbers: list[float]) -> None:
+def test_quantized_values_lie_on_the_grid_and_are_the_nearest(numbers: list[float]) -> None:
     values = torch.tensor([numbers])
     codes, scale = quantize(values)
     assert torch.isin(codes.double(), GRID).all()
@@ -118,20 +118,20 @@ def test_a_linear_layer_multiplies_weights_and_activations_of_e4m3() -> None:
     weight, x = torch.randn(24, 32) * torch.logspace(-3, 3, 24).unsqueeze(1), torch.randn(40, 32)
     x *= torch.logspace(-4, 4, 40).unsqueeze(1)
     unit = torch.eye(32)
-    seen = quantised_linear(weight)(unit).T
+    seen = quantized_linear(weight)(unit).T
     assert on_grid(seen, weight.abs().amax(1, keepdim=True) / 448)
     assert not torch.equal(seen, weight) and torch.allclose(seen, weight, rtol=2**-4, atol=0.01 * float(weight.std()))
-    seen = quantised_linear(unit)(x)
+    seen = quantized_linear(unit)(x)
     assert on_grid(seen, x.abs().amax(1, keepdim=True) / 448)
     assert torch.allclose(seen.double(), rounded(x), rtol=1e-6)
-    product = quantised_linear(weight)(x).detach()
+    product = quantized_linear(weight)(x).detach()
     assert torch.allclose(product.double(), rounded(x) @ rounded(weight).T, rtol=1e-5, atol=1e-5 * float(product.std()))
 
 
 def test_the_gradient_is_straight_through() -> None:
     torch.manual_seed(0)
     weight, x, slope = torch.randn(24, 32), torch.randn(3, 5, 32, requires_grad=True), torch.randn(3, 5, 24)
-    layer = quantised_linear(weight)
+    layer = quantized_linear(weight)
     layer(x).backward(slope)
     assert x.grad is not None
     assert torch.allclose(x.grad.double(), slope.double() @ rounded(weight), atol=1e-4)
@@ -139,8 +139,8 @@ def test_the_gradient_is_straight_through() -> None:
     assert torch.allclose(layer.weight.grad.double(), expected, atol=1e-4)
 
 
-def test_changed_weights_are_quantised_anew() -> None:
-    layer, x = quantised_linear(torch.randn(8, 16)), torch.randn(2, 16)
+def test_changed_weights_are_quantized_anew() -> None:
+    layer, x = quantized_linear(torch.randn(8, 16)), torch.randn(2, 16)
     with torch.inference_mode():
         before = layer(x)
     layer(x).sum().backward()  # goes on from what was kept in inference mode
@@ -172,19 +172,19 @@ def test_changed_weights_are_quantised_anew() -> None:
         ),
     ],
 )
-def test_what_is_quantised_and_what_never_is(make: Callable[[], Any], expected: set[str]) -> None:
+def test_what_is_quantized_and_what_never_is(make: Callable[[], Any], expected: set[str]) -> None:
     """Every product but embeddings, head, norms, routers and the gates of recurrent layers; numbers as in float64."""
     model = make()
-    names = quantised_names(model)
+    names = quantized_names(model)
     assert {name.rsplit(".", 1)[-1] for name in names} == expected
     set_precision(model, "fp8")
-    assert [name for name, module in model.named_modules() if isinstance(module, Quantised)] == names
+    assert [name for name, module in model.named_modules() if isinstance(module, Quantized)] == names
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     seen = record(model, names)
     model(input_ids=torch.arange(1, 13).view(2, 6))
     assert len(seen) == len(names)
     for module, inputs, found in seen:
-        right = (expert_sum if isinstance(module, QuantisedExperts) else product)(module, *inputs)
+        right = (expert_sum if isinstance(module, QuantizedExperts) else product)(module, *inputs)
         close = (found.double() - right).abs() <= 2**-7 * right.abs() + 2**-8 * right.std()
         assert close.double().mean() > 0.99  # a bfloat16 between the products of an expert may round the other way
         assert (found.double() - right).abs().max() <= 0.2 * right.std()
@@ -232,7 +232,7 @@ def stepwise_logprobs(model: Any, request: Request, response: Response) -> torch
 
 @pytest.mark.parametrize("make", [dense, mixture])
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
-def test_behavior_logprobs_are_those_of_the_quantised_policy(make: Callable[[], Any], precision: Precision) -> None:
+def test_behavior_logprobs_are_those_of_the_quantized_policy(make: Callable[[], Any], precision: Precision) -> None:
     """To 1e-4 for the very model that sampled (the same operations; a batch of another shape rounds otherwise), and not
     for the same weights in float32."""
     model = make()
@@ -266,7 +266,7 @@ def test_weights_are_taken_over_and_the_model_given_stays_alone() -> None:
     assert second == CopySampler(other, "fp8", {0}).sample(REQUESTS, ASKED) != first
     sampler.load_weights({name: weight.bfloat16() for name, weight in model.named_parameters()})
     assert sampler.sample(REQUESTS, ASKED) == first
-    assert model.dtype == torch.float32 and not any(isinstance(module, Quantised) for module in model.modules())
+    assert model.dtype == torch.float32 and not any(isinstance(module, Quantized) for module in model.modules())
     with pytest.raises(DataError, match=r"do not fit its model: model.layers.1.mlp.up_proj.weight is missing"):
         sampler.load_weights({k: w for k, w in model.named_parameters() if k != "model.layers.1.mlp.up_proj.weight"})
 

@@ -23,7 +23,7 @@ def blocks(model: Any) -> list[Any]:
 
 
 def weights_by_hand(gate: Any, states: torch.Tensor, experts: torch.Tensor) -> torch.Tensor:
-    """``[N, K]``: the softmax over all experts, at ``experts``, normalised where the router is told to."""
+    """``[N, K]``: the softmax over all experts, at ``experts``, normalized where the router is told to."""
     logits = states @ gate.weight.T
     found = (logits.exp() / logits.exp().sum(1, keepdim=True)).gather(1, experts)
     return found / found.sum(1, keepdim=True) if getattr(gate, "norm_topk_prob", True) else found

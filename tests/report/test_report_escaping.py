@@ -1,4 +1,4 @@
-"""Nothing that a model, a data set or a setting says becomes markup, hides, or reorders its neighbours."""
+"""Nothing that a model, a data set or a setting says becomes markup, hides, or reorders its neighbors."""
 
 from __future__ import annotations
 

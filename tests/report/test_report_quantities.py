@@ -103,18 +103,18 @@ def test_steps_axis_labels_whole_numbers_only() -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_every_text_colour_has_enough_contrast(dark: bool) -> None:
+def test_every_text_color_has_enough_contrast(dark: bool) -> None:
     light, _, rest = STYLE.partition("prefers-color-scheme: dark")
-    colours = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]+)", rest if dark else light))
+    colors = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]+)", rest if dark else light))
     for text in ("ink", "soft", "c1", "c2", "c3", "c4", "warn", "good"):
         for ground in ("ground", "card", "warn-ground"):
-            low, high = sorted((_luminance(colours[text]), _luminance(colours[ground])))
+            low, high = sorted((_luminance(colors[text]), _luminance(colors[ground])))
             assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
 
 
-def _luminance(colour: str) -> float:
+def _luminance(color: str) -> float:
     """Relative luminance, WCAG 2."""
-    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    digits = color[1:] if len(color) == 7 else "".join(2 * digit for digit in color[1:])
     channels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

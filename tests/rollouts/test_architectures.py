@@ -104,7 +104,7 @@ def test_a_shared_prompt_changes_no_state_and_no_gradient(name: str) -> None:
     assert answers[0][0].shape == (13, 32) and len(answers[0]) > 10
     largest = max(float(right.abs().max()) for right in answers[1])
     for ours, right in zip(*answers, strict=True):
-        # Most of these models normalise in float32.
+        # Most of these models normalize in float32.
         assert float((ours - right).abs().max()) <= (1e-5 if experts else 1e-6) * largest
 
 

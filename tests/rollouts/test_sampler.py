@@ -94,7 +94,7 @@ def test_inverse_cdf_by_hand() -> None:
 
 @pytest.mark.parametrize("cut", [{"top_p": 0.9}, {"top_k": 20}])
 def test_truncated_sampling_is_refused_with_the_reason(cut: dict) -> None:
-    with pytest.raises(ConfigError, match=r"renormalises the behaviour policy"):
+    with pytest.raises(ConfigError, match=r"renormalizes the behavior policy"):
         SamplingParameters(**cut)
 
 

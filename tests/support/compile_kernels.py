@@ -24,7 +24,7 @@ WIDE_POINTERS = {
     "totals",
     "moments",
     "chosen",
-    "normalisers",
+    "normalizers",
     "upstream",
     "scales",
     "x",

@@ -26,8 +26,8 @@ class HostileTask:
 
     def reward(self, example: Example, text: str) -> Any:
         words = text.split() or [""]
-        behaviour = getattr(self, f"_{words[0]}", None)
-        return behaviour(*words[1:]) if behaviour else len(words) / 10
+        behavior = getattr(self, f"_{words[0]}", None)
+        return behavior(*words[1:]) if behavior else len(words) / 10
 
     def _raise(self) -> None:
         raise ValueError("this response\nis odd")

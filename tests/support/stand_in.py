@@ -1,6 +1,6 @@
 """A `drpo train` that learns nothing and takes no time, for what a runner does with its processes.
 
-Run as ``python stand_in.py BEHAVIOUR.json train …``. The file says for each run, by the end of its path: its
+Run as ``python stand_in.py BEHAVIOR.json train …``. The file says for each run, by the end of its path: its
 configuration, its accuracies by step, seconds a step, and whether it crashes after a step.
 """
 
@@ -17,9 +17,9 @@ from drpo.run_directory import RunDirectory
 
 
 def main() -> None:
-    behaviours, arguments = json.loads(Path(sys.argv[1]).read_text()), sys.argv[2:]
+    behaviors, arguments = json.loads(Path(sys.argv[1]).read_text()), sys.argv[2:]
     path = Path(arguments[arguments.index("--out" if "--out" in arguments else "--resume") + 1])
-    told = next(given for end, given in behaviours.items() if str(path).endswith(end))
+    told = next(given for end, given in behaviors.items() if str(path).endswith(end))
     run = RunDirectory(path)
     asked = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(1))

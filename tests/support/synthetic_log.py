@@ -22,15 +22,15 @@ def log_softmax(logits: Array) -> Array:
 
 
 def states(count: int, random: np.random.Generator) -> Array:
-    """Logits ``[count, V]``: Zipf-like tails under one to three favourites; about half the states are near certain."""
+    """Logits ``[count, V]``: Zipf-like tails under one to three favorites; about half the states are near certain."""
     logits = -1.1 * np.log(np.arange(1, VOCABULARY + 1)) + random.normal(0, 1, (count, VOCABULARY))
-    favourites = random.normal(4, 3.5, (count, 1)) + random.normal(0, 1.5, (count, 3))
-    logits[:, :3] += np.maximum(favourites, 0)
+    favorites = random.normal(4, 3.5, (count, 1)) + random.normal(0, 1.5, (count, 3))
+    logits[:, :3] += np.maximum(favorites, 0)
     return logits
 
 
 def cut_by_top_p(logprobs: Array, p: float) -> Array:
-    """The smallest set of tokens with probability ≥ p, renormalised; the others get −inf."""
+    """The smallest set of tokens with probability ≥ p, renormalized; the others get −inf."""
     order = np.argsort(-logprobs, axis=-1)
     ordered = np.exp(np.take_along_axis(logprobs, order, -1))
     before = np.cumsum(ordered, -1) - ordered
@@ -86,7 +86,7 @@ def round_to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32
 
 
 def shift_by_one(log: Log, lag: int = 1) -> Log:
-    """μ of each token is that of its neighbour, within sequences; the ends keep their own."""
+    """μ of each token is that of its neighbor, within sequences; the ends keep their own."""
     moved = np.roll(log["behavior_logprob"], lag)
     ends = log["sequence_id"] != np.roll(log["sequence_id"], lag)
     return {**log, "behavior_logprob": np.where(ends, log["behavior_logprob"], moved).astype(np.float32)}

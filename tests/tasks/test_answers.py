@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drpo.tasks.grading.answers import extract_answer, normalise_answer
+from drpo.tasks.grading.answers import extract_answer, normalize_answer
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_extract_answer(text: str, answer: str) -> None:
     ],
 )
 def test_equal_answers(forms: list[str]) -> None:
-    assert {normalise_answer(form) for form in forms} == {normalise_answer(forms[0])}
+    assert {normalize_answer(form) for form in forms} == {normalize_answer(forms[0])}
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,15 @@ def test_equal_answers(forms: list[str]) -> None:
     ],
 )
 def test_different_answers(one: str, other: str) -> None:
-    assert normalise_answer(one) != normalise_answer(other)
+    assert normalize_answer(one) != normalize_answer(other)
 
 
 @given(st.text())
-def test_normalising_again_changes_nothing(text: str) -> None:
-    once = normalise_answer(text)
-    assert normalise_answer(once) == once
+def test_normalizing_again_changes_nothing(text: str) -> None:
+    once = normalize_answer(text)
+    assert normalize_answer(once) == once
 
 
 @given(st.integers())
 def test_every_way_to_write_a_whole_number(number: int) -> None:
-    assert normalise_answer(f"{number:,}") == normalise_answer(f"{number}.00") == str(number)
+    assert normalize_answer(f"{number:,}") == normalize_answer(f"{number}.00") == str(number)

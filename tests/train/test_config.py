@@ -186,8 +186,8 @@ def test_every_alias_leads_to_a_setting_that_exists() -> None:
 
 
 def test_all_mistakes_are_told_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"(?s)steps: .*\n.*unknown key 'colour'"):
-        load_config(None, ["steps=0", "colour=red"])
+    with pytest.raises(ConfigError, match=r"(?s)steps: .*\n.*unknown key 'color'"):
+        load_config(None, ["steps=0", "color=red"])
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:

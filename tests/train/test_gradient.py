@@ -122,7 +122,7 @@ def test_every_objective(policy: Policy, name: str, budget: int) -> None:
     reduction = {"mode": "sequence_sum", "denominator": float(len(given)), "horizon": 9}
     right_loss, right = expected(policy, objective, given, reduction)
     assert sorted(order) == list(range(len(given))) and len(batch) == sum(len(s.response.token_ids) for s in given)
-    # The model normalises in float32.
+    # The model normalizes in float32.
     assert loss == pytest.approx(right_loss, rel=1e-5, abs=1e-7)
     assert float((ours - right).abs().max()) <= 2e-5 * float(right.abs().max())
 

@@ -103,7 +103,7 @@ def test_precision_lag_and_copies_are_counted(tmp_path: Path) -> None:
     assert narrow["weights"] == 2 * count and narrow["master weights"] == 4 * count and narrow["sampler copies"] == 0
     assert 2 * narrow["KV cache"] == plain["KV cache"] and 2 * narrow["activations"] == plain["activations"]
     mixed = parts(estimate(shape, configuration("rollout_precision=fp8", "rollout_lag=2"), CPU, 256))
-    # bfloat16 weights, and what they are quantised to, held in bfloat16.
+    # bfloat16 weights, and what they are quantized to, held in bfloat16.
     assert mixed["sampler copies"] == 4 * count and mixed["older weights"] == 2 * 4 * count
     assert plain["master weights"] == plain["older weights"] == 0
     engine = parts(estimate(shape, configuration("sampler={name: vllm, cache_gib: 2}"), CPU, 256))

@@ -90,8 +90,8 @@ def test_intervals_by_hand() -> None:
     assert estimate is not None and estimate.mean == 0.25 and estimate.problems == 40
     n, z, p = 39, 2.0227, 0.25
     half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    assert (estimate.low, estimate.high) == pytest.approx((centre - half, centre + half), abs=2e-5)
+    center = (p + z * z / (2 * n)) / (1 + z * z / n)
+    assert (estimate.low, estimate.high) == pytest.approx((center - half, center + half), abs=2e-5)
 
 
 @pytest.mark.parametrize(("value", "low", "high"), [(0.0, 0.0, 0.127), (1.0, 0.873, 1.0)])

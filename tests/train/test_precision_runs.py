@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from drpo.errors import ConfigError, MismatchError
 from drpo.model.policy import load_policy
-from drpo.model.precision import Quantised
+from drpo.model.precision import Quantized
 from drpo.rollouts import CopySampler, InProcessSampler
 from drpo.run_directory import RunDirectory
 from drpo.tasks.grading.grader import Grader
@@ -86,7 +86,7 @@ def test_every_precision_learns(copyist: Path, tmp_path: Path, trainer: str, rol
 
 
 def test_the_trainers_model_is_shared_only_where_it_is_what_samples(copyist: Path, tmp_path: Path) -> None:
-    for changes, kind, dtype, quantised in (
+    for changes, kind, dtype, quantized in (
         ([], InProcessSampler, torch.float32, False),
         (["precision=bf16"], InProcessSampler, torch.bfloat16, False),
         (["precision=fp8"], InProcessSampler, torch.bfloat16, True),
@@ -99,7 +99,7 @@ def test_the_trainers_model_is_shared_only_where_it_is_what_samples(copyist: Pat
         assert type(parts.sampler) is kind
         model: Any = parts.sampler.model  # pyright: ignore[reportAttributeAccessIssue]
         assert (model is parts.policy.model) == (kind is InProcessSampler)
-        assert model.dtype == dtype and quantised == any(isinstance(part, Quantised) for part in model.modules())
+        assert model.dtype == dtype and quantized == any(isinstance(part, Quantized) for part in model.modules())
         trained: Any = parts.optimizer.param_groups[0]["params"]
         assert {parameter.dtype for parameter in trained} == {torch.float32}
 

@@ -130,7 +130,7 @@ def by_hand(policy: Policy, samples: Sequence[Sample], advantages: Sequence[floa
     def told(gate: Any, experts: torch.Tensor) -> Any:
         def forward(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             logits = states.reshape(-1, 32) @ gate.weight.T
-            weights = logits.gather(1, experts).softmax(1)  # normalised over the chosen
+            weights = logits.gather(1, experts).softmax(1)  # normalized over the chosen
             return logits, weights, experts
 
         return forward

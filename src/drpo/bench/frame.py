@@ -1,6 +1,6 @@
 """Turns and figures: variants take turns within a round, and a figure is the median over the rounds after warm-up.
 
-What else the machine does then hits neighbours alike: ratios are medians of ratios within the same round.
+What else the machine does then hits neighbors alike: ratios are medians of ratios within the same round.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def our_block(config: TrainConfig, warm_up: int, steps: int, folder: Path) -> li
 def our_steps(
     config: TrainConfig, folder: Path, stop_ids: Collection[int] | None = None
 ) -> Iterator[Callable[[], Turn]]:
-    """A call that makes one step, always on the same problems; ``stop_ids`` in the place of the model's own."""
+    """A call that makes one step, always on the same problems; ``stop_ids`` instead of the model's own."""
     run = RunDirectory(folder / "run")
     run.create(config.as_dict(), {})
     with deterministic_algorithms():  # as `drpo train` does

@@ -156,7 +156,7 @@ def _affected_table(found: Inspection) -> Padding:
 
 
 def _in_context(before: str, token: str | None, after: str) -> Text:
-    """The token between its neighbours; what a model wrote reaches a terminal here, so control characters are spelt."""
+    """The token between its neighbors; what a model wrote reaches a terminal here, so control characters are spelt."""
     before, token, after = _plain_text(before)[-16:], _plain_text(token or "–")[:16], _plain_text(after)[:16]
     return Text.assemble((before, "dim"), (token, "bold reverse"), (after, "dim"))
 

@@ -15,7 +15,7 @@ from drpo.report.figures.files import save_figure
 from drpo.report.figures.heatmap import heatmap_figure
 from drpo.report.figures.weights import Curves, weight_panels
 
-#: Behaviour probabilities of the panels that show w against the shift.
+#: Behavior probabilities of the panels that show w against the shift.
 TOKENS = {"Common token: μ = 0.5": 0.5, "Rare token: μ = 0.01": 0.01}
 #: Points along a curve, and along each side of a heat map.
 SAMPLES, CELLS = 8001, 301
@@ -48,7 +48,7 @@ def weights(objectives: Mapping[str, Objective], boundary: float | None) -> Figu
 
 
 def curves(objectives: Mapping[str, Objective], mu: float, shifts: tuple[float, float] = (-0.1, 0.4)) -> Curves:
-    """Label → (π − μ, w) for a token of behaviour probability ``mu`` with a positive advantage."""
+    """Label → (π − μ, w) for a token of behavior probability ``mu`` with a positive advantage."""
     shift = np.linspace(max(shifts[0], -mu * 0.999), min(shifts[1], (1 - mu) * 0.999), SAMPLES)
     behavior = np.full_like(shift, mu)
     return {

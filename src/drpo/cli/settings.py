@@ -43,7 +43,7 @@ def refuse_options(arguments: Sequence[str], known: Sequence[str]) -> None:
 
 
 def refuse_data_file(file: Path) -> None:
-    """Refuse a data file in the place of a configuration.
+    """Refuse a data file instead of a configuration.
 
     Raises:
         ConfigError: saying what to type.

@@ -48,7 +48,7 @@ def dry_run(plan: Plan) -> dict[str, Any]:
 
 
 def launch(plan: Plan, address: str | None = None, submit: str | None = None) -> NoReturn:
-    """Start the run in the place of this process: its output, its signals and its exit code are the host's.
+    """Start the run instead of this process: its output, its signals and its exit code are the host's.
 
     Args:
         plan: what to start.

@@ -182,7 +182,7 @@ def read_recipe(path: Path, name: str) -> Recipe:
 
 
 def with_settings(recipe: Recipe, settings: list[Setting]) -> Recipe:
-    """The recipe with these settings: in the place of those of the same name, else behind them."""
+    """The recipe with these settings: instead of those of the same name, else behind them."""
     changed = {setting.name: setting for setting in recipe.settings}
     for setting in settings:
         before = changed.get(setting.name)

@@ -12,8 +12,8 @@ from drpo.inspection.readers.tokens import Tokens
 from drpo.inspection.result import AffectedToken
 from drpo.inspection.verdicts import gradient_change
 
-#: Tokens kept, and neighbours shown on either side.
-MOST, NEIGHBOURS = 20, 12
+#: Tokens kept, and neighbors shown on either side.
+MOST, NEIGHBORS = 20, 12
 
 
 class Affected:
@@ -43,8 +43,8 @@ def _described(tokens: Tokens, at: int, weight: float, change: float) -> Affecte
         step=None if tokens.steps is None else int(tokens.steps[at]),
         token=_item(tokens.ids, at),
         text=_item(tokens.texts, at),
-        before=_joined(tokens.texts, max(first, at - NEIGHBOURS), at),
-        after=_joined(tokens.texts, at + 1, min(end, at + 1 + NEIGHBOURS)),
+        before=_joined(tokens.texts, max(first, at - NEIGHBORS), at),
+        after=_joined(tokens.texts, at + 1, min(end, at + 1 + NEIGHBORS)),
         mu=float(np.exp(tokens.behavior_logprobs[at])),
         pi=float(np.exp(tokens.logprobs[at])),
         advantage=float(tokens.advantages[at]),

@@ -15,7 +15,7 @@ Counts = npt.NDArray[np.int64]
 
 #: log10 |π − μ| in 50 bins a decade (a quantile is within 5 %), from 1e-8.
 SHIFT = Axis(-8.0, 0.0, 400)
-#: log r in bins of 0.005 nats, one of them centred on 0, within ±8.
+#: log r in bins of 0.005 nats, one of them centerd on 0, within ±8.
 LOG_RATIO = Axis(-8.0025, 8.0025, 3201)
 #: log10 μ in 50 bins a decade, from 1e-8.
 PROBABILITY = Axis(-8.0, 0.0, 400)

@@ -66,7 +66,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class AffectedToken:
-    """A token whose gradient the reference objective changes much; ``before`` and ``after`` are its neighbours' text.
+    """A token whose gradient the reference objective changes much; ``before`` and ``after`` are its neighbors' text.
 
     ``change`` is |Â r| |w − 1|.
     """

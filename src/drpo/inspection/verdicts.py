@@ -36,7 +36,7 @@ def choose_objectives(
 
     Args:
         names: registry names; None means every registered objective.
-        delta: in the place of the default of every objective with a ``delta``; None keeps the defaults.
+        delta: instead of the default of every objective with a ``delta``; None keeps the defaults.
         available: optional TokenBatch fields that the log fills.
 
     Raises:

@@ -176,7 +176,7 @@ def sums_and_counts(metrics: Mapping[str, Metric], device: torch.device) -> torc
 def loss_metrics(
     batch: TokenBatch, objective: Objective, *, extremes: bool = False, same_names: bool = False
 ) -> dict[str, float]:
-    """:func:`measurements` as floats (one device synchronisation), for a host that averages what it is given.
+    """:func:`measurements` as floats (one device synchronization), for a host that averages what it is given.
 
     Args:
         batch: the tokens of the loss.

@@ -95,11 +95,11 @@ class Chunks:
         hidden, targets = self.hidden[rows], self.targets[rows].unsqueeze(1)
         x, at_target, scale = self._logits(rows)
         exponentials, top, total = _exponentials(x, scale, self.weight.dtype)
-        normaliser = top + total.log()
-        self.logprobs[rows] = (at_target - normaliser).squeeze(1)
+        normalizer = top + total.log()
+        self.logprobs[rows] = (at_target - normalizer).squeeze(1)
         pulled = wide_mm(exponentials, self.weight)  # [C, H]: Z · the mean row of the head under π
         mean = (pulled * hidden).sum(1, keepdim=True) / scale / total
-        self.entropy[rows] = (normaliser - mean).squeeze(1).clamp_(min=0.0)
+        self.entropy[rows] = (normalizer - mean).squeeze(1).clamp_(min=0.0)
         slopes = slopes_of(rows, self.logprobs[rows]).unsqueeze(1) / scale
         share = slopes / total
         if self.grad_hidden is not None:

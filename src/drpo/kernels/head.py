@@ -15,7 +15,7 @@ def plain_head(model: Any) -> torch.Tensor | None:
     """The LM head of a causal LM of transformers, if its logits are hidden · weightᵀ: no bias, scale or soft cap.
 
     Asks the model itself, by a forward pass over two tokens, so that it holds for architectures nobody listed here.
-    An adapted, quantised or sharded head is not plain.
+    An adapted, quantized or sharded head is not plain.
 
     Args:
         model: with ``base_model`` and ``get_output_embeddings()``, whole in this process.

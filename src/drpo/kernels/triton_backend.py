@@ -111,8 +111,8 @@ class _TokenLogprobs(torch.autograd.Function):
         # An index outside the vocabulary is an error here as it is in the other backends, without waiting for it.
         hidden.new_empty(1).expand(len(weight)).gather(0, targets)
         scales = scale_of(temperature, hidden)
-        logprobs, entropy, normalisers = _forward(hidden, weight, targets.contiguous(), scales)
-        ctx.save_for_backward(hidden, weight, targets.contiguous(), scales, normalisers)
+        logprobs, entropy, normalizers = _forward(hidden, weight, targets.contiguous(), scales)
+        ctx.save_for_backward(hidden, weight, targets.contiguous(), scales, normalizers)
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
 
@@ -120,10 +120,10 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *upstream: torch.Tensor):
         if torch.is_grad_enabled():  # create_graph=True: the kernel's part would come out as a constant
             raise RuntimeError("the triton backend of token_logprobs has no second derivative; use 'reference'")
-        hidden, weight, targets, scales, normalisers = ctx.saved_tensors
+        hidden, weight, targets, scales, normalizers = ctx.saved_tensors
         grad_hidden = torch.zeros_like(hidden, dtype=wide_dtype(hidden)) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        for columns, slopes in _slopes_of(hidden, weight, targets, scales, normalisers, upstream[0].contiguous()):
+        for columns, slopes in _slopes_of(hidden, weight, targets, scales, normalizers, upstream[0].contiguous()):
             if grad_hidden is not None:
                 grad_hidden += wide_mm(slopes, weight[columns])
             if grad_weight is not None:
@@ -204,8 +204,8 @@ def _forward(
     total = (share * totals).sum(1)
     moment = (share * (moments + totals * fall)).sum(1)
     log_total = total.log()
-    normalisers = top.squeeze(1) + log_total
-    return chosen.amax(1) - normalisers, (log_total - moment / total).clamp_(min=0.0), normalisers
+    normalizers = top.squeeze(1) + log_total
+    return chosen.amax(1) - normalizers, (log_total - moment / total).clamp_(min=0.0), normalizers
 
 
 def _slopes_of(
@@ -213,7 +213,7 @@ def _slopes_of(
     weight: torch.Tensor,
     targets: torch.Tensor,
     scales: torch.Tensor,
-    normalisers: torch.Tensor,
+    normalizers: torch.Tensor,
     upstream: torch.Tensor,
 ):
     """Stretches of the vocabulary, each with ∂loss/∂(hidden · weightᵀ) ``[N, columns]``; the next one overwrites it."""
@@ -232,7 +232,7 @@ def _slopes_of(
             weight,
             targets,
             scales,
-            normalisers,
+            normalizers,
             upstream,
             buffer,
             count,

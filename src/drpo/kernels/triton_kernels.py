@@ -131,7 +131,7 @@ def slopes(
     weight,
     targets,
     temperature,
-    normalisers,
+    normalizers,
     upstream,
     out,
     N,
@@ -176,7 +176,7 @@ def slopes(
         FACTOR,
         WIDE,
     )
-    probabilities = tl.exp(x - tl.load(normalisers + existing)[:, None])
+    probabilities = tl.exp(x - tl.load(normalizers + existing)[:, None])
     chosen = (columns[None, :] == tl.load(targets + existing)[:, None]).to(WIDE)
     share = tl.load(upstream + existing) / tl.load(temperature + existing * temperature_row)
     at = out + rows.to(tl.int64)[:, None] * out_row + (columns - first)[None, :]

@@ -1,6 +1,6 @@
 """The ratio of the temperatures of π and μ, estimated from sampled tokens alone.
 
-At temperature T a distribution is p^(1/T), normalised. So with equal weights, the odds of a token with probability p
+At temperature T a distribution is p^(1/T), normalized. So with equal weights, the odds of a token with probability p
 against the rest of its state are, if the rest is spread like n equally likely tokens (n the exponential of its Rényi
 entropy of order a),
 

@@ -242,7 +242,7 @@ def load_policy(
         name: what the key ``model`` of a configuration holds.
         device: where the model goes.
         precision: what it computes in.
-        lora: adapters that train in the place of the model's own weights: fresh ones, or those of a checkpoint.
+        lora: adapters that train instead of the model's own weights: fresh ones, or those of a checkpoint.
         recompute: gradient checkpointing.
         base: where the base of an adapter is, if not where the adapter says.
         trust_remote_code: run Python files that come with the model.

@@ -27,7 +27,7 @@ Precision = Literal["fp32", "bf16", "fp8"]
 E4M3 = torch.float8_e4m3fn
 #: Parts of a module's name that keep it out of fp8: what decides where a token goes, or how long it is remembered, and
 #: adapters.
-UNQUANTISED = frozenset(
+UNQUANTIZED = frozenset(
     {"gate", "router", "shared_expert_gate", "in_proj_a", "in_proj_b", "in_proj_ba", "lora_A", "lora_B"}
 )
 
@@ -38,35 +38,35 @@ def set_precision(model: Any, precision: Precision) -> Any:
     Parameters are rounded in their place. Buffers (rotary frequencies) keep their precision.
 
     Raises:
-        ConfigError: fp8, and the model has no linear layers to quantise or experts in a layout unknown here.
+        ConfigError: fp8, and the model has no linear layers to quantize or experts in a layout unknown here.
     """
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     for module in model.modules():
-        if isinstance(module, Quantised):
-            module.unquantise()
+        if isinstance(module, Quantized):
+            module.unquantize()
     if precision == "fp8":
-        names = quantised_names(model)
+        names = quantized_names(model)
         if not names:
             raise ConfigError(
-                f"fp8: {type(model).__name__} has no linear layers (torch.nn.Linear) to quantise. Use bf16."
+                f"fp8: {type(model).__name__} has no linear layers (torch.nn.Linear) to quantize. Use bf16."
             )
         for name in names:
             plain: Any = model.get_submodule(name)
-            plain.__class__ = _quantised_class(type(plain))
+            plain.__class__ = _quantized_class(type(plain))
     return model
 
 
-def quantised_names(model: Any) -> list[str]:
-    """Names of the modules of a causal LM whose products fp8 quantises.
+def quantized_names(model: Any) -> list[str]:
+    """Names of the modules of a causal LM whose products fp8 quantizes.
 
     Raises:
         ConfigError: it has experts in a layout unknown here.
     """
     names = []
     for name, module in model.named_modules():
-        if UNQUANTISED & set(name.split(".")) or module is model.get_output_embeddings():
+        if UNQUANTIZED & set(name.split(".")) or module is model.get_output_embeddings():
             continue
         if isinstance(module, nn.Linear) or _has_experts(name, module):
             names.append(name)
@@ -86,7 +86,7 @@ def quantize(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class _Product(torch.autograd.Function):
-    """x · weightᵀ of quantised factors. The gradient is straight through: rounding counts as the identity."""
+    """x · weightᵀ of quantized factors. The gradient is straight through: rounding counts as the identity."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor):
@@ -103,16 +103,16 @@ class _Product(torch.autograd.Function):
         return to_x, to_weight, None, None
 
 
-class Quantised(nn.Module):
-    """A module of some other class whose products are those of quantised numbers."""
+class Quantized(nn.Module):
+    """A module of some other class whose products are those of quantized numbers."""
 
-    def unquantise(self) -> None:
+    def unquantize(self) -> None:
         """Be the plain module again."""
         self.__class__ = type(self).__bases__[1]
         self.__dict__.pop("_codes", None)
 
     def codes(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """The parameter of that name, quantised; anew only if it has changed since."""
+        """The parameter of that name, quantized; anew only if it has changed since."""
         weight = getattr(self, name)
         state = weight.data_ptr(), weight._version
         kept = self.__dict__.setdefault("_codes", {})
@@ -123,7 +123,7 @@ class Quantised(nn.Module):
         return kept[name][1]
 
 
-class QuantisedLinear(Quantised):
+class QuantizedLinear(Quantized):
     """torch.nn.Linear in fp8."""
 
     weight: torch.Tensor
@@ -137,7 +137,7 @@ class QuantisedLinear(Quantised):
         return out.unflatten(0, input.shape[:-1])
 
 
-class QuantisedExperts(Quantised):
+class QuantizedExperts(Quantized):
     """The experts of a mixture in fp8: ``gate_up_proj`` ``[E, 2P, K]`` and ``down_proj`` ``[E, K, P]``."""
 
     num_experts: int
@@ -166,9 +166,9 @@ class QuantisedExperts(Quantised):
 
 
 @functools.cache
-def _quantised_class(plain: type[nn.Module]) -> Any:
-    kind = QuantisedLinear if issubclass(plain, nn.Linear) else QuantisedExperts
-    return type(f"Quantised{plain.__name__}", (kind, plain), {})
+def _quantized_class(plain: type[nn.Module]) -> Any:
+    kind = QuantizedLinear if issubclass(plain, nn.Linear) else QuantizedExperts
+    return type(f"Quantized{plain.__name__}", (kind, plain), {})
 
 
 def _has_experts(name: str, module: nn.Module) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from drpo.errors import ConfigError
-from drpo.model.precision import Quantised
+from drpo.model.precision import Quantized
 from drpo.model.rope_regimes import RopeRegimes
 
 #: Largest difference (nats) in float32, and largest expected one in less, where a way is the plain one up to rounding.
@@ -181,7 +181,7 @@ def is_exact(model: Any) -> bool:
     """Whether ``model`` computes in float32 or wider throughout."""
     if model.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled(model.device.type):
         return False
-    return not any(isinstance(module, Quantised) for module in model.modules())
+    return not any(isinstance(module, Quantized) for module in model.modules())
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class PromptEncoder:
             prompt: the text.
             chat: as a user's turn in the tokenizer's chat template with a generation prompt, if it has one, else the
                 text and a line end. False: the text as it is.
-            turns: the whole conversation ({role, content}, the last one the user's) in the place of a single turn.
+            turns: the whole conversation ({role, content}, the last one the user's) instead of a single turn.
 
         Raises:
             DataError: the prompt has no token, one that the model has no row for, or half of a surrogate pair.

@@ -37,7 +37,7 @@ def make_objective(
     modifiers: Iterable[Modifier | str | Mapping[str, Any]] = (),
     **parameters: object,
 ) -> Objective:
-    """The objective registered as ``name``, with ``parameters`` in the place of its defaults.
+    """The objective registered as ``name``, with ``parameters`` instead of its defaults.
 
     Args:
         name: one of :data:`OBJECTIVES`.

@@ -17,7 +17,7 @@ from drpo.errors import ConfigError, DataError
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveOutput:
-    """What an objective returns: ``loss`` ``[N]``, per token, to minimise; never masked, never reduced."""
+    """What an objective returns: ``loss`` ``[N]``, per token, to minimize; never masked, never reduced."""
 
     loss: torch.Tensor
 
@@ -54,7 +54,7 @@ class Objective:
         return ObjectiveOutput(self.loss(batch if wide is batch.logprobs else batch.with_logprobs(wide)))
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
-        """``[N]``, to minimise."""
+        """``[N]``, to minimize."""
         raise NotImplementedError(f"{type(self).__name__} does not define loss()")
 
     @property

@@ -1,4 +1,4 @@
-"""Objectives that drop the tokens whose divergence from the behaviour policy exceeds a bound."""
+"""Objectives that drop the tokens whose divergence from the behavior policy exceeds a bound."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ def before(values: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
 
 
 def sequence_quantile(values: torch.Tensor, index: torch.Tensor, lengths: torch.Tensor, q: float) -> torch.Tensor:
-    """``[N]``: at each token the ``q`` quantile (linear between neighbours) of ``values`` over its sequence."""
+    """``[N]``: at each token the ``q`` quantile (linear between neighbors) of ``values`` over its sequence."""
     order = values.argsort()
     ordered = values[order[index[order].argsort(stable=True)]]  # by sequence, ascending within each
     position = (lengths.cumsum(0) - lengths + q * (lengths - 1).clamp(min=0))[index]

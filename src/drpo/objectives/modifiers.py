@@ -113,7 +113,7 @@ class MIS(Modifier):
     """Masked importance sampling: reject what the engines disagree on, token by token or response by response.
 
     Equation: with k_t = π_old/μ: level "token": factor = k_t if low ≤ k_t ≤ high, else 0 (IcePop's).
-    "sequence": K = Π_t k_t in the place of k_t. "geometric": 1 if low ≤ K^(1/T) ≤ high, else 0: a rejection without a
+    "sequence": K = Π_t k_t instead of k_t. "geometric": 1 if low ≤ K^(1/T) ≤ high, else 0: a rejection without a
     weight.
     Source: Liu, Li et al. 2025, "When speed kills stability" (a blog post); the levels as in verl's rollout correction.
     Status: verified against verl-project/verl@1dda039, verl/trainer/ppo/rollout_corr_helper.py,

@@ -90,7 +90,7 @@ def project(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor, kl_max: flo
             middle = (low + high) / 2
             inside = (kl(at(middle, f), behavior_logprobs) <= kl_max).unsqueeze(1)
             low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
-        # The last step decides between two neighbours, of which 1 (π itself) must stay reachable.
+        # The last step decides between two neighbors, of which 1 (π itself) must stay reachable.
         t = torch.where((kl(at(torch.ones_like(low), f), behavior_logprobs) <= kl_max).unsqueeze(1), 1.0, low)
         p = at(t, f).exp()
         variance = (p * f.square()).sum(1, keepdim=True) - (p * f).sum(1, keepdim=True).square()

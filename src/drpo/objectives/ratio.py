@@ -72,7 +72,7 @@ class PPO(RatioInterval):
         ratio_low: how far r may fall below 1, a ratio, in (0, 1].
         ratio_high: how far r may rise above 1, a ratio, > 0.
         dual_clip: largest r for which a negative advantage is followed, a ratio, > 1 + ratio_high; None: unbounded.
-    Deviations: the anchor is the behaviour policy μ (the rollout engine's), not π_old recomputed.
+    Deviations: the anchor is the behavior policy μ (the rollout engine's), not π_old recomputed.
     """
 
     name: ClassVar[str] = "ppo"
@@ -148,7 +148,7 @@ class TrulyPPO(RatioInterval):
 
 @dataclass(frozen=True, kw_only=True)
 class SPO(Objective):
-    """Simple policy optimization: a quadratic in the ratio in the place of the clip.
+    """Simple policy optimization: a quadratic in the ratio instead of the clip.
 
     Equation: J = r Â − |Â| / (2 epsilon) · (r − 1)²; w = 1 − sign(Â (r − 1)) · |r − 1| / epsilon, unbounded.
     Source: Xie et al., arXiv:2401.16025, Eq. 12.
@@ -158,7 +158,7 @@ class SPO(Objective):
     Parameters:
         epsilon: the |r − 1| at which the weight of a diverging token reaches 0, a ratio, > 0. The DRPO paper
             ran 12.5.
-    Deviations: the anchor is the behaviour policy μ.
+    Deviations: the anchor is the behavior policy μ.
     """
 
     name: ClassVar[str] = "spo"
@@ -242,7 +242,7 @@ class TOPR(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class SAPO(Objective):
-    """Soft adaptive policy optimization: a sigmoid gate of the ratio in the place of the clip.
+    """Soft adaptive policy optimization: a sigmoid gate of the ratio instead of the clip.
 
     Equation: J = (4/τ) σ(τ(r − 1)) Â, with τ = tau_positive where Â > 0 and tau_negative elsewhere;
     w = 4 σ(τ(r − 1)) (1 − σ(τ(r − 1))), 1 at r = 1 and falling on both sides.
@@ -253,7 +253,7 @@ class SAPO(Objective):
     Parameters:
         tau_positive: sharpness for positive advantages, in inverse ratios, > 0.
         tau_negative: sharpness for negative advantages, in inverse ratios, > 0.
-    Deviations: the anchor is the behaviour policy μ.
+    Deviations: the anchor is the behavior policy μ.
     """
 
     name: ClassVar[str] = "sapo"

@@ -84,7 +84,7 @@ class DRPO(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class MaskDRPO(Objective):
-    """DRPO's regulariser only outside a region; inside it the plain surrogate.
+    """DRPO's regularizer only outside a region; inside it the plain surrogate.
 
     Equation: J = r Â − M |Â| / (2 delta) · μ (r − 1)², with M = 1 iff |π − μ| > boundary (and, if harmful_only,
     Â(r − 1) > 0); w = 1 − M sign(Â (r − 1)) · |π − μ| / delta, which jumps at the boundary.
@@ -94,7 +94,7 @@ class MaskDRPO(Objective):
     Parameters:
         delta: the |π − μ| at which a diverging token's weight is 0, a probability, > 0.
         boundary: the |π − μ| up to which the surrogate is untouched, a probability, ≥ 0; 0 is `drpo`.
-        harmful_only: True regularises only the tokens that move away from μ; with boundary = delta the region then is
+        harmful_only: True regularizes only the tokens that move away from μ; with boundary = delta the region then is
             DPPO's.
     Deviations: the paper names the variant in a figure and prints no formula for it, so both readings are here.
     """

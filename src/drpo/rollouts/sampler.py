@@ -1,4 +1,4 @@
-"""What a sampler is: token ids in; token ids and behaviour log-probabilities out."""
+"""What a sampler is: token ids in; token ids and behavior log-probabilities out."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class SamplingParameters:
             raise ConfigError(f"report_topk must be ≥ 0, got {self.report_topk}")
         if self.top_p != 1.0 or self.top_k != -1:
             raise ConfigError(
-                f"top_p={self.top_p}, top_k={self.top_k}: truncated sampling is refused. It renormalises the "
-                "behaviour policy μ over the kept tokens while the trainer's π stays whole, so that r = π/μ is wrong "
+                f"top_p={self.top_p}, top_k={self.top_k}: truncated sampling is refused. It renormalizes the "
+                "behavior policy μ over the kept tokens while the trainer's π stays whole, so that r = π/μ is wrong "
                 "on every token. Use top_p=1.0 and top_k=-1, and lower the temperature if samples are too wild."
             )
 

@@ -47,7 +47,7 @@ def mean_estimate(values: Sequence[float], sizes: Sequence[float]) -> Estimate |
 
     That size is p(1 − p) / (s²/m): how many independent right-or-wrong answers would leave the same standard error as
     these m values, with variance s². So the interval stays in [0, 1], and has a width where all m values are 0 or all
-    are 1 (then the size is m). Student's quantile for m − 1 degrees of freedom stands in the place of the normal one.
+    are 1 (then the size is m). Student's quantile for m − 1 degrees of freedom stands instead of the normal one.
 
     Args:
         values: [m], one a problem.
@@ -90,10 +90,10 @@ def pass_rates(counts: Sequence[tuple[int, int]], samples: int) -> dict[str, Any
 
 def _wilson(mean: float, size: float, quantile: float) -> tuple[float, float]:
     shrink = 1 + quantile**2 / size
-    centre = (mean + quantile**2 / (2 * size)) / shrink
+    center = (mean + quantile**2 / (2 * size)) / shrink
     half = quantile / shrink * math.sqrt(mean * (1 - mean) / size + quantile**2 / (4 * size**2))
     # At a mean of exactly 0 or 1 rounding would leave the bound a hair away from it.
-    return (0.0 if mean == 0 else max(0.0, centre - half)), (1.0 if mean == 1 else min(1.0, centre + half))
+    return (0.0 if mean == 0 else max(0.0, center - half)), (1.0 if mean == 1 else min(1.0, center + half))
 
 
 def _student_quantile(freedom: int) -> float:

@@ -78,7 +78,7 @@ def test_token_mean_legacy_is_a_mean_of_the_micro_batches_means(micro_batches):
 def test_micro_batches_by_tokens_and_those_of_padding_alone(monkeypatch):
     padded = fixed_batch()
     algorithm = DRPOAlgorithmConfig(temperature=1.0, use_kl_loss=False)
-    # What a rank gets whose neighbour has more micro-batches than itself.
+    # What a rank gets whose neighbor has more micro-batches than itself.
     monkeypatch.setattr(TokenBasedBatchIterator, "_sync_num_microbatches", lambda self: len(self._microbatches) + 2)
     model = Logprobs(torch.cat([padded.logprobs, torch.zeros(120 - 8, 24, dtype=torch.float64)]))
     with cpu_for_cuda():

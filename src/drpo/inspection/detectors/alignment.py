@@ -46,7 +46,7 @@ class Alignment:
         return float((xy / n - x * y / n**2) / math.sqrt(spread_x * spread_y))
 
     def shifted_by(self) -> int | None:
-        """−1 or +1 if log π agrees better with the neighbour's log μ than with its own, else None."""
+        """−1 or +1 if log π agrees better with the neighbor's log μ than with its own, else None."""
         own, best = self.correlation(0), max((-1, 1), key=lambda lag: _or_none(self.correlation(lag)))
         beside = self.correlation(best)
         return best if beside > STRONG and not own >= beside else None

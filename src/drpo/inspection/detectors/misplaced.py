@@ -88,12 +88,12 @@ def _truncated(evidence: Evidence) -> Iterator[Finding]:
     if found.is_one_sided:
         signs.append(
             f"of {said(apart)} with π and μ apart, π is above μ on {found.above / max(apart, 1):.1%} only: "
-            "μ was raised by renormalising"
+            "μ was raised by renormalizing"
         )
     yield Finding(
         "truncated",
         "fault",
-        "μ was cut by top-p (or top-k, min-p) and renormalised, π was not",
+        "μ was cut by top-p (or top-k, min-p) and renormalized, π was not",
         "; ".join(signs) + ". A temperature mismatch was not looked for.",
         "Sample with top_p=1, top_k=-1, min_p=0. Otherwise r is biased below 1, and tokens outside the nucleus can "
         "never be sampled. If you must cut, apply the same cut to π before taking its log-probabilities.",

@@ -1,6 +1,6 @@
-"""Signs that the sampler cut the distribution (top-p, top-k, min-p) and renormalised what was left.
+"""Signs that the sampler cut the distribution (top-p, top-k, min-p) and renormalized what was left.
 
-Where the most likely token alone fills the nucleus, its renormalised probability is exactly 1, while π, which is not
+Where the most likely token alone fills the nucleus, its renormalized probability is exactly 1, while π, which is not
 cut, is anything down to p. No other cause gives log μ = 0 to all digits where π is clearly below 1. The smallest π
 among such tokens estimates p. Where nuclei are larger, every log μ is raised by −log(kept mass) ≥ 0: ratios lie on one
 side of 1.
@@ -25,7 +25,7 @@ FEWEST_ALONE, ALONE = 20, 1e-3
 
 
 class Truncation:
-    """Counts of tokens with a renormalised μ."""
+    """Counts of tokens with a renormalized μ."""
 
     def __init__(self) -> None:
         self.tokens = self.alone = self.above = self.below = 0

@@ -1,4 +1,4 @@
-"""Every objective inside TRL's GRPOTrainer: `DRPOTrainer` and `DRPOConfig` in the place of GRPOTrainer and GRPOConfig.
+"""Every objective inside TRL's GRPOTrainer: `DRPOTrainer` and `DRPOConfig` instead of GRPOTrainer and GRPOConfig.
 
 `InProcessRollouts` is a rollout_func for machines without vLLM.
 """

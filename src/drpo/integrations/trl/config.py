@@ -102,7 +102,7 @@ class DRPOConfig(GRPOConfig):
             "help": "Stop if the mean |log π − log μ| at the first loss, before any training, exceeds this many nats."
         },
     )
-    # A value that TRL's own loss rejects: should it ever run in the place of ours, it stops.
+    # A value that TRL's own loss rejects: should it ever run instead of ours, it stops.
     loss_type: str = field(default="drpo", metadata={"help": "Not used: see objective and aggregation."})
     vllm_importance_sampling_correction: bool = field(
         default=False, metadata={"help": "Must stay off: the ratio of every objective is π/μ already."}

@@ -1,7 +1,7 @@
 """Training on GSM8K-like problems with TRL: ``python -m drpo.integrations.trl.gsm8k key=value …``.
 
 The keys are the fields of :class:`Problems` and of DRPOConfig; ``objective_parameters.delta=0.2`` sets one entry of a
-mapping. ``accelerate launch -m`` in the place of ``python -m`` starts it on several GPUs. ``drpo recipe show
+mapping. ``accelerate launch -m`` instead of ``python -m`` starts it on several GPUs. ``drpo recipe show
 trl/qwen3-0.6b-gsm8k`` prints a complete command.
 """
 

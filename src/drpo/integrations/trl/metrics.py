@@ -38,7 +38,7 @@ class RunningMetrics:
 
 
 def over_processes(measured: Mapping[str, Metric], accelerator: Any) -> dict[str, Metric]:
-    """The same metrics over the tokens of all processes, as floats (one device synchronisation)."""
+    """The same metrics over the tokens of all processes, as floats (one device synchronization)."""
     parts = sums_and_counts(measured, accelerator.device).unsqueeze(0)
     merged = dict(measured)
     for rank, table in enumerate(accelerator.gather(parts).tolist()):

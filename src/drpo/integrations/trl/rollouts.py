@@ -68,7 +68,7 @@ class InProcessRollouts:
         }
 
     def _requests(self, prompt_ids: Sequence[Sequence[int]], trainer: Any) -> list[Request]:
-        """Neighbouring rows with one prompt share a request, and so its prefill."""
+        """Neighboring rows with one prompt share a request, and so its prefill."""
         moment = (trainer.model.training, trainer.state.global_step)
         self._calls = self._calls + 1 if moment == self._moment else 0
         self._moment = moment

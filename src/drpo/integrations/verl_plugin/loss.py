@@ -163,7 +163,7 @@ def compare_policies(batch: TokenBatch, section: DRPOPolicyLossConfig) -> None:
             f"in the first micro-batch, before any update, |log π − log μ| is {mean:.3g} nats on average (at most "
             f"{largest:.3g}, {len(batch)} tokens), above mismatch_limit={section.mismatch_limit}. Likely causes: the "
             "rollout engine applies another temperature, penalty or cut than the trainer (engine_kwargs), holds other "
-            "weights (an update that did not arrive, quantisation), or routes experts differently. Raise "
+            "weights (an update that did not arrive, quantization), or routes experts differently. Raise "
             f"{SECTION}.mismatch_limit only if you expect this much."
         )
     # verl shows nothing below a warning.

@@ -18,7 +18,7 @@ from drpo.kernels import plain_head
 from drpo.kernels.products import wide_mm
 from drpo.model.decoding.cache import PreallocatedLayer, keep_rows, spread_rows
 from drpo.model.decoding.lean import lean_forward
-from drpo.model.precision import Quantised
+from drpo.model.precision import Quantized
 from drpo.model.probe import without_cache
 
 #: Compiled shapes have room for a multiple of this many positions, so that prompts of other lengths share them.
@@ -181,11 +181,11 @@ class CompiledForward:
 
     Raises:
         ConfigError: the model's layers do not simply attend to all positions, or it makes its own mask, or it is
-            quantised.
+            quantized.
     """
 
     def __init__(self, forward: Forward):
-        if any(isinstance(module, Quantised) for module in forward.model.modules()):
+        if any(isinstance(module, Quantized) for module in forward.model.modules()):
             raise ConfigError(
                 "compiled sampling does not go together with fp8, whose rounding torch.compile cannot "
                 "trace here. Leave compiled sampling off, or sample in bf16."

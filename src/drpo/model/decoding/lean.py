@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer
 
 from drpo.model.decoding.cache import PreallocatedLayer, spread_rows
 
-#: RMS norms, rotary positions, a gated SiLU; Qwen3 normalises queries and keys as well.
+#: RMS norms, rotary positions, a gated SiLU; Qwen3 normalizes queries and keys as well.
 ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 #: Largest difference of a log-probability from the model's own that is rounding.
 ROUNDING = 1e-4

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from drpo.report.figures.weights import INK, SOFT, ground
 
-#: Colour and dashes, by what a variant is: ours, what people use, what nothing can avoid, a whole step of ours.
+#: Color and dashes, by what a variant is: ours, what people use, what nothing can avoid, a whole step of ours.
 OURS, THEIRS = ("#0072b2", "solid"), ("#d55e00", (0, (5, 2)))
 FLOOR, WHOLE = (INK, (0, (1, 1.5))), ("#009e73", "solid")
 STYLES = {
@@ -96,13 +96,13 @@ def _draw(
     panel: Axes, variant: str, curve: str, rows: list[dict[str, Any]], costs: Callable[[Mapping[str, Any]], list[float]]
 ) -> None:
     rows = sorted(rows, key=lambda row: row["sizes"][curve])
-    colour, dashes = STYLES[variant]
+    color, dashes = STYLES[variant]
     points = [(row["sizes"][curve], sorted(costs(row))) for row in rows]
     x = [at for at, _ in points]
     middle = [(values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2 for _, values in points]
-    panel.plot(x, middle, color=colour, linestyle=dashes, linewidth=2, marker="o", markersize=4, label=NAMES[variant])
+    panel.plot(x, middle, color=color, linestyle=dashes, linewidth=2, marker="o", markersize=4, label=NAMES[variant])
     panel.vlines(
-        x, [values[0] for _, values in points], [values[-1] for _, values in points], color=colour, linewidth=1.2
+        x, [values[0] for _, values in points], [values[-1] for _, values in points], color=color, linewidth=1.2
     )
 
 

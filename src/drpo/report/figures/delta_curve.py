@@ -29,14 +29,14 @@ def delta_curve(
     panel.axhspan(low, high, color="#8a949e", alpha=0.18, linewidth=0)
     panel.axhline(value, color="#5b6670", linewidth=1.5, label=f"{name} (no δ)")
     panel.axhline(start, color="#5b6670", linewidth=1, linestyle=":", label="before training")
-    for (label, points), (colour, marker, dashes), shift in zip(lines.items(), STYLES, (0.98, 1.02), strict=True):
+    for (label, points), (color, marker, dashes), shift in zip(lines.items(), STYLES, (0.98, 1.02), strict=True):
         xs, ys = [x * shift for x, *_ in points], [y for _, y, _, _ in points]
         ends = [[y - lower for _, y, lower, _ in points], [upper - y for _, y, _, upper in points]]
         panel.errorbar(
             xs,
             ys,
             yerr=ends,
-            color=colour,
+            color=color,
             marker=marker,
             linestyle=dashes,
             linewidth=1.8,

@@ -14,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from drpo.report.figures.weights import INK, SOFT
 
 #: Orange pulls back, white leaves alone, blue pushes; the plain surrogate (w = 1) is the middle of the blues.
-COLOURS = LinearSegmentedColormap.from_list(
+COLORS = LinearSegmentedColormap.from_list(
     "weights", [(0.0, "#a63a00"), (0.5, "#ffffff"), (0.75, "#6aaed6"), (1.0, "#08306b")]
 )
 #: Weights beyond these are drawn as these.
@@ -26,7 +26,7 @@ COLUMNS = 4
 def heatmap_figure(
     axis: np.ndarray, panels: Mapping[str, np.ndarray], boundary: float | None = None, title: str = ""
 ) -> Figure:
-    """One panel an objective, all on the same axes and colours.
+    """One panel an objective, all on the same axes and colors.
 
     Args:
         axis: ``[P]`` probabilities in rising order, of μ along the bottom and of π along the side.
@@ -48,7 +48,7 @@ def heatmap_figure(
     mesh = None
     for panel, (name, weights) in zip(axes.flat, panels.items(), strict=False):
         shown = np.clip(np.asarray(weights, dtype=float), LOWEST, HIGHEST)
-        mesh = panel.pcolormesh(axis, axis, shown, cmap=COLOURS, norm=norm, shading="nearest", rasterized=True)
+        mesh = panel.pcolormesh(axis, axis, shown, cmap=COLORS, norm=norm, shading="nearest", rasterized=True)
         _ground(panel, name, boundary, axis)
     for panel in list(axes.flat)[len(panels) :]:
         panel.set_visible(False)

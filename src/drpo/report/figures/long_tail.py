@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from drpo.report.figures.weights import INK, ground
 
-#: Arm → colour, dashes, width. Okabe and Ito's colours; arms that bound a ratio dashed, those that bound |π − μ| solid.
+#: Arm → color, dashes, width. Okabe and Ito's colors; arms that bound a ratio dashed, those that bound |π − μ| solid.
 STYLES: dict[str, tuple[str, object, float]] = {
     "surrogate": ("#000000", (0, (1, 1.5)), 1.8),
     "ppo": ("#d55e00", (0, (5, 2)), 2.0),
@@ -49,8 +49,8 @@ def long_tail_figure(panels: Mapping[str, Panel]) -> Figure:
         for arm, values in panel.curves.items():
             _band(above, arm, panel.updates, values)
         for arm, (bounds, values) in panel.thresholds.items():
-            colour, dashes, width = STYLES[arm]
-            below.plot(bounds, values, color=colour, linestyle=dashes, linewidth=width, marker="o", markersize=4)
+            color, dashes, width = STYLES[arm]
+            below.plot(bounds, values, color=color, linestyle=dashes, linewidth=width, marker="o", markersize=4)
         below.axhline(float(np.mean([v[:, 0].mean() for v in panel.curves.values()])), color="#c8ced4", linewidth=1)
         below.set_xscale("log")
         above.set_xlabel("updates", color=INK)
@@ -65,7 +65,7 @@ def long_tail_figure(panels: Mapping[str, Panel]) -> Figure:
 
 
 def _band(panel: Axes, arm: str, updates: np.ndarray, values: np.ndarray) -> None:
-    colour, dashes, width = STYLES[arm]
+    color, dashes, width = STYLES[arm]
     low, high = np.quantile(values, [0.25, 0.75], axis=0)
-    panel.fill_between(updates, low, high, color=colour, alpha=0.12, linewidth=0)
-    panel.plot(updates, values.mean(0), color=colour, linestyle=dashes, linewidth=width, label=arm)
+    panel.fill_between(updates, low, high, color=color, alpha=0.12, linewidth=0)
+    panel.plot(updates, values.mean(0), color=color, linestyle=dashes, linewidth=width, label=arm)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from drpo.report.figures.weights import INK, ground
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 #: A bin with fewer tokens says nothing.
 FEWEST = 20
 
@@ -29,8 +29,8 @@ def mismatch_panels(panels: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Fi
         panel.set_visible(False)
     for panel, (title, sources) in zip(axes.flat, panels.items(), strict=False):
         panel.set_title(title, fontsize=11, color=INK, loc="left")
-        for colour, (label, record) in zip(COLOURS, sources.items(), strict=False):
-            _draw(panel, label, colour, record["bins"])
+        for color, (label, record) in zip(COLORS, sources.items(), strict=False):
+            _draw(panel, label, color, record["bins"])
         _ground(panel, next(iter(sources.values()))["bins"])
     return figure
 
@@ -44,12 +44,12 @@ def bin_label(limits: Mapping[str, Any]) -> str:
     return f"{limits['above']:g} – {limits['up_to']:g}"
 
 
-def _draw(panel: Axes, label: str, colour: str, bins: Sequence[Mapping[str, Any]]) -> None:
+def _draw(panel: Axes, label: str, color: str, bins: Sequence[Mapping[str, Any]]) -> None:
     shown = [(at, part["shift"]) for at, part in enumerate(bins) if part["tokens"] >= FEWEST and part["shift"] > 0]
     panel.plot(
         [at for at, _ in shown],
         [value for _, value in shown],
-        color=colour,
+        color=color,
         linewidth=2,
         marker="o",
         markersize=4,
@@ -62,7 +62,7 @@ def _ground(panel: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
     panel.set_xticks(range(len(bins)), [bin_label(part) for part in bins], rotation=30, ha="right")
     panel.set_xlabel("μ of the sampled token", color=INK)
     panel.set_ylabel("mean |π − μ|", color=INK)
-    panel.yaxis.set_tick_params(labelleft=True)
+    panel.yaxis.set_tick_params(labeleft=True)
     ground(panel)
     if panel.get_legend_handles_labels()[0]:
         panel.legend(frameon=False, labelcolor=INK, fontsize=9)

@@ -12,7 +12,7 @@ from matplotlib.ticker import MultipleLocator
 #: Label → (shift, weight), each ``[N]``, in order of the shift.
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
-#: Colour, dashes and width. Okabe and Ito's colour-blind-safe colours, dashes for those who see none, and
+#: Color, dashes and width. Okabe and Ito's color-blind-safe colors, dashes for those who see none, and
 #: widths that let a later curve lie on an earlier one without hiding it; the last is the loudest.
 STYLES = (
     ("#000000", (0, (1, 2.5)), 1.8),
@@ -25,7 +25,7 @@ STYLES = (
     ("#0072b2", "solid", 2.6),
 )
 INK, SOFT, CORRECTIVE = "#1b1f23", "#59636e", "#fdf1e7"
-#: Neighbouring samples further apart than this are a jump, not a slope.
+#: Neighboring samples further apart than this are a jump, not a slope.
 JUMP = 0.5
 
 
@@ -131,12 +131,12 @@ def ground(panel: Axes) -> None:
 def _draw_curve(panel: Axes, name: str, curve: tuple[np.ndarray, np.ndarray], style: tuple[str, object, float]) -> None:
     """The pieces between jumps as lines, the jumps as thin risers."""
     x, y = (np.asarray(values, dtype=float) for values in curve)
-    colour, dashes, width = style
+    color, dashes, width = style
     jumps = np.flatnonzero(np.abs(np.diff(y)) > JUMP) + 1
     panel.plot(
         np.insert(x, jumps, np.nan),
         np.insert(y, jumps, np.nan),
-        color=colour,
+        color=color,
         linestyle=dashes,
         linewidth=width,
         label=name,
@@ -144,4 +144,4 @@ def _draw_curve(panel: Axes, name: str, curve: tuple[np.ndarray, np.ndarray], st
         dash_capstyle="butt",
         zorder=3,
     )
-    panel.vlines(x[jumps], y[jumps - 1], y[jumps], color=colour, linewidth=1.1, linestyle=(0, (1, 1)), zorder=2)
+    panel.vlines(x[jumps], y[jumps - 1], y[jumps], color=color, linewidth=1.1, linestyle=(0, (1, 1)), zorder=2)

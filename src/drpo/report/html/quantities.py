@@ -35,10 +35,10 @@ def wilson_interval(correct: float, samples: float, z: float = Z_95) -> tuple[fl
     if samples <= 0 or not 0 <= correct <= samples:
         raise ValueError(f"0 <= correct <= samples and samples > 0 are needed, got {correct} of {samples}")
     share, spread = correct / samples, z * z / samples
-    centre = (share + spread / 2) / (1 + spread)
+    center = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
     # At 0 and at 1 the bound is exact, and rounding must not push it out.
-    return (0.0 if correct == 0 else centre - half), (1.0 if correct == samples else centre + half)
+    return (0.0 if correct == 0 else center - half), (1.0 if correct == samples else center + half)
 
 
 def plain(value: float | None) -> str:

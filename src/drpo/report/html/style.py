@@ -6,7 +6,7 @@ from string import Template
 
 from drpo.report.html.escape import visible_plain
 
-#: Okabe and Ito's colour-blind-safe colours, lightened for a dark ground.
+#: Okabe and Ito's color-blind-safe colors, lightened for a dark ground.
 STYLE = """
 :root {
   color-scheme: light dark;

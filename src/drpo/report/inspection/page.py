@@ -123,7 +123,7 @@ def _courses(found: Inspection) -> str:
         Line(
             v.objective,
             [Point(at, value, None, None) for at, value in zip(x, v.changed_by_step, strict=True)],
-            colour=i + 1,
+            color=i + 1,
         )
         for i, v in enumerate(by_change)
         if v.changed > 0

@@ -8,7 +8,7 @@ from drpo.inspection.result import VERDICTS, Inspection
 from drpo.report.html.escape import visible, visible_plain
 from drpo.report.html.quantities import percent, plain
 
-#: Longest text of a token, or of its neighbours, that is written out.
+#: Longest text of a token, or of its neighbors, that is written out.
 LONGEST = 60
 #: The verdicts' meaning, for the legend.
 MEANING = ("w = 0", "0 < w < 1", "w = 1 within 1 %", "w > 1", "w < 0")
@@ -62,7 +62,7 @@ def verdicts(found: Inspection) -> str:
 
 
 def bar(shares: Sequence[float], label: str) -> str:
-    """A stacked bar from 0 to 1, in the colours of the verdicts."""
+    """A stacked bar from 0 to 1, in the colors of the verdicts."""
     parts, at = [], 0.0
     for i, share in enumerate(shares):
         if share > 0:

@@ -237,8 +237,8 @@ def _time(history: History) -> list[Chart]:
             "Seconds per step",
             "",
             [
-                Line(part, history.summed_by_step(f"timing.{part}"), colour)
-                for part, colour in (("sampling", 2), ("grading", 3), ("training", 1))
+                Line(part, history.summed_by_step(f"timing.{part}"), color)
+                for part, color in (("sampling", 2), ("grading", 3), ("training", 1))
             ],
         ),
         Chart("Throughput", "tokens per second.", [Line("", history.by_step("timing.tokens_per_second"))]),

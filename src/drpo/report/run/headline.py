@@ -10,9 +10,9 @@ from drpo.report.run.history import History, Record, accuracy_interval, failed_r
 
 #: Longest setting that is written out.
 LONGEST = 200
-#: The colours of the first and of the last evaluation.
-COLOURS = (4, 1)
-DOTS = tuple(f"<span class='c{colour}' aria-hidden='true'>●</span>" for colour in COLOURS)
+#: The colors of the first and of the last evaluation.
+COLORS = (4, 1)
+DOTS = tuple(f"<span class='c{color}' aria-hidden='true'>●</span>" for color in COLORS)
 
 
 def title_of(history: History) -> str:
@@ -104,13 +104,13 @@ def _intervals(shown: list[Record]) -> str:
         for at, label in ((10, "0"), (105, "25"), (200, "50"), (295, "75"), (390, "100 %"))
     ]
     for i, record in enumerate(shown):
-        height, colour = 14 + 18 * i, COLOURS[i]
+        height, color = 14 + 18 * i, COLORS[i]
         at = 10 + 380 * min(1.0, max(0.0, value_of(record, "accuracy") or 0.0))
         interval = accuracy_interval(record)
         if interval:
             low, high = (10 + 380 * bound for bound in interval)
-            parts.append(f"<g class='c{colour}'><path class='line' d='M{low:.1f} {height}H{high:.1f}'/></g>")
-        parts.append(f"<g class='c{colour}'><circle cx='{at:.1f}' cy='{height}' r='5'/></g>")
+            parts.append(f"<g class='c{color}'><path class='line' d='M{low:.1f} {height}H{high:.1f}'/></g>")
+        parts.append(f"<g class='c{color}'><circle cx='{at:.1f}' cy='{height}' r='5'/></g>")
     label = "Held-out accuracy " + ", then ".join(percent(value_of(record, "accuracy")) for record in shown)
     return f"<svg viewBox='0 0 400 68' role='img' aria-label='{label}'>{''.join(parts)}</svg>"
 

@@ -45,7 +45,7 @@ def draw_shares(histogram: Histogram, shares: Sequence[tuple[str, Sequence[float
     # Late is drawn over early, and early is filled: both stay readable where they cross.
     for i, (name, row) in enumerate(shares):
         last = i == len(shares) - 1
-        body.append(_outline(histogram, row, x, y, colour=1 if last else 4, filled=not last))
+        body.append(_outline(histogram, row, x, y, color=1 if last else 4, filled=not last))
         body.append(
             f"<text class='name c{1 if last else 4}' x='{RIGHT + 3}' y='{TOP + 10 + 15 * i}'>"
             f"{visible_plain(name)}</text>"
@@ -106,14 +106,14 @@ def _axis(x: Scale, histogram: Histogram) -> list[str]:
     return parts
 
 
-def _outline(histogram: Histogram, row: Sequence[float], x: Scale, y: Scale, colour: int, filled: bool) -> str:
+def _outline(histogram: Histogram, row: Sequence[float], x: Scale, y: Scale, color: int, filled: bool) -> str:
     """Steps along the bins; an empty bin lies on the axis."""
     places = [f"{horizontal(x, histogram.edges[0]):.1f} {BOTTOM}"]
     for left, right, share in zip(histogram.edges, histogram.edges[1:], row, strict=False):
         at = vertical(y, share) if share > 0 else BOTTOM
         places += [f"{horizontal(x, left):.1f} {at:.1f}", f"{horizontal(x, right):.1f} {at:.1f}"]
     places.append(f"{horizontal(x, histogram.edges[-1]):.1f} {BOTTOM}")
-    return f"<g class='c{colour}'><path class='{'area' if filled else 'line'}' d='M{'L'.join(places)}'/></g>"
+    return f"<g class='c{color}'><path class='{'area' if filled else 'line'}' d='M{'L'.join(places)}'/></g>"
 
 
 def _summary(histogram: Histogram, shares: Sequence[tuple[str, Sequence[float]]]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from drpo.report.html.quantities import finite, wilson_interval
-from drpo.report.svg.points import Point, known, summarise
+from drpo.report.svg.points import Point, known, summarize
 from drpo.run_directory import RunDirectory
 
 Record = dict[str, Any]
@@ -104,7 +104,7 @@ class History:
         return [value for value in found if value is not None]
 
     def _grouped(self, key: str, group: Callable[[Record], int]) -> list[Point]:
-        return [summarise(x, values) for x, values in self._groups(key, group).items()]
+        return [summarize(x, values) for x, values in self._groups(key, group).items()]
 
     def _groups(self, key: str, group: Callable[[Record], int]) -> dict[int, list[float]]:
         groups: dict[int, list[float]] = defaultdict(list)

@@ -10,12 +10,12 @@ from typing import Any
 from drpo.report.html.quantities import mean, percent, plain
 from drpo.report.study.seeds import ended
 from drpo.report.svg.charts import Chart, Line, draw
-from drpo.report.svg.points import Point, summarise
+from drpo.report.svg.points import Point, summarize
 from drpo.report.svg.scales import Log, Stops
 
 Row = Mapping[str, Any]
 
-#: Arms in one picture: as many as there are colours.
+#: Arms in one picture: as many as there are colors.
 ARMS = 5
 #: Fewest values that make a curve: δs of one objective, or settings that differ in one number.
 POINTS = 3
@@ -75,14 +75,14 @@ def _objective(keys: Row) -> Row:
 def panels(study: Row) -> list[Panel]:
     """A picture for each family, its δ as a ramp from light to dark, then the other arms by up to ARMS."""
     references, rest = _others(study)
-    dashed = {arm: Line(arm, (), colour, dashed=True) for colour, arm in enumerate(references, start=2)}
+    dashed = {arm: Line(arm, (), color, dashed=True) for color, arm in enumerate(references, start=2)}
     found = []
     for family in families(study):
         last = len(family.members) - 1
         ramp = {arm: Line(plain(delta), (), shade=place / last) for place, (delta, arm) in enumerate(family.members)}
         found.append(Panel(f"{family.objective} by δ", ramp | dashed))
     for group in _groups(rest):
-        found.append(Panel("", {arm: Line(arm, (), colour) for colour, arm in enumerate(group, start=1)}))
+        found.append(Panel("", {arm: Line(arm, (), color) for color, arm in enumerate(group, start=1)}))
     return found
 
 
@@ -99,8 +99,8 @@ def course(panel: Panel, rows: Sequence[Row], key: str, title: str, text: Callab
     for arm, line in panel.lines.items():
         seeds = [dict(row["curves"][key]) for row in rows if row["arm"] == arm]
         steps = sorted({step for curve in seeds for step in curve})
-        points = [summarise(step, [curve[step] for curve in seeds if step in curve]) for step in steps]
-        lines.append(Line(line.name, points, line.colour, line.dashed, shade=line.shade))
+        points = [summarize(step, [curve[step] for curve in seeds if step in curve]) for step in steps]
+        lines.append(Line(line.name, points, line.color, line.dashed, shade=line.shade))
     title = f"{title}, {panel.name}" if panel.name else title
     chart = Chart(title, "Mean over seeds, and their range.", lines, text=text, from_zero=key != ACCURACY[0])
     return draw(chart, (0.0, float(last)))
@@ -110,17 +110,17 @@ def over_delta(study: Row, rows: Sequence[Row], summary: Sequence[Row]) -> list[
     """Final accuracy over δ, a line a family; what has no δ, and the model before training, lie level beside it."""
     by_arm = {row["arm"]: row for row in summary}
     lines = []
-    for colour, family in enumerate(families(study), start=1):
+    for color, family in enumerate(families(study), start=1):
         points = [_point(delta, by_arm[arm]) for delta, arm in family.members if arm in by_arm]
         dots = [(delta, row["final_accuracy"]) for delta, arm in family.members for row in ended(rows, arm)]
-        lines.append(Line(family.objective, points, colour, marks=True, dots=dots))
+        lines.append(Line(family.objective, points, color, marks=True, dots=dots))
     values = [point.x for line in lines for point in line.points]
     if not values:
         return []
     ends = (min(values), max(values))
-    for colour, arm in enumerate(_others(study)[0], start=len(lines) + 1):
+    for color, arm in enumerate(_others(study)[0], start=len(lines) + 1):
         level = [_point(x, by_arm[arm]) for x in ends if arm in by_arm]
-        lines.append(Line(arm, level, colour, dashed=True))
+        lines.append(Line(arm, level, color, dashed=True))
     before = mean(row["accuracy_before"] for row in rows if row.get("accuracy_before") is not None)
     lines.append(Line("untrained", [Point(x, before, None, None) for x in ends], 4, dashed=True))
     return [draw(Chart("Final accuracy against δ", ESTIMATE, lines, x_label="δ", from_zero=False), Log(values))]
@@ -164,14 +164,14 @@ def over_settings(study: Row, rows: Sequence[Row], summary: Sequence[Row]) -> li
     for key, members in setting_families(study["settings"]):
         for group in _groups([*references, *arms, *rest]):
             lines = []
-            for colour, arm in enumerate(group, start=1):
+            for color, arm in enumerate(group, start=1):
                 points = [_point(value, by_place[name, arm]) for value, name in members if (name, arm) in by_place]
                 dots = [
                     (value, row["final_accuracy"])
                     for value, name in members
                     for row in ended([row for row in rows if row["setting"] == name], arm)
                 ]
-                lines.append(Line(arm, points, colour, marks=True, dots=dots))
+                lines.append(Line(arm, points, color, marks=True, dots=dots))
             said = key.replace("_", " ")
             chart = Chart(f"Final accuracy against {said}", ESTIMATE, lines, x_label=said, from_zero=False)
             figures.append(draw(chart, Stops(value for value, _ in members)))

@@ -13,7 +13,7 @@ from drpo.report.svg.scales import Linear, Log, Scale
 
 Row = Mapping[str, Any]
 
-#: Answer → shape and colour of its mark; the shape alone says it where colours do not show.
+#: Answer → shape and color of its mark; the shape alone says it where colors do not show.
 MARKS: dict[str, tuple[Shape, int]] = {"better": ("dot", 1), "worse": ("square", 2), "not shown": ("ring", 4)}
 INTRODUCTION = (
     "<p class='soft'>Paired by seed, each with its 95 % interval: <b class='c1'>●</b> better, "
@@ -73,9 +73,9 @@ def _row(verdict: Row, ratio: bool) -> DotRow:
     name = "all settings" if together else verdict["setting"]
     known = _range(verdict)
     if known is None:
-        return DotRow(name, verdict["answer"], colour=4)
+        return DotRow(name, verdict["answer"], color=4)
     value, low, high = known
-    shape, colour = MARKS[verdict["answer"]]
+    shape, color = MARKS[verdict["answer"]]
     said = plain(value) if ratio else f"{value:+.3f}".replace("-", "−")
     return DotRow(
         name,
@@ -83,7 +83,7 @@ def _row(verdict: Row, ratio: bool) -> DotRow:
         value=value,
         interval=(low, high),
         shape=shape,
-        colour=colour,
+        color=color,
         bold=together,
     )
 

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG. Colours come from the style sheet, so one drawing serves light and dark."""
+"""Line charts as inline SVG. Colors come from the style sheet, so one drawing serves light and dark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 400, 220
 LEFT, RIGHT, TOP, BOTTOM = 48, 302, 10, 192
 #: A curve with more points than this is drawn as the mean and range of groups of steps.
 MOST_POINTS = 150
-#: Up to here each point gets its own mark, and whiskers in the place of a band.
+#: Up to here each point gets its own mark, and whiskers instead of a band.
 MOST_MARKS = 40
 #: Least distance of two labels.
 LABEL_HEIGHT = 13
@@ -27,15 +27,15 @@ APART = 5
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its label, its points, and which of the style sheet's colours it has."""
+    """One curve: its label, its points, and which of the style sheet's colors it has."""
 
     name: str
     points: Sequence[Point]
-    colour: int = 1
+    color: int = 1
     dashed: bool = False
     #: Drawn as dots with whiskers: a measurement with an interval, rather than a course.
     marks: bool = False
-    #: Place on a ramp from light, 0, to dark, 1, of its colour: for one of many lines in an order.
+    #: Place on a ramp from light, 0, to dark, 1, of its color: for one of many lines in an order.
     shade: float | None = None
     #: Single measurements, (x, value), that the points sum up: small dots.
     dots: Sequence[tuple[float, float]] = ()
@@ -58,7 +58,7 @@ class Chart:
 
 
 def draw(chart: Chart, horizontally: tuple[float, float] | Scale) -> str:
-    """The chart as an HTML figure, over a range of steps or any scale; a sentence in the place of the drawing if there
+    """The chart as an HTML figure, over a range of steps or any scale; a sentence instead of the drawing if there
     is nothing to draw."""
     lines = [line for line in chart.lines if known(line.points)]
     if not lines:
@@ -188,17 +188,17 @@ def _dots(line: Line, x: Scale, y: Scale, shift: float) -> str:
         return ""
     places = [(horizontal(x, at) + shift, vertical(y, value)) for at, value in line.dots]
     dots = "".join(f"<circle cx='{a:.1f}' cy='{b:.1f}' r='1.6'/>" for a, b in places)
-    return f"<g class='c{line.colour} seeds'>{dots}</g>"
+    return f"<g class='c{line.color} seeds'>{dots}</g>"
 
 
 def _paint(line: Line) -> str:
-    """The attributes that colour a line."""
-    classes = f"c{line.colour}" + " dashed" * line.dashed
+    """The attributes that color a line."""
+    classes = f"c{line.color}" + " dashed" * line.dashed
     if line.shade is None:
         return f"class='{classes}'"
     # Light half: mixed with the page's ground; dark half: with its ink. So the order survives print and a dark page.
     other, share = ("ground", 40 + 120 * line.shade) if line.shade <= 0.5 else ("ink", 180 - 160 * line.shade)
-    mixed = f"color-mix(in srgb, var(--c{line.colour}) {share:.0f}%, var(--{other}))"
+    mixed = f"color-mix(in srgb, var(--c{line.color}) {share:.0f}%, var(--{other}))"
     return f"class='{classes} ramp' style='color:{mixed}'"
 
 
@@ -245,8 +245,8 @@ def _labels(lines: Sequence[Line], labels: Sequence[tuple[str, str]], y: Scale) 
         said = f"{visible_plain(name)} " * bool(name) + f"<tspan>{visible_plain(value)}</tspan>"
         at = f"y='{height + 4:.1f}'"
         if line.shade is None:
-            parts.append(f"<text class='name c{line.colour}' x='{RIGHT + 3}' {at}>{said}</text>")
-        else:  # its lightest would be hard to read: a mark has the colour, and the name is in ink
+            parts.append(f"<text class='name c{line.color}' x='{RIGHT + 3}' {at}>{said}</text>")
+        else:  # its lightest would be hard to read: a mark has the color, and the name is in ink
             parts.append(f"<g {_paint(line)}><circle cx='{RIGHT + 6}' cy='{height:.1f}' r='3'/></g>")
             parts.append(f"<text class='name inked' x='{RIGHT + 13}' {at}>{said}</text>")
     return parts

@@ -32,11 +32,11 @@ class DotRow:
     #: Single measurements: small dots; crosses are those to be told from the others.
     dots: Sequence[float] = ()
     crosses: Sequence[float] = ()
-    #: What sums them up, and its interval; drawn as ``shape``, which a print without colours keeps apart.
+    #: What sums them up, and its interval; drawn as ``shape``, which a print without colors keeps apart.
     value: float | None = None
     interval: tuple[float, float] | None = None
     shape: Shape = "dot"
-    colour: int = 1
+    color: int = 1
     bold: bool = False
 
 
@@ -98,7 +98,7 @@ def _row(row: DotRow, x: Scale, y: float) -> str:
     if row.value is not None:
         parts.append(_mark(row.shape, _at(x, row.value), y))
     parts.append(f"<text class='name inked' x='{TEXTS}' y='{baseline:.1f}'>{visible_plain(row.text)}</text>")
-    return f"<g class='c{row.colour}'>{''.join(parts)}</g>"
+    return f"<g class='c{row.color}'>{''.join(parts)}</g>"
 
 
 def _cross(x: float, y: float) -> str:

@@ -22,7 +22,7 @@ def known(points: Sequence[Point]) -> list[float]:
     return [point.value for point in points if point.value is not None]
 
 
-def summarise(x: float, values: Sequence[float]) -> Point:
+def summarize(x: float, values: Sequence[float]) -> Point:
     """One point for several values."""
     if not values:
         return Point(x, None, None, None)

@@ -38,7 +38,7 @@ class Linear:
 
 
 class Steps(Linear):
-    """A count of steps: ends exactly at ``high``, and only whole numbers are labelled."""
+    """A count of steps: ends exactly at ``high``, and only whole numbers are labeled."""
 
     def __init__(self, low: float, high: float):
         super().__init__(low, high, ticks=5)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from drpo.errors import ConfigError
 from drpo.tasks.base import Example
 from drpo.tasks.builtin.word_lists import GAINS, HE, LOSSES, QUESTIONS, SHE, THINGS, TIMES
-from drpo.tasks.grading.answers import extract_answer, normalise_answer
+from drpo.tasks.grading.answers import extract_answer, normalize_answer
 from drpo.tasks.kinds.procedural import ProceduralTask
 
 
@@ -69,7 +69,7 @@ class WordProblemsTask(ProceduralTask):
 
     def reward(self, example: Example, text: str) -> float:
         """1 if the answer is the right number, else 0."""
-        return float(normalise_answer(extract_answer(text)) == example.answer)
+        return float(normalize_answer(extract_answer(text)) == example.answer)
 
 
 def pick(choices: Sequence[str], rng: random.Random) -> str:

@@ -19,7 +19,7 @@ def extract_answer(text: str) -> str:
     return (inside if closed and opened else text).strip()
 
 
-def normalise_answer(text: str) -> str:
+def normalize_answer(text: str) -> str:
     """The form in which two answers are compared.
 
     - Unicode NFKC (wide digits and the like; superscripts, subscripts and fractions stay), the minus sign

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from drpo.tasks.grading.answers import normalise_answer
+from drpo.tasks.grading.answers import normalize_answer
 
 #: What a prompt asks for, so that the number can be found.
 INSTRUCTION = "Think step by step, and end with the answer as a number after ####."
@@ -16,15 +16,15 @@ _NUMBER = re.compile(r"(?<![\w.)])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(
 def final_number(text: str) -> str | None:
     """The first number behind the last ``####``, without a mark the last number of all; None if there is none.
 
-    In one form (:func:`drpo.tasks.grading.answers.normalise_answer`): "$1,000.00" is "1000". Dollar signs are ignored.
+    In one form (:func:`drpo.tasks.grading.answers.normalize_answer`): "$1,000.00" is "1000". Dollar signs are ignored.
     """
     plain = text.replace("$", "").replace("\N{MINUS SIGN}", "-")
     _, mark, behind = plain.rpartition(_MARK)
     if mark:
         found = _NUMBER.search(behind)
-        return normalise_answer(found[0]) if found else None
+        return normalize_answer(found[0]) if found else None
     numbers = _NUMBER.findall(plain)
-    return normalise_answer(numbers[-1]) if numbers else None
+    return normalize_answer(numbers[-1]) if numbers else None
 
 
 def grade(response: str, answer: str) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 from drpo.errors import ConfigError, DataError
 from drpo.tasks.base import Example
-from drpo.tasks.grading.answers import extract_answer, normalise_answer
+from drpo.tasks.grading.answers import extract_answer, normalize_answer
 from drpo.tasks.kinds.finite import FiniteTask, check_fraction
 from drpo.tasks.records.files import file_records
 from drpo.tasks.records.layouts import Layout, find_layout, named_columns
@@ -28,7 +28,7 @@ class JsonlTask(FiniteTask):
     right; other columns are passed over. The distinct prompts with the smallest hashes are held out, all records of a
     prompt on one side. Training goes through the records of its side in a new order every epoch. A response is right
     (1.0, else 0.0) if what its last <answer>…</answer> holds, or all of it without such tags, equals an answer after
-    normalising (:func:`drpo.tasks.grading.answers.normalise_answer`).
+    normalizing (:func:`drpo.tasks.grading.answers.normalize_answer`).
 
     Args:
         path: the file, or several; relative to the working directory.
@@ -58,8 +58,8 @@ class JsonlTask(FiniteTask):
 
     def reward(self, example: Example, text: str) -> float:
         """1.0 if the response gives an answer, else 0.0."""
-        given = normalise_answer(extract_answer(text))
-        return float(any(given == normalise_answer(answer) for answer in example.answers))
+        given = normalize_answer(extract_answer(text))
+        return float(any(given == normalize_answer(answer) for answer in example.answers))
 
     def read(self) -> tuple[list[Example], list[Example]]:
         """The training records in the file's order, and the held-out problems: one a prompt, its first record, by
@@ -130,9 +130,9 @@ def _example(layout: Layout, record: Any, where: str) -> Example:
     """One record, checked."""
     problem = layout.read(record, where)
     for answer in problem.answers:
-        if not normalise_answer(answer):
+        if not normalize_answer(answer):
             raise DataError(
-                f"{where}: {layout.columns[1]!r} is {answer!r}, of which normalising leaves nothing, so "
+                f"{where}: {layout.columns[1]!r} is {answer!r}, of which normalizing leaves nothing, so "
                 "that an empty response would be right. Fill it in or remove the record."
             )
     return Example.with_answers(problem.text, problem.answers, turns=problem.turns)

@@ -41,10 +41,10 @@ class MathTask(FiniteTask):
         path: files, one or several (:func:`drpo.tasks.records.files.file_records`); or else ``dataset``.
         dataset: a name (or folder) for ``datasets.load_dataset``, with its ``subset`` and ``split`` ("train").
         layout: of ``path`` or ``dataset``, a key of ``LAYOUTS``; without it, the columns decide.
-        prompt_column: in the place of ``layout``: the column of the problem, dots for what is inside of a column.
+        prompt_column: instead of ``layout``: the column of the problem, dots for what is inside of a column.
         answer_column: likewise, of the answer.
         heldout_path: files of the held-out problems; what they share with the training ones leaves training.
-        heldout_split: the split of ``dataset`` that is held out; in the place of ``heldout_path``.
+        heldout_split: the split of ``dataset`` that is held out; instead of ``heldout_path``.
         heldout_layout: of the held-out problems, as ``layout``.
         heldout_fraction: without a held-out source, the share in (0, 1) of the problems with the smallest hashes that
             is held out; 0.1 if not given.

@@ -27,7 +27,7 @@ ASSUMED_PROMPT = 256
 FLOAT32 = 4
 #: Bytes a number of the model takes in each precision.
 WIDTH = {"fp32": 4, "bf16": 2, "fp8": 2}
-#: Beside the weights, what they are quantised to is kept, in bfloat16.
+#: Beside the weights, what they are quantized to is kept, in bfloat16.
 CODES = {"fp32": 0, "bf16": 0, "fp8": 2}
 #: Bytes a logit costs while a token is drawn: logits, log-probabilities, probabilities, and their sum in float64.
 DRAWING = 20

@@ -23,7 +23,7 @@ from drpo.tasks.grading.math.text import latex_form, plain_form
 from drpo.tasks.grading.math.units import Quantity, fit, is_compound, read_quantity
 
 _LETTER = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?([A-Z])\)?[.):]?", re.IGNORECASE)
-_LABELLED = re.compile(r"\(?([A-J])(?:\)|[.:](?=\s))\s*(?!and\b|or\b|,)(\S.*)")
+_LABELED = re.compile(r"\(?([A-J])(?:\)|[.:](?=\s))\s*(?!and\b|or\b|,)(\S.*)")
 _RATIO = re.compile(r"([\d.,/]+)\s*(?::|\bto\b|\\colon)\s*([\d.,/]+)(?:\s*(?::|\bto\b)\s*([\d.,/]+))?")
 _TIME = re.compile(r"(\d{1,2}):(\d\d)\s*(?:([ap])\.?\s?m\.?)?|(\d{1,2})\s*([ap])\.?\s?m\.?", re.IGNORECASE)
 _TEXT = re.compile(r"[^\W\d_](?:[^\W\d_]|[ '’.&-])*")
@@ -123,13 +123,13 @@ def _part(text: str) -> Form:
 def _choices(right: Form, answer: Form) -> bool | None:
     r"""Letters of a multiple choice, alone or before what they stand for: ``\textbf{(B)}\ 12``."""
     letter, given = _LETTER.fullmatch(right.plain), _LETTER.fullmatch(answer.plain)
-    labelled, given_labelled = _LABELLED.fullmatch(right.plain), _LABELLED.fullmatch(answer.plain)
-    if letter or labelled:
-        ours, theirs = letter or labelled, given or given_labelled
+    labeled, given_labeled = _LABELED.fullmatch(right.plain), _LABELED.fullmatch(answer.plain)
+    if letter or labeled:
+        ours, theirs = letter or labeled, given or given_labeled
         if ours and theirs:
             return ours[1] == theirs[1]
-        return _same(_part(labelled[2]), answer) if labelled else None
-    return _same(right, _part(given_labelled[2])) if given_labelled else None
+        return _same(_part(labeled[2]), answer) if labeled else None
+    return _same(right, _part(given_labeled[2])) if given_labeled else None
 
 
 def _matrices(right: Form, answer: Form) -> bool | None:

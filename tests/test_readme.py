@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
 
+import drpo
 from drpo.installation import COMMAND
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,8 +75,7 @@ def test_the_hosts_versions_are_those_of_the_measured_table() -> None:
 
 
 def test_the_cited_version_is_the_package_s() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert f"version {project['version']}," in section("Citation")
+    assert f"version {drpo.__version__}," in section("Citation")
 
 
 def test_every_folder_of_the_tree_exists_and_every_room_is_in_it() -> None:

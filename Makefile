@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bases bench mismatch settings long-tail results kill-test fuzz figures clean test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
+.PHONY: help demo test lint base bases bench mismatch settings long-tail results kill-test fuzz figures clean test-wheel test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
 	@echo "make test    install, then run the tests"
 	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl   the plug-ins, each with its real host"
 	@echo "make test-vllm  the vLLM sampler with the real engine on the CPU (about three minutes)"
+	@echo "make test-wheel  build wheel and sdist, install them, and try what they install"
 	@echo "make test-track  the trackers, each with its real package"
 	@echo "make parity  measure the plug-ins' gradients against ours again, and write the table of docs/integrations"
 	@echo "make lint    ruff and pyright"
@@ -70,6 +71,9 @@ demo: $(VENV)/.train
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+test-wheel: $(VENV)/.dev
+	$(BIN)/python scripts/check_wheel.py
 
 test-track: $(VENV)/.track
 	$(BIN)/pytest tests/trackers

@@ -35,7 +35,7 @@ import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from drpo.bench.record import SCHEMA, describe, write
-from drpo.model.source import EMBEDDED
+from drpo.model.source import embedded_directory
 from drpo.run_directory import RunDirectory
 from drpo.tasks.grading.grader import Grader
 from drpo.train.config import TrainConfig, load_config
@@ -114,7 +114,7 @@ def refuse(reason: str) -> int:
 
 def make_model(directory: Path, shape: dict[str, int]) -> None:
     """Random weights, and the shipped base's tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["arithmetic"])
+    tokenizer = AutoTokenizer.from_pretrained(embedded_directory("arithmetic"))
     torch.manual_seed(0)
     names: dict[str, Any] = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, **shape}
     Qwen3ForCausalLM(Qwen3Config(tie_word_embeddings=True, **names)).save_pretrained(directory)

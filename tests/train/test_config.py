@@ -228,3 +228,9 @@ def test_overrides_that_make_a_configuration() -> None:
     assert as_overrides(load_config()[0]) == []
     for value in ("1.0", "true"):  # equal to the default 1 in Python
         assert as_overrides(load_config(None, [f"task.min_digits={value}"])[0]) == [f"task.min_digits={value}"]
+
+
+@pytest.mark.parametrize("text", ["x/" + "y" * 300, "x " * 2000, "~nobody-of-this-name/model", "a\0b"])
+def test_a_text_that_no_file_system_takes_stays_as_it_is(text: str) -> None:
+    config = TrainConfig(model=text)
+    assert config.resolved()["model"] == text

@@ -44,7 +44,7 @@ def test_the_list_names_them_as_they_are_run() -> None:
     shown = CliRunner().invoke(app, ["recipe", "list"])
     assert shown.exit_code == 0, shown.output
     for name in RECIPES:
-        assert f"drpo train {ROOT / name}.yaml\n    Qwen3-" in shown.stdout
+        assert f"drpo train recipe:{name}\n    Qwen3-" in shown.stdout
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -283,8 +283,13 @@ class TrainConfig(BaseModel):
 
 def _absolute(value: Any) -> Any:
     """``value`` itself unless it is the path of something that exists."""
-    path = Path(value).expanduser() if isinstance(value, str) and "\0" not in value else None
-    return str(path.absolute()) if path is not None and path.exists() else value
+    if not isinstance(value, str) or "\0" in value:
+        return value
+    try:
+        path = Path(value).expanduser()
+        return str(path.absolute()) if path.exists() else value
+    except (OSError, RuntimeError):  # no file system takes such a name, or there is no such home directory
+        return value
 
 
 def load_config(file: str | Path | None = None, overrides: Iterable[str] = ()) -> tuple[TrainConfig, dict[str, str]]:

@@ -17,6 +17,7 @@ from trl_runs import make_config, make_trainer
 import drpo
 from drpo.integrations.trl import DRPOTrainer, fused
 from drpo.integrations.trl.fused import why_not_fused
+from support.cpu import has_avx512
 from support.parity import HORIZON, difference, names
 
 V, TEMPERATURE = 37, 0.7
@@ -247,7 +248,9 @@ def test_autocast(wide: bool, seen: list, through_logprobs: Callable[[], None]) 
     found = by_plugin(trainer, {"name": "surrogate"}, "token_mean")
     assert [x.dtype for x in seen[0]] == [torch.float32 if wide else torch.bfloat16] * 2
     through_logprobs()
-    assert difference(found, by_plugin(trainer, {"name": "surrogate"}, "token_mean")) <= (1e-5 if wide else 5e-3)
+    # Two roundings to bfloat16 (2^-8 each) apart; 0.0075 on a CPU without AVX-512, whose sums are narrower.
+    narrow = 5e-3 if has_avx512() else 1e-2
+    assert difference(found, by_plugin(trainer, {"name": "surrogate"}, "token_mean")) <= (1e-5 if wide else narrow)
 
 
 CAPPED = Gemma2Config(**{**SIZE, "final_logit_softcapping": 30.0})

@@ -155,3 +155,13 @@ def test_the_user_is_told_where_to_look(tracked: Tracked) -> None:
     assert tracked.said.count("note: tensorboard: tensorboard --logdir run/tensorboard") == 2
     assert tracked.said.count("note: trackio: trackio show --project tested") == 2
     assert tracked.said.count("note: wandb: wandb sync run/wandb/offline-run-*") == 2
+
+
+def test_wandb_without_a_key_is_told_and_leaves_nothing_behind(copyist: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    command = [sys.executable, "-m", "drpo", "train", f"model={copyist}", *SETTINGS, "trackers=wandb", "--out", "run"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**environment, "HOME": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "wandb has no API key" in done.stderr, done.stderr
+    assert "WANDB_MODE=offline" in done.stderr and not (tmp_path / "run").exists()

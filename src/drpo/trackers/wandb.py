@@ -15,7 +15,7 @@ class WandB:
 
         mode = wandb.setup().settings.mode
         # wandb would ask for a key on the terminal, which shows the run.
-        if mode not in ("offline", "disabled") and not wandb.login(prompt=False):
+        if mode not in ("offline", "disabled") and wandb.api.api_key is None:
             raise ConfigError(
                 "wandb has no API key. Run `wandb login` or set WANDB_API_KEY, or keep the run on this "
                 "machine with WANDB_MODE=offline."

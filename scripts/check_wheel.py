@@ -38,7 +38,7 @@ def main() -> None:
         look(wheel)
         for package in (wheel, sdist):
             place = Path(folder) / package.suffix.removeprefix(".")
-            try_out(install(package, place, empty), place)
+            try_out(set_up(package, place, empty), place)
             print(f"{package.name}: {package.stat().st_size:,} bytes, installed and tried")
 
 
@@ -54,7 +54,7 @@ def look(wheel: Path) -> None:
             sys.exit(f"{wheel.name} lacks {name}")
 
 
-def install(package: Path, place: Path, empty: bool) -> Path:
+def set_up(package: Path, place: Path, empty: bool) -> Path:
     """The folder of the programs of a new environment that has ``package``."""
     venv.create(place / "env", with_pip=True)
     programs = place / "env" / "bin"

@@ -234,3 +234,17 @@ def test_overrides_that_make_a_configuration() -> None:
 def test_a_text_that_no_file_system_takes_stays_as_it_is(text: str) -> None:
     config = TrainConfig(model=text)
     assert config.resolved()["model"] == text
+
+
+@pytest.mark.parametrize("key", ["chat_template_kwargs", "chat_template_kwargs.a.b"])
+def test_what_an_override_may_nest_is_what_a_file_may_nest(key: str, tmp_path: Path) -> None:
+    def nested(depth: int) -> str:
+        return f"{key}={'{a: ' * depth}1{'}' * depth}"
+
+    allowed = 19 - len(key.split("."))
+    config, _ = load_config(None, [nested(allowed)])
+    run = RunDirectory(tmp_path / "run")
+    run.create(config.resolved(), {})
+    assert load_config(run.config_file)[0].resolved() == config.resolved()
+    with pytest.raises(ConfigError, match="nested more than 20 deep"):
+        load_config(None, [nested(allowed + 1)])

@@ -127,7 +127,7 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
                 f"{path}: the value has {len(text)} characters, more than {MAX_LENGTH}. Put it into a "
                 "file, or shorten it."
             )
-        value = _parsed(text, f"{override!r}: the value is not YAML", len(parts) - 1)
+        value = _parsed(text, f"{override!r}: the value is not YAML", len(parts))
         if "#" in text and "#" not in str(value):
             raise ConfigError(
                 f"{override!r}: what follows # is a comment in YAML and would be lost. Quote the value: {path}='\"…\"'"

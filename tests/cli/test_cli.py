@@ -61,6 +61,28 @@ def test_help_loads_nothing_that_is_slow_to_load() -> None:
     assert "train" in result.stdout and "objectives" in result.stdout
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--out", LONG, *FAST],
+        ["train", "--resume", LONG],
+        ["eval", LONG],
+        ["export", LONG, "--out", "model"],
+        ["report", LONG],
+        ["lab", "plan", LONG],
+        ["lab", "run", LONG, "--out", "study"],
+        ["lab", "report", LONG],
+        ["inspect", LONG],
+    ],
+)
+def test_a_path_that_no_file_system_takes_is_no_defect(arguments: list[str], tmp_path: Path) -> None:
+    message = refused(drpo(*arguments, cwd=tmp_path))
+    assert "defect" not in message and "xxxx" in message and len(message.splitlines()) == 1, message
+
+
 @pytest.mark.parametrize("command", ["train", "eval", "filter", "report", "inspect", "objectives", "bench"])
 def test_every_command_has_help(command: str) -> None:
     result = drpo(command, "--help")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -13,6 +14,9 @@ from drpo.child_process import TELL_REFUSED_WRITES, WRITE_REFUSED
 from drpo.cpus import begin_look, wait_briefly
 from drpo.errors import DrpoError, WriteError
 from drpo.printable import printable
+
+#: What a file system answers to a path that it does not take, which is the user's to change and no defect.
+REFUSED_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.ENOTDIR, errno.EROFS)
 
 
 def main() -> None:
@@ -50,6 +54,9 @@ def main() -> None:
             _complain(f"error: {error}")
             told = isinstance(error, WriteError) and TELL_REFUSED_WRITES in os.environ
             sys.exit(WRITE_REFUSED if told else 2)
+        if isinstance(error, OSError) and error.errno in REFUSED_PATHS and error.filename is not None:
+            _complain(f"error: cannot use the path {str(error.filename)[:80]!r}: {error.strerror}. Give another one.")
+            sys.exit(2)
         _complain(
             f"error: {type(error).__name__}: {error}\nThis is a defect of drpo. Please report it with the "
             "traceback that --debug prints."

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from drpo.host_runs.catalog import HOSTS
 from drpo.host_runs.command import hydra_value
-from drpo.host_runs.library import HOSTS
 from drpo.recipe_files import ROOT
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"

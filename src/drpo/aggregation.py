@@ -81,7 +81,7 @@ class Reduction:
     horizon: int | None = None
 
     def over(self, tokens: int, sequences: int) -> Reduction:
-        """This reduction with the denominator of an optimizer step over so many ``tokens`` and ``sequences``."""
+        """The reduction of a whole optimizer step: its denominator is ``tokens`` or ``sequences``, as the mode asks."""
         return replace(self, denominator=tokens if self.mode == "token_mean" else sequences)
 
     def __call__(self, values: torch.Tensor, batch: TokenBatch) -> torch.Tensor:

@@ -9,8 +9,8 @@ import yaml
 
 from drpo.errors import ConfigError
 from drpo.host_runs import compose, load_recipe, recipe_names
+from drpo.host_runs.catalog import read_recipe
 from drpo.host_runs.command import hydra_value
-from drpo.host_runs.library import read_recipe
 from drpo.lab.study import load_study
 from drpo.objectives import OBJECTIVES
 from drpo.recipe_files import ROOT, names_below, recipe_file

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from drpo.host_runs.library import HOSTS as WITH_RECIPES
-from drpo.host_runs.library import ROOT as RECIPES
+from drpo.host_runs.catalog import HOSTS as WITH_RECIPES
+from drpo.host_runs.catalog import ROOT as RECIPES
 from drpo.integrations.hosts import HOSTS, Host
 
 ROOT = Path(__file__).parents[2]

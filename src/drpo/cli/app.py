@@ -122,7 +122,7 @@ def filter_problems(
     above: Annotated[float, typer.Option(min=0, max=1, help="Keep problems solved more often than this.")] = 0.0,
     below: Annotated[float, typer.Option(min=0, max=1, help="Keep problems solved less often than this.")] = 1.0,
     problems: Annotated[
-        int | None, typer.Option(min=1, help="Look at the first so many training problems. Default: all.")
+        int | None, typer.Option(min=1, help="Number of training problems to look at, from the first. Default: all.")
     ] = None,
 ) -> None:
     """Keep the training problems that a policy solves sometimes: each is sampled, and written with its solve rate.

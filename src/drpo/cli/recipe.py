@@ -6,9 +6,9 @@ from rich.table import Table
 
 from drpo.cli.printing import wide_console, write, write_json
 from drpo.host_runs import compose, load_recipe, recipe_names
+from drpo.host_runs.catalog import train_recipes
 from drpo.host_runs.command import gpus
 from drpo.host_runs.launch import dry_run, launch
-from drpo.host_runs.library import train_recipes
 
 
 def run_list(as_json: bool) -> None:

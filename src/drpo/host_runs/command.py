@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from drpo.errors import ConfigError, suggest
-from drpo.host_runs.library import ObjectiveChoice, Recipe, Setting, with_settings
+from drpo.host_runs.catalog import ObjectiveChoice, Recipe, Setting, with_settings
 from drpo.integrations.hosts import run_of
 
 #: Text that Hydra takes without quotes, an interpolation in front included.

@@ -48,6 +48,6 @@ def _few_problems(config: TrainConfig) -> str:
         return ""
     return (
         f"accuracy is measured on {count} held-out problem{'s' if count > 1 else ''} ({why}): one problem is "
-        f"{1 / max(count, 1):.0%} of it, and differences below that cannot be told from luck; {FEW_PROBLEMS} or "
-        "more are better"
+        f"{1 / max(count, 1):.0%} of it, and smaller differences may be chance; {FEW_PROBLEMS} or more are "
+        "better"
     )

@@ -177,8 +177,8 @@ def _without_end(tokenizer: Any, text: str) -> list[int]:
             return whole[: start + len(bare)]
     if whole[-1] == tokenizer.eos_token_id:
         raise ConfigError(
-            "model: its tokenizer ends every text with an end-of-sequence token that cannot be told from "
-            "the text. Save it without (add_eos_token=False)."
+            "model: its tokenizer appends an end-of-sequence token to every text, also to prompts. Save it with "
+            "add_eos_token=False."
         )
     return whole
 

@@ -79,8 +79,8 @@ class Routers:
             if max(counts) <= 1:
                 return f"{name} is dense: it has no routers"
             return (
-                f"{name} routes its experts in a way that cannot be recorded (no module that is named a router and "
-                "has top_k and num_experts)"
+                f"{name} routes tokens to experts in a way that cannot be recorded: it has no router module with "
+                "top_k and num_experts"
             )
         shapes = {(module.top_k, module.num_experts) for module in self.modules}
         if len(shapes) > 1:

@@ -255,8 +255,8 @@ class Trainer:
             if self.progress.updates == 0:
                 self.observer.on_note(check_mismatch(seen[0], record, config))
             self.progress = Progress(self.progress.step, self.progress.updates + 1, self.progress.cursor)
-            record["training"] = record.pop("seconds") + preparing / len(shares)
-            record = update_record(rollout, step, index, len(shares), {"staleness": staleness, **record})
+            training = record.pop("seconds") + preparing / len(shares)
+            record = update_record(rollout, step, index, len(shares), {"staleness": staleness, **record}, training)
             self.run.append_metrics(record)
             records.append(record)
         if log is not None:
@@ -310,7 +310,9 @@ class Trainer:
         return summarize(self.run, status, self.progress.step)
 
 
-def update_record(rollout: Rollout, step: int, index: int, count: int, measured: dict[str, Any]) -> dict[str, Any]:
+def update_record(
+    rollout: Rollout, step: int, index: int, count: int, measured: dict[str, Any], training: float
+) -> dict[str, Any]:
     """A record of metrics.jsonl.
 
     Args:
@@ -318,9 +320,9 @@ def update_record(rollout: Rollout, step: int, index: int, count: int, measured:
         step: the number of the batch.
         index: of the update within the step.
         count: updates of the step, which share the time of the rollout.
-        measured: by the update; ``training`` is its seconds.
+        measured: by the update.
+        training: seconds of the update.
     """
-    training = measured.pop("training")
     seconds = {
         "sampling": rollout.sampling_seconds / count,
         "grading": rollout.grading_seconds / count,

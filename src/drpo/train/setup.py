@@ -1,4 +1,4 @@
-"""Building a run: from its configuration to the parts that it trains with. Nothing is written and nothing runs yet."""
+"""Building a run: from its configuration to the parts that it trains with. The run directory stays as it is."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ async def main(
     aggregation: Mode = "token_mean",
     horizon: int | None = None,
 ) -> None:
-    """``tinker_cookbook.rl.train.main`` with our training step instead of its own.
+    """``tinker_cookbook.rl.train.main`` with our training step, not the cookbook's.
 
     Args:
         config: a ``tinker_cookbook.rl.train.Config``.

@@ -49,7 +49,7 @@ class Problems:
         train_data, eval_data: a JSONL or Parquet file with ``question`` and ``answer`` (its number after ``####``), or
             the name of a data set of the datasets package, of which ``train`` and ``test`` are used.
         data_config: the configuration of a named data set.
-        eval_problems: evaluate on the first so many; None takes all.
+        eval_problems: evaluate on this many problems from the start of the data; None takes all.
         instruction: put behind every question.
     """
 

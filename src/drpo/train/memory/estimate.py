@@ -13,7 +13,6 @@ import torch
 
 from drpo.kernels.chunks import CHUNK_NUMBERS, CHUNK_ROWS, GPU_CHUNK_ROWS
 from drpo.kernels.logprobs import AUTO_LIMIT
-from drpo.model.forward import default_micro_batch_tokens
 from drpo.model.loading import load_sketch
 from drpo.model.lora import linear_names
 from drpo.model.lora_settings import Lora
@@ -21,6 +20,7 @@ from drpo.model.source import find_model
 from drpo.rollouts import InProcessOptions
 from drpo.rollouts.vllm.engine import DEFAULT_CPU_CACHE_GIB, DEFAULT_GPU_SHARE, GIB
 from drpo.train.config import TrainConfig
+from drpo.train.settings import forward_settings
 
 #: Prompt tokens, where no prompt was seen.
 ASSUMED_PROMPT = 256
@@ -187,7 +187,7 @@ def _sampler(held: int, config: TrainConfig, device: torch.device) -> tuple[Part
 
 
 def _training(shape: Shape, config: TrainConfig, device: torch.device, positions: int) -> tuple[Part, Part]:
-    budget = config.micro_batch_tokens or default_micro_batch_tokens(device)
+    budget = forward_settings(config, device).micro_batch_tokens
     responses = -(-config.prompts_per_step * config.group_size // config.updates_per_step)
     tokens = max(positions, min(budget, responses * positions))
     prompts = min(config.prompts_per_step, responses) * (positions - config.max_new_tokens)

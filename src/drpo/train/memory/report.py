@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from drpo.model.forward import default_micro_batch_tokens
 from drpo.model.lora_settings import Lora
 from drpo.rollouts import InProcessOptions
 from drpo.rollouts.vllm.engine import GIB
 from drpo.train.config import TrainConfig
 from drpo.train.memory.estimate import ASSUMED_PROMPT, Need, estimate, sketch
+from drpo.train.settings import forward_settings
 
 #: Where a container's limit may stand.
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -88,7 +88,7 @@ def report_memory(config: TrainConfig, device: torch.device, prompt_tokens: int 
 
 def _changes(config: TrainConfig, device: torch.device) -> list[tuple[str, dict[str, Any]]]:
     """Settings that may lower the peak."""
-    tokens = (config.micro_batch_tokens or default_micro_batch_tokens(device)) // 4
+    tokens = forward_settings(config, device).micro_batch_tokens // 4
     changes: list[tuple[str, dict[str, Any]]] = []
     if shorter := config.max_new_tokens // 2:
         changes.append((f"max_new_tokens={shorter}", {"max_new_tokens": shorter}))

@@ -1,8 +1,8 @@
-"""Keep what a study came to: its tables, verdicts and page, with the command, the machine and the time they took.
+"""Keep what a study came to: its tables, curves and verdicts, with the command, the machine and the time they took.
 
     python scripts/keep_study.py runs/lab/delta results/delta
 
-The runs themselves (checkpoints, samples, logs) stay where they are.
+The runs themselves (checkpoints, samples, logs) stay where they are. `make docs` makes the page from what is kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from drpo.bench.record import describe
 from drpo.lab.directory import StudyDirectory
 
-FILES = ("study.yaml", "results.csv", "results.md", "verdicts.json", "choices.json", "report.html")
+FILES = ("study.yaml", "results.csv", "curves.csv", "results.md", "verdicts.json", "choices.json")
 
 
 def about(directory: StudyDirectory) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from drpo.cli.lab import write_page
 from drpo.lab.results import Row, read_csv, summary_rows
+from drpo.lab.run import kept_results
 from drpo.lab.study import Study, check_study
 from drpo.lab.tables import table
 from drpo.lab.verdict import Verdict, judge, signed
@@ -88,7 +90,7 @@ def studies_block() -> str:
         missing = [setting for setting in study.settings if setting not in where]
         links = (
             f"[study](../src/drpo/recipes/studies/{name}.yaml), [runs](../results/{name}/results.csv), "
-            f"[page](../results/{name}/report.html)"
+            f"[curves](../results/{name}/curves.csv)"
         )
         parts += [f"## {study.title}", f"*{study.question}* ({links})", about(name)]
         if missing:
@@ -289,9 +291,11 @@ def page(file: Path) -> str:
 
 
 def main() -> None:
-    """Write pages and figure."""
+    """Write pages, figure, and each study's report.html (which is not committed)."""
     for file in BLOCKS:
         file.write_text(page(file), encoding="utf-8")
+    for name in STUDIES:
+        write_page(kept_results(load(name)[0], FOLDER / name), FOLDER / name)
     figure().savefig(FIGURE, dpi=150, metadata={"Software": None})
 
 

@@ -38,6 +38,13 @@ class WriteError(CheckpointError):
     """The disk refuses a write (full, not writable); the same command goes on once it does not."""
 
 
+class SchemaError(DrpoError, RuntimeError):
+    """A file was written by a newer version of drpo, in a form that this one does not know.
+
+    Not a DataError: the file is whole, and nothing that repairs or passes over damaged files may touch it.
+    """
+
+
 class TaskError(DrpoError, RuntimeError):
     """A task cannot provide examples or grade them."""
 

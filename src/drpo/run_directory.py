@@ -11,6 +11,9 @@ report.html
 .lock                held, and named, by the process that trains here
 inspection.html      what `drpo inspect` found in tokens/
 tensorboard/ wandb/  what those trackers keep here
+
+manifest.json and every line of a .jsonl file carry a ``schema`` number (:mod:`drpo.schema`); the manifest's stands for
+config.yaml too, which is also what `drpo train CONFIG.yaml` takes.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from drpo.errors import CheckpointError
+from drpo.errors import CheckpointError, DataError
 from drpo.files import (
     append_records,
     cut_torn_line,
@@ -38,6 +41,7 @@ from drpo.files import (
 )
 from drpo.locking import locked
 from drpo.run_schema import check_manifest, check_metrics
+from drpo.schema import check_schema, numbered, unnumbered
 
 #: Bin edges of the histograms that every update records; values outside fall into the first or last bin.
 SHIFT_EDGES: tuple[float, ...] = (0.0, *(10 ** (-6 + i / 4) for i in range(25)))
@@ -145,7 +149,7 @@ class RunDirectory:
         """What was written by :meth:`write_manifest`; empty if there is none.
 
         Raises:
-            DataError: it is damaged; the message names the file and the field.
+            DataError: it is damaged; the message names the file and the field. SchemaError: a newer version wrote it.
         """
         if not self.manifest_file.is_file():
             return {}
@@ -153,18 +157,19 @@ class RunDirectory:
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""
-        self._write(self.manifest_file, json_text(manifest))
+        self._write(self.manifest_file, json_text(numbered("manifest", manifest)))
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
         with self._writing():
-            append_records(self.metrics_file, [record])
+            append_records(self.metrics_file, [numbered("metrics", record)])
 
     def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """All whole records, of one ``kind`` if given; a last line cut off by a crash is left out.
 
         Raises:
-            DataError: a line is damaged; the message names the file, the line and the field.
+            DataError: a line is damaged; the message names the file, the line and the field. SchemaError: a newer
+                version wrote one.
         """
         lines = numbered_jsonl(self.metrics_file, ignore_cut_line=True) if self.metrics_file.is_file() else ()
         records = (check_metrics(line.record, f"{self.metrics_file}, line {line.number}") for line in lines)
@@ -196,7 +201,7 @@ class RunDirectory:
         with self._writing():
             cut_torn_line(self.metrics_file)
         kept = [record for record in self.read_metrics() if record["step"] <= step]
-        self._write(self.metrics_file, "".join(json_line(record) for record in kept))
+        self._write(self.metrics_file, _lines("metrics", kept))
         with self._writing():
             for folder in (self.rollouts, self.tokens):
                 for number, file in _numbered(folder, "[a-z]+"):
@@ -205,11 +210,18 @@ class RunDirectory:
 
     def write_rollouts(self, name: str, step: int, records: Iterable[dict[str, Any]]) -> None:
         """Write ``rollouts/NAME-STEP.jsonl``: dicts with prompt, answer, text, reward, stop_reason."""
-        self._write(self.rollouts / f"{name}-{step:06d}.jsonl", "".join(json_line(record) for record in records))
+        self._write(self.rollouts / f"{name}-{step:06d}.jsonl", _lines("rollouts", records))
 
     def read_rollouts(self, name: str) -> dict[int, list[dict[str, Any]]]:
-        """Step → records of every ``rollouts/NAME-*.jsonl``, in order of step."""
-        return {step: list(read_jsonl(file)) for step, file in _numbered(self.rollouts, re.escape(name))}
+        """Step → records of every ``rollouts/NAME-*.jsonl``, in order of step.
+
+        Raises:
+            DataError: a line is no JSON object. SchemaError: a newer version wrote the file.
+        """
+        return {
+            step: [unnumbered("rollouts", line.record, f"{file}, line {line.number}") for line in numbered_jsonl(file)]
+            for step, file in _numbered(self.rollouts, re.escape(name))
+        }
 
     def steps_sampled(self) -> int:
         """The last step whose rollouts were kept; 0 if none was."""
@@ -220,11 +232,19 @@ class RunDirectory:
         (docs/inspect.md)."""
         with self._writing():
             self.tokens.mkdir(exist_ok=True)
-        self._write(self.tokens / f"step-{step:06d}.jsonl", "".join(json_line(record) for record in records))
+        self._write(self.tokens / f"step-{step:06d}.jsonl", _lines("tokens", records))
 
     def token_files(self) -> list[Path]:
-        """Every ``tokens/step-*.jsonl`` with a record, in order of step."""
-        return [file for _, file in _numbered(self.tokens, "step") if file.stat().st_size]
+        """Every ``tokens/step-*.jsonl`` with a record, in order of step.
+
+        Raises:
+            SchemaError: a newer version wrote one.
+        """
+        files = [file for _, file in _numbered(self.tokens, "step") if file.stat().st_size]
+        for file in files:  # one version writes a file, so that its first line speaks for it
+            with suppress(DataError):  # whoever reads the tokens names the line
+                check_schema("tokens", next(read_jsonl(file), None), str(file))
+        return files
 
     def write_inspection(self, html: str) -> None:
         """Write inspection.html."""
@@ -252,6 +272,10 @@ def _numbered(folder: Path, name: str) -> list[tuple[int, Path]]:
         return []
     found = ((re.fullmatch(rf"({name})-(\d{{6,15}})\.jsonl", file.name), file) for file in folder.iterdir())
     return sorted((int(match[2]), file) for match, file in found if match and file.is_file())
+
+
+def _lines(kind: str, records: Iterable[dict[str, Any]]) -> str:
+    return "".join(json_line(numbered(kind, record)) for record in records)
 
 
 def _ends_whole(file: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from drpo.errors import DataError
+from drpo.schema import unnumbered
 
 #: No machine has more; torch ends in a segmentation fault at a million.
 MOST_THREADS = 4096
@@ -76,21 +77,24 @@ class EvaluationMetrics(Metrics):
 
 
 def check_manifest(value: Any, file: Path) -> dict[str, Any]:
-    """``value`` with its fields as they should be.
+    """``value`` with its fields as they should be, without its schema number.
 
     Raises:
-        DataError: naming file and field.
+        DataError: naming file and field. SchemaError: a newer version wrote it.
     """
+    if isinstance(value, dict):
+        value = unnumbered("manifest", value, str(file))
     fix = " Restore it from a backup; or remove it, and a resumed run goes on without what it says."
     return checked(Manifest, value, str(file), fix).model_dump(exclude_unset=True)
 
 
 def check_metrics(record: dict[str, Any], where: str, model: type[Metrics] = Metrics) -> dict[str, Any]:
-    """``record`` itself.
+    """``record`` without its schema number.
 
     Raises:
-        DataError: naming ``where`` and the field.
+        DataError: naming ``where`` and the field. SchemaError: a newer version wrote it.
     """
+    record = unnumbered("metrics", record, where)
     checked(model, record, where, " Remove the line, and the record is left out.")
     return record
 

@@ -63,7 +63,7 @@ def test_a_host_that_is_not_installed_is_a_problem_with_its_command(monkeypatch:
 
 
 def test_what_a_probe_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    pip = replace(HOSTS["trl"], name="pip", tested={"pip": ">=1"}, package="drpo.integrations.pip")
+    pip = replace(HOSTS["trl"], name="pip", distribution="pip", tested={"pip": ">=1"}, package="drpo.integrations.pip")
     monkeypatch.setitem(HOSTS, "pip", pip)
     release, check = run("pip", [])
     assert (release.status, release.what) == ("ok", "pip"), "the version is told even where the plug-in does not load"

@@ -27,6 +27,7 @@ LAYERS = {
     "files": 0,
     "locking": 0,
     "run_schema": 0,
+    "schema": 0,
     "printable": 0,
     "json_lines": 0,
     "run_directory": 0,

@@ -73,7 +73,7 @@ def test_the_study_is_the_one_that_is_shipped(name: str) -> None:
 def test_verdicts_and_tables_follow_from_the_rows(name: str) -> None:
     study, rows, verdicts = load(name)
     folder = SCRIPT["FOLDER"] / name
-    assert json.loads((folder / "verdicts.json").read_text(encoding="utf-8")) == plain_verdicts(verdicts)
+    assert json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))["verdicts"] == plain_verdicts(verdicts)
     assert (folder / "results.md").read_text(encoding="utf-8") == markdown(study, rows, verdicts)
 
 
@@ -81,7 +81,7 @@ def test_verdicts_and_tables_follow_from_the_rows(name: str) -> None:
 def test_the_best_runs_are_those_that_the_tuning_chose(name: str) -> None:
     """By the mean of the tuning seeds alone, of the configuration that the choice names."""
     study, rows, _ = load(name)
-    choices = json.loads((SCRIPT["FOLDER"] / name / "choices.json").read_text(encoding="utf-8"))
+    choices = json.loads((SCRIPT["FOLDER"] / name / "choices.json").read_text(encoding="utf-8"))["choices"]
     assert choices
     for record in choices:
         place = record["setting"], record["arm"]

@@ -332,7 +332,7 @@ def test_tuning_comes_first_and_chooses_by_its_own_seeds(tmp_path: Path) -> None
 
     watcher = Recorder()
     results, _ = run_study(study, tmp_path / "D", workers(tmp_path, study, told), watcher)
-    choices = json.loads((tmp_path / "D" / "choices.json").read_text())
+    choices = json.loads((tmp_path / "D" / "choices.json").read_text())["choices"]
     # Its try at the lower rate crashed on one of the two seeds before it was evaluated: the higher rate is better.
     assert [(choice["arm"], choice["chosen"]) for choice in choices] == [
         ("drpo", "learning_rate=0.0001,delta=0.3"),

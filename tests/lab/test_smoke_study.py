@@ -53,7 +53,7 @@ def test_it_says_what_came_out(whole: tuple[Path, str]) -> None:
     # The same seed draws the same first batch in every arm; another seed another one.
     first = {(row["arm"], row["seed"]): row["accuracy_before"] for row in rows}
     assert first["drpo", "0"] == first["dppo_tv", "0"] and first["drpo", "1"] == first["dppo_tv", "1"]
-    (verdict,) = json.loads((out / "verdicts.json").read_text())
+    (verdict,) = json.loads((out / "verdicts.json").read_text())["verdicts"]
     assert verdict["sentence"] in printed and verdict["seeds"] == 2
     assert re.search(
         r"In arithmetic, drpo is .* dppo_tv in final accuracy \(difference [+-]0\.\d{3}, 95 % interval",

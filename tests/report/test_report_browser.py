@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from drpo.cli.lab import study_page
+from drpo.lab.run import kept_results
+from drpo.lab.study import check_study
 from drpo.report import build_report
+from drpo.train.config_text import read_yaml
 from support.browser import looks, needs_browser
 from support.synthetic_run import config, make_run, manifest, sampled
 
 pytestmark = needs_browser
-COMMITTED = sorted((Path(__file__).resolve().parents[2] / "results").glob("*/report.html"))
+COMMITTED = sorted((Path(__file__).resolve().parents[2] / "results").glob("*/study.yaml"))
 
 
 def test_the_report_of_a_hostile_run(tmp_path: Path) -> None:
@@ -28,8 +32,9 @@ def test_the_report_of_a_hostile_run(tmp_path: Path) -> None:
         assert found["drawings"] >= 16, found
 
 
-@pytest.mark.parametrize("page", COMMITTED, ids=lambda page: page.parent.name)
-def test_the_page_of_a_study_that_ran(page: Path, tmp_path: Path) -> None:
-    for found in looks(page.read_text(encoding="utf-8"), tmp_path / "profile"):
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
+def test_the_page_of_a_study_that_ran(file: Path, tmp_path: Path) -> None:
+    study = check_study(read_yaml(file), str(file))
+    for found in looks(study_page(kept_results(study, file.parent), file.parent), tmp_path / "profile"):
         assert found["overflow"] <= 0 and found["outside"] == [], found
         assert found["drawings"] >= 3, found

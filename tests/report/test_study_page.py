@@ -26,8 +26,17 @@ STUDY: dict[str, Any] = {
 }
 
 
-def curves(*points: tuple[int, float]) -> dict[str, list[tuple[int, float]]]:
-    return {"accuracy": list(points), "beyond_delta": list(points), "corrective_share": []}
+def curves(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str, str], list[tuple[int, float, float, float]]]:
+    """Of the runs that started: every seed begins at 0.4 and ends at 0.5 + 0.1 × seed."""
+    ends: dict[tuple[str, str, str], list[float]] = {}
+    for run in rows:
+        if run["status"] != "missing":
+            ends.setdefault((run["phase"], run["setting"], run["arm"]), []).append(0.5 + 0.1 * run["seed"])
+    return {
+        (*place, name): [(0, 0.4, 0.4, 0.4), (5, sum(values) / len(values), min(values), max(values))]
+        for place, values in ends.items()
+        for name in ("accuracy", "beyond_delta")
+    }
 
 
 def row(setting: str, arm: str, seed: int, **changes: Any) -> dict[str, Any]:
@@ -44,7 +53,6 @@ def row(setting: str, arm: str, seed: int, **changes: Any) -> dict[str, Any]:
         "drawdown": 0.1 * (1 + seed),
         "collapsed": False,
         "seconds": 12.0,
-        "curves": curves((0, 0.4), (5, 0.5 + 0.1 * seed)),
         "command": f"drpo train objective.name={arm} seed={seed} --out D",
         **changes,
     }
@@ -95,7 +103,7 @@ def verdict(setting: str, answer: str, found: tuple[float, float, float] | None,
 def page(**changes: Any) -> str:
     rows = [row(setting, arm, seed) for setting in STUDY["settings"] for arm in ARMS for seed in STUDY["seeds"]]
     rows[0] |= {"status": "failed", "reason": "exit code 3: <script>alert(1)</script>", "collapsed": True}
-    rows[-1] |= {"status": "missing", "final_accuracy": None, "curves": curves()}
+    rows[-1] |= {"status": "missing", "final_accuracy": None}
     verdicts = [
         verdict("one", "better", (0.2, 0.1, 0.3)),
         verdict("two", "worse", (-0.2, -0.3, -0.1)),
@@ -105,7 +113,8 @@ def page(**changes: Any) -> str:
     ]
     shared = [summary(setting, arm, 0.2 * place) for setting in STUDY["settings"] for place, arm in enumerate(ARMS)]
     given = {"study": STUDY, "rows": rows, "verdicts": verdicts, "summaries": {"shared": shared, "best": []}}
-    return check(build_study_page(**(given | changes)))
+    given |= changes
+    return check(build_study_page(**{"curves": curves(given["rows"]), **given}))
 
 
 def figures(text: str, title: str) -> list[str]:
@@ -225,7 +234,7 @@ def test_accuracy_over_delta_is_drawn_where_arms_differ_in_it() -> None:
 
 
 def test_a_study_without_a_single_run_has_a_page() -> None:
-    rows = [row("one", arm, 0, status="missing", final_accuracy=None, curves=curves(), seconds=0.0) for arm in ARMS]
+    rows = [row("one", arm, 0, status="missing", final_accuracy=None, seconds=0.0) for arm in ARMS]
     text = page(rows=rows, verdicts=[], summaries={"shared": [summary("one", arm, None) for arm in ARMS], "best": []})
     assert "Nothing was recorded." in text and "The study claims nothing." in text
 
@@ -233,7 +242,7 @@ def test_a_study_without_a_single_run_has_a_page() -> None:
 def test_what_has_not_run_takes_no_room() -> None:
     """One line and its commands; what is claimed over all settings waits for them."""
     rows = [row("one", arm, seed) for arm in ARMS for seed in (0, 1)]
-    rows += [row("two", arm, 0, status="missing", final_accuracy=None, curves=curves()) for arm in ARMS]
+    rows += [row("two", arm, 0, status="missing", final_accuracy=None) for arm in ARMS]
     verdicts = [
         verdict("one", "better", (0.2, 0.1, 0.3)),
         verdict("two", "not judged", None),

@@ -1,7 +1,7 @@
 """The files of results: one JSON a suite, and what it says of the machine.
 
-``schema`` 1: ``suite``, ``command``, ``machine`` (:func:`describe`), and ``rows``, each with ``case``, ``variant``,
-``sizes``, ``curve`` (the size that grows, or null), and either ``skipped`` (why) or
+``schema`` (:mod:`drpo.schema`), ``suite``, ``command``, ``machine`` (:func:`describe`), and ``rows``, each with
+``case``, ``variant``, ``sizes``, ``curve`` (the size that grows, or null), and either ``skipped`` (why) or
 
 - ``rounds``: seconds of every measured round, in order; ``seconds``, ``min``, ``max``: their median and extremes;
 - ``tokens``: response tokens of every round (null where they are no measure of the work), ``tokens_per_second``;
@@ -28,8 +28,8 @@ import torch
 from drpo.bench.frame import Row
 from drpo.errors import CheckpointError
 from drpo.files import replace_text
+from drpo.schema import numbered
 
-SCHEMA = 1
 PACKAGES = ("torch", "numpy", "transformers", "trl", "liger_kernel", "triton")
 
 
@@ -91,13 +91,8 @@ def row_as_json(row: Row) -> dict[str, Any]:
 
 def as_json(suite: str, command: str, machine: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """The whole record of a suite."""
-    return {
-        "schema": SCHEMA,
-        "suite": suite,
-        "command": command,
-        "machine": machine,
-        "rows": [row_as_json(row) for row in rows],
-    }
+    rows_as_json = [row_as_json(row) for row in rows]
+    return numbered("bench", {"suite": suite, "command": command, "machine": machine, "rows": rows_as_json})
 
 
 def write(file: Path, record: dict[str, Any]) -> None:

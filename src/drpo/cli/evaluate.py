@@ -11,6 +11,7 @@ from drpo.cli.settings import refuse_options
 from drpo.errors import CheckpointError
 from drpo.model.policy import Policy, load_policy
 from drpo.run_directory import RunDirectory
+from drpo.schema import numbered
 from drpo.tasks import Example, make_task
 from drpo.tasks.grading.grader import Grader
 from drpo.train.checkpoint import CHECKSUMS, damage_of, find_checkpoint
@@ -41,7 +42,7 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
     ):
         record, _ = evaluate(policy, sampler, grader, examples, config.eval_samples, config.sampling(), config.seed)
     if as_json:
-        write_json({"model": model, "task": config.task.name, **record}, indent=2)
+        write_json(numbered("evaluation", {"model": model, "task": config.task.name, **record}), indent=2)
         return
     console.say(
         f"{model} on {config.task.name}: sampled held-out accuracy {record['accuracy']:.3f} "

@@ -17,6 +17,7 @@ from drpo.inspection.inspect import inspect
 from drpo.inspection.readers.column_map import parse_column_map
 from drpo.report.inspection.page import build_inspection_page
 from drpo.run_directory import RunDirectory
+from drpo.schema import numbered
 
 
 def run_inspect(
@@ -39,7 +40,7 @@ def run_inspect(
         found = inspect(log, delta, names, advance, parse_column_map(columns))
     console = PlainConsole()
     if as_json:
-        write_json(dataclasses.asdict(found))
+        write_json(numbered("inspection", dataclasses.asdict(found)))
     else:
         show(found, console)
     if as_json and html is None:

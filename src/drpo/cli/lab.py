@@ -14,6 +14,7 @@ from drpo.cli.lab_display import duration, watch
 from drpo.cli.printing import PlainConsole, wide_console
 from drpo.errors import CheckpointError
 from drpo.files import replace_text
+from drpo.lab.curves import read_curves
 from drpo.lab.directory import StudyDirectory
 from drpo.lab.doubts import doubts
 from drpo.lab.estimate import Cost, measure_settings, seconds
@@ -146,13 +147,19 @@ def default_directory(name: str) -> Path:
 
 def write_page(results: Results, path: Path) -> None:
     """Write the study's report.html."""
+    page = study_page(results, path)
+    with StudyDirectory(path).writing():
+        replace_text(path / "report.html", page)
+
+
+def study_page(results: Results, path: Path) -> str:
+    """The page of a study whose curves.csv lies in ``path``."""
     study, rows = results.study, results.rows
     summaries = {phase: summary_rows(study, rows, phase) for phase in ("shared", "best")}
     values = study.model_dump(exclude_none=True)
     values["settings"] = {name: _with_defaults(study, setting.keys) for name, setting in study.settings.items()}
-    page = build_study_page(values, rows, plain_verdicts(results.verdicts), summaries)
-    with StudyDirectory(path).writing():
-        replace_text(path / "report.html", page)
+    curves = read_curves(path / "curves.csv")
+    return build_study_page(values, rows, plain_verdicts(results.verdicts), summaries, curves)
 
 
 def _with_defaults(study: Study, keys: Keys) -> Keys:

@@ -5,7 +5,7 @@ journal.jsonl        a line whenever a run starts, ends, or is taken over from a
 choices.json         what the tuning chose, from which scores
 tuning/SETTING/ARM/TRY/seed-N/   runs/SETTING/ARM/seed-N/   best/SETTING/ARM/seed-N/
                      run directories; beside each its output, seed-N.log
-results.csv results.md verdicts.json report.html
+results.csv curves.csv results.md verdicts.json report.html
 """
 
 from __future__ import annotations
@@ -24,17 +24,31 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from drpo.errors import CheckpointError, ConfigError
-from drpo.files import append_records, cut_torn_line, numbered_jsonl, replace_text, writing
+from drpo.files import JsonLine, append_records, cut_torn_line, numbered_jsonl, replace_text, writing
 from drpo.lab.plan import Run
 from drpo.lab.study import Study, check_study
 from drpo.run_directory import RunDirectory
-from drpo.run_schema import checked
+from drpo.run_schema import checked, shortened
+from drpo.schema import numbered, unnumbered
 from drpo.train.config import TrainConfig, merge, validate_config
 from drpo.train.config_text import read_yaml
-from drpo.train.resume import json_values
+from drpo.train.resume import changed_settings, json_values
 
 #: Locked by the runner, and by the runner and every run of its.
 RUNNER_LOCK, RUNS_LOCK = ".runner.lock", ".runs.lock"
+#: Settings that decide what a run writes, when it stops, or whether it may start, and no figure of its results.
+WITHOUT_EFFECT = frozenset(
+    {
+        "mismatch_limit",
+        "trust_remote_code",
+        "checkpoint_every",
+        "log_tokens",
+        "log_tokens_share",
+        "trackers",
+        "project",
+        "grading_workers",
+    }
+)
 #: Of a crashed run's output, what its reason quotes.
 TAIL_LINES, TAIL_CHARACTERS = 6, 600
 #: What helps against a full disk.
@@ -100,7 +114,8 @@ class StudyDirectory:
             return
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            replace_text(self.study_file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+            text = yaml.safe_dump(numbered("study", values), sort_keys=False, allow_unicode=True)
+            replace_text(self.study_file, text)
 
     def writing(self) -> AbstractContextManager[None]:
         """Around writes to the directory: what the disk refuses is a WriteError."""
@@ -110,12 +125,12 @@ class StudyDirectory:
         """Every whole entry, in order.
 
         Raises:
-            DataError: a line is damaged; the message names it.
+            DataError: a line is damaged; the message names it. SchemaError: a newer version wrote one.
         """
         if not self.journal_file.is_file():
             return []
         return [
-            checked(Entry, line.record, f"{self.journal_file}, line {line.number}", " Remove the line.").model_dump()
+            _entry(line, f"{self.journal_file}, line {line.number}")
             for line in numbered_jsonl(self.journal_file, ignore_cut_line=True)
         ]
 
@@ -128,7 +143,8 @@ class StudyDirectory:
             WriteError: the disk refuses.
         """
         with self.writing():
-            append_records(self.journal_file, [{"event": event, "run": str(run.path), **details}], sync=True)
+            entry = numbered("journal", {"event": event, "run": str(run.path), **details})
+            append_records(self.journal_file, [entry], sync=True)
 
     def states(self, runs: list[Run]) -> dict[Run, State]:
         """How each of ``runs`` stands, going by its own manifest first and the journal second."""
@@ -155,10 +171,14 @@ class StudyDirectory:
         """
         for run in runs:
             directory = RunDirectory(self.path / run.path)
-            if directory.exists() and as_now(directory) != json_values(run.config.resolved()):
+            if directory.exists() and (differing := changed_settings(as_now(directory), comparable(run.config))):
+                said = ", ".join(
+                    f"{change['key']} was {shortened(change['before'])} and is now {shortened(change['after'])}"
+                    for change in differing[:3]
+                )
                 raise ConfigError(
-                    f"{directory.path} was run with another configuration than the study now makes "
-                    "(another version of drpo?). Choose another --out, or remove that run."
+                    f"{directory.path} was run with another configuration than the study now makes (another version of "
+                    f"drpo?): {said}. Choose another --out, or remove that run."
                 )
 
     def log_file(self, run: Run) -> Path:
@@ -236,12 +256,22 @@ class StudyDirectory:
 
 
 def as_now(run: RunDirectory) -> dict[str, Any]:
-    """The configuration of a run with the defaults of settings that it does not have yet.
+    """The :func:`comparable` configuration of a run, with the defaults of settings that it does not have yet.
 
     Raises:
         CheckpointError: it is damaged. ConfigError: it has settings that this version does not allow.
     """
-    return json_values(validate_config(merge(TrainConfig().as_dict(), run.read_config())).resolved())
+    return comparable(validate_config(merge(TrainConfig().as_dict(), run.read_config())))
+
+
+def comparable(config: TrainConfig) -> dict[str, Any]:
+    """What decides the results of a run; of versions of drpo with another default of the rest, runs are the same."""
+    return json_values({key: value for key, value in config.resolved().items() if key not in WITHOUT_EFFECT})
+
+
+def _entry(line: JsonLine, where: str) -> dict[str, Any]:
+    record = unnumbered("journal", line.record, where)
+    return checked(Entry, record, where, " Remove the line.").model_dump()
 
 
 def _place(entry: dict[str, Any]) -> str:

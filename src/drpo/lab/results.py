@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from drpo.files import replace_text
+from drpo.lab.csv_tables import csv_text, read_table
 from drpo.lab.directory import State, StudyDirectory
 from drpo.lab.metrics import COURSES, accuracy_curve, accuracy_metrics, by_step, tokens_to, update_metrics
 from drpo.lab.plan import Run
@@ -77,24 +75,16 @@ def _seconds(updates: Sequence[Row], evaluations: Sequence[Row]) -> float:
 def write_csv(directory: StudyDirectory, rows: Sequence[Row]) -> None:
     """Write results.csv: a line a run, a column a figure; an empty cell is a figure that does not exist."""
     columns = list(dict.fromkeys(key for row in rows for key in row if key != "curves"))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    replace_text(directory.path / "results.csv", text.getvalue())
+    replace_text(directory.path / "results.csv", csv_text("results", columns, rows))
 
 
 def read_csv(file: Path) -> list[Row]:
-    """The rows that :func:`write_csv` wrote, without their curves; a float comes back to its last bit."""
-    with file.open(encoding="utf-8", newline="") as stream:
-        return [
-            {name: text if name in TEXT else _value(text) for name, text in row.items()}
-            for row in csv.DictReader(stream)
-        ]
+    """The rows that :func:`write_csv` wrote, without their curves; a float comes back to its last bit.
 
-
-def _value(text: str) -> Any:
-    return json.loads(text.lower()) if text else None
+    Raises:
+        DataError: a line is damaged. SchemaError: a newer version wrote the file.
+    """
+    return list(read_table("results", file, TEXT))
 
 
 def summary_rows(study: Study, rows: Sequence[Row], phase: str) -> list[Row]:

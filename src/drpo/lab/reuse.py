@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from drpo.errors import CheckpointError
-from drpo.lab.directory import StudyDirectory, as_now
+from drpo.lab.directory import StudyDirectory, as_now, comparable
 from drpo.lab.plan import Run
 from drpo.run_directory import RunDirectory
-from drpo.train.resume import json_values
 
 
 def finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
@@ -35,7 +34,7 @@ def reuse_runs(runs: Sequence[Run], directory: StudyDirectory, finished: Mapping
     """
     found = []
     for run in runs:
-        path = finished.get(_key(json_values(run.config.resolved())))
+        path = finished.get(_key(comparable(run.config)))
         if path and not RunDirectory(directory.path / run.path).exists():
             _copy(path, directory.path / run.path)
             directory.write_entry("reused", run, source=str(path))

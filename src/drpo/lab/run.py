@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from drpo.files import json_text, replace_text, without_nan
+from drpo.lab.curves import curves_text
 from drpo.lab.directory import State, StudyDirectory
 from drpo.lab.plan import Plan, Run, make_plan
-from drpo.lab.results import Row, read_rows, write_csv
+from drpo.lab.results import Row, read_csv, read_rows, write_csv
 from drpo.lab.reuse import finished_runs, reuse_runs
 from drpo.lab.runner import Runner, Watcher
 from drpo.lab.study import Study
@@ -17,6 +18,8 @@ from drpo.lab.tables import markdown
 from drpo.lab.tuning import choose, read_choices, write_choices
 from drpo.lab.verdict import Verdict, judge
 from drpo.lab.workers import Workers
+from drpo.run_directory import RunDirectory
+from drpo.schema import numbered
 
 
 @dataclass(frozen=True)
@@ -102,13 +105,38 @@ def read_results(study: Study, path: Path) -> Results:
 
 
 def write_results(study: Study, path: Path) -> Results:
-    """Write results.csv, results.md and verdicts.json from the run directories."""
-    results, directory = read_results(study, path), StudyDirectory(path)
+    """Write results.csv, curves.csv, results.md and verdicts.json from the run directories.
+
+    Where the runs are gone and their tables were kept, the tables are what is known, and stay as they are.
+    """
+    directory = StudyDirectory(path)
+    if is_kept(study, path):
+        return kept_results(study, path)
+    results = read_results(study, path)
+    verdicts = numbered("verdicts", {"verdicts": plain_verdicts(results.verdicts)})
     with directory.writing():
         write_csv(directory, results.rows)
-        replace_text(path / "verdicts.json", json_text(plain_verdicts(results.verdicts)))
+        replace_text(path / "curves.csv", curves_text(results.rows))
+        replace_text(path / "verdicts.json", json_text(verdicts))
         replace_text(path / "results.md", markdown(study, results.rows, results.verdicts))
     return results
+
+
+def is_kept(study: Study, path: Path) -> bool:
+    """Whether ``path`` holds the tables of runs that are not there."""
+    plan = make_plan(study)
+    there = (RunDirectory(path / run.path).exists() for run in (*plan.tuning, *plan.shared))
+    return (path / "results.csv").is_file() and not any(there)
+
+
+def kept_results(study: Study, path: Path) -> Results:
+    """What the tables of a study say; its verdicts are judged again.
+
+    Raises:
+        DataError: a table is damaged. SchemaError: a newer version wrote one.
+    """
+    rows = read_csv(path / "results.csv")
+    return Results(study, rows, judge(study, rows))
 
 
 def plain_verdicts(verdicts: Sequence[Verdict]) -> list[Row]:

@@ -13,6 +13,7 @@ from drpo.lab.metrics import METRICS
 from drpo.lab.plan import Plan
 from drpo.lab.results import Row
 from drpo.run_schema import checked
+from drpo.schema import check_schema, numbered
 
 #: (setting, arm) → the name of its chosen try.
 Choices = dict[tuple[str, str], str]
@@ -66,7 +67,8 @@ def write_choices(directory: StudyDirectory, records: Sequence[Row]) -> None:
     settings = {record["setting"] for record in records}
     kept = [record for record in _records(directory) if record["setting"] not in settings]
     with directory.writing():
-        replace_text(directory.choices_file, json_text([*kept, *records]))
+        text = json_text(numbered("choices", {"choices": [*kept, *records]}))
+        replace_text(directory.choices_file, text)
 
 
 def read_choices(directory: StudyDirectory) -> Choices:
@@ -78,5 +80,9 @@ def _records(directory: StudyDirectory) -> list[Row]:
     file = directory.choices_file
     if not file.is_file():
         return []
+    found = read_json(file)
+    if isinstance(found, list):  # schema 0
+        found = {"choices": found}
+    check_schema("choices", found, str(file))
     fix = " Remove it, and the tuning chooses again."
-    return checked(_Choices, {"choices": read_json(file)}, str(file), fix).model_dump()["choices"]
+    return checked(_Choices, found, str(file), fix).model_dump()["choices"]

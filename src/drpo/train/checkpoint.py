@@ -4,7 +4,8 @@ step-NNNNNN/
     config.json, model.safetensors, tokenizer.json, …   a Hugging Face model directory
     optimizer.safetensors                               optimizer moments and generator states
     rollout_weights.safetensors                         older weights to sample from, with rollout_lag only
-    trainer_state.json                                  step, updates, data cursor, other generator states
+    trainer_state.json                                  step, updates, data cursor, other generator states; its
+                                                        ``schema`` number stands for the whole checkpoint
     checksums.json                                      SHA-256 of every other file
 """
 
@@ -28,7 +29,8 @@ from safetensors.torch import load_file, save_file
 from drpo.errors import CheckpointError, DataError, WriteError
 from drpo.files import flush, remove_folder
 from drpo.model.policy import Policy
-from drpo.train.checkpoint_schema import TrainerState, read_checksums, read_state
+from drpo.schema import numbered
+from drpo.train.checkpoint_schema import TrainerState, read_checksums, read_state, require_known
 from drpo.train.rollout_weights import Snapshot
 
 KEPT = 2
@@ -81,7 +83,7 @@ def save_checkpoint(
             "older": [[snapshot.step, snapshot.updates] for snapshot in older],
             **_generator_values(),
         }
-        (temporary / _STATE).write_text(json.dumps(state))
+        (temporary / _STATE).write_text(json.dumps(numbered("checkpoint", state)))
         sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
         (temporary / CHECKSUMS).write_text(json.dumps(sums, indent=2))
         for file in temporary.iterdir():
@@ -118,7 +120,7 @@ def find_checkpoint(folder: Path, note: Callable[[str], None]) -> Path | None:
     ``note`` is told of each damaged one that is passed over.
 
     Raises:
-        CheckpointError: there are checkpoints, and all are damaged.
+        CheckpointError: there are checkpoints, and all are damaged. SchemaError: a newer version wrote the newest.
     """
     found, damage = _steps(folder), None
     for checkpoint in reversed(found):
@@ -220,7 +222,12 @@ def step_of(checkpoint: Path) -> int:
 
 
 def damage_of(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be trusted, or None."""
+    """Why a checkpoint cannot be trusted, or None.
+
+    Raises:
+        SchemaError: a newer version wrote it: it is whole, and an older one beside it is no way on.
+    """
+    require_known(checkpoint / _STATE)
     try:
         sums = read_checksums(checkpoint / CHECKSUMS)
         for name, expected in sums.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints
 from drpo.errors import DataError
 from drpo.files import read_json
 from drpo.run_schema import Count, checked
+from drpo.schema import check_schema
 
 Word = Annotated[int, Field(ge=0, lt=2**32)]
 #: A file's own name: nothing above or below the checkpoint is named.
@@ -42,6 +44,17 @@ class TrainerState(BaseModel):
     ]
 
 
+def require_known(file: Path) -> None:
+    """Refuse a checkpoint of a newer version by the number in its trainer_state.json; whatever else may be wrong with
+    the file is for :func:`read_state` to say.
+
+    Raises:
+        SchemaError: a newer version wrote the checkpoint.
+    """
+    with suppress(DataError):
+        check_schema("checkpoint", read_json(file), str(file))
+
+
 class Checksums(RootModel[dict[FileName, Sum]]):
     """checksums.json: SHA-256 of every other file."""
 
@@ -50,9 +63,10 @@ def read_state(file: Path) -> TrainerState:
     """The state that ``file`` holds.
 
     Raises:
-        DataError: it is damaged; the message names file and field.
+        DataError: it is damaged; the message names file and field. SchemaError: a newer version wrote the checkpoint.
     """
     values = read_json(file)
+    check_schema("checkpoint", values, str(file))
     for name in ("python", "numpy"):
         if isinstance(values, dict) and isinstance(values.get(name), list):
             values = {**values, name: tuple(values[name])}

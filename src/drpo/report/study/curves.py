@@ -10,10 +10,12 @@ from typing import Any
 from drpo.report.html.quantities import mean, percent, plain
 from drpo.report.study.seeds import ended
 from drpo.report.svg.charts import Chart, Line, draw
-from drpo.report.svg.points import Point, summarize
+from drpo.report.svg.points import Point
 from drpo.report.svg.scales import Log, Stops
 
 Row = Mapping[str, Any]
+#: (arm, curve) → (step, mean over seeds, lowest, highest), of one setting and phase.
+Curves = Mapping[tuple[str, str], Sequence[tuple[float, float, float, float]]]
 
 #: Arms in one picture: as many as there are colors.
 ARMS = 5
@@ -92,14 +94,12 @@ def _groups(arms: Sequence[str]) -> list[Sequence[str]]:
     return [arms[start : start + size] for start in range(0, len(arms), size)]
 
 
-def course(panel: Panel, rows: Sequence[Row], key: str, title: str, text: Callable[[float | None], str]) -> str:
-    """One figure over the steps: the panel's arms in the runs of a setting and phase."""
-    last = max((step for row in rows for step, _ in row["curves"][key]), default=1)
+def course(panel: Panel, curves: Curves, key: str, title: str, text: Callable[[float | None], str]) -> str:
+    """One figure over the steps: the panel's arms, by the curves of a setting and phase."""
+    last = max((point[0] for (_, name), points in curves.items() if name == key for point in points), default=1)
     lines = []
     for arm, line in panel.lines.items():
-        seeds = [dict(row["curves"][key]) for row in rows if row["arm"] == arm]
-        steps = sorted({step for curve in seeds for step in curve})
-        points = [summarize(step, [curve[step] for curve in seeds if step in curve]) for step in steps]
+        points = [Point(*point) for point in curves.get((arm, key), ())]
         lines.append(Line(line.name, points, line.color, line.dashed, shade=line.shade))
     title = f"{title}, {panel.name}" if panel.name else title
     chart = Chart(title, "Mean over seeds, and their range.", lines, text=text, from_zero=key != ACCURACY[0])

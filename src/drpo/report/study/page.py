@@ -8,11 +8,12 @@ from typing import Any
 from drpo.report.html.escape import visible
 from drpo.report.html.quantities import mean, percent, plain
 from drpo.report.html.style import document
-from drpo.report.study.curves import ACCURACY, COURSES, course, over_delta, over_settings, panels
+from drpo.report.study.curves import ACCURACY, COURSES, Curves, course, over_delta, over_settings, panels
 from drpo.report.study.forest import verdicts_section
 from drpo.report.study.seeds import seed_charts
 
 Row = Mapping[str, Any]
+AllCurves = Mapping[tuple[str, str, str, str], Sequence[tuple[float, float, float, float]]]
 
 PHASES = {"shared": "at the shared learning rate", "best": "at each arm's best"}
 #: Columns of the summary: heading, key, and how it is written.
@@ -33,16 +34,21 @@ SUMMARY = (
 
 
 def build_study_page(
-    study: Row, rows: Sequence[Row], verdicts: Sequence[Row], summaries: Mapping[str, Sequence[Row]]
+    study: Row,
+    rows: Sequence[Row],
+    verdicts: Sequence[Row],
+    summaries: Mapping[str, Sequence[Row]],
+    curves: AllCurves,
 ) -> str:
     """The page as HTML: no script, no request, the same bytes for the same study.
 
     Args:
         study: as study.yaml holds it; settings with every number that they have, also by default, are compared by it.
-        rows: one a planned run, with its ``curves``: lists of (step, value) under ``accuracy`` and the keys of
-            :data:`drpo.report.study.curves.COURSES`.
+        rows: one a planned run, as results.csv holds them.
         verdicts: as verdicts.json holds them.
         summaries: phase → a row for each setting and arm over its seeds.
+        curves: (phase, setting, arm, curve) → the points over seeds; a curve is ``accuracy`` or a key of
+            :data:`drpo.report.study.curves.COURSES`.
     """
     begun = _begun(study, rows)
     told = begun + (["all"] if len(begun) == len(study["settings"]) else [])
@@ -52,7 +58,7 @@ def build_study_page(
             _head(study, rows, begun),
             verdicts_section([verdict for verdict in verdicts if verdict["setting"] in told]),
             _across(study, rows, summaries),
-            *(_setting(study, rows, summaries, setting) for setting in begun),
+            *(_setting(study, rows, summaries, curves, setting) for setting in begun),
             _runs(rows),
         ],
     )
@@ -86,21 +92,24 @@ def _across(study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[Ro
     return f"<section><h2>Across settings</h2>{''.join(parts)}</section>" if parts else ""
 
 
-def _setting(study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[Row]], setting: str) -> str:
+def _setting(
+    study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[Row]], curves: AllCurves, setting: str
+) -> str:
     parts = []
     for phase, said in PHASES.items():
         mine = [row for row in rows if row["setting"] == setting and row["phase"] == phase]
         if mine:
             summary = [row for row in summaries[phase] if row["setting"] == setting]
-            parts.append(f"<h3>{said.capitalize()}</h3>{_charts(study, mine, summary)}{_summary(summary)}")
+            own = {(arm, name): found for (*place, arm, name), found in curves.items() if place == [phase, setting]}
+            parts.append(f"<h3>{said.capitalize()}</h3>{_charts(study, mine, summary, own)}{_summary(summary)}")
     return f"<section><h2>{visible(setting)}</h2>{''.join(parts)}</section>"
 
 
-def _charts(study: Row, rows: Sequence[Row], summary: Sequence[Row]) -> str:
+def _charts(study: Row, rows: Sequence[Row], summary: Sequence[Row], curves: Curves) -> str:
     """Where the arms ended and how they got there; what their trust regions met is folded in if it would be much."""
     shown = panels(study)
-    first = [*over_delta(study, rows, summary), *(course(panel, rows, *ACCURACY) for panel in shown)]
-    more = [course(panel, rows, *curve) for curve in COURSES for panel in shown]
+    first = [*over_delta(study, rows, summary), *(course(panel, curves, *ACCURACY) for panel in shown)]
+    more = [course(panel, curves, *curve) for curve in COURSES for panel in shown]
     seeds = _grid(seed_charts(rows, summary))
     if len(shown) == 1:
         return f"{_grid([*first, *more])}{seeds}"

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bases bench mismatch settings long-tail results kill-test fuzz figures clean test-wheel test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
+.PHONY: help demo test lint base bases bench mismatch settings long-tail results kill-test fuzz figures site clean test-wheel test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
@@ -24,6 +24,7 @@ help:
 	@echo "make base    make the demo's base model again (about 15 minutes on 2 cores)"
 	@echo "make bases   make the bases of the lab's settings again: dense, moe, hybrid, reasoner (docs/bases.md)"
 	@echo "make figures draw the pictures and the table of the documentation again"
+	@echo "make site    build the documentation as a static site in build/site; it needs no network"
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "drpo needs Python 3.11 or newer; set PYTHON=python3.11")'
@@ -36,6 +37,10 @@ $(VENV)/.train: $(VENV)/.python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.train
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.train
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,lab,docs]'
 	@touch $@
 
 $(VENV)/.trl: $(VENV)/.dev
@@ -147,6 +152,12 @@ figures: $(VENV)/.train
 	$(BIN)/python scripts/plot_gradient_weights.py
 	$(BIN)/python scripts/plot_heatmap.py
 	$(BIN)/python scripts/write_objective_table.py
+
+# A warning is an error: a link that leads nowhere, a page that the navigation does not have.
+site: $(VENV)/.docs
+	rm -rf build/site
+	$(BIN)/python -m sphinx -q -E -W --keep-going -c tools/site . build/site
+	@echo "build/site/index.html"
 
 clean:
 	rm -rf $(VENV) .venv-* build *.egg-info src/*.egg-info

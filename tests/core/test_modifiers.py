@@ -180,6 +180,12 @@ def test_flags_and_settings_of_a_composition():
     assert type(plain) is OBJECTIVES["ppo"] and "anchor" not in plain.settings()
 
 
+@pytest.mark.parametrize(("cls", "variable"), [(Modified, "needs"), (OBJECTIVES["kimi"], "homogeneous")])
+def test_a_class_does_not_answer_what_depends_on_the_parameters(cls: type[Any], variable: str):
+    with pytest.raises(AttributeError):
+        getattr(cls, variable)
+
+
 def test_a_dropped_token_is_dropped_whatever_its_loss():
     tokens = tokens_with([0.5, 0.5], [0.5, 0.001])  # mismatch 1, 500
     batch = tokens.batch()

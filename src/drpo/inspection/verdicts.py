@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,27 +48,26 @@ def choose_objectives(
     for name in OBJECTIVES if names is None else names:
         if name not in OBJECTIVES:
             raise ConfigError(f"unknown objective {name!r}.{suggest(name, OBJECTIVES)}")
-        reason = _reason_against(OBJECTIVES[name], available)
-        if reason is None:
-            chosen.append(OBJECTIVES[name](**_parameters(OBJECTIVES[name], delta)))
+        made = _evaluable(OBJECTIVES[name], delta, available)
+        if isinstance(made, Objective):
+            chosen.append(made)
         elif names is not None:
-            raise ConfigError(f"{name} cannot be evaluated on this log: {reason}.")
+            raise ConfigError(f"{name} cannot be evaluated on this log: {made}.")
         else:
-            refused[name] = reason
+            refused[name] = made
     if not chosen:
         raise ConfigError(f"no objective to evaluate. Name at least one of {', '.join(sorted(OBJECTIVES))}.")
     return chosen, refused
 
 
-def _parameters(kind: type[Objective], delta: float | None) -> dict[str, float]:
-    return {} if delta is None or "delta" not in kind.parameters() else {"delta": delta}
-
-
-def _reason_against(kind: type[Objective], available: set[str]) -> str | None:
-    without = [name for name, default in kind.parameters().items() if default is dataclasses.MISSING]
-    if without:
+def _evaluable(kind: type[Objective], delta: float | None, available: set[str]) -> Objective | str:
+    """The objective at its defaults and ``delta``, or why it cannot be evaluated."""
+    defaults = kind.parameters()
+    if without := [name for name, default in defaults.items() if default is dataclasses.MISSING]:
         return f"{', '.join(without)} has no default"
-    if not kind.sequence_local:
+    given: dict[str, Any] = {} if delta is None or "delta" not in defaults else {"delta": delta}
+    objective = kind(**given)
+    if not objective.sequence_local:
         return "it decides over all tokens of an update together, and a log is read in parts"
     known = {field.name for field in dataclasses.fields(TokenBatch)}
     columns = {field: column for column, field in FIELDS.items()}
@@ -75,10 +75,10 @@ def _reason_against(kind: type[Objective], available: set[str]) -> str | None:
         f"needs {field}: log the column {columns[field]}"
         if field in columns and field in known
         else f"needs {field}, which token records do not carry"
-        for field in kind.needs
+        for field in objective.needs
         if field not in available
     ]
-    return "; ".join(reasons) or None
+    return "; ".join(reasons) or objective
 
 
 def describe(objective: Objective) -> str:

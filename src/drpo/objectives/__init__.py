@@ -57,4 +57,4 @@ def make_objective(
         if parameter not in cls.parameters():
             known = suggest(parameter, [*cls.parameters(), "anchor", "modifiers"])
             raise ConfigError(f"objective {name!r} has no parameter {parameter!r}.{known}")
-    return modify(cls(**parameters), anchor, modifiers)  # pyright: ignore[reportCallIssue]
+    return modify(cls(**parameters), anchor, modifiers)

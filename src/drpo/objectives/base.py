@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 
@@ -13,6 +13,26 @@ from drpo.batch import OPTIONAL_FIELDS, TokenBatch
 from drpo.checks import shorten
 from drpo.divergence import at_least_float32, ratio
 from drpo.errors import ConfigError, DataError
+
+Value = TypeVar("Value")
+
+
+class _FromParameters(property):
+    """A property that a class does not answer."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            raise AttributeError("it depends on the parameters: ask an objective, not its class")
+        return super().__get__(instance, owner)
+
+
+def from_parameters(compute: Callable[[Any], Value]) -> Value:
+    """The value of a class variable that each instance computes from its own parameters.
+
+    For ``homogeneous: ClassVar[bool] = from_parameters(lambda self: self.coefficient == 0)``: typed as the value, so
+    that a class may say ``homogeneous = False`` and another compute it. The class itself has no such attribute.
+    """
+    return cast(Value, _FromParameters(compute))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +47,8 @@ class Objective:
     """A per-token loss: a pure function of token tensors, its parameters the fields of a frozen dataclass.
 
     A subclass sets ``name`` (its registry key), writes :meth:`loss`, and lists in ``needs`` the optional
-    :class:`TokenBatch` fields it reads.
+    :class:`TokenBatch` fields it reads. A class variable may depend on the parameters (:func:`from_parameters`), so
+    that these are asked of an objective, not of its class.
     """
 
     name: ClassVar[str]

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from drpo.batch import TokenBatch
 from drpo.errors import ConfigError
-from drpo.objectives.base import Objective, require, require_fields
+from drpo.objectives.base import Objective, from_parameters, require, require_fields
 from drpo.objectives.modifiers import Modifier, make_modifier
 
 ANCHORS = ("behavior", "proximal")
@@ -29,6 +29,12 @@ class Modified(Objective):
 
     Equation: J = J_objective(anchor) · Π sg(factor), with the objective's μ replaced by π_old if anchor = proximal.
     """
+
+    name: ClassVar[str] = from_parameters(lambda self: self.objective.name)
+    needs: ClassVar[tuple[str, ...]] = from_parameters(lambda self: self._needs())
+    token_local: ClassVar[bool] = from_parameters(lambda self: all(part.token_local for part in self._parts()))
+    sequence_local: ClassVar[bool] = from_parameters(lambda self: all(part.sequence_local for part in self._parts()))
+    homogeneous: ClassVar[bool] = from_parameters(lambda self: self.objective.homogeneous)
 
     objective: Objective
     anchor: str = "behavior"
@@ -52,30 +58,16 @@ class Modified(Objective):
             raise ConfigError(f"{self.name}: {' and '.join(twice)} would each correct π_old/μ. Keep one of them.")
 
     @property
-    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.objective.name
+    def topk(self) -> int:
+        return self.objective.topk
 
-    @property
-    def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def _parts(self) -> tuple[Objective | Modifier, ...]:
+        return (self.objective, *self.modifiers)
+
+    def _needs(self) -> tuple[str, ...]:
         anchor = ("proximal_logprobs",) if self.anchor == "proximal" else ()
         every = (*self.objective.needs, *anchor, *(need for modifier in self.modifiers for need in modifier.needs))
         return tuple(dict.fromkeys(every))
-
-    @property
-    def token_local(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.objective.token_local and all(modifier.token_local for modifier in self.modifiers)
-
-    @property
-    def sequence_local(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.objective.sequence_local and all(modifier.sequence_local for modifier in self.modifiers)
-
-    @property
-    def homogeneous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.objective.homogeneous
-
-    @property
-    def topk(self) -> int:
-        return self.objective.topk
 
     def settings(self) -> dict[str, Any]:
         modifiers = [modifier.settings() for modifier in self.modifiers]

@@ -13,7 +13,7 @@ from drpo.batch import TokenBatch
 from drpo.checks import is_number, is_positive
 from drpo.divergence import at_least_float32, log_ratio
 from drpo.errors import ConfigError, suggest
-from drpo.objectives.base import require, sequence_mean, sequence_sum
+from drpo.objectives.base import from_parameters, require, sequence_mean, sequence_sum
 
 LEVELS = ("token", "sequence", "geometric")
 
@@ -129,6 +129,7 @@ class MIS(Modifier):
 
     name: ClassVar[str] = "mis"
     needs: ClassVar[tuple[str, ...]] = ("proximal_logprobs",)
+    token_local: ClassVar[bool] = from_parameters(lambda self: self.level == "token")
 
     level: str = "token"
     low: float = 0.5
@@ -141,10 +142,6 @@ class MIS(Modifier):
     @property
     def corrects(self) -> bool:
         return self.level != "geometric"
-
-    @property
-    def token_local(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.level == "token"
 
     def factor(self, batch: TokenBatch) -> torch.Tensor:
         k = mismatch(batch)

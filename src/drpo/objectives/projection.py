@@ -13,7 +13,7 @@ import torch
 from drpo.batch import TokenBatch
 from drpo.checks import is_count, is_nonnegative, is_positive
 from drpo.divergence import at_least_float32, kl, ratio
-from drpo.objectives.base import Objective, require
+from drpo.objectives.base import Objective, from_parameters, require
 from drpo.objectives.divergence import supports
 
 #: Halvings of the interval [0, 1] in which the projection is searched; float64 has no more digits to give.
@@ -43,6 +43,7 @@ class TROLL(Objective):
 
     name: ClassVar[str] = "troll"
     needs: ClassVar[tuple[str, ...]] = ("topk_logprobs", "topk_behavior_logprobs", "topk_is_sampled")
+    homogeneous: ClassVar[bool] = from_parameters(lambda self: self.coefficient == 0)
 
     kl_max: float = 0.05
     k: int = 64
@@ -56,10 +57,6 @@ class TROLL(Objective):
     @property
     def topk(self) -> int:
         return self.k
-
-    @property
-    def homogeneous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.coefficient == 0
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         pi, mu = supports(batch, self.k)

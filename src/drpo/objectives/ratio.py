@@ -12,6 +12,7 @@ from drpo.checks import is_nonnegative, is_number, is_positive
 from drpo.divergence import at_least_float32, log_ratio, ratio
 from drpo.objectives.base import (
     Objective,
+    from_parameters,
     masked_surrogate,
     require,
     weighted_logprobs,
@@ -292,6 +293,7 @@ class Kimi(Objective):
     """
 
     name: ClassVar[str] = "kimi"
+    homogeneous: ClassVar[bool] = from_parameters(lambda self: self.coefficient == 0)
 
     log_ratio_max: float = 0.5
     coefficient: float = 0.05
@@ -299,10 +301,6 @@ class Kimi(Objective):
     def __post_init__(self) -> None:
         require(is_positive(self.log_ratio_max), self, "log_ratio_max", "a finite number of nats > 0")
         require(is_nonnegative(self.coefficient), self, "coefficient", "a finite number ≥ 0")
-
-    @property
-    def homogeneous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.coefficient == 0
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         log_r = log_ratio(batch.logprobs, batch.behavior_logprobs)

@@ -13,7 +13,7 @@ from drpo.batch import TokenBatch
 from drpo.checks import is_nonnegative, is_number, is_positive
 from drpo.divergence import at_least_float32, binary_tv, k1, k2, k3, k_reverse, log_ratio, ratio, relative_shift
 from drpo.errors import DrpoWarning
-from drpo.objectives.base import Objective, harmful, require
+from drpo.objectives.base import Objective, from_parameters, harmful, require
 
 #: Estimator name → per-token function of log r, as `kl_penalty` knows them.
 KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3, "reverse": k_reverse}
@@ -58,6 +58,7 @@ class DRPO(Objective):
     """
 
     name: ClassVar[str] = "drpo"
+    homogeneous: ClassVar[bool] = from_parameters(lambda self: self.advantage_weighted)
 
     delta: float = 0.15
     deadzone: float = 0.0
@@ -72,10 +73,6 @@ class DRPO(Objective):
             f"a probability in [0, delta = {self.delta:g})",
         )
         require(isinstance(self.advantage_weighted, bool), self, "advantage_weighted", "true or false")
-
-    @property
-    def homogeneous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.advantage_weighted
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         penalty = squared_shift(batch, self.deadzone) / (2 * (self.delta - self.deadzone))
@@ -139,6 +136,7 @@ class KLPenalty(Objective):
     """
 
     name: ClassVar[str] = "kl_penalty"
+    homogeneous: ClassVar[bool] = from_parameters(lambda self: self.advantage_weighted or self.coefficient == 0)
 
     estimator: str = "k3"
     coefficient: float = 0.1
@@ -149,10 +147,6 @@ class KLPenalty(Objective):
         require(known, self, "estimator", f"one of {', '.join(KL_ESTIMATORS)}")
         require(is_nonnegative(self.coefficient), self, "coefficient", "a finite number ≥ 0")
         require(isinstance(self.advantage_weighted, bool), self, "advantage_weighted", "true or false")
-
-    @property
-    def homogeneous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.advantage_weighted or self.coefficient == 0
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         estimate = KL_ESTIMATORS[self.estimator](log_ratio(batch.logprobs, batch.behavior_logprobs))
@@ -176,6 +170,7 @@ class TVPenalty(Objective):
     """
 
     name: ClassVar[str] = "tv_penalty"
+    homogeneous: ClassVar[bool] = from_parameters(lambda self: self.advantage_weighted or self.coefficient == 0)
 
     coefficient: float = 0.1
     advantage_weighted: bool = True
@@ -183,10 +178,6 @@ class TVPenalty(Objective):
     def __post_init__(self) -> None:
         require(is_nonnegative(self.coefficient), self, "coefficient", "a finite number ≥ 0")
         require(isinstance(self.advantage_weighted, bool), self, "advantage_weighted", "true or false")
-
-    @property
-    def homogeneous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.advantage_weighted or self.coefficient == 0
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         distance = relative_shift(batch.logprobs, batch.behavior_logprobs).abs()

@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 import yaml
 
-from drpo.errors import SchemaError
+from drpo.errors import ConfigError, SchemaError
 from drpo.inspection.inspect import inspect
 from drpo.lab.directory import StudyDirectory
+from drpo.lab.results import read_csv
 from drpo.lab.run import read_results, run_study
 from drpo.lab.runner import Watcher
 from drpo.lab.study import Study, load_study
 from drpo.lab.workers import LocalWorkers
+from drpo.objectives import make_objective
 from drpo.run_directory import RunDirectory
-from drpo.schema import SCHEMAS
-from drpo.train.config import TrainConfig
+from drpo.schema import RENAMED_METRICS, SCHEMAS
+from drpo.train.config import TrainConfig, layer_config
 from drpo.train.loop import train
 from drpo.train.observer import Summary
 from drpo.train.resume import resumed_config
@@ -71,6 +73,38 @@ def test_a_run_of_0_1_goes_on_though_settings_were_added(older: Path) -> None:
     assert set(numbers(run.rollouts / "step-000006.jsonl")) == {SCHEMAS["rollouts"]}
     found = inspect([run.path], None, ["drpo"])
     assert found.tokens > 0 and {step.step for step in found.steps} == {1, 2, 3, 4, 5, 6}
+
+
+def test_metrics_of_0_1_have_their_present_names(older: Path) -> None:
+    written = [json.loads(line) for line in (older / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    before = [record for record in written if record["kind"] == "update"]
+    now = RunDirectory("run").read_metrics("update")
+    assert len(now) == len(before) > 0
+    for old, new in zip(before, now, strict=True):
+        assert not RENAMED_METRICS.keys() & new.keys() and set(RENAMED_METRICS.values()) <= new.keys()
+        assert new["diverging_share"] == old["harmful_share"] > 0
+        assert new["masked_share_negative"] == old["dropped_share_negative"]
+        assert new["others"]["ppo"] == {
+            "corrective_share": old["others"]["ppo"]["corrective_share"],
+            "masked_share": old["others"]["ppo"]["dropped_share"],
+            "corrective_mass": old["others"]["ppo"]["corrective_mass"],
+            "masked_mass": old["others"]["ppo"]["dropped_mass"],
+        }
+
+
+def test_a_table_of_schema_1_has_its_present_columns(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    file.write_text("schema,phase,setting,arm,seed,dropped_share\n1,shared,one,drpo,0,0.25\n", encoding="utf-8")
+    assert read_csv(file) == [{"phase": "shared", "setting": "one", "arm": "drpo", "seed": 0, "masked_share": 0.25}]
+
+
+def test_a_configuration_with_the_old_name_of_a_parameter_resumes(tmp_path: Path) -> None:
+    values = {"name": "mask_drpo", "delta": 0.15, "harmful_only": True}
+    config, _ = layer_config([("a file", {"objective": values})])
+    assert config.resolved()["objective"]["diverging_only"] is True
+    assert make_objective(**values) == make_objective("mask_drpo", delta=0.15, diverging_only=True)
+    with pytest.raises(ConfigError, match=r"harmful_only.*diverging_only"):
+        make_objective(**values, diverging_only=False)
 
 
 def test_a_study_of_0_1_goes_on_and_keeps_what_had_finished(older: Path) -> None:

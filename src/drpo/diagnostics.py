@@ -11,7 +11,7 @@ from drpo.checks import is_positive
 from drpo.divergence import MAX_LOG_RATIO, at_least_float32, k3, log_ratio, ratio, shift
 from drpo.errors import ConfigError
 from drpo.metrics import Maximum, Metric, Minimum, Parts, settle
-from drpo.objectives.base import Objective, gradient_weight, harmful, require_batch
+from drpo.objectives.base import Objective, gradient_weight, is_diverging, require_batch
 
 
 def diagnose(batch: TokenBatch, delta: float = 0.15, objective: Objective | None = None) -> dict[str, Metric]:
@@ -28,14 +28,14 @@ def diagnose(batch: TokenBatch, delta: float = 0.15, objective: Objective | None
     Returns:
         name → :class:`Metric` (a mean over tokens unless the name says ``_min``, ``_max`` or ``_mass``):
         ``ratio``, ``ratio_min``, ``ratio_max``; ``shift`` (mean \\|π − μ\\|), ``shift_max``; ``beyond_delta``
-        (occupancy: the share outside the region); ``harmful_share`` (Â(r − 1) > 0, diverging); ``mismatch`` (mean
+        (occupancy: the share outside the region); ``diverging_share`` (Â(r − 1) > 0); ``mismatch`` (mean
         \\|log π − log μ\\|, nats), ``mismatch_max``; ``k3_kl`` (nats); ``rare_share`` (μ ≤ 0.01);
         ``saturated_share`` (log-ratios that the guard touched). With an objective, over tokens with Â ≠ 0:
-        ``weight``; ``corrective_share`` (w < 0) and ``dropped_share`` (w = 0); ``corrective_mass`` and
-        ``dropped_mass``, their share of the surrogate's gradient Σ \\|Â r\\|.
+        ``weight``; ``corrective_share`` (w < 0) and ``masked_share`` (w = 0); ``corrective_mass`` and
+        ``masked_mass``, their share of the surrogate's gradient Σ \\|Â r\\|.
 
-        ``_positive`` and ``_negative`` restrict ``beyond_delta``, ``harmful_share``, ``corrective_share`` and
-        ``dropped_share`` to one sign of the advantage; ``_diverging`` and ``_converging`` restrict ``beyond_delta``
+        ``_positive`` and ``_negative`` restrict ``beyond_delta``, ``diverging_share``, ``corrective_share`` and
+        ``masked_share`` to one sign of the advantage; ``_diverging`` and ``_converging`` restrict ``beyond_delta``
         and ``weight`` to one direction.
 
     Raises:
@@ -51,7 +51,7 @@ def diagnose(batch: TokenBatch, delta: float = 0.15, objective: Objective | None
     r = log_r.exp()
     distance = shift(logprobs, behavior).abs()
     beyond = distance > delta
-    away, back = harmful(batch.advantages, log_r), harmful(-batch.advantages, log_r)
+    diverging, converging = is_diverging(batch.advantages, log_r), is_diverging(-batch.advantages, log_r)
     found: dict[str, Parts] = {
         "ratio": Metric.parts(r),
         "ratio_min": Minimum.parts(r),
@@ -59,11 +59,11 @@ def diagnose(batch: TokenBatch, delta: float = 0.15, objective: Objective | None
         "shift": Metric.parts(distance),
         "shift_max": Maximum.parts(distance),
         "beyond_delta": Metric.parts(beyond),
-        "beyond_delta_diverging": Metric.parts(beyond, away),
-        "beyond_delta_converging": Metric.parts(beyond, back),
+        "beyond_delta_diverging": Metric.parts(beyond, diverging),
+        "beyond_delta_converging": Metric.parts(beyond, converging),
         **_by_sign("beyond_delta", beyond, batch),
-        "harmful_share": Metric.parts(away),
-        **_by_sign("harmful_share", away, batch),
+        "diverging_share": Metric.parts(diverging),
+        **_by_sign("diverging_share", diverging, batch),
         "mismatch": Metric.parts(exact.abs()),
         "mismatch_max": Maximum.parts(exact.abs()),
         "k3_kl": Metric.parts(k3(log_r)),
@@ -84,16 +84,16 @@ def _weight_parts(weight: torch.Tensor, batch: TokenBatch) -> dict[str, Parts]:
     log_r = log_ratio(batch.logprobs.detach(), batch.behavior_logprobs)
     return {
         "weight": Metric.parts(weight, batch.advantages != 0),
-        "weight_diverging": Metric.parts(weight, harmful(batch.advantages, log_r)),
-        "weight_converging": Metric.parts(weight, harmful(-batch.advantages, log_r)),
+        "weight_diverging": Metric.parts(weight, is_diverging(batch.advantages, log_r)),
+        "weight_converging": Metric.parts(weight, is_diverging(-batch.advantages, log_r)),
         **_verdict(weight, batch.advantages != 0, _surrogate_pull(batch)),
         **_by_sign("corrective_share", weight < 0, batch),
-        **_by_sign("dropped_share", weight == 0, batch),
+        **_by_sign("masked_share", weight == 0, batch),
     }
 
 
 def verdict(weight: torch.Tensor, batch: TokenBatch) -> dict[str, Metric]:
-    """What gradient weights ``[N]`` do to a batch: the shares of tokens, and of gradient, that they reverse or drop."""
+    """What gradient weights ``[N]`` do to a batch: corrective and masked shares of tokens and of gradient mass."""
     return settle(_verdict(weight, batch.advantages != 0, _surrogate_pull(batch)))
 
 
@@ -106,9 +106,9 @@ def _surrogate_pull(batch: TokenBatch) -> torch.Tensor:
 def _verdict(weight: torch.Tensor, moves: torch.Tensor, pull: torch.Tensor) -> dict[str, Parts]:
     return {
         "corrective_share": Metric.parts(weight < 0, moves),
-        "dropped_share": Metric.parts(weight == 0, moves),
+        "masked_share": Metric.parts(weight == 0, moves),
         "corrective_mass": Metric.share_parts(pull, weight < 0),
-        "dropped_mass": Metric.share_parts(pull, weight == 0),
+        "masked_mass": Metric.share_parts(pull, weight == 0),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from drpo.errors import DataError
-from drpo.schema import unnumbered
+from drpo.schema import renamed, unnumbered
 
 #: No machine has more; torch ends in a segmentation fault at a million.
 MOST_THREADS = 4096
@@ -89,12 +89,12 @@ def check_manifest(value: Any, file: Path) -> dict[str, Any]:
 
 
 def check_metrics(record: dict[str, Any], where: str, model: type[Metrics] = Metrics) -> dict[str, Any]:
-    """``record`` without its schema number.
+    """``record`` without its schema number, with the present names of metrics.
 
     Raises:
         DataError: naming ``where`` and the field. SchemaError: a newer version wrote it.
     """
-    record = unnumbered("metrics", record, where)
+    record = renamed(unnumbered("metrics", record, where))
     checked(model, record, where, " Remove the line, and the record is left out.")
     return record
 

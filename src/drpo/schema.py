@@ -17,20 +17,38 @@ KEY = "schema"
 #: Kind of file → the number that this version writes, and the newest that it reads.
 SCHEMAS = {
     "manifest": 1,
-    "metrics": 1,
+    "metrics": 2,
     "rollouts": 1,
     "tokens": 1,
     "checkpoint": 1,
     "study": 1,
     "journal": 1,
     "choices": 1,
-    "results": 1,
+    "results": 2,
     "curves": 1,
     "verdicts": 1,
-    "inspection": 1,
+    "inspection": 2,
     "evaluation": 1,
     "bench": 1,
 }
+#: Name of a metric in metrics, results and inspection before schema 2 → its name now.
+RENAMED_METRICS = {
+    "harmful_share": "diverging_share",
+    "harmful_share_positive": "diverging_share_positive",
+    "harmful_share_negative": "diverging_share_negative",
+    "dropped_share": "masked_share",
+    "dropped_share_positive": "masked_share_positive",
+    "dropped_share_negative": "masked_share_negative",
+    "dropped_mass": "masked_mass",
+}
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with the present names of metrics, in the mappings inside it too."""
+    return {
+        RENAMED_METRICS.get(key, key): renamed(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+    }
 
 
 def numbered(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:

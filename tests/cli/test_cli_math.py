@@ -107,7 +107,7 @@ def test_filter_train_and_evaluate(calculator: Path, problems: Path, tmp_path: P
     shown = drpo("eval", run).stdout
     average = record["avg_at_k"]
     assert (
-        f"avg@5 {average['mean']:.3f}  95 % interval {average['low']:.3f} to {average['high']:.3f}, over "
+        f"avg@5 {average['mean']:.3f}  95 % confidence interval {average['low']:.3f} to {average['high']:.3f}, over "
         f"{len(counts)} problems"
     ) in shown
     assert re.search(r"pass@2 0\.\d+  95 % .*\npass@4 [01]\.\d+", shown) and "pass@1 " not in shown

@@ -144,7 +144,7 @@ def test_topk_of_the_whole_vocabulary_is_the_exact_divergence(dtype: torch.dtype
         topk_behavior_logprobs=mu.gather(1, order).to(dtype),
         topk_is_sampled=order == sampled.unsqueeze(1),
     )
-    harmful = advantages * (batch.logprobs - batch.behavior_logprobs).double() > 0
+    diverging = advantages * (batch.logprobs - batch.behavior_logprobs).double() > 0
     cases: list[tuple[str, torch.Tensor, dict[str, Any], float]] = [
         ("dppo_topk_tv", tv, {"delta": 0.15}, 0.15),
         ("dppo_topk_kl", kl, {"kl_max": 0.05}, 0.05),
@@ -153,7 +153,7 @@ def test_topk_of_the_whole_vocabulary_is_the_exact_divergence(dtype: torch.dtype
         assert bool(((divergence - limit).abs() > 1e-5).all())
         weight = gradient_weight(make_objective(name, k=vocabulary, **bound), batch)
         assert 20 < int((weight == 0).sum()) < n - 20
-        assert weight.double().tolist() == (~(harmful & (divergence > limit))).double().tolist()
+        assert weight.double().tolist() == (~(diverging & (divergence > limit))).double().tolist()
 
 
 def test_fewer_of_the_vocabulary_never_overstate_the_divergence():

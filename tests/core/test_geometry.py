@@ -49,14 +49,14 @@ def test_same_geometry_beyond_the_saturated_ratio(dtype: torch.dtype, zone: floa
             torch.full((5,), sign).double(),
             torch.zeros(5, dtype=torch.int64),
         )
-        harmful = torch.tensor([sign, sign, sign, -sign, -sign]) > 0
+        diverging = torch.tensor([sign, sign, sign, -sign, -sign]) > 0
         distance = torch.tensor([1.0, 1.0, math.exp(-0.1), 1.0, math.exp(-0.1)], dtype=dtype)
         torch.testing.assert_close(binary_tv(tokens.logprobs.to(dtype), tokens.behavior_logprobs.to(dtype)), distance)
         weight = gradient_weight(make_objective("drpo", delta=0.15, deadzone=zone), tokens.batch(dtype))
         steep = (distance - zone) / (0.15 - zone)
-        torch.testing.assert_close(weight, torch.where(harmful, 1 - steep, 1 + steep))
+        torch.testing.assert_close(weight, torch.where(diverging, 1 - steep, 1 + steep))
         mask = gradient_weight(make_objective("dppo_tv", delta=0.15), tokens.batch(dtype))
-        torch.testing.assert_close(mask, torch.where(harmful, 0.0, 1.0).to(dtype))
+        torch.testing.assert_close(mask, torch.where(diverging, 0.0, 1.0).to(dtype))
 
 
 @given(
@@ -125,7 +125,7 @@ def test_delta_of_one_or_more_never_holds_a_token_back(tokens: Tokens, delta: fl
 def test_weight_is_bounded_and_decreases_with_harm(tokens: Tokens, delta: float):
     weight = gradient_weight(make_objective("drpo", delta=delta), tokens.batch())
     assert bool(((weight - 1).abs() <= 1 / delta + 1e-9).all())
-    signed = torch.where(tokens.harmful, 1.0, -1.0) * tokens.shift.abs()
+    signed = torch.where(tokens.diverging, 1.0, -1.0) * tokens.shift.abs()
     order = signed.argsort()
     assert bool((weight[order].diff() <= 1e-9).all())
 
@@ -192,7 +192,7 @@ def test_kl_penalties_have_ratio_space_weights(r: float, scale: float, sign: flo
 def test_a_tv_penalty_has_two_weights(tokens: Tokens, beta: float):
     moved = tokens.select(tokens.logprobs != tokens.behavior_logprobs)
     weight = gradient_weight(make_objective("tv_penalty", coefficient=beta), moved.batch())
-    torch.testing.assert_close(weight, torch.where(moved.harmful, 1 - beta, 1 + beta).double(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(weight, torch.where(moved.diverging, 1 - beta, 1 + beta).double(), rtol=1e-6, atol=1e-6)
 
 
 # ---- the released formula

@@ -126,8 +126,8 @@ def test_mask_drpo_between_drpo_the_surrogate_and_dppo(tokens: Tokens, delta: fl
     drpo = make_objective("drpo", delta=delta)
     assert_same(make_objective("mask_drpo", delta=delta, boundary=0), drpo, tokens, 0.0)
     # Harmful tokens beyond δ are pulled back, and all that DPPO keeps is the plain surrogate.
-    harmful_only = make_objective("mask_drpo", delta=delta, boundary=delta, harmful_only=True)
-    weight = gradient_weight(harmful_only, tokens.batch())
+    diverging_only = make_objective("mask_drpo", delta=delta, boundary=delta, diverging_only=True)
+    weight = gradient_weight(diverging_only, tokens.batch())
     kept = gradient_weight(make_objective("dppo_tv", delta=delta), tokens.batch()) == 1
     assert bool((weight[kept] == 1).all()) and bool((weight[~kept] < 0).all())
     torch.testing.assert_close(weight[~kept], gradient_weight(drpo, tokens.batch())[~kept])

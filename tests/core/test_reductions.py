@@ -337,9 +337,9 @@ def test_diagnose_by_hand():
         "beyond_delta_negative": 2 / 2,
         "beyond_delta_diverging": 2 / 4,
         "beyond_delta_converging": 1 / 1,
-        "harmful_share": 4 / 6,  # the first, second, fourth and last
-        "harmful_share_positive": 3 / 3,
-        "harmful_share_negative": 1 / 2,
+        "diverging_share": 4 / 6,  # the first, second, fourth and last
+        "diverging_share_positive": 3 / 3,
+        "diverging_share_negative": 1 / 2,
         "mismatch": sum(mismatch) / 6,
         "mismatch_max": math.log(1e4),
         "k3_kl": (
@@ -373,11 +373,11 @@ def test_diagnose_with_an_objective():
     assert found["corrective_share"] == pytest.approx(2 / 5)
     assert (found["corrective_share_positive"], found["corrective_share_negative"]) == pytest.approx((1 / 3, 1 / 2))
     assert found["corrective_mass"] == pytest.approx(1.25 / 10004.25)  # Σ|Âr| = 1.5 + .5 + 1.5 + .75 + 1e4
-    assert found["dropped_share"] == found["dropped_mass"] == found["dropped_share_positive"] == 0.0
+    assert found["masked_share"] == found["masked_mass"] == found["masked_share_positive"] == 0.0
     found = {name: metric.item() for name, metric in diagnose(batch, 0.15, make_objective("dppo_tv")).items()}
-    assert (found["weight"], found["corrective_share"], found["dropped_share"]) == pytest.approx((3 / 5, 0, 2 / 5))
-    assert (found["dropped_share_positive"], found["dropped_share_negative"]) == pytest.approx((1 / 3, 1 / 2))
-    assert (found["dropped_mass"], found["corrective_mass"]) == pytest.approx((1.25 / 10004.25, 0))
+    assert (found["weight"], found["corrective_share"], found["masked_share"]) == pytest.approx((3 / 5, 0, 2 / 5))
+    assert (found["masked_share_positive"], found["masked_share_negative"]) == pytest.approx((1 / 3, 1 / 2))
+    assert (found["masked_mass"], found["corrective_mass"]) == pytest.approx((1.25 / 10004.25, 0))
     assert set(found) - set(diagnose(batch, 0.15)) == {
         "weight",
         "weight_diverging",
@@ -386,10 +386,10 @@ def test_diagnose_with_an_objective():
         "corrective_share_positive",
         "corrective_share_negative",
         "corrective_mass",
-        "dropped_share",
-        "dropped_share_positive",
-        "dropped_share_negative",
-        "dropped_mass",
+        "masked_share",
+        "masked_share_positive",
+        "masked_share_negative",
+        "masked_mass",
     }
 
 
@@ -397,10 +397,10 @@ def test_verdicts_of_several_objectives_on_the_same_batch():
     batch = diagnosed().batch()
     found = verdicts(batch, {name: make_objective(name) for name in ("surrogate", "ppo", "drpo")})
     values = {label: {name: metric.item() for name, metric in of.items()} for label, of in found.items()}
-    shares = {"corrective_share": 0, "dropped_share": 0, "corrective_mass": 0, "dropped_mass": 0}
+    shares = {"corrective_share": 0, "masked_share": 0, "corrective_mass": 0, "masked_mass": 0}
     assert values["surrogate"] == shares
     # PPO drops the first, the second, the fourth and the last: the diverging ones, outside 1 ± .2.
-    assert values["ppo"] == pytest.approx({**shares, "dropped_share": 4 / 5, "dropped_mass": 1 - 1.5 / 10004.25})
+    assert values["ppo"] == pytest.approx({**shares, "masked_share": 4 / 5, "masked_mass": 1 - 1.5 / 10004.25})
     alone = diagnose(batch, 0.15, make_objective("drpo"))
     assert values["drpo"] == {name: alone[name].item() for name in shares}
 

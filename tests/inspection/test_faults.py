@@ -138,9 +138,9 @@ def test_logprobs_that_cannot_be_are_counted_placed_and_left_out(tmp_path: Path)
     assert "row 10: 0.7" in evidence and "row 12: -inf" in evidence
 
 
-def test_a_suggested_delta_is_the_tail_of_the_harmful_tokens(tmp_path: Path) -> None:
+def test_a_suggested_delta_is_the_tail_of_the_diverging_tokens(tmp_path: Path) -> None:
     log = make_log(tokens=20_000, drift=0.4)
     found = inspected(tmp_path, log, delta=0.15)
     shift = np.exp(log["logprob"].astype(float)) - np.exp(log["behavior_logprob"].astype(float))
-    harmful = log["advantage"] * (log["logprob"] - log["behavior_logprob"]) > 0
-    assert found.suggested_delta.value == pytest.approx(np.quantile(np.abs(shift[harmful]), 0.99), rel=0.06)
+    diverging = log["advantage"] * (log["logprob"] - log["behavior_logprob"]) > 0
+    assert found.suggested_delta.value == pytest.approx(np.quantile(np.abs(shift[diverging]), 0.99), rel=0.06)

@@ -105,15 +105,15 @@ def test_the_five_verdicts() -> None:
     w = np.array([0.0, 0.5, 0.995, 1.0, 1.005, 2.0, -0.5, np.nan, 1e-9], dtype=np.float32)
     names = [*VERDICTS, "none"]
     assert [names[i] for i in verdict_of(w)] == [
-        "drops",
-        "damps",
-        "keeps",
-        "keeps",
-        "keeps",
-        "boosts",
-        "reverses",
+        "masked",
+        "damped",
+        "unchanged",
+        "unchanged",
+        "unchanged",
+        "amplified",
+        "corrective",
         "none",
-        "drops",
+        "masked",
     ]
 
 

@@ -175,7 +175,7 @@ def test_identical_arms_are_not_judged() -> None:
     study = studies.study(settings=SETTINGS)
     (verdict,) = judge(study, rows(study, [0.5, 0.6, 0.4], [0.5, 0.6, 0.4], 256))
     assert verdict.answer == "not judged" and "same value for every seed" in verdict.sentence
-    assert "would have shown" not in verdict.sentence and verdict.found is None
+    assert "detectable" not in verdict.sentence and verdict.found is None
     (verdict,) = judge(study, rows(study, [0.5, 0.6, 0.4], [0.5, 0.6, 0.41], 256))
     assert verdict.found is not None
 

@@ -100,17 +100,17 @@ def test_a_difference_is_stated_with_interval_and_p() -> None:
     assert verdict.answer == "better" and verdict.found == expected and verdict.adjusted_p == expected.p
     assert verdict.improvement is not None and verdict.improvement.value == 1.0
     assert verdict.sentence == (
-        "In one, drpo is better than dppo in final accuracy (difference +0.100, 95 % interval "
+        "In one, drpo is better than dppo in final accuracy (difference +0.100, 95 % confidence interval "
         f"{expected.low:+.3f} to {expected.high:+.3f}, adjusted p = {expected.p:.2g}, 5 seeds)."
     )
     (verdict,) = verdicts(claims(), drpo=THEIRS, dppo=OURS)
     assert verdict.answer == "worse" and "drpo is worse than dppo" in verdict.sentence
 
 
-def test_nothing_shown_says_what_would_have_shown() -> None:
+def test_no_difference_shown_gives_the_minimum_detectable_difference() -> None:
     (verdict,) = verdicts(claims(), drpo=[0.5, 0.6, 0.4, 0.55, 0.45], dppo=[0.55, 0.5, 0.5, 0.4, 0.5])
     assert verdict.answer == "not shown" and verdict.found is not None
-    assert f"a difference of {verdict.found.detectable:.3f} would have shown" in verdict.sentence
+    assert f"minimum detectable difference {verdict.found.detectable:.3f}" in verdict.sentence
 
 
 def test_less_may_be_better() -> None:
@@ -129,7 +129,7 @@ def test_variances_are_compared_as_a_ratio() -> None:
     assert verdict.answer == "worse" and "varies more than" in verdict.sentence
     (verdict,) = verdicts(claims(compare="variance"), drpo=wide, dppo=wide[1:] + wide[:1])
     assert verdict.answer == "not shown" and verdict.found is not None
-    assert f"; {verdict.found.detectable:.2g} or its inverse would have shown" in verdict.sentence
+    assert f"; minimum detectable ratio {verdict.found.detectable:.2g} or its inverse" in verdict.sentence
     (verdict,) = verdicts(claims(compare="variance"), drpo=[0.5] * 5, dppo=[0.5] * 5)
     assert verdict.answer == "not judged" and "do not vary at all" in verdict.sentence
 

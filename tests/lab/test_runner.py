@@ -345,7 +345,7 @@ def test_tuning_comes_first_and_chooses_by_its_own_seeds(tmp_path: Path) -> None
     assert [row["final_accuracy"] for row in best if row["arm"] == "surrogate"] == pytest.approx([0.4, 0.41, 0.42])
     assert all("learning_rate=0.0001 " in row["command"] for row in best if row["arm"] == "drpo")
     (verdict,) = results.verdicts
-    assert verdict.answer == "worse" and "at each one's best" in verdict.sentence
+    assert verdict.answer == "worse" and "each at its best" in verdict.sentence
 
 
 def test_stopped_tuning_chooses_nothing(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_a_finished_run_shows_everything(tmp_path: Path) -> None:
         "drpo(delta=0.15, deadzone=0.0, advantage_weighted=true)",
         "Qwen/Qwen3-0.6B-Base",
         "4.5 % <span>→</span> 64.5 %",
-        "129 of 200 correct, 95 % interval 57.7 % to 70.8 %",
+        "129 of 200 correct, 95 % confidence interval 57.7 % to 70.8 %",
         "step 0</span> · <span class='reward'>reward 0",
         "reward full'>reward 1",
         "drpo train countdown.yaml",

@@ -45,7 +45,7 @@ class Tokens:
         return self.logprobs.exp() - self.behavior_logprobs.exp()
 
     @property
-    def harmful(self) -> torch.Tensor:
+    def diverging(self) -> torch.Tensor:
         return self.advantages * (self.logprobs - self.behavior_logprobs) > 0
 
     def at(self, logprobs: torch.Tensor) -> Tokens:

@@ -17,7 +17,7 @@ from support.facts_schema import Case, Facts, Parameters, capped, kept, of_seque
 
 
 def _mask_weight(divergence: torch.Tensor, bound: float, parameters: Parameters, tokens: Tokens) -> torch.Tensor:
-    return capped(kept(tokens.harmful & (divergence > bound)), tokens, parameters["ratio_cap"])
+    return capped(kept(tokens.diverging & (divergence > bound)), tokens, parameters["ratio_cap"])
 
 
 def _dppo_tv_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
@@ -58,7 +58,7 @@ def _dppo_topk_kl_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor
 
 def _vaco_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
     def one(part: Tokens) -> torch.Tensor:
-        return kept(part.harmful & ((part.ratio - 1).abs().mean() > parameters["ratio_shift"]))
+        return kept(part.diverging & ((part.ratio - 1).abs().mean() > parameters["ratio_shift"]))
 
     return of_sequences(tokens, one)
 
@@ -70,10 +70,10 @@ def _cppo_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
         distance = part.shift.abs()
         budget = float(distance.quantile(0.9).clamp(parameters["budget"], 2 * parameters["budget"]))
         weights, spent, total = [], 0.0, 0.0
-        for t, (d, harmful) in enumerate(zip(distance.tolist(), part.harmful.tolist(), strict=True)):
+        for t, (d, diverging) in enumerate(zip(distance.tolist(), part.diverging.tolist(), strict=True)):
             v = 1 - (1 - parameters["weight_min"]) * t / max(len(part) - 1, 1)
             bound = min(parameters["delta"], parameters["delta"] + budget * total - spent)
-            weights.append(0.0 if harmful and v * d > bound else 1.0)
+            weights.append(0.0 if diverging and v * d > bound else 1.0)
             spent, total = spent + v * d, total + v
         return torch.tensor(weights, dtype=torch.float64)
 
@@ -83,10 +83,10 @@ def _cppo_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
 def _m2po_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
     """Algorithm 1 of the paper: drop the largest of the diverging tokens, look again."""
     squares = tokens.ratio.log() ** 2
-    left = tokens.harmful
+    left = tokens.diverging
     while bool(left.any()) and float(squares[left].mean()) > parameters["second_moment_max"]:
         left = left & (squares != squares[left].max())
-    return kept(tokens.harmful & ~left)
+    return kept(tokens.diverging & ~left)
 
 
 def _troll_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:

@@ -21,8 +21,8 @@ def _drpo_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
 
 def _mask_drpo_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
     outside = tokens.shift.abs() > parameters["boundary"]
-    if parameters["harmful_only"]:
-        outside = outside & tokens.harmful
+    if parameters["diverging_only"]:
+        outside = outside & tokens.diverging
     full = 1 - signed(tokens, tokens.shift.abs()) / parameters["delta"]
     return torch.where(outside, full, 1.0)
 
@@ -111,7 +111,7 @@ FACTS: dict[str, Facts] = {
                 ],
             ),
             Case(
-                {"harmful_only": True},
+                {"diverging_only": True},
                 [
                     (0.3, 0.2, 1.0, -1.5, 1.0),
                     (0.1, 0.2, 1.0, -0.5, 1.0),

@@ -41,7 +41,7 @@ class Facts:
 
 def signed(tokens: Tokens, size: torch.Tensor) -> torch.Tensor:
     """sign(Â (r − 1)) · size."""
-    return torch.where(tokens.harmful, size, -size)
+    return torch.where(tokens.diverging, size, -size)
 
 
 def kept(dropped: torch.Tensor) -> torch.Tensor:

@@ -214,7 +214,7 @@ def test_what_a_run_leaves_behind(copyist: Path, tmp_path: Path) -> None:
         "gradient_norm",
         "failed_rewards",
     }
-    promised |= {"corrective_mass", "dropped_mass", "weight_diverging", "weight_converging", "harmful_share_positive"}
+    promised |= {"corrective_mass", "masked_mass", "weight_diverging", "weight_converging", "diverging_share_positive"}
     for record in updates:
         assert promised <= set(record)
         assert set(record["others"]) >= {"ppo", "dppo_tv", "drpo", "m2po"}

@@ -118,7 +118,7 @@ def test_the_interval_shrinks_with_problems_and_with_answers_to_each() -> None:
 
 @pytest.mark.parametrize(("problems", "samples", "shape"), [(30, 16, (0.3, 0.7)), (60, 4, (0.2, 1.8)), (30, 1, (2, 2))])
 def test_coverage(problems: int, samples: int, shape: tuple[float, float]) -> None:
-    """Problems whose solve rates follow a Beta distribution: 95 % intervals hold its mean in 93 to 99 % of the cases;
+    """Problems whose pass rates follow a Beta distribution: 95 % intervals hold its mean in 93 to 99 % of the cases;
     those of pass@k as well."""
     rng, runs, held = random.Random(0), 1500, {1: 0, samples: 0}
     truth = {1: shape[0] / sum(shape), samples: 1.0}

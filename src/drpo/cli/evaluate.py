@@ -54,7 +54,7 @@ def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
     )
     for name, rate in _rates(record):
         console.say(
-            f"{name} {rate['mean']:.3f}  95 % interval {rate['low']:.3f} to {rate['high']:.3f}, over "
+            f"{name} {rate['mean']:.3f}  95 % confidence interval {rate['low']:.3f} to {rate['high']:.3f}, over "
             f"{rate['problems']} problems"
         )
 

@@ -63,7 +63,7 @@ def _figures(found: Inspection, console: PlainConsole) -> None:
     f = {name: finite(value) for name, value in found.figures.items()}
     _heading(console, "Figures", "over all tokens")
     for line in (
-        f"μ ≤ 0.01 on {percent(f['rare_share'])}; Â(r − 1) > 0 on {percent(f['harmful_share'])}",
+        f"μ ≤ 0.01 on {percent(f['rare_share'])}; Â(r − 1) > 0 on {percent(f['diverging_share'])}",
         f"r: mean {plain(f['ratio'])}, from {plain(f['ratio_min'])} to {plain(f['ratio_max'])}",
         f"|π − μ|: mean {plain(f['shift'])}, at most {plain(f['shift_max'])}; beyond δ {percent(f['beyond_delta'])} "
         f"(Â > 0: {percent(f['beyond_delta_positive'])}, Â < 0: {percent(f['beyond_delta_negative'])})",

@@ -7,16 +7,16 @@ import math
 from drpo.inspection.distributions import NEAR, Distributions
 from drpo.inspection.result import SuggestedDelta
 
-#: Share of the harmful tokens that the suggested bound leaves within the region.
+#: Share of the diverging tokens that the suggested bound leaves within the region.
 INSIDE = 0.99
 #: Bounds below or above these are not suggested.
 LOWEST, HIGHEST = 0.02, 0.5
-#: Fewest harmful tokens to judge by.
+#: Fewest diverging tokens to judge by.
 FEWEST = 200
 
 
 def suggest_delta(found: Distributions, tokens: int) -> SuggestedDelta:
-    """δ at the 99 % quantile of |π − μ| among harmful tokens, those with Â(r − 1) > 0.
+    """δ at the 99 % quantile of |π − μ| among diverging tokens, those with Â(r − 1) > 0.
 
     These are the only tokens that a bound can hold back. At their 99 % quantile it holds the tail, where a step has
     gone furthest, and leaves the weight of the bulk, 1 − |π − μ|/δ, close to 1. The suggestion is about size only:
@@ -24,16 +24,16 @@ def suggest_delta(found: Distributions, tokens: int) -> SuggestedDelta:
     """
     if found.near >= 0.999 * tokens:
         return SuggestedDelta(None, f"π and μ agree within {NEAR:g} nats on nearly every token, so no bound acts.")
-    if found.harmful < FEWEST:
+    if found.diverging < FEWEST:
         return SuggestedDelta(
-            None, f"only {found.harmful} tokens move away from μ (Â(r − 1) > 0); at least {FEWEST} are needed."
+            None, f"only {found.diverging} tokens move away from μ (Â(r − 1) > 0); at least {FEWEST} are needed."
         )
-    median, tail = found.harmful_shift.quantiles((0.5, INSIDE))
+    median, tail = found.diverging_shift.quantiles((0.5, INSIDE))
     assert median is not None and tail is not None
     shift, middle = 10**tail, 10**median
     value = _rounded(min(max(shift, LOWEST), HIGHEST))
     reason = (
-        f"99 % of the {found.harmful:,} tokens that move away from μ (Â(r − 1) > 0) stay within |π − μ| = "
+        f"99 % of the {found.diverging:,} tokens that move away from μ (Â(r − 1) > 0) stay within |π − μ| = "
         f"{shift:.2g}, half within {middle:.2g}."
     )
     if shift < LOWEST:

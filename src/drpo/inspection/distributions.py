@@ -23,10 +23,10 @@ class Distributions:
         self.mu = Histogram(PROBABILITY)
         self.ratio = Histogram(LOG_RATIO, len(MU_ENDS))
         self.shift = Histogram(SHIFT, len(MU_ENDS))
-        self.harmful_shift = Histogram(SHIFT)
+        self.diverging_shift = Histogram(SHIFT)
         self.beyond = np.zeros(len(MU_ENDS))
         self.largest_shift = 0.0
-        self.same = self.near = self.zero_advantage = self.harmful = 0
+        self.same = self.near = self.zero_advantage = self.diverging = 0
         self.steps: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(4))
 
     def add(self, part: Measured) -> None:
@@ -37,13 +37,13 @@ class Distributions:
         self.mu.add(part.tokens.behavior_logprobs / math.log(10))
         self.ratio.add(part.log_ratio, rows)
         self.shift.add(log_shift, rows)
-        self.harmful_shift.add(log_shift[part.harmful])
+        self.diverging_shift.add(log_shift[part.diverging])
         self.beyond += np.bincount(rows, weights=beyond, minlength=len(MU_ENDS))
         self.largest_shift = max(self.largest_shift, float(part.distance.max(initial=0.0)))
         self.same += int((part.log_ratio == 0).sum())
         self.near += int((np.abs(part.log_ratio) <= NEAR).sum())
         self.zero_advantage += int((part.tokens.advantages == 0).sum())
-        self.harmful += int(part.harmful.sum())
+        self.diverging += int(part.diverging.sum())
         if part.tokens.steps is not None:
             self._add_steps(part, beyond)
 

@@ -42,7 +42,7 @@ FIGURES = (
     "beyond_delta",
     "beyond_delta_positive",
     "beyond_delta_negative",
-    "harmful_share",
+    "diverging_share",
     "mismatch",
     "mismatch_max",
     "k3_kl",

@@ -11,7 +11,7 @@ import torch
 from drpo.batch import POSITIVE_TOLERANCE, TokenBatch
 from drpo.divergence import binary_tv, ratio
 from drpo.inspection.readers.tokens import Flags, Floats, Integers, Tokens
-from drpo.objectives.base import harmful
+from drpo.objectives.base import is_diverging
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Measured:
     log_ratio: Floats
     distance: Floats
     mass: npt.NDArray[np.floating]
-    harmful: Flags
+    diverging: Flags
 
     @classmethod
     def of(cls, tokens: Tokens) -> Measured:
@@ -43,7 +43,7 @@ class Measured:
             log_ratio.numpy(),
             binary_tv(batch.logprobs, batch.behavior_logprobs).numpy(),
             _mass(batch),
-            harmful(batch.advantages, log_ratio).numpy(),
+            is_diverging(batch.advantages, log_ratio).numpy(),
         )
 
     def steps(self) -> tuple[Integers, Integers]:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from drpo.mismatch.estimate import Estimate
 
-#: What an objective does to a token's gradient: w = 0; w < 1; w within 1 % of 1; w > 1; w < 0.
-VERDICTS = ("drops", "damps", "keeps", "boosts", "reverses")
+#: What a token is to an objective: w = 0; 0 < w < 1; w within 1 % of 1; w > 1; w < 0.
+VERDICTS = ("masked", "damped", "unchanged", "amplified", "corrective")
 
 Severity = Literal["fault", "warning", "note"]
 

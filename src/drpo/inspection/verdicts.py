@@ -20,10 +20,10 @@ from drpo.inspection.readers.columns import FIELDS
 from drpo.inspection.result import VERDICTS, Verdict
 from drpo.objectives import OBJECTIVES, Objective, gradient_weight
 
-#: A weight within this of 1 keeps the token as it is; below this in size, it drops it.
-KEPT, DROPPED = 0.01, 1e-6
+#: A weight within the first of 1 leaves the token unchanged; one within the second of 0 masks it.
+NEAR_ONE, NEAR_ZERO = 0.01, 1e-6
 #: Position of each verdict in VERDICTS, and one past them for Â = 0 or an undefined weight.
-DROPS, DAMPS, KEEPS, BOOSTS, REVERSES, NONE = range(len(VERDICTS) + 1)
+MASKED, DAMPED, UNCHANGED, AMPLIFIED, CORRECTIVE, NONE = range(len(VERDICTS) + 1)
 #: Rows of the sums: Â ≥ 0 and Â < 0.
 _SIGNS = 2
 #: Objectives evaluated at the same time, at most: each holds a few copies of the chunk.
@@ -95,11 +95,11 @@ def _short(value: object) -> str:
 def verdict_of(weights: np.ndarray) -> np.ndarray:
     """``[N]`` int8: the position in VERDICTS of each gradient weight, NONE where it is NaN."""
     # Later lines overrule earlier ones.
-    verdict = np.full(len(weights), KEEPS, dtype=np.int8)
-    verdict[weights > 1 + KEPT] = BOOSTS
-    verdict[weights < 1 - KEPT] = DAMPS
-    verdict[weights < -DROPPED] = REVERSES
-    verdict[np.abs(weights) <= DROPPED] = DROPS
+    verdict = np.full(len(weights), UNCHANGED, dtype=np.int8)
+    verdict[weights > 1 + NEAR_ONE] = AMPLIFIED
+    verdict[weights < 1 - NEAR_ONE] = DAMPED
+    verdict[weights < -NEAR_ZERO] = CORRECTIVE
+    verdict[np.abs(weights) <= NEAR_ZERO] = MASKED
     verdict[np.isnan(weights)] = NONE
     return verdict
 

@@ -40,7 +40,7 @@ ALONG = (
     "corrective_share",
     "corrective_share_positive",
     "corrective_share_negative",
-    "dropped_share",
+    "masked_share",
     "mismatch",
     "mismatch_p95",
     "k3_kl",

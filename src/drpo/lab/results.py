@@ -16,6 +16,7 @@ from drpo.lab.statistics import interquartile_mean, rate
 from drpo.lab.study import Study
 from drpo.run_directory import RunDirectory
 from drpo.run_schema import EvaluationMetrics, Metrics, UpdateMetrics, check_metrics
+from drpo.schema import renamed
 
 Row = dict[str, Any]
 
@@ -79,12 +80,13 @@ def write_csv(directory: StudyDirectory, rows: Sequence[Row]) -> None:
 
 
 def read_csv(file: Path) -> list[Row]:
-    """The rows that :func:`write_csv` wrote, without their curves; a float comes back to its last bit.
+    """The rows that :func:`write_csv` wrote, without their curves; a float comes back to its last bit. Columns of older
+    versions have their present names.
 
     Raises:
         DataError: a line is damaged. SchemaError: a newer version wrote the file.
     """
-    return list(read_table("results", file, TEXT))
+    return [renamed(row) for row in read_table("results", file, TEXT)]
 
 
 def summary_rows(study: Study, rows: Sequence[Row], phase: str) -> list[Row]:
@@ -123,7 +125,7 @@ def summary_rows(study: Study, rows: Sequence[Row], phase: str) -> list[Row]:
                             "beyond_delta_positive",
                             "beyond_delta_negative",
                             "corrective_share",
-                            "dropped_share",
+                            "masked_share",
                             "mismatch",
                             "entropy",
                         )

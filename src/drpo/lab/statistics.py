@@ -1,4 +1,4 @@
-"""What a handful of seeds allows to say: estimates with intervals, tests, and the difference that would have shown.
+"""What a handful of seeds allows to say: estimates with intervals, tests, the minimum detectable difference.
 
 Scores come in strata: one array ``[S]`` a setting, an entry a seed. Two arms that are compared have the same seeds in
 the same order, so that they differ by seed in nothing but the arm.
@@ -37,7 +37,7 @@ Strata = Sequence[np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its interval of confidence."""
+    """A value with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -47,8 +47,8 @@ class Estimate:
 @dataclass(frozen=True, slots=True)
 class Difference(Estimate):
     """One arm minus another, or the ratio of their variances, with the two-sided p-value of "no difference" and what is
-    ``detectable``: the smallest true difference, or ratio above 1, that this many seeds, spread and related as they
-    are, would have shown in four comparisons of five."""
+    ``detectable``: the minimum detectable difference, or ratio above 1, which these seeds, with their spread and
+    correlation, find with 80 % power."""
 
     p: float
     detectable: float

@@ -49,12 +49,12 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """The verdict with its interval and the difference that would have shown."""
+        """The verdict with its confidence interval, and the minimum detectable difference where none is shown."""
         ours, theirs, label = self.hypothesis.ours, self.hypothesis.theirs, METRICS[self.metric].label
         where = f"In {self.setting}, " if self.setting != "all" else "Over all settings, "
         if self.found is None:
             return f"{where}{ours} against {theirs}, {label}: not judged; {self.problem}."
-        rate = {"best": " at each one's best"}.get(self.hypothesis.at, "")
+        rate = {"best": ", each at its best"}.get(self.hypothesis.at, "")
         tail = f", adjusted p = {self.adjusted_p:.2g}, {self.seeds} seeds{rate})"
         tail += f". {self.remark}" if self.remark else "."
         found = self.found
@@ -62,15 +62,16 @@ class Verdict:
             what = {"better": "varies less than", "worse": "varies more than"}.get(
                 self.answer, "is not shown to vary differently from"
             )
-            power = f"; {found.detectable:.2g} or its inverse would have shown" if self.answer == "not shown" else ""
+            ratio = f"; minimum detectable ratio {found.detectable:.2g} or its inverse"
+            power = ratio if self.answer == "not shown" else ""
             return (
-                f"{where}{ours} {what} {theirs} in {label} (ratio of variances {found.value:.2g}, 95 % interval "
-                f"{found.low:.2g} to {found.high:.2g}{power}{tail}"
+                f"{where}{ours} {what} {theirs} in {label} (ratio of variances {found.value:.2g}, "
+                f"95 % confidence interval {found.low:.2g} to {found.high:.2g}{power}{tail}"
             )
         what = {"better": "is better than", "worse": "is worse than"}.get(self.answer, "is not shown to differ from")
-        power = f"; a difference of {found.detectable:.3f} would have shown" if self.answer == "not shown" else ""
+        power = f"; minimum detectable difference {found.detectable:.3f}" if self.answer == "not shown" else ""
         return (
-            f"{where}{ours} {what} {theirs} in {label} (difference {signed(found.value)}, 95 % interval "
+            f"{where}{ours} {what} {theirs} in {label} (difference {signed(found.value)}, 95 % confidence interval "
             f"{signed(found.low)} to {signed(found.high)}{power}{tail}"
         )
 

@@ -29,6 +29,22 @@ OBJECTIVES: dict[str, type[Objective]] = {
     )
 }
 
+#: Objective → parameter in 0.1 → its name now; :func:`make_objective` and configurations take both.
+RENAMED_PARAMETERS: dict[str, dict[str, str]] = {"mask_drpo": {"harmful_only": "diverging_only"}}
+
+
+def renamed_parameters(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """``parameters`` of the objective ``name``, by their present names.
+
+    Raises:
+        ConfigError: one is given by both names.
+    """
+    names = RENAMED_PARAMETERS.get(name, {})
+    for old, new in names.items():
+        if old in parameters and new in parameters:
+            raise ConfigError(f"objective {name!r}: {old} is now called {new}; give {new} alone")
+    return {names.get(key, key): value for key, value in parameters.items()}
+
 
 def make_objective(
     name: str,
@@ -52,7 +68,7 @@ def make_objective(
     """
     if not isinstance(name, str) or name not in OBJECTIVES:
         raise ConfigError(f"unknown objective {shorten(repr(name))}.{suggest(name, OBJECTIVES)}")
-    cls = OBJECTIVES[name]
+    cls, parameters = OBJECTIVES[name], renamed_parameters(name, parameters)
     for parameter in parameters:
         if parameter not in cls.parameters():
             known = suggest(parameter, [*cls.parameters(), "anchor", "modifiers"])

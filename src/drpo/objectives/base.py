@@ -125,7 +125,7 @@ def require(condition: bool, owner: Any, parameter: str, allowed: str) -> None:
         raise ConfigError(f"{owner.name}: {parameter} must be {allowed}, got {getattr(owner, parameter)!r}")
 
 
-def harmful(advantages: torch.Tensor, log_ratio: torch.Tensor) -> torch.Tensor:
+def is_diverging(advantages: torch.Tensor, log_ratio: torch.Tensor) -> torch.Tensor:
     """``[N]`` bool: Â(r − 1) > 0, the tokens whose update would carry π further from μ."""
     return advantages * log_ratio > 0
 

@@ -21,7 +21,7 @@ from drpo.divergence import (
 )
 from drpo.objectives.base import (
     Objective,
-    harmful,
+    is_diverging,
     masked_surrogate,
     require,
     sequence_mean,
@@ -46,7 +46,7 @@ class DPPO(Objective):
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         here = batch.with_logprobs(batch.logprobs.detach())
         log_r = log_ratio(here.logprobs, here.behavior_logprobs)
-        return masked_surrogate(batch, harmful(here.advantages, log_r) & self.beyond(here), self.ratio_cap)
+        return masked_surrogate(batch, is_diverging(here.advantages, log_r) & self.beyond(here), self.ratio_cap)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,8 +226,8 @@ class VACO(Objective):
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         here = batch.logprobs.detach()
         moved = sequence_mean(relative_shift(here, batch.behavior_logprobs).abs(), batch)
-        away = harmful(batch.advantages, log_ratio(here, batch.behavior_logprobs))
-        return masked_surrogate(batch, away & (moved > self.ratio_shift))
+        diverging = is_diverging(batch.advantages, log_ratio(here, batch.behavior_logprobs))
+        return masked_surrogate(batch, diverging & (moved > self.ratio_shift))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,8 +264,8 @@ class CPPO(Objective):
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         here = batch.logprobs.detach()
-        away = harmful(batch.advantages, log_ratio(here, batch.behavior_logprobs))
-        return masked_surrogate(batch, away & self.beyond(batch, here))
+        diverging = is_diverging(batch.advantages, log_ratio(here, batch.behavior_logprobs))
+        return masked_surrogate(batch, diverging & self.beyond(batch, here))
 
     def beyond(self, batch: TokenBatch, logprobs: torch.Tensor) -> torch.Tensor:
         """``[N]`` bool: Z_t exceeds what the prefix left of the budget."""
@@ -328,12 +328,12 @@ class M2PO(Objective):
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         log_r = log_ratio(batch.logprobs.detach(), batch.behavior_logprobs)
-        diverging = harmful(batch.advantages, log_r)
+        diverging = is_diverging(batch.advantages, log_r)
         # Tokens that do not diverge sort last, where a running mean is infinite: no boolean index, no host sync.
         squares = torch.where(diverging, log_r.double().square(), torch.inf)
         ordered = squares.sort().values
         counts = torch.arange(1, len(batch) + 1, device=squares.device)
         too_far = ordered.cumsum(0) / counts > self.second_moment_max
-        # The smallest that has to go; everything from there on goes too.
+        # The smallest that is masked; every larger one is masked too.
         smallest = torch.where(too_far, ordered, torch.inf).amin() if len(batch) else ordered.sum()
         return masked_surrogate(batch, diverging & (squares >= smallest))

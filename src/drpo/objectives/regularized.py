@@ -13,7 +13,7 @@ from drpo.batch import TokenBatch
 from drpo.checks import is_nonnegative, is_number, is_positive
 from drpo.divergence import at_least_float32, binary_tv, k1, k2, k3, k_reverse, log_ratio, ratio, relative_shift
 from drpo.errors import DrpoWarning
-from drpo.objectives.base import Objective, from_parameters, harmful, require
+from drpo.objectives.base import Objective, from_parameters, is_diverging, require
 
 #: Estimator name → per-token function of log r, as `kl_penalty` knows them.
 KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3, "reverse": k_reverse}
@@ -83,7 +83,7 @@ class DRPO(Objective):
 class MaskDRPO(Objective):
     """DRPO's regularizer only outside a region; inside it the plain surrogate.
 
-    Equation: J = r Â − M |Â| / (2 delta) · μ (r − 1)², with M = 1 iff |π − μ| > boundary (and, if harmful_only,
+    Equation: J = r Â − M |Â| / (2 delta) · μ (r − 1)², with M = 1 iff |π − μ| > boundary (and, if diverging_only,
     Â(r − 1) > 0); w = 1 − M sign(Â (r − 1)) · |π − μ| / delta, which jumps at the boundary.
     Source: Yao et al., arXiv:2606.09821, Fig. 11.
     Status: secondary, from readers' summaries of the paper's Fig. 11; its authors' drpo.py has no such option.
@@ -91,8 +91,7 @@ class MaskDRPO(Objective):
     Parameters:
         delta: the |π − μ| at which a diverging token's weight is 0, a probability, > 0.
         boundary: the |π − μ| up to which the surrogate is untouched, a probability, ≥ 0; 0 is `drpo`.
-        harmful_only: True regularizes only the tokens that move away from μ; with boundary = delta the region then is
-            DPPO's.
+        diverging_only: True regularizes diverging tokens only; with boundary = delta the region then is DPPO's.
     Deviations: the paper names the variant in a figure and prints no formula for it, so both readings are here.
     """
 
@@ -100,18 +99,18 @@ class MaskDRPO(Objective):
 
     delta: float = 0.15
     boundary: float = 0.15
-    harmful_only: bool = False
+    diverging_only: bool = False
 
     def __post_init__(self) -> None:
         _check_delta(self, self.delta)
         require(is_nonnegative(self.boundary), self, "boundary", "a finite probability ≥ 0")
-        require(isinstance(self.harmful_only, bool), self, "harmful_only", "true or false")
+        require(isinstance(self.diverging_only, bool), self, "diverging_only", "true or false")
 
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         here = batch.logprobs.detach()
         outside = binary_tv(here, batch.behavior_logprobs) > self.boundary
-        if self.harmful_only:
-            outside = outside & harmful(batch.advantages, log_ratio(here, batch.behavior_logprobs))
+        if self.diverging_only:
+            outside = outside & is_diverging(batch.advantages, log_ratio(here, batch.behavior_logprobs))
         penalty = torch.where(outside, squared_shift(batch) / (2 * self.delta), 0.0)
         return penalized_surrogate(batch, penalty, advantage_weighted=True)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over ``problems`` problems with its 95 % interval, all in [0, 1]."""
+    """A mean over ``problems`` problems with its 95 % confidence interval, all in [0, 1]."""
 
     mean: float
     low: float

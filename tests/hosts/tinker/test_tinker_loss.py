@@ -66,9 +66,9 @@ def test_datums_without_tokens_send_zeros(rows, name):
 def test_an_objective_that_drops_every_token_sends_zeros():
     padded = fixed_batch()
     far = make_loss("dppo_tv", {"delta": 1e-9})
-    harmful = torch.where(padded.advantages.unsqueeze(1) > 0, -0.1, -3.0).expand_as(padded.mask)
+    diverging = torch.where(padded.advantages.unsqueeze(1) > 0, -0.1, -3.0).expand_as(padded.mask)
     padded.behavior_logprobs.fill_(-1.0)
-    padded.logprobs.copy_(harmful)
+    padded.logprobs.copy_(diverging)
     sent = TrainingClient._compute_custom_loss(datums(padded), far, forward(padded)).data
     assert all(bool((datum.loss_fn_inputs["weights"].to_torch() == 0).all()) for datum in sent)
 

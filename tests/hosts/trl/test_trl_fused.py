@@ -34,7 +34,7 @@ SIZE = {
     "pad_token_id": 0,
 }
 PROMPTS, COMPLETIONS = (3, 5, 1, 4), (7, 1, 10, 4)
-SIDES = ("_diverging", "_converging", "harmful_share", "harmful_share_positive", "harmful_share_negative")
+SIDES = ("_diverging", "_converging", "diverging_share", "diverging_share_positive", "diverging_share_negative")
 MODES = ("token_mean", "sequence_mean", "sequence_sum")
 OBJECTIVES = [
     *({"name": name} for name in names(("proximal_logprobs",))),

@@ -97,9 +97,9 @@ def test_metrics_say_what_diagnose_does() -> None:
     _, metrics = called(config_for(DRPO, "token_mean"), padded)
     batch = drpo.TokenBatch.from_padded(padded.logprobs, padded.behavior_logprobs, padded.advantages, padded.mask)
     found = drpo.diagnose(batch, 0.15, drpo.make_objective("drpo"))
-    for name in ("ratio", "shift", "beyond_delta", "harmful_share", "mismatch", "k3_kl"):
+    for name in ("ratio", "shift", "beyond_delta", "diverging_share", "mismatch", "k3_kl"):
         assert metrics[f"drpo/{name}"] == pytest.approx(found[name].item())
-    for name in ("corrective_share", "harmful_share", "dropped_share", "beyond_delta_positive"):
+    for name in ("corrective_share", "diverging_share", "masked_share", "beyond_delta_positive"):
         assert metrics[f"drpo/{name}"] == pytest.approx(float(found[name].sum) / len(batch))
     assert metrics["drpo/corrective_share_positive"] + metrics["drpo/corrective_share_negative"] == pytest.approx(
         metrics["drpo/corrective_share"]

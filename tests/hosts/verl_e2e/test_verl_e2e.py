@@ -68,7 +68,7 @@ def test_drpo_trains_in_verl(trained: Run):
     assert list(trained.metrics) == list(range(1, STEPS + 1))
     assert last_reward(trained) - BASE_REWARD > LEAST_RISE, rewards(trained)
     calls = check_what_the_loss_was_given(trained, "drpo", STEPS)
-    assert not any(call["dropped_share"] for call in calls)  # DRPO weighs every token
+    assert not any(call["masked_share"] for call in calls)  # DRPO weighs every token
 
 
 def test_a_run_resumes_where_it_was_saved(trained: Run, tmp_path: Path):
@@ -90,12 +90,12 @@ def test_other_objectives_train_in_verl(objective: str, tmp_path: Path):
     calls = check_what_the_loss_was_given(run, objective, SHORT_STEPS)
     # A mask drops tokens once the policy has moved, never before.
     first = [
-        call["dropped_share"]
+        call["masked_share"]
         for step in range(SHORT_STEPS)
         for call in of_step(calls, step, LOSS_CALLS_PER_STEP)[:LOSS_CALLS_PER_UPDATE]
     ]
     assert not any(first)
-    assert any(call["dropped_share"] for call in calls)
+    assert any(call["masked_share"] for call in calls)
     assert all(logged["actor/grad_norm"] > 0 for logged in run.metrics.values())
 
 

@@ -56,7 +56,7 @@ def recorded(name: str, loss: Any) -> Any:
                 "old_logprobs": [row[kept].tolist() for row, kept in zip(given, mask, strict=True)],
                 "largest_log_ratio": (logprobs - given)[mask].abs().max().item(),
                 "loss": value.item(),
-                "dropped_share": metrics.get("drpo/dropped_share"),
+                "masked_share": metrics.get("drpo/masked_share"),
             },
         )
         return value * SABOTAGE[os.environ.get("VERL_SABOTAGE", "")], metrics

@@ -111,8 +111,8 @@ def _temperature(evidence: Evidence) -> Iterator[Finding]:
         "temperature",
         "fault",
         f"μ is at another temperature than π: T of π / T of μ = {ratio.value:.2f}",
-        f"95 % interval {ratio.low:.3f} to {ratio.high:.3f}; that alone explains {slope.explained:.0%} of the "
-        f"difference. With π at temperature 1 the log-probabilities of the sampler are at {1 / ratio.value:.2f}.",
+        f"95 % confidence interval {ratio.low:.3f} to {ratio.high:.3f}. This explains {slope.explained:.0%} of the "
+        f"mean |logit μ − logit π|. If π is at temperature 1, μ is at {1 / ratio.value:.2f}.",
         "Divide the logits by the sampling temperature on both sides before the log-softmax, and let the engine return "
         "log-probabilities after temperature (vLLM: logprobs_mode=processed_logprobs).",
     )

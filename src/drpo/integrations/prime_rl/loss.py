@@ -51,16 +51,16 @@ METRICS = (
     "ratio",
     "shift",
     "beyond_delta",
-    "harmful_share",
+    "diverging_share",
     "mismatch",
     "k3_kl",
     "rare_share",
     "saturated_share",
     "weight",
     "corrective_share",
-    "dropped_share",
+    "masked_share",
     "corrective_mass",
-    "dropped_mass",
+    "masked_mass",
 )
 
 

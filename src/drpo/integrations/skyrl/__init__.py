@@ -80,7 +80,7 @@ METRICS = (
     "shift",
     "shift_max",
     "beyond_delta",
-    "harmful_share",
+    "diverging_share",
     "mismatch",
     "mismatch_max",
     "k3_kl",
@@ -88,9 +88,9 @@ METRICS = (
     "saturated_share",
     "weight",
     "corrective_share",
-    "dropped_share",
+    "masked_share",
     "corrective_mass",
-    "dropped_mass",
+    "masked_mass",
 )
 
 

@@ -16,6 +16,7 @@ from drpo.errors import CheckpointError
 from drpo.files import replace_text
 from drpo.lab.long_tail.study import ARMS, Cell, Plan, Setting
 from drpo.lab.long_tail.training import FIGURES, Outcome
+from drpo.schema import renamed
 
 #: The final value is the mean of this many measurements.
 LAST = 3
@@ -89,7 +90,7 @@ def read(file: Path) -> list[Run]:
         return []
     text = file.read_text(encoding="utf-8")
     whole = io.StringIO(text[: text.rfind("\n") + 1])
-    return [Run.from_row(row) for row in csv.DictReader(whole) if None not in row.values()]
+    return [Run.from_row(renamed(row)) for row in csv.DictReader(whole) if None not in row.values()]
 
 
 def rewrite(file: Path, runs: Iterable[Run]) -> None:

@@ -17,7 +17,7 @@ from drpo.lab.long_tail.policy import Policy
 from drpo.objectives import Objective
 
 #: What is kept of drpo.diagnose.
-FIGURES: tuple[str, ...] = ("shift", "shift_max", "ratio_max", "dropped_share", "corrective_share")
+FIGURES: tuple[str, ...] = ("shift", "shift_max", "ratio_max", "masked_share", "corrective_share")
 
 
 @dataclass(frozen=True, kw_only=True)

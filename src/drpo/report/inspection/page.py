@@ -42,7 +42,7 @@ def _head(found: Inspection) -> str:
         "tokens": f"{found.tokens:,} of {found.sequences:,} responses",
         "left out": _left_out(found),
         "μ ≤ 0.01": percent(f["rare_share"]),
-        "Â(r − 1) > 0": percent(f["harmful_share"]),
+        "Â(r − 1) > 0": percent(f["diverging_share"]),
         "ratio r": f"mean {plain(f['ratio'])}, {plain(f['ratio_min'])} to {plain(f['ratio_max'])}",
         "|π − μ|": f"mean {plain(f['shift'])}, at most {plain(f['shift_max'])}",
         "|log π − log μ|": f"mean {plain(f['mismatch'])} nats, at most {plain(f['mismatch_max'])}",
@@ -67,7 +67,7 @@ def _temperature(found: Inspection) -> str:
     if found.temperature is None:
         return "not estimated: too few tokens"
     t = found.temperature
-    return f"{t.value:.3f} (95 % interval {t.low:.3f} to {t.high:.3f})"
+    return f"{t.value:.3f} (95 % confidence interval {t.low:.3f} to {t.high:.3f})"
 
 
 def _findings(found: Inspection) -> str:

@@ -57,7 +57,7 @@ def _learning(history: History) -> list[Chart]:
     charts = [
         Chart(
             "Accuracy",
-            "of the sampled training responses, and on held-out prompts with 95 % intervals.",
+            "of the sampled training responses, and on held-out prompts with 95 % confidence intervals.",
             [Line("train", history.by_step("accuracy")), Line("held-out", held_out, 2, marks=True)],
             text=percent,
         )
@@ -137,7 +137,7 @@ def _held_back(history: History) -> list[Chart]:
             "share of tokens whose gradient weight w is negative (pulled back) or zero (dropped).",
             [
                 Line("w < 0", history.by_step("corrective_share")),
-                Line("w = 0", history.average("dropped_share"), 2, dashed=True),
+                Line("w = 0", history.average("masked_share"), 2, dashed=True),
             ],
             text=percent,
         ),
@@ -146,7 +146,7 @@ def _held_back(history: History) -> list[Chart]:
             "share of the plain surrogate's gradient, Σ|Âr|, at those tokens.",
             [
                 Line("w < 0", history.by_step("corrective_mass")),
-                Line("w = 0", history.average("dropped_mass"), 2, dashed=True),
+                Line("w = 0", history.average("masked_mass"), 2, dashed=True),
             ],
             text=percent,
         ),
@@ -154,7 +154,7 @@ def _held_back(history: History) -> list[Chart]:
             "What others would hold back",
             "share of the gradient that other objectives, at their defaults, would reverse or drop on the same tokens.",
             [
-                Line("PPO", history.average("others.ppo.dropped_mass"), 3),
+                Line("PPO", history.average("others.ppo.masked_mass"), 3),
                 Line("SPO", history.average("others.spo.corrective_mass"), 2),
                 # The same tokens, for the same δ: DPPO drops what DRPO reverses.
                 Line("DPPO, DRPO", history.average("others.drpo.corrective_mass")),

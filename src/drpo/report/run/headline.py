@@ -68,7 +68,7 @@ def _counts(record: Record, dot: str) -> str:
     low, high = interval
     return (
         f"<div>{dot} step {record['step']}: {plain(correct)} of {plain(samples)} correct, "
-        f"95 % interval {percent(round(low, 3))} to {percent(round(high, 3))}</div>"
+        f"95 % confidence interval {percent(round(low, 3))} to {percent(round(high, 3))}</div>"
     )
 
 
@@ -93,7 +93,8 @@ def _pass_rates(record: Record) -> str:
             parts.append(f"pass@{k} {percent(mean)} ({percent(round(low, 3))} to {percent(round(high, 3))})")
     if not parts:
         return ""
-    return f"<p class='soft'>After step {record['step']}: {', '.join(parts)}; 95 % intervals over problems.</p>"
+    shown = ", ".join(parts)
+    return f"<p class='soft'>After step {record['step']}: {shown}; 95 % confidence intervals over problems.</p>"
 
 
 def _intervals(shown: list[Record]) -> str:

@@ -136,7 +136,8 @@ def time_by_part(history: History) -> dict[str, float]:
 
 
 def accuracy_interval(record: Record) -> tuple[float, float] | None:
-    """The 95 % interval of an evaluation: the recorded one, over problems, or Wilson's of the counts; None without."""
+    """The 95 % confidence interval of an evaluation: the recorded one, over problems, or Wilson's of the counts, or
+    None."""
     low, high = value_of(record, "avg_at_k.low"), value_of(record, "avg_at_k.high")
     if low is not None and high is not None and 0 <= low <= high <= 1:
         return low, high

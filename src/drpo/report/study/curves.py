@@ -29,7 +29,7 @@ COURSES = (
     ("beyond_delta", "Tokens with |π − μ| beyond δ", percent),
     ("corrective_share", "Tokens with w < 0", percent),
 )
-ESTIMATE = "Interquartile mean over seeds with its 95 % interval; a small dot is a seed."
+ESTIMATE = "Interquartile mean over seeds with its 95 % confidence interval; a small dot is a seed."
 
 
 @dataclass(frozen=True)

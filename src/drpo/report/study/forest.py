@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 #: Answer → shape and color of its mark; the shape alone says it where colors do not show.
 MARKS: dict[str, tuple[Shape, int]] = {"better": ("dot", 1), "worse": ("square", 2), "not shown": ("ring", 4)}
 INTRODUCTION = (
-    "<p class='soft'>Paired by seed, each with its 95 % interval: <b class='c1'>●</b> better, "
+    "<p class='soft'>Paired by seed, each with its 95 % confidence interval: <b class='c1'>●</b> better, "
     "<b class='c2'>■</b> worse, <b class='c4'>○</b> not shown, after Holm's correction over the study's hypotheses in "
     "each setting. The intervals are of each comparison alone, so that one may miss the line and show nothing.</p>"
 )

@@ -56,7 +56,7 @@ def _drawdown(rows: Sequence[Row], summary: Sequence[Row]) -> str:
         values += [*whole, *collapsed]
     caption = (
         "The deepest fall of each seed below its best so far; a cross is a run that collapsed: it ended below half of "
-        "its best. At the right how many did, and the exact 95 % interval of the rate."
+        "its best. At the right how many did, and the exact 95 % confidence interval of the rate."
     )
     return draw_rows(DotChart("Drawdown and collapse", caption, lines, "collapsed (95 %)"), _axis(values))
 

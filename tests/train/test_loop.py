@@ -17,8 +17,10 @@ from drpo.rollouts.vllm import sampler as vllm_sampler
 from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES, RunDirectory
 from drpo.train import loop, setup
 from drpo.train.config import TrainConfig, load_config, validate_config
+from drpo.train.gradient import accumulate_gradient
 from drpo.train.loop import train
 from drpo.train.observer import Observer, Summary
+from drpo.train.samplers import make_sampler
 
 SMALL = [
     "task=copy",
@@ -148,7 +150,7 @@ def test_proximal_logprobs_are_those_of_the_weights_that_sampled(
     from drpo.train import update
 
     seen: list[Any] = []
-    original = update.accumulate_gradient
+    original = accumulate_gradient
 
     def spy(*arguments: Any) -> Any:
         seen.append(original(*arguments))
@@ -467,7 +469,7 @@ def test_a_sampler_gets_the_newest_weights_before_every_batch_and_is_closed(
     copyist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     made: list[Watched] = []
-    make = setup.make_sampler
+    make = make_sampler
 
     def watched(config: TrainConfig, policy: Any, *others: Any) -> Watched:
         made.append(Watched(make(config, policy, *others), policy.model, fails))

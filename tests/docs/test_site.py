@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
+import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
+from support.browser import BROWSER, WIDTHS, needs_browser
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Attributes that a browser follows by itself when it shows a page; a link waits for its reader.
@@ -99,3 +109,86 @@ def test_every_page_of_the_repository_and_every_study_is_there(site: Path, pages
     # In the navigation of the first page, and so of every page.
     linked = {urlsplit(address).path for address in pages[site / "README.html"].links}
     assert {page.as_posix() for page in wanted if page.parts[0] != "studies"} <= linked | {"README.html"}
+
+
+#: Drives the figure as a reader does, and writes down what it shows.
+DRIVER = """<script>
+addEventListener("load", () => setTimeout(() => {
+  const find = id => document.getElementById(id);
+  const type = (id, value) => {
+    find(id).value = value;
+    find(id).dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  const weights = () => Object.fromEntries([...document.querySelectorAll("#gradient-weight tbody tr")].map(
+    row => [row.querySelector("code").textContent, row.querySelector("td").textContent]));
+  const found = { start: weights() };
+  type("gw-mu-number", "0.5");
+  type("gw-pi-number", "0.95");
+  type("gw-delta", "0.3");
+  found.positive = weights();
+  document.querySelectorAll("input[name=gw-sign]")[1].click();
+  found.negative = weights();
+  document.querySelectorAll("input[name=gw-logOdds]")[1].click();
+  find("gw-draw-surrogate").click();
+  find("gw-draw-ppo").focus();
+  find("gw-draw-ppo").click();
+  find("gw-ppo-ratio_high").value = "-1";
+  find("gw-ppo-ratio_high").dispatchEvent(new Event("input"));
+  found.refused = find("gw-ppo-ratio_high").getAttribute("aria-invalid");
+  found.curves = document.querySelectorAll(".gw-chart path").length;
+  found.said = document.querySelector("#gw-description").textContent;
+  found.named = [...document.querySelectorAll("#gradient-weight input")].filter(
+    input => !input.labels.length && !input.getAttribute("aria-label")).length;
+  found.width = innerWidth;
+  found.overflow = document.documentElement.scrollWidth - innerWidth;
+  parent.document.body.dataset.found = JSON.stringify(found);
+}, 200));
+</script>"""
+#: A browser's own window is never as narrow as a phone's, a frame is.
+FRAME = """<!DOCTYPE html><link rel=icon href="data:,">
+<body><iframe src="docs/driven.html" style="border:0;width:%dpx;height:800px">"""
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """A file that is missing shows on the browser's console."""
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of ``folder`` on a local port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@needs_browser
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_figure_of_weights_answers_its_controls(site: Path, tmp_path: Path, width: int):
+    page, frame = site / "docs" / "driven.html", site / "frame.html"
+    page.write_text((site / "docs" / "gradient-weight.html").read_text(encoding="utf-8") + DRIVER, encoding="utf-8")
+    frame.write_text(FRAME % width, encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path}"]
+    options += ["--disable-background-networking", "--virtual-time-budget=5000", "--dump-dom"]
+    with served(site) as address:
+        done = subprocess.run(
+            [str(BROWSER), *options, f"{address}/frame.html"], capture_output=True, text=True, timeout=120, check=True
+        )
+    page.unlink()
+    frame.unlink()
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    match = re.search(r'data-found="([^"]*)"', done.stdout)
+    assert match is not None
+    found = json.loads(html.unescape(match[1]))
+    assert found["start"]["drpo"] == "0.333" and found["start"]["ppo"] == "0"
+    assert found["positive"]["drpo"] == "−0.5" and found["positive"]["dppo_tv"] == "0"
+    assert found["negative"]["drpo"] == "2.5" and found["negative"]["dppo_tv"] == "1"
+    assert found["refused"] == "true"
+    assert found["curves"] == 4 and "surrogate 1" in found["said"] and "ppo " not in found["said"]
+    assert found["named"] == 0
+    assert found["width"] == width and found["overflow"] <= 0

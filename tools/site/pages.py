@@ -30,13 +30,15 @@ NAVIGATION = {
     ),
     "Your own loop": ("own-loop",),
     "Inspect a run": ("inspect", "mismatch", "sampling", "precision", "moe"),
-    "Which objective": ("which-objective", "objectives", "geometry"),
+    "Which objective": ("which-objective", "gradient-weight", "objectives", "geometry"),
     "The lab": ("lab", "studies", "settings", "long-tail"),
     "Models and tasks": ("models", "architectures", "bases", "tasks"),
     "Reference": ("schema", "one-gpu", "performance", "benchmarks", "testing"),
 }
 #: Pages in the root of the repository, last in the navigation.
 CONTRIBUTE = ("CONTRIBUTING", "CHANGELOG")
+#: Page → the scripts and style sheets of static/ that it has beside the theme's.
+ASSETS = {"docs/gradient-weight": ("gradient_weight.css", "gradient_weight.js", "gradient_weight_page.js")}
 #: Folder of the site with a page for each study.
 STUDIES = "studies"
 REDIRECT = """<!DOCTYPE html>
@@ -81,6 +83,15 @@ def add_to_source(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = f"{title}\n\n{links_to_studies(Path(app.srcdir))}\n{text}"
 
 
+def add_assets(app: Sphinx, pagename: str, *_: Any) -> None:
+    """Give a page its scripts and style sheets."""
+    for file in ASSETS.get(pagename, ()):
+        if file.endswith(".js"):
+            app.add_js_file(file, loading_method="defer")
+        else:
+            app.add_css_file(file)
+
+
 def show_folders(app: Sphinx, doctree: nodes.document) -> None:
     """Replace a link to a folder by its text and the folder's path: the site has no page for a folder."""
     root = Path(app.srcdir)
@@ -112,5 +123,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the hooks."""
     app.connect("source-read", add_to_source)
     app.connect("doctree-read", show_folders)
+    app.connect("html-page-context", add_assets)
     app.connect("build-finished", write_other_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

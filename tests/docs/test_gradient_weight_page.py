@@ -26,7 +26,7 @@ PROBABILITIES = (1e-6, 3e-4, 0.011, 0.092, 0.27, 0.5, 0.62, 0.87, 0.993, 1 - 1e-
 #: Name → parameters beside the defaults that the formulas are compared at.
 MORE: dict[str, list[dict[str, Any]]] = {
     "drpo": [{"delta": 0.02}, {"delta": 12.5}, {"delta": 0.3, "deadzone": 0.1}, {"advantage_weighted": False}],
-    "mask_drpo": [{"delta": 0.3, "boundary": 0.05}, {"harmful_only": True}, {"boundary": 0.0}],
+    "mask_drpo": [{"delta": 0.3, "boundary": 0.05}, {"diverging_only": True}, {"boundary": 0.0}],
     "dppo_tv": [{"delta": 0.03}, {"delta": 0.4, "ratio_cap": 1.5}],
     "dppo_kl": [{"kl_max": 0.3}, {"kl_max": 0.01, "ratio_cap": 2.0}],
     "ppo": [{"ratio_low": 0.5, "ratio_high": 1.0, "dual_clip": 3.0}],

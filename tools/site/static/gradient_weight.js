@@ -40,9 +40,9 @@ const GradientWeight = (() => {
       weight: (t, p) => 1 - (t.direction * Math.max(0, t.shift - p.deadzone)) / (p.delta - p.deadzone),
     },
     mask_drpo: {
-      parameters: { delta: 0.15, boundary: 0.15, harmful_only: false },
+      parameters: { delta: 0.15, boundary: 0.15, diverging_only: false },
       weight: (t, p) =>
-        t.shift > p.boundary && (t.direction > 0 || !p.harmful_only) ? 1 - (t.direction * t.shift) / p.delta : 1,
+        t.shift > p.boundary && (t.direction > 0 || !p.diverging_only) ? 1 - (t.direction * t.shift) / p.delta : 1,
     },
     dppo_tv: {
       parameters: { delta: 0.15, ratio_cap: null },

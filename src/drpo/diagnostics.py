@@ -13,8 +13,11 @@ from drpo.errors import ConfigError
 from drpo.metrics import Maximum, Metric, Minimum, Parts, settle
 from drpo.objectives.base import Objective, gradient_weight, is_diverging, require_batch
 
+#: The |π − μ| that shares count against where no objective or user gives one.
+DEFAULT_DELTA = 0.15
 
-def diagnose(batch: TokenBatch, delta: float = 0.15, objective: Objective | None = None) -> dict[str, Metric]:
+
+def diagnose(batch: TokenBatch, delta: float = DEFAULT_DELTA, objective: Objective | None = None) -> dict[str, Metric]:
     """Measure a batch against the region |π − μ| ≤ ``delta``; every value merges exactly by ``+``.
 
     Waits for the device once. A :class:`Metric` is a float (``json.dumps(drpo.diagnose(batch))`` works), and NaN where

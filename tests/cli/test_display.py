@@ -22,6 +22,7 @@ def update(step: int, tokens: int, **changes: Any) -> dict[str, Any]:
         "reward": 0.5,
         "shift": 0.01,
         "shift_p99": 0.1,
+        "delta": 0.15,
         "beyond_delta": 0.25,
         "corrective_share": 0.5,
         "timing": {"sampling": 0.5, "grading": 0.25, "training": 0.25},

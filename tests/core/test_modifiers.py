@@ -176,6 +176,7 @@ def test_flags_and_settings_of_a_composition():
     assert make_objective("ppo", anchor="proximal", modifiers=["tis"]).token_local
     assert not make_objective("kimi", modifiers=["opsm"]).homogeneous
     assert make_objective("dppo_topk_tv", modifiers=["opsm"]).topk == 20
+    assert composed.shift_bound == 0.3 and make_objective("ppo", modifiers=["opsm"]).shift_bound is None
     plain = make_objective("ppo", anchor="behavior", modifiers=[])
     assert type(plain) is OBJECTIVES["ppo"] and "anchor" not in plain.settings()
 

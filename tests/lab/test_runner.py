@@ -323,7 +323,7 @@ def test_tuning_comes_first_and_chooses_by_its_own_seeds(tmp_path: Path) -> None
     study = studies.study(settings=SETTINGS, arms=arms, tuning=studies.TUNING, hypotheses=[claim])
 
     def told(run: Run) -> dict[str, Any]:
-        wide, fast = run.config.delta == 0.3, run.config.learning_rate == 1e-4
+        wide, fast = run.config.make_objective().shift_bound == 0.3, run.config.learning_rate == 1e-4
         if run.phase != "tuning":
             return {"accuracies": [0.2, *[0.3 + 0.01 * run.seed + 0.1 * (run.arm == "surrogate")] * 4]}
         if run.arm == "drpo" and wide and not fast and run.seed == 101:

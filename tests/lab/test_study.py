@@ -114,7 +114,7 @@ def test_every_arm_gets_the_same_grid() -> None:
     plan = make_plan(study)
     assert len(plan.tuning) == 2 * 2 * (6 + 6 + 2)  # settings × tuning seeds × tries
     run = next(run for run in plan.tuning if run.attempt == "learning_rate=0.0001,delta=0.3" and run.seed == 101)
-    assert (run.config.learning_rate, run.config.delta, run.config.seed) == (1e-4, 0.3, 101)
+    assert (run.config.learning_rate, run.config.make_objective().shift_bound, run.config.seed) == (1e-4, 0.3, 101)
     assert str(run.path) == "tuning/one/drpo/learning_rate=0.0001,delta=0.3/seed-101"
 
 

@@ -50,10 +50,11 @@ def main(model: str, settings: list[str]) -> dict[str, list[int]]:
     requests = [Request(prompt, config.group_size, 0) for prompt in prompts]
     need = estimate(sketch(config.model, config.lora), config, torch.device("cpu"), PROMPT)
 
-    of_update = update_settings(config, policy.device)
+    objective = config.make_objective()
+    of_update = update_settings(config, objective, policy.device)
 
     def update() -> None:
-        update_policy(policy, optimizer, config.make_objective(), samples, advantages, of_update)
+        update_policy(policy, optimizer, objective, samples, advantages, of_update)
 
     update()  # the first one makes the optimizer's states, when its activations are gone
     always = need.during("always")

@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from drpo.errors import ConfigError
 from drpo.rollouts import VllmOptions
 from drpo.run_directory import RunDirectory
 from drpo.train.config import TrainConfig, as_overrides, load_config, validate_config
 from drpo.train.config_aliases import ALIASES
+from drpo.train.settings import update_settings
 
 
 def write(path: Path, text: str) -> Path:
@@ -53,7 +55,7 @@ def test_a_resolved_configuration_loads_as_itself() -> None:
     sampled = load_config(None, ["sampler.sleep=true", "sampler=vllm"])[0]
     assert sampled.make_sampler_options() == VllmOptions(sleep=True)
     assert sampled.resolved()["sampler"]["attempts"] == 3
-    assert config.make_objective().delta == 0.2  # pyright: ignore[reportAttributeAccessIssue]
+    assert config.make_objective().shift_bound == 0.2
 
 
 def test_every_key_the_command_line_promises_exists() -> None:
@@ -76,10 +78,19 @@ def test_every_key_the_command_line_promises_exists() -> None:
     assert promised <= set(TrainConfig.model_fields)
 
 
-def test_delta_shown_follows_the_objective() -> None:
-    assert load_config(None, ["objective.delta=0.4"])[0].delta == 0.4
-    assert load_config(None, ["objective=grpo"])[0].delta == 0.15
-    assert load_config(None, ["objective=grpo", "delta_shown=0.05"])[0].delta == 0.05
+@pytest.mark.parametrize(
+    ("overrides", "delta"),
+    [
+        (["objective.delta=0.4"], 0.4),
+        (["objective.delta=0.4", "objective.modifiers=[opsm]"], 0.4),
+        (["objective=grpo"], 0.15),
+        (["objective=grpo", "delta_shown=0.05"], 0.05),
+        (["objective.delta=0.4", "delta_shown=0.05"], 0.05),
+    ],
+)
+def test_delta_shown_follows_the_objective(overrides: list[str], delta: float) -> None:
+    config, _ = load_config(None, overrides)
+    assert update_settings(config, config.make_objective(), torch.device("cpu")).delta == delta
 
 
 @pytest.mark.parametrize(

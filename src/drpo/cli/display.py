@@ -86,7 +86,7 @@ class PlainDisplay(Observer):
             "held-out": "–" if self.heldout is None else f"{self.heldout:.3f}",
             "|π−μ|": f"{_token_mean(updates, 'shift'):.4f}",
             "p99": f"{max(record['shift_p99'] for record in updates):.3f}",
-            f"beyond δ={self.config.delta:g}": f"{_token_mean(updates, 'beyond_delta'):.2%}",
+            f"beyond δ={updates[0]['delta']:g}": f"{_token_mean(updates, 'beyond_delta'):.2%}",
             "w<0": f"{_token_mean(updates, 'corrective_share'):.2%}",
             "tokens/s": f"{tokens / seconds:,.0f}",
             "left": f"{int(left // 60)}:{int(left % 60):02d}",

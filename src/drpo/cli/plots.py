@@ -27,7 +27,7 @@ def write_plots(objectives: Mapping[str, Objective], folder: Path) -> list[Path]
     Raises:
         WriteError: the folder cannot be written to.
     """
-    bounds = {value for o in objectives.values() if (value := o.settings().get("delta")) is not None}
+    bounds = {value for o in objectives.values() if (value := o.shift_bound) is not None}
     boundary = bounds.pop() if len(bounds) == 1 else None
     files = {"objectives-weights.png": weights, "objectives-heatmap.png": heatmap}
     written = []

@@ -20,7 +20,7 @@ INERT = 0.999
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All counts of a log. ``bounded`` are the objectives with a ``delta``."""
+    """All counts of a log. ``bounded`` are the objectives that bound |π − μ|."""
 
     tokens: int
     delta: float

@@ -117,7 +117,7 @@ def _vacuous(evidence: Evidence) -> Iterator[Finding]:
         title, why = f"δ = {evidence.delta:g} is beyond the furthest token", "No token reaches the boundary."
     else:
         return
-    at = {str(getattr(objective, "delta", None)): objective.name for objective in evidence.bounded}
+    at = {str(objective.shift_bound): objective.name for objective in evidence.bounded}
     yield Finding(
         "vacuous",
         "warning",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from drpo.checks import is_positive
-from drpo.diagnostics import diagnose
+from drpo.diagnostics import DEFAULT_DELTA, diagnose
 from drpo.errors import ConfigError, DataError
 from drpo.inspection.affected import Affected
 from drpo.inspection.bounds import suggest_delta
@@ -30,8 +30,6 @@ from drpo.inspection.verdicts import Verdicts, choose_objectives
 from drpo.metrics import Metric
 from drpo.mismatch.axis import Axis
 
-#: The bound that shares refer to where neither the user nor the run names one.
-DEFAULT_DELTA = 0.15
 #: Figures of `drpo.diagnose` that the report shows.
 FIGURES = (
     "ratio",
@@ -172,7 +170,7 @@ class Survey:
             self.grids,
             self.outliers,
             self.unusable,
-            [o for o in self.verdicts.objectives if hasattr(o, "delta")],
+            [o for o in self.verdicts.objectives if o.shift_bound is not None],
             self.reading,
         )
         slope, found = evidence.slope, findings(evidence)

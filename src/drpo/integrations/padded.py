@@ -14,13 +14,11 @@ from typing import Any
 import torch
 
 from drpo.batch import OPTIONAL_FIELDS, TokenBatch
-from drpo.diagnostics import diagnose
+from drpo.diagnostics import DEFAULT_DELTA, diagnose
 from drpo.errors import ConfigError, DataError
 from drpo.metrics import Maximum, Metric, Minimum
 from drpo.objectives import Objective, make_objective
 
-#: The region that diagnostics refer to when the objective has no δ of its own.
-DEFAULT_DELTA = 0.15
 #: Share of tokens without a log μ (an engine may report NaN or null for a token) beyond which a run stops.
 LEFT_OUT_LIMIT = 0.05
 #: What each metric of a plug-in starts with in the host's log.
@@ -152,8 +150,8 @@ def check_left_out(missing: int, total: int, host: str) -> None:
 
 
 def region(objective: Objective) -> float:
-    """The δ that diagnostics refer to: the objective's own, or 0.15."""
-    return getattr(getattr(objective, "objective", objective), "delta", None) or DEFAULT_DELTA
+    """The |π − μ| that diagnostics count against: the objective's own bound, or 0.15."""
+    return objective.shift_bound or DEFAULT_DELTA
 
 
 def measurements(batch: TokenBatch, objective: Objective) -> dict[str, Metric]:

@@ -83,6 +83,11 @@ class Objective:
         """How many of the most likely tokens it reads from a batch's top-K fields."""
         return 0
 
+    @property
+    def shift_bound(self) -> float | None:
+        """The |π − μ| at which its trust region ends: its parameter ``delta``, a probability; None if it has none."""
+        return getattr(self, "delta", None)
+
     def settings(self) -> dict[str, Any]:
         """The keyword arguments of :func:`drpo.make_objective` that make this objective, defaults included."""
         return {"name": self.name, **{key: getattr(self, key) for key in self.parameters()}}

@@ -61,6 +61,10 @@ class Modified(Objective):
     def topk(self) -> int:
         return self.objective.topk
 
+    @property
+    def shift_bound(self) -> float | None:
+        return self.objective.shift_bound
+
     def _parts(self) -> tuple[Objective | Modifier, ...]:
         return (self.objective, *self.modifiers)
 

@@ -256,13 +256,6 @@ class TrainConfig(BaseModel):
         """What `aggregate` divides a sequence's sum by."""
         return self.max_new_tokens if self.aggregation == "sequence_sum" else None
 
-    @property
-    def delta(self) -> float:
-        """The bound that the reported shares count against."""
-        if self.delta_shown is not None:
-            return self.delta_shown
-        return float(self.make_objective().settings().get("delta", 0.15))
-
     def resolved(self) -> dict[str, Any]:
         """Plain values, the defaults of objective and sampler written out; paths that exist are absolute, so that they
         hold wherever the run is resumed."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from drpo.aggregation import Reduction
+from drpo.diagnostics import DEFAULT_DELTA
 from drpo.model.forward import ForwardSettings, default_micro_batch_tokens
+from drpo.objectives import Objective
 from drpo.train.config import TrainConfig
 
 
@@ -32,6 +34,7 @@ def reduction(config: TrainConfig) -> Reduction:
     return Reduction(config.aggregation, horizon=config.horizon)
 
 
-def update_settings(config: TrainConfig, device: torch.device) -> UpdateSettings:
+def update_settings(config: TrainConfig, objective: Objective, device: torch.device) -> UpdateSettings:
     """What every update of a run takes."""
-    return UpdateSettings(reduction(config), forward_settings(config, device), config.gradient_clip, config.delta)
+    delta = config.delta_shown or objective.shift_bound or DEFAULT_DELTA
+    return UpdateSettings(reduction(config), forward_settings(config, device), config.gradient_clip, delta)

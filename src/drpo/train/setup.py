@@ -98,7 +98,7 @@ def build(
         policy=policy,
         optimizer=optimizer,
         sampler=sampler,
-        settings=update_settings(config, policy.device),
+        settings=update_settings(config, objective, policy.device),
         prompts=prompts,
         stream=TrainingStream(task, policy.prompt_encoder, prompts.room, config.seed),
         memory=memory,

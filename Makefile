@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint base bases bench mismatch settings long-tail results kill-test fuzz figures site clean test-wheel test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
+.PHONY: help demo test lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
@@ -12,18 +12,18 @@ help:
 	@echo "make test-vllm  the vLLM sampler with the real engine on the CPU (about three minutes)"
 	@echo "make test-wheel  build wheel and sdist, install them, and try what they install"
 	@echo "make test-track  the trackers, each with its real package"
-	@echo "make parity  measure the plug-ins' gradients against ours again, and write the table of docs/integrations"
 	@echo "make lint    ruff and pyright"
+	@echo "make docs    write the generated pages, blocks and figures of docs/ from docstrings, recipes and results/"
+	@echo "make docs-check  name every page that differs from what make docs would write"
+	@echo "make parity  measure the plug-ins' gradients against ours again, for docs/integrations"
 	@echo "make bench   kernels, sampler, training step and inspect against what people use instead (about ten minutes)"
 	@echo "make mismatch  the absolute probability shift of each source of mismatch, for docs/mismatch.md"
 	@echo "make settings  run the six settings once each, for docs/settings.md (about half an hour)"
 	@echo "make long-tail  the objectives on a recommender's logged clicks, no LLM (about an hour on one core)"
-	@echo "make results  the tables of docs/studies.md and docs/which-objective.md again from the committed results of the studies"
 	@echo "make kill-test  20 runs killed at random moments, resumed and compared bit for bit"
 	@echo "make fuzz    generated overrides, data files and logs: no traceback, no hang (hours; FUZZ='--count 1000' for less)"
 	@echo "make base    make the demo's base model again (about 15 minutes on 2 cores)"
 	@echo "make bases   make the bases of the lab's settings again: dense, moe, hybrid, reasoner (docs/bases.md)"
-	@echo "make figures draw the pictures and the table of the documentation again"
 	@echo "make site    build the documentation as a static site in build/site; it needs no network"
 
 $(VENV)/.python:
@@ -78,7 +78,7 @@ test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 test-wheel: $(VENV)/.dev
-	$(BIN)/python scripts/check_wheel.py
+	$(BIN)/python -m tools.check_wheel
 
 test-track: $(VENV)/.track
 	$(BIN)/pytest tests/trackers
@@ -102,17 +102,23 @@ test-skyrl: .venv-skyrl/.installed
 	.venv-skyrl/bin/pytest tests/hosts/skyrl
 
 parity: $(VENV)/.trl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed
-	$(BIN)/python scripts/measure_parity.py trl
-	$(BIN)/python scripts/measure_parity.py prime_rl
-	.venv-verl/bin/python scripts/measure_parity.py verl
-	.venv-tinker/bin/python scripts/measure_parity.py tinker
-	.venv-skyrl/bin/python scripts/measure_parity.py skyrl
-	$(BIN)/python scripts/write_parity_table.py
+	$(BIN)/python -m tools.measure.parity trl
+	$(BIN)/python -m tools.measure.parity prime_rl
+	.venv-verl/bin/python -m tools.measure.parity verl
+	.venv-tinker/bin/python -m tools.measure.parity tinker
+	.venv-skyrl/bin/python -m tools.measure.parity skyrl
+	$(BIN)/python -m tools.docs
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests benchmarks scripts
-	$(BIN)/ruff format --check src tests benchmarks scripts
+	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m tools.docs
+
+docs-check: $(VENV)/.dev
+	$(BIN)/python -m tools.docs --check
 
 base: $(VENV)/.train
 	$(BIN)/python -m drpo.train.warm_start arithmetic
@@ -124,34 +130,27 @@ bases: $(VENV)/.train
 bench: $(VENV)/.bench
 	$(BIN)/drpo bench --out results/bench
 	$(BIN)/python benchmarks/profile_step.py --json results/bench/profile.json
-	$(BIN)/python scripts/write_bench_table.py
+	$(BIN)/python -m tools.docs
 
-mismatch: $(VENV)/.train .venv-verl/.installed
-	$(BIN)/python scripts/measure_mismatch.py
-	.venv-verl/bin/python scripts/measure_mismatch.py vllm
-	$(BIN)/python scripts/write_mismatch_page.py
+mismatch: $(VENV)/.dev .venv-verl/.installed
+	$(BIN)/python -m tools.measure.mismatch
+	.venv-verl/bin/python -m tools.measure.mismatch vllm
+	$(BIN)/python -m tools.docs
 
-settings: $(VENV)/.train
-	$(BIN)/python scripts/measure_settings.py
+settings: $(VENV)/.dev
+	$(BIN)/python -m tools.measure.settings
+	$(BIN)/python -m tools.docs
 
 long-tail: $(VENV)/.dev
 	$(BIN)/python -m drpo.lab.long_tail
-	$(BIN)/python scripts/write_long_tail_page.py
-
-results: $(VENV)/.dev
-	$(BIN)/python scripts/write_study_pages.py
+	$(BIN)/python -m tools.docs
 
 kill-test: $(VENV)/.dev
-	$(BIN)/python scripts/kill_and_resume.py
+	$(BIN)/python -m tools.kill_and_resume
 
 FUZZ ?= --count 100000
 fuzz: $(VENV)/.dev
-	$(BIN)/python scripts/fuzz.py $(FUZZ)
-
-figures: $(VENV)/.train
-	$(BIN)/python scripts/plot_gradient_weights.py
-	$(BIN)/python scripts/plot_heatmap.py
-	$(BIN)/python scripts/write_objective_table.py
+	$(BIN)/python -m tools.fuzz $(FUZZ)
 
 # A warning is an error: a link that leads nowhere, a page that the navigation does not have.
 site: $(VENV)/.docs

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
-import runpy
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 GEOMETRY = (ROOT / "docs" / "geometry.md").read_text(encoding="utf-8")
 
 
-def test_the_table_is_the_docstrings() -> None:
-    script = runpy.run_path(str(ROOT / "scripts" / "write_objective_table.py"), run_name="script")
+def test_the_table_has_a_whole_row_for_everything() -> None:
     written = (ROOT / "docs" / "objectives.md").read_text(encoding="utf-8")
-    assert written == script["page"](), "run `python scripts/write_objective_table.py`"
     for name in (*OBJECTIVES, *MODIFIERS):
         assert f"| `{name}(" in written
     rows = [line for line in written.splitlines() if line.startswith("| ")]

@@ -1,32 +1,24 @@
-"""recipe:settings/…: each is a configuration that loads, and docs/settings.md is what they gave."""
+"""recipe:settings/…: each is a configuration that loads, and was measured for docs/settings.md."""
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import pytest
 
+from drpo import recipe_files
 from drpo.model.source import EMBEDDED
 from drpo.train.config import load_config
+from tools.measure.settings import NAMES
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = runpy.run_path(str(ROOT / "scripts" / "measure_settings.py"), run_name="script")
-
-
-def test_the_page_is_what_was_measured() -> None:
-    text = SCRIPT["PAGE"].read_text(encoding="utf-8")
-    assert text.count(SCRIPT["START"]) == 1 and text.count(SCRIPT["END"]) == 1
-    assert text == SCRIPT["page"](text), "run `python scripts/measure_settings.py --table`"
+RECIPES = recipe_files.ROOT / "settings"
 
 
 def test_every_setting_is_in_the_table() -> None:
-    assert {file.stem for file in SCRIPT["RECIPES"].glob("*.yaml")} == set(SCRIPT["NAMES"])
+    assert {file.stem for file in RECIPES.glob("*.yaml")} == set(NAMES)
 
 
-@pytest.mark.parametrize("name", SCRIPT["NAMES"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_setting_is_a_configuration_of_a_shipped_base(name: str) -> None:
-    config, sources = load_config(SCRIPT["RECIPES"] / f"{name}.yaml")
+    config, sources = load_config(RECIPES / f"{name}.yaml")
     assert config.model.removeprefix("embedded:") in EMBEDDED
-    assert sources["precision"] == sources["rollout_precision"] == str(SCRIPT["RECIPES"] / f"{name}.yaml")
+    assert sources["precision"] == sources["rollout_precision"] == str(RECIPES / f"{name}.yaml")
     assert ("fp8" in name) == (config.rollout_precision == "fp8")

@@ -1,10 +1,8 @@
-"""The pages say what the committed tables say, the tables hold every run that was planned, and verdicts follow."""
+"""The records behind docs/studies.md: the tables hold every run that was planned, and verdicts follow from them."""
 
 from __future__ import annotations
 
 import json
-import runpy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,21 +12,13 @@ from drpo.lab.run import plain_verdicts
 from drpo.lab.study import load_study
 from drpo.lab.tables import markdown
 from drpo.train.config import load_config
+from tools import RESULTS
+from tools.docs.study_pages import STUDIES, load, ran
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = runpy.run_path(str(ROOT / "scripts" / "write_study_pages.py"), run_name="script")
-STUDIES, load = SCRIPT["STUDIES"], SCRIPT["load"]
 #: Studies hold δ = 12.5 on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning")
 #: Fewest evaluation seeds of a committed study.
 SEEDS = 5
-
-
-@pytest.mark.parametrize("file", SCRIPT["BLOCKS"], ids=lambda file: file.name)
-def test_a_page_is_what_was_found(file: Path) -> None:
-    text, (start, _) = file.read_text(encoding="utf-8"), SCRIPT["BLOCKS"][file]
-    assert text.count(start) == 1 and text.count(SCRIPT["END"]) == 1
-    assert text == SCRIPT["page"](file), "run `make results`"
 
 
 def test_the_studies_that_answer_the_question_are_committed() -> None:
@@ -39,7 +29,7 @@ def test_the_question_is_answered_for_dense_and_mixture_and_fp8() -> None:
     """Of every arm, at the shared rate and at its best."""
     study, rows, _ = load("settle")
     for phase in ("shared", "best"):
-        assert SCRIPT["ran"](study, rows, phase) == ["dense", "moe", "moe-fp8-rollout"]
+        assert ran(study, rows, phase) == ["dense", "moe", "moe-fp8-rollout"]
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -54,10 +44,10 @@ def test_every_planned_run_is_in_the_table(name: str) -> None:
     planned = [(run.phase, run.setting, run.arm, run.attempt, run.seed) for run in [*plan.tuning, *plan.shared]]
     assert sorted(map(key, (row for row in rows if row["phase"] != "best"))) == sorted(planned)
     assert {row["status"] for row in rows} <= {"finished", "failed", "missing"}
-    for setting in SCRIPT["ran"](study, rows):
+    for setting in ran(study, rows):
         statuses = [row["status"] for row in rows if row["setting"] == setting]
         assert set(statuses) <= {"finished", "failed"}
-    assert SCRIPT["ran"](study, rows), "no setting is complete"
+    assert ran(study, rows), "no setting is complete"
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -72,7 +62,7 @@ def test_the_study_is_the_one_that_is_shipped(name: str) -> None:
 @pytest.mark.parametrize("name", STUDIES)
 def test_verdicts_and_tables_follow_from_the_rows(name: str) -> None:
     study, rows, verdicts = load(name)
-    folder = SCRIPT["FOLDER"] / name
+    folder = RESULTS / name
     assert json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))["verdicts"] == plain_verdicts(verdicts)
     assert (folder / "results.md").read_text(encoding="utf-8") == markdown(study, rows, verdicts)
 
@@ -81,7 +71,7 @@ def test_verdicts_and_tables_follow_from_the_rows(name: str) -> None:
 def test_the_best_runs_are_those_that_the_tuning_chose(name: str) -> None:
     """By the mean of the tuning seeds alone, of the configuration that the choice names."""
     study, rows, _ = load(name)
-    choices = json.loads((SCRIPT["FOLDER"] / name / "choices.json").read_text(encoding="utf-8"))["choices"]
+    choices = json.loads((RESULTS / name / "choices.json").read_text(encoding="utf-8"))["choices"]
     assert choices
     for record in choices:
         place = record["setting"], record["arm"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from drpo.host_runs.catalog import HOSTS as WITH_RECIPES
-from drpo.host_runs.catalog import ROOT as RECIPES
 from drpo.integrations.hosts import HOSTS, Host
+from drpo.recipe_files import ROOT as RECIPES
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ROOT / "src" / "drpo" / "integrations"
@@ -56,14 +56,14 @@ def test_a_host_has_its_environment_or_the_reason_why_not(host: Host) -> None:
 @each
 def test_the_parity_of_a_host_is_measured(host: Host) -> None:
     assert "def make_path(" in (ROOT / "tests" / host.parity).read_text(encoding="utf-8")
-    assert f"scripts/measure_parity.py {host.key}\n" in MAKEFILE
+    assert f"tools.measure.parity {host.key}\n" in MAKEFILE
     assert (ROOT / "results" / "parity" / f"{host.key}.json").is_file()
 
 
 def test_no_package_and_no_target_is_outside_the_table() -> None:
     packages = {file.parent.name for file in PACKAGES.glob("*/__init__.py")} - {"doctor"}
     assert packages == {host.package.rpartition(".")[2] for host in HOSTS.values()}
-    assert set(re.findall(r"measure_parity\.py (\w+)", MAKEFILE)) == {host.key for host in HOSTS.values()}
+    assert set(re.findall(r"tools\.measure\.parity (\w+)", MAKEFILE)) == {host.key for host in HOSTS.values()}
 
 
 def test_recipes_are_of_hosts_that_can_run_them() -> None:

@@ -1,5 +1,5 @@
-"""Sampler and trainer against plain passes on many architectures of transformers; scripts/measure_architectures.py runs
-the start check on all of them."""
+"""Sampler and trainer against plain passes on many architectures of transformers; tools/measure/architectures.py
+runs the start check on all of them."""
 
 from __future__ import annotations
 

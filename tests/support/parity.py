@@ -1,7 +1,7 @@
 """One fixed batch through a host's own loss path and through ours: do the gradients on the log-probabilities agree?
 
-A host provides a :class:`HostPath`; its tests call :func:`compare` and ``scripts/parity.py`` writes the same figures
-down. The reference is float64 autograd of ``drpo.aggregate(objective(batch).loss, …)``.
+A host provides a :class:`HostPath`; its tests call :func:`compare`, and ``tools/measure/parity.py`` writes the same
+figures down. The reference is float64 autograd of ``drpo.aggregate(objective(batch).loss, …)``.
 
 Shapes: ``B`` sequences, ``T`` positions.
 """

@@ -7,13 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "kill_and_resume.py"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_killed_runs_resume_to_the_same_bits() -> None:
-    result = subprocess.run(
-        [sys.executable, str(SCRIPT), "--runs", "2", "--seed", "1"], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "tools.kill_and_resume", "--runs", "2", "--seed", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("identical") == 2
     (inside,) = re.findall(r"(\d+) inside a checkpoint write", result.stdout)

@@ -1,6 +1,6 @@
 """The one table of hosts: other people's trainers that have a plug-in here.
 
-`drpo doctor`, `drpo recipe`, the command line's help, the parity scripts and the tests of the documentation read it.
+`drpo doctor`, `drpo recipe`, the command line's help, `tools/` and the tests of the documentation read it.
 It imports neither torch nor a host.
 """
 

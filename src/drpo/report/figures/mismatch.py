@@ -62,7 +62,7 @@ def _ground(panel: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
     panel.set_xticks(range(len(bins)), [bin_label(part) for part in bins], rotation=30, ha="right")
     panel.set_xlabel("μ of the sampled token", color=INK)
     panel.set_ylabel("mean |π − μ|", color=INK)
-    panel.yaxis.set_tick_params(labeleft=True)
+    panel.yaxis.set_tick_params(labelleft=True)
     ground(panel)
     if panel.get_legend_handles_labels()[0]:
         panel.legend(frameon=False, labelcolor=INK, fontsize=9)

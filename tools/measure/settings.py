@@ -1,8 +1,7 @@
-"""Run the six recipes recipe:settings/… once each and write results/settings.json and the table of docs/settings.md.
+"""Run the six recipes recipe:settings/… once each and write results/settings.json.
 
-python scripts/measure_settings.py              # all of them, about half an hour on two cores
-python scripts/measure_settings.py moe-fp8      # these alone; the others keep what they had
-python scripts/measure_settings.py --table      # only write the table again
+python -m tools.measure.settings              # all of them, about half an hour on two cores
+python -m tools.measure.settings moe-fp8      # these alone; the others keep what they had
 """
 
 from __future__ import annotations
@@ -20,10 +19,9 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-RECIPES = ROOT / "src" / "drpo" / "recipes" / "settings"
-FILE, PAGE = ROOT / "results" / "settings.json", ROOT / "docs" / "settings.md"
-START, END = "<!-- settings: made by scripts/measure_settings.py -->", "<!-- end of settings -->"
+from tools import RESULTS, ROOT
+
+FILE = RESULTS / "settings.json"
 #: In the order of the paper's Table 1.
 NAMES = ("dense-bf16", "moe-bf16", "moe-fp8-rollout", "moe-fp8", "hybrid-bf16", "reasoner-bf16")
 
@@ -60,80 +58,23 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def table(found: dict[str, dict[str, Any]]) -> list[str]:
-    """A line a setting."""
-    heads = [
-        "setting",
-        "accuracy before",
-        f"after {found[NAMES[0]]['steps']} steps",
-        "mean \\|π − μ\\|",
-        "p99 \\|π − μ\\|",
-        "mean \\|log π − log μ\\|, nats",
-        "tokens with μ ≤ 0.01",
-        "tokens a response",
-        "tokens/s",
-    ]
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    for name in NAMES:
-        row = found[name]
-        cells = [
-            f"[{name}](../src/drpo/recipes/settings/{name}.yaml)",
-            f"{row['before']['accuracy']:.3f}",
-            f"{row['after']['accuracy']:.3f}",
-            f"{row['shift']:.1e}",
-            f"{row['shift_p99']:.1e}",
-            f"{row['mismatch']:.1e}",
-            f"{row['rare_share']:.1%}",
-            f"{row['response_length']:.0f}",
-            f"{row['tokens_per_second']:,.0f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
 def load() -> dict[str, dict[str, Any]]:
     """What was measured so far."""
     return json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
 
 
-def page(text: str) -> str:
-    """``text`` with what was measured between its marks."""
-    found = load()
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    machines = dict.fromkeys(
-        f"{row['machine']['date']}, torch {row['machine']['torch']}, threads a run: {row['machine']['threads']}"
-        for row in found.values()
-    )
-    samples = found[NAMES[0]]["after"]["samples"]
-    block = [
-        START,
-        "",
-        *table(found),
-        "",
-        f"Seed 0; accuracy over {samples} sampled responses to held-out problems; "
-        f"absolute probability shifts at the first update. Measured {'; '.join(machines)}.",
-        "",
-        END,
-    ]
-    return before + "\n".join(block) + after
-
-
 def main() -> None:
-    """Measure, and write both files."""
+    """Measure, and write the file after every run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NAMES, help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--table", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     found = load()
-    for name in () if arguments.table else arguments.names:
+    for name in arguments.names:
         row = measure(name)
         found = {**load(), name: row}  # two of these may run side by side
         print(f"{name}: {found[name]['before']['accuracy']:.3f} → {found[name]['after']['accuracy']:.3f}", flush=True)
         text = json.dumps({key: found[key] for key in NAMES if key in found}, indent=1)
         FILE.write_text(text + "\n", encoding="utf-8")
-    if set(found) == set(NAMES):
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

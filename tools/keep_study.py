@@ -1,6 +1,6 @@
 """Keep what a study came to: its tables, curves and verdicts, with the command, the machine and the time they took.
 
-    python scripts/keep_study.py runs/lab/delta results/delta
+    python -m tools.keep_study runs/lab/delta results/delta
 
 The runs themselves (checkpoints, samples, logs) stay where they are. `make docs` makes the page from what is kept.
 """

@@ -1,6 +1,6 @@
 """Ask `drpo inspect` of every arm of the activation study, seeds together: how often trust regions act, and where.
 
-python scripts/measure_activation.py runs/lab/activation results/activation
+python -m tools.measure.activation runs/lab/activation results/activation
 """
 
 from __future__ import annotations

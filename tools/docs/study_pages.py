@@ -1,16 +1,20 @@
-"""Write what the studies below results/ came to: docs/studies.md, the tables of docs/which-objective.md, and the
-figure of accuracy against δ. Everything is computed again from the committed results.csv."""
+"""What the studies below results/ came to, computed again from the committed results.csv.
+
+Makes docs/studies.md, the tables of docs/which-objective.md, the figure of accuracy against δ, and each report.html.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from drpo.cli.lab import write_page
+from drpo.files import read_json
 from drpo.lab.results import Row, read_csv, summary_rows
 from drpo.lab.run import kept_results
 from drpo.lab.study import Study, check_study
@@ -18,13 +22,11 @@ from drpo.lab.tables import table
 from drpo.lab.verdict import Verdict, judge, signed
 from drpo.report.figures.delta_curve import Point, delta_curve
 from drpo.train.config_text import read_yaml
+from tools import RESULTS
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER, FIGURE = ROOT / "results", ROOT / "docs" / "figures" / "delta.png"
 #: In the order of the page.
 ORDER = ("settle", "delta", "mask", "advantage-weight", "staleness", "activation", "divergence")
-STUDIES = [name for name in ORDER if (FOLDER / name).is_dir()]
-END = "<!-- end of studies -->"
+STUDIES = [name for name in ORDER if (RESULTS / name).is_dir()]
 FIGURES = ("rare_share", "beyond_delta")
 PHASES = {"shared": "At the shared learning rate", "best": "Each arm at its best of the tuning"}
 #: How to read :func:`claims_table`.
@@ -42,14 +44,14 @@ SAID = {"not shown": "no difference shown"}
 @cache
 def load(name: str) -> tuple[Study, tuple[Row, ...], tuple[Verdict, ...]]:
     """A study with its rows, and its verdicts judged again from them."""
-    study = check_study(read_yaml(FOLDER / name / "study.yaml"), name)
-    rows = read_csv(FOLDER / name / "results.csv")
+    study = check_study(read_yaml(RESULTS / name / "study.yaml"), name)
+    rows = read_csv(RESULTS / name / "results.csv")
     return study, tuple(rows), tuple(judge(study, rows))
 
 
 def record(name: str, file: str) -> Any:
     """A JSON file of a study."""
-    return json.loads((FOLDER / name / file).read_text(encoding="utf-8"))
+    return read_json(RESULTS / name / file)
 
 
 def ran(study: Study, rows: Sequence[Row], phase: str = "shared") -> list[str]:
@@ -82,7 +84,7 @@ def about(name: str) -> str:
 
 
 def studies_block() -> str:
-    """What stands in docs/studies.md: every study, its verdicts and its arms."""
+    """docs/studies.md: every study, its verdicts and its arms."""
     parts = []
     for name in STUDIES:
         study, rows, verdicts = load(name)
@@ -261,7 +263,7 @@ def answer(verdict: Verdict) -> str | None:
     return f"**{verdict.answer}** {text}" if shown else f"{text}; {detectable}"
 
 
-def figure() -> Any:
+def figure() -> Figure:
     """Final accuracy against δ."""
     study, rows, _ = load("delta")
     found = {row["arm"]: row for row in summary_rows(study, rows, "shared") if row["setting"] == "dense"}
@@ -275,29 +277,8 @@ def figure() -> Any:
     return delta_curve(lines, band, untrained(rows, "dense"))
 
 
-#: Page → the start of its block, and what stands in it.
-BLOCKS = {
-    ROOT / "docs" / "studies.md": ("<!-- studies: made by make results -->", studies_block),
-    ROOT / "docs" / "which-objective.md": ("<!-- claims: made by make results -->", which_block),
-}
-
-
-def page(file: Path) -> str:
-    """A page with what was found between its marks."""
-    start, block = BLOCKS[file]
-    before, rest = file.read_text(encoding="utf-8").split(start)
-    _, after = rest.split(END)
-    return f"{before}{start}\n\n{block()}\n\n{END}{after}"
-
-
-def main() -> None:
-    """Write pages, figure, and each study's report.html (which is not committed)."""
-    for file in BLOCKS:
-        file.write_text(page(file), encoding="utf-8")
-    for name in STUDIES:
-        write_page(kept_results(load(name)[0], FOLDER / name), FOLDER / name)
-    figure().savefig(FIGURE, dpi=150, metadata={"Software": None})
-
-
-if __name__ == "__main__":
-    main()
+def write_report(name: str) -> Path:
+    """Write a study's report.html beside its tables (git ignores it); returns the file."""
+    folder = RESULTS / name
+    write_page(kept_results(load(name)[0], folder), folder)
+    return folder / "report.html"

@@ -1,16 +1,15 @@
-"""Write the table and the figure of docs/mismatch.md from results/mismatch/."""
+"""The table and the figure of docs/mismatch.md, from results/mismatch/ (`make mismatch`)."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-from drpo.report.figures.mismatch import bin_label, mismatch_panels
+from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER, PAGE = ROOT / "results" / "mismatch", ROOT / "docs" / "mismatch.md"
-START, END = "<!-- mismatch: made by make mismatch -->", "<!-- end of mismatch -->"
+from drpo.files import read_json
+from drpo.report.figures.mismatch import bin_label, mismatch_panels
+from tools.measure.mismatch import FOLDER
+
 #: Group → the panel's title.
 PANELS = {
     "precision": "Precision, dense model",
@@ -23,7 +22,7 @@ PANELS = {
 
 def load() -> dict[str, dict[str, Any]]:
     """Group → its record."""
-    return {name: json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in PANELS}
+    return {name: read_json(FOLDER / f"{name}.json") for name in PANELS}
 
 
 def number(value: float | None) -> str:
@@ -50,31 +49,15 @@ def table(records: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def page(text: str) -> str:
-    """``text`` with what was measured between its marks."""
+def block() -> str:
+    """The table and when it was measured."""
     records = load()
     dates = sorted({record["machine"]["date"] for record in records.values()})
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    block = [
-        START,
-        "",
-        *table(records),
-        "",
-        f"Measured {', '.join(dates)} on a CPU, torch {records['precision']['machine']['torch']}.",
-        "",
-        END,
-    ]
-    return before + "\n".join(block) + after
+    measured = f"Measured {', '.join(dates)} on a CPU, torch {records['precision']['machine']['torch']}."
+    return "\n".join([*table(records), "", measured])
 
 
-def main() -> None:
-    """Write page and figure."""
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+def figure() -> Figure:
+    """A panel a group of sources."""
     records = load()
-    figure = mismatch_panels({title: records[name]["sources"] for name, title in PANELS.items()})
-    figure.savefig(ROOT / "docs" / "figures" / "mismatch.png", dpi=130, metadata={"Software": None})
-
-
-if __name__ == "__main__":
-    main()
+    return mismatch_panels({title: records[name]["sources"] for name, title in PANELS.items()})

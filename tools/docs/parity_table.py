@@ -1,22 +1,17 @@
-"""Write the measured table of docs/integrations/README.md from results/parity/."""
+"""The tables of docs/integrations/README.md, from results/parity/ (`make parity`)."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
+from drpo.files import read_json
 from drpo.integrations.hosts import HOSTS
-
-ROOT = Path(__file__).resolve().parents[1]
-FILE = ROOT / "docs" / "integrations" / "README.md"
-START, END = "<!-- parity: made by make parity -->", "<!-- end of parity -->"
+from tools import RESULTS
 
 
 def load() -> list[dict[str, Any]]:
     """What was measured, host by host."""
-    folder = ROOT / "results" / "parity"
-    return [json.loads((folder / f"{host.key}.json").read_text(encoding="utf-8")) for host in HOSTS.values()]
+    return [read_json(RESULTS / "parity" / f"{host.key}.json") for host in HOSTS.values()]
 
 
 def figure(value: float) -> str:
@@ -29,8 +24,9 @@ def worst(rows: list[dict[str, Any]], column: str) -> str:
     return figure(max(row[column] for row in rows))
 
 
-def tables(hosts: list[dict[str, Any]]) -> str:
+def tables() -> str:
     """One line a host, then one line an objective."""
+    hosts = load()
     lines = [
         "| host | numbers | objectives × aggregations | gradient | 2 and 4 micro-batches | other padding | allowed | "
         "measured |",
@@ -61,15 +57,3 @@ def tables(hosts: list[dict[str, Any]]) -> str:
             cells.append(figure(max(figures)) if rows else "–")
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def page(text: str) -> str:
-    """``text`` with the tables between its marks made anew."""
-    head, _, rest = text.partition(START)
-    _, _, tail = rest.partition(END)
-    return f"{head}{START}\n\n{tables(load())}\n\n{END}{tail}"
-
-
-if __name__ == "__main__":
-    FILE.write_text(page(FILE.read_text(encoding="utf-8")), encoding="utf-8")
-    print(FILE)

@@ -1,7 +1,7 @@
 """Build wheel and sdist, install each in an environment of its own, and try what it installs.
 
-    python scripts/check_wheel.py           # dependencies come from the environment that runs this
-    python scripts/check_wheel.py --empty   # pip installs the dependencies too, as constraints.txt pins them
+    python -m tools.check_wheel           # dependencies come from the environment that runs this
+    python -m tools.check_wheel --empty   # pip installs the dependencies too, as constraints.txt pins them
 
 Checks that the wheel is small and holds neither bases nor tests, and that the installed `drpo` trains, inspects what it
 logged, and says where to get a base that it does not carry. Exit status 1 with the reason if anything is wrong.
@@ -18,11 +18,12 @@ import venv
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import ROOT
+
 #: Bytes of a wheel at most.
 MOST = 4_000_000
 #: What belongs to a clone alone, as it would stand in a wheel.
-CLONE_ONLY = ("bases/", "tests/", "scripts/", "results/", "drpo/assets/dense", "drpo/assets/moe")
+CLONE_ONLY = ("bases/", "tests/", "tools/", "examples/", "results/", "drpo/assets/dense", "drpo/assets/moe")
 RUN = ["steps=1", "prompts_per_step=2", "group_size=2", "updates_per_step=1", "max_new_tokens=8", "eval_examples=2"]
 
 

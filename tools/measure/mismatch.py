@@ -1,7 +1,7 @@
 """Measure how far π and μ stand apart, source by source, and write results/mismatch/<source>.json.
 
-    python scripts/measure_mismatch.py              # every source but vLLM
-    python scripts/measure_mismatch.py vllm         # where vLLM is installed (make test-vllm makes such a place)
+    python -m tools.measure.mismatch              # every source but vLLM
+    python -m tools.measure.mismatch vllm         # where vLLM is installed (make test-vllm makes such a place)
 
 Each source is one `drpo train` with a token log. Nothing else is read.
 """
@@ -23,8 +23,9 @@ import torch
 
 from drpo.diagnostics import quantile
 from drpo.divergence import binary_tv
+from tools import RESULTS
 
-FOLDER = Path(__file__).resolve().parents[1] / "results" / "mismatch"
+FOLDER = RESULTS / "mismatch"
 #: Bins of μ.
 EDGES = (0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
 #: What every run has, so that sources differ in nothing else. One update, but where staleness is the source.

@@ -1,7 +1,7 @@
 """Loss traces: the demo's, and one short run of every objective, as digests that two versions can be compared by.
 
-    python scripts/loss_traces.py --out before.json          # in the version before a change
-    python scripts/loss_traces.py --compare before.json      # in the version after it
+    python -m tools.loss_traces --out before.json          # in the version before a change
+    python -m tools.loss_traces --compare before.json      # in the version after it
 
 A trace is what metrics.jsonl records, timings aside, and the tensors and the state of the last checkpoint. Runs use one
 thread.
@@ -24,7 +24,7 @@ from drpo.objectives import OBJECTIVES
 from drpo.run_directory import RunDirectory
 from drpo.train.config import load_config
 from drpo.train.loop import train
-from kill_and_resume import outcome
+from tools.kill_and_resume import outcome
 
 COMMON = ["device=cpu", "threads=1", "seed=3"]
 #: The demo's own settings, for a few of its steps.

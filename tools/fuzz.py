@@ -1,4 +1,4 @@
-"""Run the generators of tests/fuzz: `python scripts/fuzz.py [MODULE]... --count 100000`.
+"""Run the generators of tests/fuzz: `python -m tools.fuzz [MODULE]... --count 100000`.
 
 A run can be cut into ranges of seeds: it says where the next one starts. Exits with 1 if anything went wrong.
 """
@@ -9,12 +9,12 @@ import argparse
 import importlib
 import math
 import sys
-from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent.parent / "tests"
-sys.path.insert(0, str(TESTS))
+from tools import ROOT
 
-from fuzz.runner import modules, run_cases  # noqa: E402  # pyright: ignore[reportMissingImports]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from fuzz.runner import modules, run_cases  # pyright: ignore[reportMissingImports]
 
 
 def main() -> int:

@@ -1,23 +1,22 @@
-"""Write the tables and the figure of docs/long-tail.md from results/long-tail/."""
+"""The tables and the figure of docs/long-tail.md, from results/long-tail/ (`make long-tail`)."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from drpo.files import read_json
 from drpo.lab.long_tail import records
 from drpo.lab.long_tail.analysis import Evaluated, evaluate, verdicts
 from drpo.lab.long_tail.study import ARMS, PLAN, SETTINGS
 from drpo.lab.long_tail.tables import arms_table, grouped, scale, sentences, verdicts_table
 from drpo.report.figures.long_tail import Panel, long_tail_figure
+from tools import RESULTS
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER, PAGE = ROOT / "results" / "long-tail", ROOT / "docs" / "long-tail.md"
-FIGURE = ROOT / "docs" / "figures" / "long_tail.png"
-START, END = "<!-- long-tail: made by make long-tail -->", "<!-- end of long-tail -->"
+FOLDER = RESULTS / "long-tail"
 TITLES = {
     "tail-linear": "10,000 actions, linear",
     "tail-mlp": "10,000 actions, MLP",
@@ -26,6 +25,7 @@ TITLES = {
 }
 
 
+@cache
 def load() -> dict[str, Evaluated]:
     """Setting → its runs."""
     return {name: evaluate(runs(name), PLAN) for name in SETTINGS}
@@ -38,7 +38,7 @@ def runs(name: str) -> list[records.Run]:
 
 def record(name: str) -> dict[str, Any]:
     """What a setting's runs were made with."""
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return read_json(FOLDER / f"{name}.json")
 
 
 def made() -> str:
@@ -58,7 +58,7 @@ def made() -> str:
 
 
 def block() -> str:
-    """What stands between the marks."""
+    """Every setting: verdicts and arms."""
     settings = load()
     own, shared = grouped(verdicts(settings)), grouped(verdicts(settings, shared=True))
     lines = [made(), ""]
@@ -78,13 +78,6 @@ def block() -> str:
     return "\n".join(lines).rstrip()
 
 
-def page(text: str) -> str:
-    """``text`` with what was measured between its marks."""
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n\n{block()}\n\n{END}{after}"
-
-
 def panel(found: Evaluated) -> Panel:
     """A setting's column of the figure."""
     schedule = PLAN.schedule
@@ -101,12 +94,6 @@ def panel(found: Evaluated) -> Panel:
     return Panel(updates, curves, thresholds)
 
 
-def main() -> None:
-    """Write page and figure."""
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    figure = long_tail_figure({TITLES[name]: panel(found) for name, found in load().items()})
-    figure.savefig(FIGURE, dpi=110, metadata={"Software": None})
-
-
-if __name__ == "__main__":
-    main()
+def figure() -> Figure:
+    """Learning curves and thresholds, a column a setting."""
+    return long_tail_figure({TITLES[name]: panel(found) for name, found in load().items()})

@@ -1,16 +1,14 @@
-"""Write the measured tables of docs/benchmarks.md and docs/performance.md from results/bench/."""
+"""The tables of docs/benchmarks.md and docs/performance.md, from results/bench/ (`make bench`)."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
+from drpo.files import read_json
 from drpo.report.figures.cost_curves import count
+from tools import RESULTS
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / "results" / "bench"
-START, END = "<!-- bench: made by make bench -->", "<!-- end of bench -->"
+FOLDER = RESULTS / "bench"
 SUITES = ("kernels", "sampler", "step", "inspect", "curves")
 #: Variant → its column.
 LOSSES = {
@@ -30,7 +28,7 @@ PAIRS = {
 
 def load() -> dict[str, dict[str, Any]]:
     """Suite → its record."""
-    return {name: json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in SUITES}
+    return {name: read_json(FOLDER / f"{name}.json") for name in SUITES}
 
 
 def machines(records: dict[str, dict[str, Any]]) -> str:
@@ -90,8 +88,9 @@ def inspection(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def tables(records: dict[str, dict[str, Any]]) -> str:
-    """Everything between the marks."""
+def tables() -> str:
+    """The comparisons."""
+    records = load()
     lines = [
         f"{machines(records)}; medians over rounds in which the variants take turns, ratios of the same round.",
         "",
@@ -113,7 +112,7 @@ def tables(records: dict[str, dict[str, Any]]) -> str:
 
 def profile() -> str:
     """Where a training step's time goes."""
-    record = json.loads((FOLDER / "profile.json").read_text(encoding="utf-8"))
+    record = read_json(FOLDER / "profile.json")
     machine = record["machine"]
     lines = [
         f"{machine['date']}, {machine['cpu']}, {count(machine['threads'], 'thread')}, torch "
@@ -124,23 +123,3 @@ def profile() -> str:
         *(f"| {label} | {share:.1%} |" for label, share in record["shares"].items()),
     ]
     return "\n".join(lines)
-
-
-#: File → what stands between its marks.
-PAGES = {
-    ROOT / "docs" / "benchmarks.md": lambda: tables(load()),
-    ROOT / "docs" / "performance.md": profile,
-}
-
-
-def page(file: Path, text: str) -> str:
-    """``text`` of ``file`` with what stands between its marks made anew."""
-    head, _, rest = text.partition(START)
-    _, _, tail = rest.partition(END)
-    return f"{head}{START}\n\n{PAGES[file]()}\n\n{END}{tail}"
-
-
-if __name__ == "__main__":
-    for file in PAGES:
-        file.write_text(page(file, file.read_text(encoding="utf-8")), encoding="utf-8")
-        print(file)

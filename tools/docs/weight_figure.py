@@ -1,14 +1,10 @@
-"""Draw docs/figures/gradient_weights.{svg,png}: what four objectives do to a token that moves away from μ.
+"""docs/figures/gradient_weights.{svg,png}: what four objectives do to a token that moves away from μ.
 
 The weights are measured by differentiating the objectives themselves, not drawn from their formulas.
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -56,24 +52,12 @@ def annotate(figure: Figure) -> None:
     rare.text((SHIFTS[0] - 0.01) / 2, 0.5, "π < 0", ha="center", fontsize=9, color="#59636e")
 
 
-def main() -> None:
-    """Write both files."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/figures"), help="folder to write to")
-    folder = parser.parse_args().out
-    folder.mkdir(parents=True, exist_ok=True)
-    matplotlib.rcParams["svg.hashsalt"] = "drpo"  # the same picture is the same file
-    figure = weight_panels(
+def figure() -> Figure:
+    """A panel for a common token, and one for a rare token."""
+    drawn = weight_panels(
         {title: curves(mu) for title, mu in PANELS.items()},
         boundary=DELTA,
         x_label="π − μ, for a positive advantage",
     )
-    annotate(figure)
-    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-        file = folder / f"gradient_weights{suffix}"
-        figure.savefig(file, dpi=160, metadata=metadata)
-        print(file)
-
-
-if __name__ == "__main__":
-    main()
+    annotate(drawn)
+    return drawn

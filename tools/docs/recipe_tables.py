@@ -1,8 +1,6 @@
-"""Writes the tables of docs/recipes.md from the recipe files: every value, and why it is what it is."""
+"""The tables of docs/recipes.md, from the recipe files: every value, and why it is what it is."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import yaml
 
@@ -10,9 +8,18 @@ from drpo.host_runs.catalog import HOSTS
 from drpo.host_runs.command import hydra_value
 from drpo.recipe_files import ROOT
 
-PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 #: Long beginnings of verl's keys, which the tables leave away.
 SHORT = {"+": "", "actor_rollout_ref.": ""}
+
+
+def public() -> str:
+    """The values that come from public sources."""
+    return table("public")
+
+
+def assumed() -> str:
+    """The values that we chose."""
+    return table("assumed")
 
 
 def table(origin: str) -> str:
@@ -34,17 +41,6 @@ def table(origin: str) -> str:
     return "\n".join(rows)
 
 
-def written(page: str) -> str:
-    """The page with its tables made anew, between the marks."""
-    for origin in ("public", "assumed"):
-        before, start, rest = page.partition(f"<!-- {origin} -->\n")
-        _, end, after = rest.partition(f"<!-- end of {origin} -->")
-        if not start or not end:
-            raise SystemExit(f"{PAGE} has lost the marks of the {origin} table")
-        page = f"{before}{start}{table(origin)}\n{end}{after}"
-    return page
-
-
 def _values(values: dict[str, object]) -> str:
     parts = []
     for key, value in values.items():
@@ -52,7 +48,3 @@ def _values(values: dict[str, object]) -> str:
             key = short + key.removeprefix(long) if key.startswith(long) else key
         parts.append(f"`{key}={hydra_value(value)}`")
     return " ".join(parts)
-
-
-if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

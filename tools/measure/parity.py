@@ -1,8 +1,8 @@
 """Send the fixed batch through a host's loss path and through ours, and write down how far the gradients differ.
 
-    python scripts/measure_parity.py HOST     # in that host's environment
+    python -m tools.measure.parity HOST     # in that host's environment
 
-`make parity` does it for all of them and writes the table of docs/integrations/README.md again.
+`make parity` does it for all of them, then `make docs` writes the table of docs/integrations/README.md.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import json
 import platform
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
 
 from drpo.integrations import hosts
+from tools import RESULTS, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests")]
 
 #: Host → the module with its loss path.
@@ -47,11 +46,11 @@ def measure(host: str) -> dict[str, object]:
 def main() -> None:
     """Measure the host named on the command line; exits with 1 if a difference is beyond the tolerance."""
     if len(sys.argv) != 2 or sys.argv[1] not in HOSTS:
-        sys.exit(f"usage: python scripts/measure_parity.py {'|'.join(HOSTS)}")
+        sys.exit(f"usage: python -m tools.measure.parity {'|'.join(HOSTS)}")
     host = sys.argv[1]
     sys.path[:0] = [str(HOSTS[host].parent)]
     found = measure(host)
-    out = ROOT / "results" / "parity" / f"{host}.json"
+    out = RESULTS / "parity" / f"{host}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     rows = found["rows"]

@@ -1,8 +1,8 @@
 """Kill training runs at random moments, resume them, and compare with the run that was left alone.
 
-    python scripts/kill_and_resume.py --runs 20
-    python scripts/kill_and_resume.py --runs 5 precision=fp8 rollout_lag=2
-    python scripts/kill_and_resume.py --runs 5 threads=1 steps=20
+    python -m tools.kill_and_resume --runs 20
+    python -m tools.kill_and_resume --runs 5 precision=fp8 rollout_lag=2
+    python -m tools.kill_and_resume --runs 5 threads=1 steps=20
 
 Every run is killed with SIGKILL, every third one inside a checkpoint write, resumed (and killed again, half of the
 time), and must end with the same metrics (timings aside), the same weights and the same optimizer state, bit for

@@ -1,12 +1,11 @@
 """Measure a training step by number of threads and how they wait, on a quiet machine and beside busy processes.
 
-    python scripts/measure_threads.py                   # the demo's step, at most eight minutes
-    python scripts/measure_threads.py --model DIR       # a step of another model as well, at most eight minutes more
-    python scripts/measure_threads.py --table           # the table of results/threads.json again
+    python -m tools.measure.threads                   # the demo's step, at most eight minutes
+    python -m tools.measure.threads --model DIR       # a step of another model as well, at most eight minutes more
 
 Variants take turns within a round. A busy process is a Python loop that this script starts and ends. Run it where
-nothing else runs: the load before the first round is kept with the figures. Writes results/threads.json and prints the
-table of docs/performance.md.
+nothing else runs: the load before the first round is kept with the figures. Writes results/threads.json; `make docs`
+makes the table of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -28,9 +27,10 @@ from typing import Any
 from drpo.bench.record import describe
 from drpo.cpus import CHOSEN, usable_cpus
 from drpo.files import replace_text
+from tools import RESULTS
 
-ROOT = Path(__file__).resolve().parents[1]
-FILE = ROOT / "results" / "threads.json"
+FILE = RESULTS / "threads.json"
+
 #: The environment of each variant; 300,000 is what libgomp takes where nothing is set.
 VARIANTS: dict[str, dict[str, str]] = {
     "OMP_NUM_THREADS=1": {"OMP_NUM_THREADS": "1"},
@@ -126,35 +126,6 @@ def result(
     return {"settings": settings + COMMON, "load_before": load, "rounds": rounds, "cells": cells}
 
 
-def table(found: dict[str, Any]) -> str:
-    """Seconds a step: medians over rounds, the range in brackets, and the threads that were taken."""
-    machine, lines = found["machine"], []
-    lines.append(
-        f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, torch "
-        f"{machine['packages']['torch']}; seconds a step: median over rounds (lowest to highest)."
-    )
-    lines += [
-        "",
-        "| run | busy processes beside it | " + " | ".join(VARIANTS) + " |",
-        "| --- | --- |" + " --- |" * len(VARIANTS),
-    ]
-    for name, part in found["runs"].items():
-        for busy in BUSY:
-            cells = {cell["variant"]: cell for cell in part["cells"] if cell["busy"] == busy}
-            lines.append(f"| {name} | {busy} | " + " | ".join(shown(cells.get(variant)) for variant in VARIANTS) + " |")
-    return "\n".join(lines)
-
-
-def shown(cell: dict[str, Any] | None) -> str:
-    """A cell of the table; a dash for one that was not run."""
-    if cell is None:
-        return "–"
-    seconds, threads = cell["seconds"], sorted(set(cell["threads"]))
-    taken = " or ".join(map(str, threads))
-    spread = f" ({min(seconds):.2f} to {max(seconds):.2f})" if len(seconds) > 1 else ""
-    return f"{statistics.median(seconds):.2f}{spread}, {taken} thread{'s' * (threads != [1])}"
-
-
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -162,19 +133,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="for each of the two; default 8")
     parser.add_argument("--rounds", type=int, default=3, help="at most; default 3")
     parser.add_argument("--out", type=Path, default=FILE)
-    parser.add_argument("--table", action="store_true", help="only print the table of what was measured")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="of all runs, besides their own")
     arguments = parser.parse_args()
-    if not arguments.table:
-        budget = (arguments.minutes, arguments.rounds)
-        runs = {"demo": measure("demo", [*DEMO, *arguments.settings], *budget)}
+    budget = (arguments.minutes, arguments.rounds)
+    runs = {"demo": measure("demo", [*DEMO, *arguments.settings], *budget)}
+    write(arguments.out, runs)
+    if arguments.model:
+        label = parameters(Path(arguments.model))
+        settings = [f"model={arguments.model}", *MODEL, *arguments.settings]
+        runs[label] = measure(label, settings, *budget) | {"settings": MODEL + COMMON}
         write(arguments.out, runs)
-        if arguments.model:
-            label = parameters(Path(arguments.model))
-            settings = [f"model={arguments.model}", *MODEL, *arguments.settings]
-            runs[label] = measure(label, settings, *budget) | {"settings": MODEL + COMMON}
-            write(arguments.out, runs)
-    sys.stdout.write(table(json.loads(arguments.out.read_text(encoding="utf-8"))) + "\n")
 
 
 def write(file: Path, runs: dict[str, Any]) -> None:

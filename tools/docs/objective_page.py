@@ -1,17 +1,15 @@
-"""Write docs/objectives.md from the docstrings of the objectives and modifiers."""
+"""docs/objectives.md, from the docstrings of the objectives and modifiers."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from drpo.objectives import MODIFIERS, OBJECTIVES
 from drpo.objectives.documentation import documentation
 
-FILE = Path(__file__).resolve().parents[1] / "docs" / "objectives.md"
 HEAD = """# The objectives
 
-*Made from the docstrings by `python scripts/write_objective_table.py`; `drpo objectives NAME` says the same, with
+*Made from the docstrings by `make docs`; `drpo objectives NAME` says the same, with
 ranges, units and deviations.*
 
 r = π/μ is the importance ratio: π is the policy under training, μ the behavior policy. Â is the advantage; sg marks a
@@ -73,8 +71,3 @@ def page() -> str:
         )
         + "\n"
     )
-
-
-if __name__ == "__main__":
-    FILE.write_text(page(), encoding="utf-8")
-    print(FILE)

@@ -1,6 +1,6 @@
 """How often graders of mathematics disagree with the verdicts of tests/tasks/grading_corpus.jsonl, as a Markdown table.
 
-    python scripts/measure_grading.py [--verl DIR] [--show GRADER]
+    python -m tools.measure.grading [--verl DIR] [--show GRADER]
 
 TRL is measured where it is installed. ``--verl`` names a folder that holds ``verl/utils/reward_score`` (an unpacked
 wheel is enough: ``pip download verl==0.9.1 --no-deps``, unzip); its graders are single files and need no verl.
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from drpo.tasks.grading.math import grade as math_grading
+from tools import ROOT
 
-CORPUS = Path(__file__).resolve().parent.parent / "tests" / "tasks" / "grading_corpus.jsonl"
+CORPUS = ROOT / "tests" / "tasks" / "grading_corpus.jsonl"
 #: A grader takes (response, gold, whether a box is needed) and gives its verdict, None for none.
 Grader = Callable[[str, str, bool], bool | None]
 

@@ -1,0 +1,1 @@
+"""The generated parts of the documentation: :mod:`tools.docs.pages` is the table of them."""

@@ -121,11 +121,11 @@ docs-check: $(VENV)/.dev
 	$(BIN)/python -m tools.docs --check
 
 base: $(VENV)/.train
-	$(BIN)/python -m drpo.train.warm_start arithmetic
+	$(BIN)/python -m tools.warm_start arithmetic
 
 # The others start from the dense one.
 bases: $(VENV)/.train
-	for base in dense moe hybrid reasoner; do $(BIN)/python -m drpo.train.warm_start $$base || exit 1; done
+	for base in dense moe hybrid reasoner; do $(BIN)/python -m tools.warm_start $$base || exit 1; done
 
 bench: $(VENV)/.bench
 	$(BIN)/drpo bench --out results/bench

@@ -16,7 +16,7 @@ from drpo.tasks import make_task
 from drpo.tasks.grading.grader import Grader
 from drpo.train.evaluate import evaluate
 from drpo.train.rollout import Sample
-from drpo.train.warm_start.spec import WarmStart
+from tools.warm_start.spec import WarmStart
 
 #: A token is of the tail if its probability was at most this when it was sampled.
 TAIL = 0.01

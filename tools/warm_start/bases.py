@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from drpo.train.warm_start.arithmetic import Arithmetic
-from drpo.train.warm_start.spec import WarmStart
-from drpo.train.warm_start.words import Words
+from tools.warm_start.arithmetic import Arithmetic
+from tools.warm_start.spec import WarmStart
+from tools.warm_start.words import Words
 
 EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "router_aux_loss_coef": 0.01}
 

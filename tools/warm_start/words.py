@@ -12,8 +12,8 @@ import torch
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
 from drpo.tasks import make_task
-from drpo.train.warm_start.prose import brief_solution, literature, passages, worked_solution
-from drpo.train.warm_start.spec import IGNORED, WarmStart
+from tools.warm_start.prose import brief_solution, literature, passages, worked_solution
+from tools.warm_start.spec import IGNORED, WarmStart
 
 #: Problems and solutions that the tokenizer is made from, beside the literature.
 CORPUS = 20_000

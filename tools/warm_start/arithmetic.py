@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drpo.tasks import make_task
-from drpo.train.warm_start.spec import WarmStart
+from tools.warm_start.spec import WarmStart
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,11 +23,11 @@ from drpo.model.source import EMBEDDED, embedded_directory
 from drpo.rollouts import InProcessSampler, Request, Response, SamplingParameters
 from drpo.tasks import make_task
 from drpo.tasks.builtin.word_problems import WordProblemsTask
-from drpo.train.warm_start import words
-from drpo.train.warm_start.bases import BASES
-from drpo.train.warm_start.fit import batches, new_model, new_tokenizer, warm_start
-from drpo.train.warm_start.prose import brief_solution, literature, passages, worked_solution
-from drpo.train.warm_start.wording import ADVERBS, FLATNESS, usual
+from tools.warm_start import words
+from tools.warm_start.bases import BASES
+from tools.warm_start.fit import batches, new_model, new_tokenizer, warm_start
+from tools.warm_start.prose import brief_solution, literature, passages, worked_solution
+from tools.warm_start.wording import ADVERBS, FLATNESS, usual
 
 WORDS = ("dense", "moe", "hybrid", "reasoner")
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from drpo.train.warm_start.wording import (
+from tools.warm_start.wording import (
     ADJECTIVES,
     ADVERBS,
     CLOSERS,

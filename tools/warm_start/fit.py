@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from drpo.model.source import embedded_directory
-from drpo.train.warm_start.spec import END, END_ID, IGNORED, WarmStart
+from tools.warm_start.spec import END, END_ID, IGNORED, WarmStart
 
 
 def train_tokenizer(texts: Iterator[str], vocabulary: int, whole_words: Sequence[str] = ()) -> PreTrainedTokenizerFast:

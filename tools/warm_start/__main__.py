@@ -12,14 +12,14 @@ import torch
 import transformers
 
 from drpo.model.source import ASSETS, SHIPPED, bases_folder
-from drpo.train.warm_start.bases import BASES
-from drpo.train.warm_start.fit import warm_start
-from drpo.train.warm_start.measure import measure
+from tools.warm_start.bases import BASES
+from tools.warm_start.fit import warm_start
+from tools.warm_start.measure import measure
 
 
 def main() -> None:
     """Make the base, measure it, and keep how it was made beside it."""
-    parser = argparse.ArgumentParser(prog="python -m drpo.train.warm_start", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.warm_start", description=__doc__)
     parser.add_argument("base", nargs="?", choices=sorted(BASES), default="arithmetic")
     parser.add_argument("--out", type=Path, help="default: bases/NAME; of the shipped base, the package's own assets")
     parser.add_argument("--steps", type=int, help="batches to learn; fewer for a try")
@@ -31,7 +31,7 @@ def main() -> None:
     started = time.monotonic()
 
     def say(text: str) -> None:
-        print(f"{time.monotonic() - started:6.0f} s  {text}", flush=True)  # noqa: T201
+        print(f"{time.monotonic() - started:6.0f} s  {text}", flush=True)
 
     transformers.utils.logging.disable_progress_bar()
     model, tokenizer = warm_start(spec, lambda step, loss: say(f"step {step}/{spec.steps}  loss {loss:.4f}"))

@@ -13,7 +13,7 @@ help:
 	@echo "make test-wheel  build wheel and sdist, install them, and try what they install"
 	@echo "make test-track  the trackers, each with its real package"
 	@echo "make lint    ruff and pyright"
-	@echo "make docs    write the generated pages, blocks and figures of docs/ from docstrings, recipes and results/"
+	@echo "make docs    write the generated pages, blocks and figures of docs/ from docstrings, recipes and results/, then the site"
 	@echo "make docs-check  name every page that differs from what make docs would write"
 	@echo "make parity  measure the plug-ins' gradients against ours again, for docs/integrations"
 	@echo "make bench   kernels, sampler, training step and inspect against what people use instead (about ten minutes)"
@@ -116,6 +116,7 @@ lint: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m tools.docs
+	$(MAKE) site
 
 docs-check: $(VENV)/.dev
 	$(BIN)/python -m tools.docs --check

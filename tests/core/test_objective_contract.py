@@ -77,7 +77,7 @@ def loss_and_gradient(objective: Objective, batch: TokenBatch) -> tuple[torch.Te
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_registered_objective_has_numbers_worked_out_by_hand(name: str):
-    assert name in FACTS, f"add {name!r} to tests/core/objective_facts.py"
+    assert name in FACTS, f"add {name!r} to its family's tests/support/facts_*.py"
     rows = [row for case in FACTS[name].cases for row in case.rows]
     assert len(rows) >= 5, "five tokens by hand at least"
     defaults = [case for case in FACTS[name].cases if not case.parameters]

@@ -2,8 +2,9 @@
 
 from drpo.model.precision import Precision, set_precision
 from drpo.rollouts.copied import CopySampler
+from drpo.rollouts.factory import SAMPLERS, make_sampler_options
 from drpo.rollouts.in_process import InProcessSampler
-from drpo.rollouts.options import SAMPLERS, InProcessOptions, SamplerOptions, VllmOptions, make_sampler_options
+from drpo.rollouts.options import InProcessOptions, SamplerOptions, VllmOptions
 from drpo.rollouts.sampler import Request, Response, Sampler, SamplingParameters
 
 __all__ = [

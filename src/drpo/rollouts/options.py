@@ -1,19 +1,62 @@
-"""The samplers there are, and the settings of each."""
+"""The settings of samplers, and how each is made from its own."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from drpo.errors import ConfigError, suggest
+from drpo.errors import ConfigError
 from drpo.setting_types import STRICT
 
+if TYPE_CHECKING:
+    from drpo.model.policy import Policy
+    from drpo.model.precision import Precision
+    from drpo.rollouts.sampler import Sampler
 
-class InProcessOptions(BaseModel):
-    """Of :class:`drpo.rollouts.InProcessSampler`."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerContext:
+    """What a run says to its sampler beside the sampler's own settings.
+
+    Args:
+        precision: what to sample in.
+        shares_model: whether what is sampled from is always, number for number, the trained model.
+        engine_log: where the output of a process of its own goes; None: a temporary file.
+        note: told of failures that were survived.
+    """
+
+    precision: Precision
+    shares_model: bool
+    engine_log: Path | None
+    note: Callable[[str], None]
+
+
+class SamplerOptions(BaseModel):
+    """The settings of a sampler, one a field with its description. Imports of the sampler's own packages belong into
+    :meth:`make`, so that reading a configuration needs none of them."""
 
     model_config = STRICT
+
+    @property
+    def positions(self) -> int | None:
+        """The most tokens that a prompt with its response may have; None: as many as the model."""
+        return None
+
+    def make(self, policy: Policy, context: SamplerContext) -> Sampler:
+        """A sampler from the present weights of ``policy``; to be closed.
+
+        Raises:
+            ConfigError: a package is missing, or a setting would be ignored on this device.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define make()")
+
+
+class InProcessOptions(SamplerOptions):
+    """Of :class:`drpo.rollouts.InProcessSampler`."""
 
     compiled: bool = Field(
         default=False,
@@ -26,11 +69,18 @@ class InProcessOptions(BaseModel):
         description="responses generated at once, which bounds the KV cache; the responses to one prompt stay together",
     )
 
+    def make(self, policy: Policy, context: SamplerContext) -> Sampler:
+        """One with the policy's own model where that is what it samples from, else with a copy."""
+        from drpo.rollouts.copied import CopySampler
+        from drpo.rollouts.in_process import InProcessSampler
 
-class VllmOptions(BaseModel):
+        if context.shares_model:
+            return InProcessSampler(policy.model, policy.stop_ids, **self.model_dump())
+        return CopySampler(policy.model, context.precision, policy.stop_ids, **self.model_dump())
+
+
+class VllmOptions(SamplerOptions):
     """Of :class:`drpo.rollouts.vllm.sampler.VllmSampler`."""
-
-    model_config = STRICT
 
     max_length: int | None = Field(
         default=None, ge=1, description="longest prompt with its response, in tokens; default: the model's positions"
@@ -62,6 +112,24 @@ class VllmOptions(BaseModel):
             raise ValueError("gpu_memory_utilization would be ignored beside cache_gib: give one of them")
         return self
 
+    @property
+    def positions(self) -> int | None:
+        """See :class:`SamplerOptions`."""
+        return self.max_length
+
+    def make(self, policy: Policy, context: SamplerContext) -> Sampler:
+        """An engine in a process of its own."""
+        from drpo.model.lora import is_adapted, plain_weights
+        from drpo.rollouts.vllm.sampler import VllmSampler, require_vllm
+
+        require_vllm()
+        dtype = "float32" if context.precision == "fp32" else "bfloat16"
+        log, note = context.engine_log, context.note
+        sampler = VllmSampler(policy.model, policy.stop_ids, self, log, note, dtype=dtype)
+        # vLLM knows whole matrices alone: an adapter that is evaluated is added into them.
+        sampler.load_weights(plain_weights(policy.model) if is_adapted(policy.model) else policy.weights())
+        return sampler
+
     def check_device(self, kind: str) -> None:
         """That nothing would be ignored on a device of this ``kind`` (cpu, cuda).
 
@@ -82,35 +150,3 @@ class VllmOptions(BaseModel):
             )
         if self.eager is False:
             raise ConfigError("sampler.eager=false would be ignored on a CPU, where nothing is compiled. Leave it out.")
-
-
-SamplerOptions = InProcessOptions | VllmOptions
-#: Name → its settings.
-SAMPLERS: dict[str, type[InProcessOptions] | type[VllmOptions]] = {"in_process": InProcessOptions, "vllm": VllmOptions}
-
-
-def make_sampler_options(name: str, **parameters: Any) -> SamplerOptions:
-    """The settings of the sampler ``name``.
-
-    Raises:
-        ConfigError: an unknown name or parameter (with the nearest known one), or a value that is not allowed.
-    """
-    if name not in SAMPLERS:
-        raise ConfigError(f"unknown sampler {name!r}.{suggest(name, SAMPLERS)}")
-    cls = SAMPLERS[name]
-    for parameter in parameters:
-        if parameter not in cls.model_fields:
-            raise ConfigError(f"sampler {name!r} has no parameter {parameter!r}.{suggest(parameter, cls.model_fields)}")
-    try:
-        return cls(**parameters)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(cls, problem) for problem in error.errors())) from error
-
-
-def _explain(cls: type[BaseModel], problem: Any) -> str:
-    message = problem["msg"].removeprefix("Value error, ")
-    if not problem["loc"]:
-        return f"sampler: {message}"
-    key = str(problem["loc"][0])
-    described = cls.model_fields[key].description
-    return f"sampler.{key}: {message[0].lower() + message[1:]}, got {problem['input']!r} ({described})"

@@ -14,18 +14,17 @@ from drpo.tasks.kinds.reasoning_gym import ReasoningGymTask, dataset_names
 from drpo.tasks.kinds.user import load_user_task
 from drpo.tasks.parameters import check_parameters
 
-#: The tasks that are a class of this package.
-TASKS: dict[str, type] = {"copy": CopyTask, "jsonl": JsonlTask, "math": MathTask, "word_problems": WordProblemsTask}
+#: The tasks that are a class of this package; each says in ``form`` what it is, for help texts.
+TASKS: dict[str, Any] = {
+    "copy": CopyTask,
+    "jsonl": JsonlTask,
+    "math": MathTask,
+    "word_problems": WordProblemsTask,
+}
 
 #: Every form a task's name can take, for help texts.
 FORMS: dict[str, str] = {
-    "copy": "repeat a few letters; needs nothing installed (length, alphabet)",
-    "jsonl": "your own problems, a file of prompts and answers (JSONL, JSON, CSV, Parquet, …), exact match (path, "
-    "prompt_column, answer_column, heldout_fraction)",
-    "math": "problems as DAPO-Math, GSM8K and AIME lay them out, in the same files, graded by math-verify (path, "
-    "prompt_column, answer_column, heldout_path, dataset, prompt_style, …)",
-    "word_problems": "small sums told in words; needs nothing installed (min_steps, max_steps, largest_start, "
-    "largest_change)",
+    **{name: cls.form for name, cls in TASKS.items()},
     "reasoning_gym:<dataset>": "a data set of the reasoning-gym library, with its parameters and its scoring",
     "python:<module>:<Class>": "your own class on the import path, with the methods of drpo.tasks.Task",
 }

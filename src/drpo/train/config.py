@@ -14,7 +14,7 @@ from drpo.errors import ConfigError, suggest
 from drpo.model.lora_settings import Lora
 from drpo.model.prompts import PromptSettings
 from drpo.objectives import Objective, make_objective
-from drpo.rollouts import Precision, SamplerOptions, SamplingParameters, make_sampler_options
+from drpo.rollouts import SAMPLERS, Precision, SamplerOptions, SamplingParameters, make_sampler_options
 from drpo.setting_types import STRICT, Count, CountOrZero
 from drpo.trackers import TRACKERS
 from drpo.train.config_aliases import unknown_key
@@ -115,7 +115,9 @@ class TrainConfig(BaseModel):
     top_k: int = Field(default=-1, description="must stay -1")
     max_new_tokens: Count = Field(default=64)
 
-    sampler: Section = Field(default=Section(name="in_process"), description="in_process or vllm (docs/sampling.md)")
+    sampler: Section = Field(
+        default=Section(name="in_process"), description=f"{' or '.join(SAMPLERS)} (docs/sampling.md)"
+    )
 
     router_replay: bool = Field(
         default=False,

@@ -8,7 +8,6 @@ from typing import Any
 
 from drpo.errors import ConfigError, DataError, TaskError
 from drpo.model.prompts import PromptEncoder
-from drpo.rollouts import VllmOptions
 from drpo.tasks import Task
 from drpo.tasks.base import Example
 from drpo.train.config import TrainConfig
@@ -32,9 +31,7 @@ class PromptRoom:
             ConfigError: there is none.
         """
         limits = [getattr(model_config.get_text_config(), "max_position_embeddings", None)]
-        options = config.make_sampler_options()
-        if isinstance(options, VllmOptions):
-            limits.append(options.max_length)
+        limits.append(config.make_sampler_options().positions)
         positions = min((limit for limit in limits if limit is not None), default=None)
         if positions is not None and config.max_new_tokens >= positions:
             raise ConfigError(

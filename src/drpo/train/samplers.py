@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from drpo.errors import DrpoWarning
-from drpo.model.lora import is_adapted, plain_weights
 from drpo.model.policy import Policy
-from drpo.rollouts import CopySampler, InProcessSampler, Sampler
-from drpo.rollouts.options import InProcessOptions
-from drpo.rollouts.vllm.sampler import VllmSampler, require_vllm
+from drpo.rollouts import Sampler
+from drpo.rollouts.options import SamplerContext
 from drpo.train.config import TrainConfig
 
 
@@ -25,9 +23,6 @@ def make_sampler(
 ) -> Sampler:
     """One that samples from the present weights of ``policy``, until it is given others; to be closed.
 
-    In this process it shares the policy's model where what it would sample from is always that model, else it has a
-    copy.
-
     Args:
         config: whose section ``sampler`` is read, and the precision of rollouts.
         policy: which is trained.
@@ -37,20 +32,7 @@ def make_sampler(
     Raises:
         ConfigError: a package is missing, or an option would be ignored on this device.
     """
-    options = config.make_sampler_options()
-    if isinstance(options, InProcessOptions):
-        if config.shares_model:
-            return InProcessSampler(policy.model, policy.stop_ids, **options.model_dump())
-        return CopySampler(policy.model, config.sampling_precision, policy.stop_ids, **options.model_dump())
-    require_vllm()
-    sampler = VllmSampler(
-        policy.model,
-        policy.stop_ids,
-        options,
-        engine_log,
-        note,
-        dtype="float32" if config.sampling_precision == "fp32" else "bfloat16",
+    context = SamplerContext(
+        precision=config.sampling_precision, shares_model=config.shares_model, engine_log=engine_log, note=note
     )
-    # vLLM knows whole matrices alone: an adapter that is evaluated is added into them.
-    sampler.load_weights(plain_weights(policy.model) if is_adapted(policy.model) else policy.weights())
-    return sampler
+    return config.make_sampler_options().make(policy, context)

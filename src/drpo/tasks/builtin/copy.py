@@ -19,6 +19,8 @@ class CopyTask(ProceduralTask):
         alphabet: the letters, at least two, each once, none of them white space.
     """
 
+    form = "repeat a few letters; needs nothing installed (length, alphabet)"
+
     def __init__(self, *, length: int = 3, alphabet: str = "abcd"):
         super().__init__("copy")
         if not isinstance(length, int) or isinstance(length, bool) or length < 1:

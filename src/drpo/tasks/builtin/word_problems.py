@@ -28,6 +28,8 @@ class WordProblemsTask(ProceduralTask):
         ConfigError: a parameter is not a whole number in its range.
     """
 
+    form = "small sums told in words; needs nothing installed (min_steps, max_steps, largest_start, largest_change)"
+
     def __init__(self, *, min_steps: int = 2, max_steps: int = 3, largest_start: int = 30, largest_change: int = 9):
         super().__init__("word_problems")
         given = {

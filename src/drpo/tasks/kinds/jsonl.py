@@ -42,6 +42,11 @@ class JsonlTask(FiniteTask):
         DataError: the file or one of its records is not as described; the message names the line.
     """
 
+    form = (
+        "your own problems, a file of prompts and answers (JSONL, JSON, CSV, Parquet, …), exact match (path, "
+        "prompt_column, answer_column, heldout_fraction)"
+    )
+
     def __init__(
         self,
         *,

@@ -58,6 +58,11 @@ class MathTask(FiniteTask):
         DataError: a source cannot be read, fits no layout, or has no problem left to train on.
     """
 
+    form = (
+        "problems as DAPO-Math, GSM8K and AIME lay them out, in the same files, graded by math-verify (path, "
+        "prompt_column, answer_column, heldout_path, dataset, prompt_style, …)"
+    )
+
     def __init__(
         self,
         *,

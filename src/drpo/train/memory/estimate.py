@@ -17,7 +17,7 @@ from drpo.model.loading import load_sketch
 from drpo.model.lora import linear_names
 from drpo.model.lora_settings import Lora
 from drpo.model.source import find_model
-from drpo.rollouts import InProcessOptions
+from drpo.rollouts import InProcessOptions, VllmOptions
 from drpo.rollouts.vllm.engine import DEFAULT_CPU_CACHE_GIB, DEFAULT_GPU_SHARE, GIB
 from drpo.train.config import TrainConfig
 from drpo.train.settings import forward_settings
@@ -169,6 +169,8 @@ def _sampler(held: int, config: TrainConfig, device: torch.device) -> tuple[Part
         if config.shares_model:
             return (Part("sampler copies", 0, "always", "none: the in-process sampler runs the trained weights"),)
         return (Part("sampler copies", copy, "always", f"weights of its own, {precision}"),)
+    if not isinstance(options, VllmOptions):
+        return (Part("sampler", 0, "always", f"not estimated for sampler={config.sampler.name}"),)
     if device.type == "cpu":
         cache = int((options.cache_gib or DEFAULT_CPU_CACHE_GIB) * GIB)
         # Once where both processes see them, and once in vLLM.

@@ -70,6 +70,11 @@ _ConfigDumper.add_implicit_resolver(
 )
 
 
+def config_text(values: dict[str, Any]) -> str:
+    """A configuration file that `drpo train` reads back as ``values``."""
+    return yaml.dump(values, Dumper=_ConfigDumper, sort_keys=False, allow_unicode=True)
+
+
 class RunDirectory:
     """Paths, readers and writers of one run.
 
@@ -121,8 +126,7 @@ class RunDirectory:
             self.rollouts.mkdir(parents=True, exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
         self.write_manifest(manifest)
-        text = yaml.dump(config, Dumper=_ConfigDumper, sort_keys=False, allow_unicode=True)
-        self._write(self.config_file, text)
+        self._write(self.config_file, config_text(config))
 
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration.

@@ -25,6 +25,7 @@ from drpo.lab.runner import Progress, Watcher
 from drpo.lab.study import Study
 from drpo.lab.workers import LocalWorkers
 from drpo.run_directory import RunDirectory
+from drpo.train.config import load_config
 from support import studies
 
 STAND_IN = Path(__file__).parents[1] / "support" / "stand_in.py"
@@ -88,6 +89,13 @@ def test_every_run_ends_as_a_row(tmp_path: Path) -> None:
     assert watcher.progress[-1] == Progress(12, 12, 0, [], 0.0)
     for name in ("results.csv", "results.md", "verdicts.json", "study.yaml", "journal.jsonl"):
         assert (tmp_path / "D" / name).is_file()
+    started = {
+        entry["run"]: entry["command"] for entry in StudyDirectory(tmp_path / "D").journal() if "command" in entry
+    }
+    for run in make_plan(study).shared:
+        drpo, train, file, *_ = started[str(run.path)]
+        assert (drpo, train, file) == ("drpo", "train", f"{tmp_path}/D/{run.path}.yaml")
+        assert load_config(file)[0] == run.config
 
 
 def test_threads_and_devices_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from drpo.cli.train import split_settings
 from drpo.errors import ConfigError
+from drpo.lab.directory import StudyDirectory
 from drpo.lab.plan import make_plan, tries
 from drpo.lab.study import SHIPPED, check_study, load_study
 from drpo.train.config import load_config
@@ -30,14 +33,22 @@ def test_a_plan_has_every_arm_in_every_setting_with_every_seed() -> None:
         assert run.config.objective.name == ("drpo" if run.arm == "drpo" else "dppo_tv")
 
 
-def test_a_command_makes_the_planned_configuration_from_nothing_else() -> None:
+def test_files_and_commands_make_the_planned_configuration_from_nothing_else(tmp_path: Path) -> None:
     arms = {**studies.VALUES["arms"], "masked": {"objective": {"name": "drpo", "modifiers": [{"name": "opsm"}]}}}
     base = {"model": "some where", "task": {"name": "jsonl", "path": "1e3"}, "weight_decay": 1e-7}
+    directory = StudyDirectory(tmp_path / "delta=0.1")
     for run in make_plan(studies.study(base=base, arms=arms)).shared:
-        train, *overrides, out, path = run.arguments(Path("D"))
-        assert (train, out, path) == ("train", "--out", f"D/runs/{run.setting}/{run.arm}/seed-{run.seed}")
+        path = f"{directory.path}/runs/{run.setting}/{run.arm}/seed-{run.seed}"
+        drpo, train, *overrides, out, where = shlex.split(run.command(directory.path))
+        assert (drpo, train, out, where) == ("drpo", "train", "--out", path)
         assert load_config(None, overrides)[0] == run.config
-        assert run.arguments(Path("D"), resume=True) == ["train", "--resume", path]
+        directory.write_config(run)
+        train, *settings, out, where = run.arguments(directory.path)
+        assert (train, settings, out, where) == ("train", [f"{path}.yaml"], "--out", path)
+        assert load_config(*split_settings(settings))[0] == run.config
+        assert run.arguments(directory.path, resume=True) == ["train", "--resume", path]
+    relative = make_plan(studies.study()).shared[0].arguments(Path("delta=0.1"))[1]
+    assert split_settings([relative]) == (Path(relative), [])
 
 
 def test_layers_of_a_setting(tmp_path: Path) -> None:
@@ -178,6 +189,10 @@ def test_mistakes_in_a_study(changes: dict[str, Any], message: str) -> None:
         ({"arms": {"drpo": {"objectiv": "drpo"}, "dppo": DPPO}}, r"unknown key 'objectiv'. Did you mean 'objective'"),
         ({"arms": {"drpo": {"objective": "dprpo"}, "dppo": DPPO}}, r"unknown objective 'dprpo'. Did you mean 'drpo'"),
         ({"settings": {"one": {"updates_per_step": 99}}}, r"updates_per_step=99 exceeds the 32 responses"),
+        (
+            {"base": {"task": "copy"}, "settings": {"one": {"task": "reasoning_gym:chain_sum"}}},
+            r"leaves out a parameter",
+        ),
         ({"budget": {**studies.BUDGET, "eval_every": 0}}, r"eval_every=0 gives 1 evaluations in 4 steps"),
         (
             {

@@ -60,7 +60,7 @@ def split_settings(settings: list[str]) -> tuple[Path | None, list[str]]:
         ConfigError: more than one file, a data file, or an option that is none.
     """
     refuse_options(settings, ("--out", "--resume", "--dry-run", "--debug"))
-    files = [setting for setting in settings if "=" not in setting]
+    files = [setting for setting in settings if _is_file(setting)]
     if len(files) > 1:
         raise ConfigError(
             f"only one configuration file can be given, got {', '.join(files)}. Changes are written "
@@ -68,7 +68,13 @@ def split_settings(settings: list[str]) -> tuple[Path | None, list[str]]:
         )
     for file in files:
         refuse_data_file(Path(file))
-    return (Path(files[0]) if files else None), [setting for setting in settings if "=" in setting]
+    return (Path(files[0]) if files else None), [setting for setting in settings if not _is_file(setting)]
+
+
+def _is_file(argument: str) -> bool:
+    """Whether it names a file: it has no ``=``, or a slash before it, as no key does (runs/rate=0.1/seed-0.yaml)."""
+    key, equals, _ = argument.partition("=")
+    return not equals or "/" in key
 
 
 def _resumed_config(run: RunDirectory, overrides: list[str]) -> TrainConfig:

@@ -4,7 +4,8 @@ study.yaml           the study, with what its files said written out; its scale 
 journal.jsonl        a line whenever a run starts, ends, or is taken over from another study
 choices.json         what the tuning chose, from which scores
 tuning/SETTING/ARM/TRY/seed-N/   runs/SETTING/ARM/seed-N/   best/SETTING/ARM/seed-N/
-                     run directories; beside each its output, seed-N.log
+                     run directories; beside each the configuration file that it was started with, seed-N.yaml, and
+                     its output, seed-N.log
 results.csv curves.csv results.md verdicts.json report.html
 """
 
@@ -27,7 +28,7 @@ from drpo.errors import CheckpointError, ConfigError
 from drpo.files import JsonLine, append_records, cut_torn_line, numbered_jsonl, replace_text, writing
 from drpo.lab.plan import Run
 from drpo.lab.study import Study, check_study
-from drpo.run_directory import RunDirectory
+from drpo.run_directory import RunDirectory, config_text
 from drpo.run_schema import checked, shortened
 from drpo.schema import numbered, unnumbered
 from drpo.train.config import TrainConfig, merge, validate_config
@@ -180,6 +181,17 @@ class StudyDirectory:
                     f"{directory.path} was run with another configuration than the study now makes (another version of "
                     f"drpo?): {said}. Choose another --out, or remove that run."
                 )
+
+    def write_config(self, run: Run) -> None:
+        """Write the file that a run is started with.
+
+        Raises:
+            WriteError: the disk refuses.
+        """
+        file = self.path / run.config_file
+        with self.writing():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(file, config_text(run.config.as_dict()))
 
     def log_file(self, run: Run) -> Path:
         """Where a run's output goes."""

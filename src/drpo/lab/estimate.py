@@ -6,14 +6,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drpo.errors import TrainingError
+from drpo.lab.directory import StudyDirectory
 from drpo.lab.plan import Run
 from drpo.lab.workers import LocalWorkers
 from drpo.run_directory import RunDirectory
-from drpo.train.config import as_overrides
 
 #: Steps that are run; the last is timed, as the first is slowed by what happens once.
 STEPS = 2
@@ -39,20 +39,27 @@ def measure(run: Run, workers: LocalWorkers) -> Cost:
         TrainingError: it does not run; the message ends with its output.
     """
     config = run.config.model_copy(update={"steps": STEPS, "eval_every": 0, "checkpoint_every": STEPS})
+    short = replace(run, config=config)
     with tempfile.TemporaryDirectory(prefix="drpo-lab-") as folder:
-        path, started = RunDirectory(Path(folder) / "run"), time.monotonic()
-        command = [*workers.program, "train", *as_overrides(config), "--out", str(path.path)]
+        directory = StudyDirectory(Path(folder))
+        directory.write_config(short)
+        started = time.monotonic()
         done = subprocess.run(
-            command, env=workers.environment(0), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+            [*workers.program, *short.arguments(directory.path)],
+            env=workers.environment(0),
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
         wall = time.monotonic() - started
         if done.returncode:
             raise TrainingError(
                 f"a measured step of {run.setting} × {run.arm} failed. Its command:\n  "
-                f"drpo {' '.join(command[len(workers.program) :])}\nIts output ends:\n"
+                f"{short.command(directory.path)}\nIts output ends:\n"
                 f"{(done.stdout + done.stderr)[-1500:]}"
             )
-        steps = [0.0] * STEPS
+        path, steps = RunDirectory(directory.path / short.path), [0.0] * STEPS
         for record in path.read_metrics("update"):
             steps[record["step"] - 1] += sum(record["timing"][part] for part in ("sampling", "grading", "training"))
         evaluations = [record["timing"]["seconds"] for record in path.read_metrics("evaluation")]

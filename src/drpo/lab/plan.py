@@ -1,8 +1,10 @@
-"""Every run of a study, as the command that starts it."""
+"""Every run of a study: its configuration, its place, and the command that starts it."""
 
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Literal
 from drpo.errors import ConfigError, suggest
 from drpo.lab.metrics import LAST, evaluation_steps
 from drpo.lab.study import Keys, Study
-from drpo.train.config import TrainConfig, as_overrides, layer_config, load_config
+from drpo.train.config import TrainConfig, as_overrides, layer_config
 from drpo.train.config_text import parse_overrides
 
 Phase = Literal["tuning", "shared", "best"]
@@ -36,10 +38,22 @@ class Run:
         parts = (FOLDERS[self.phase], self.setting, self.arm, self.attempt, f"seed-{self.seed}")
         return Path(*(part for part in parts if part))
 
+    @property
+    def config_file(self) -> Path:
+        """Its configuration file, beside its directory."""
+        return self.path.with_name(f"{self.path.name}.yaml")
+
     def arguments(self, directory: Path, resume: bool = False) -> list[str]:
-        """What follows ``drpo`` on the command line."""
+        """What follows ``drpo`` on the command line of a run of the study in ``directory``."""
         path = str(directory / self.path)
-        return ["train", "--resume", path] if resume else ["train", *as_overrides(self.config), "--out", path]
+        if resume:
+            return ["train", "--resume", path]
+        # In front of the =, which the names of tries hold, stands a slash: it is a file and no setting.
+        return ["train", os.path.join(os.curdir, directory / self.config_file), "--out", path]
+
+    def command(self, directory: Path) -> str:
+        """For a shell: the same run from nothing but the defaults."""
+        return shlex.join(["drpo", "train", *as_overrides(self.config), "--out", str(directory / self.path)])
 
     @property
     def evaluations(self) -> list[int]:
@@ -161,10 +175,10 @@ def _unsuitable(config: TrainConfig) -> list[str]:
             f"eval_every={config.eval_every} gives {evaluations} evaluations in {config.steps} steps; the "
             f"final accuracy is the mean of the last {LAST}. Set eval_every in budget."
         )
-    if load_config(None, as_overrides(config))[0] != config:
+    if layer_config([("", config.as_dict())])[0] != config:
         found.append(
-            "the configuration cannot be written as key=value changes of the defaults: a task or objective "
-            "leaves out a parameter that its default form has. Write the parameter out."
+            "the run's configuration file would be read with a default: a task or objective leaves out a parameter "
+            "that its default form has. Write the parameter out."
         )
     return found
 

@@ -57,7 +57,7 @@ def read_row(directory: StudyDirectory, run: Run, state: State, study: Study) ->
         "heldout_problems": min((record["examples"] for record in evaluations if "examples" in record), default=None),
         "seconds": _seconds(updates, evaluations),
         "machine_device": records.read_manifest().get("device"),
-        "command": " ".join(["drpo", *run.arguments(directory.path)]),
+        "command": run.command(directory.path),
         "curves": {"accuracy": curve, **{name: by_step(name, updates) for name in COURSES}},
     }
 

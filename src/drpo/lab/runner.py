@@ -123,6 +123,8 @@ class Runner:
         resume = RunDirectory(self.directory.path / run.path).exists()
         command = run.arguments(self.directory.path, resume)
         slot = min(set(range(self.workers.jobs)) - {active.slot for active in self.active.values()})
+        if not resume:
+            self.directory.write_config(run)
         with self.directory.writing():
             execution = self.workers.start(command, self.directory.log_file(run), self.directory, self.hold, slot)
         self.active[run] = _Active(execution, slot)

@@ -110,8 +110,8 @@ parity: $(VENV)/.trl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.
 	$(BIN)/python -m tools.docs
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests benchmarks tools
-	$(BIN)/ruff format --check src tests benchmarks tools
+	$(BIN)/ruff check src tests benchmarks tools examples
+	$(BIN)/ruff format --check src tests benchmarks tools examples
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/.dev
@@ -143,7 +143,7 @@ settings: $(VENV)/.dev
 	$(BIN)/python -m tools.docs
 
 long-tail: $(VENV)/.dev
-	$(BIN)/python -m drpo.lab.long_tail
+	$(BIN)/python -m examples.long_tail
 	$(BIN)/python -m tools.docs
 
 kill-test: $(VENV)/.dev

@@ -18,7 +18,7 @@ FILES = [
     *(ROOT / "docs").rglob("*.md"),
     *(
         file
-        for folder in ("src", "tests", "tools", "benchmarks")
+        for folder in ("src", "tests", "tools", "examples", "benchmarks")
         for file in (ROOT / folder).rglob("*")
         if file.suffix in (".py", ".yaml", ".md") and file != Path(__file__)
     ),

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from drpo.files import read_json
-from drpo.lab.long_tail import records
-from drpo.lab.long_tail.analysis import Evaluated, evaluate, verdicts
-from drpo.lab.long_tail.study import ARMS, PLAN, SETTINGS
-from drpo.lab.long_tail.tables import arms_table, grouped, scale, sentences, verdicts_table
-from drpo.report.figures.long_tail import Panel, long_tail_figure
+from examples.long_tail import COMMAND, records
+from examples.long_tail.analysis import Evaluated, evaluate, verdicts
+from examples.long_tail.figure import Panel, long_tail_figure
+from examples.long_tail.study import ARMS, PLAN, SETTINGS
+from examples.long_tail.tables import arms_table, grouped, scale, sentences, verdicts_table
 from tools import RESULTS
 
 FOLDER = RESULTS / "long-tail"
@@ -51,7 +51,7 @@ def made() -> str:
     torch = ", ".join(sorted({machine["packages"]["torch"] for machine in machines}))
     total = sum(map(len, counts.values()))
     return (
-        f"`{record('tail-linear')['command']}`: {total:,} runs, {crashed} of them crashed; {parts[0]}, {parts[1]}, "
+        f"`{COMMAND}`: {total:,} runs, {crashed} of them crashed; {parts[0]}, {parts[1]}, "
         f"one thread a run, torch {torch}; {seconds / 60:.0f} minutes of runs one after "
         "another, on a machine that did other work as well."
     )

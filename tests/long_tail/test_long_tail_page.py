@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from drpo.lab.long_tail import records
-from drpo.lab.long_tail.runner import evaluated, tuned_scores
-from drpo.lab.long_tail.study import PLAN, SETTINGS, tuning_cells
+from examples.long_tail import records
+from examples.long_tail.runner import evaluated, tuned_scores
+from examples.long_tail.study import PLAN, SETTINGS, tuning_cells
 from tools.docs import long_tail_page
 
 

@@ -10,11 +10,11 @@ import torch
 
 from drpo import aggregate, make_objective
 from drpo.errors import ConfigError, DataError, DrpoWarning
-from drpo.lab.long_tail.environment import Bandit, Jury, Space, baseline, make_bandit, make_log
-from drpo.lab.long_tail.policy import KINDS, Policy
-from drpo.lab.long_tail.records import Run
-from drpo.lab.long_tail.study import ARMS, HYPOTHESES, SETTINGS, Cell, at_rate, chosen, shared_rate, tuning_cells
-from drpo.lab.long_tail.training import Outcome, Schedule, log_batch, make_world, train
+from examples.long_tail.environment import Bandit, Jury, Space, baseline, make_bandit, make_log
+from examples.long_tail.policy import KINDS, Policy
+from examples.long_tail.records import Run
+from examples.long_tail.study import ARMS, HYPOTHESES, SETTINGS, Cell, at_rate, chosen, shared_rate, tuning_cells
+from examples.long_tail.training import Outcome, Schedule, log_batch, make_world, train
 
 SPACE = Space(actions=5, zipf=1.0, features=3)
 SCHEDULE = Schedule(log=512, batch=128, epochs=3, measurements=4, jury=64)

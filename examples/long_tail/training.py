@@ -12,9 +12,9 @@ from drpo.aggregation import aggregate
 from drpo.batch import TokenBatch
 from drpo.diagnostics import diagnose
 from drpo.errors import DataError
-from drpo.lab.long_tail.environment import Bandit, Jury, Log, Space, make_bandit, make_jury, make_log
-from drpo.lab.long_tail.policy import Policy
 from drpo.objectives import Objective
+from examples.long_tail.environment import Bandit, Jury, Log, Space, make_bandit, make_jury, make_log
+from examples.long_tail.policy import Policy
 
 #: What is kept of drpo.diagnose.
 FIGURES: tuple[str, ...] = ("shift", "shift_max", "ratio_max", "masked_share", "corrective_share")

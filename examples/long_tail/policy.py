@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from drpo.errors import ConfigError, suggest
-from drpo.lab.long_tail.environment import Bandit
+from examples.long_tail.environment import Bandit
 
 HIDDEN = 32
 

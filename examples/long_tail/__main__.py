@@ -1,4 +1,4 @@
-"""``python -m drpo.lab.long_tail``: run the study, or go on with it where it stopped."""
+"""``python -m examples.long_tail``: run the study, or go on with it where it stopped."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import torch
 
 from drpo.bench.record import describe, write
 from drpo.errors import CheckpointError, DrpoError
-from drpo.lab.long_tail.records import check_same, description
-from drpo.lab.long_tail.runner import run_setting
-from drpo.lab.long_tail.study import PLAN, QUICK, SETTINGS
+from examples.long_tail import COMMAND
+from examples.long_tail.records import check_same, description
+from examples.long_tail.runner import run_setting
+from examples.long_tail.study import PLAN, QUICK, SETTINGS
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse, then run one setting after another on one thread."""
-    parser = argparse.ArgumentParser(prog="python -m drpo.lab.long_tail", description=__doc__)
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/long-tail"), help="folder of the tables")
     parser.add_argument("--quick", action="store_true", help="runs so short that the figures mean nothing")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="which ones")
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # probabilities that underflow would make some arms several times slower
     plan = QUICK if options.quick else PLAN
-    command = "python -m drpo.lab.long_tail" + " --quick" * options.quick
+    command = COMMAND + " --quick" * options.quick
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         for name in options.settings:
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
             check_same(options.out / f"{name}.json", described)
             machine = describe()
             write(options.out / f"{name}.json", {"command": command, "machine": machine, **described})
-            run_setting(SETTINGS[name], plan, options.out / f"{name}.csv", lambda line: print(line, flush=True))  # noqa: T201
+            run_setting(SETTINGS[name], plan, options.out / f"{name}.csv", lambda line: print(line, flush=True))
     except OSError as error:
         reason = error.strerror or error
         raise CheckpointError(f"cannot write in {options.out}: {reason}. Choose another --out.") from error

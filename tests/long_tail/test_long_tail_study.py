@@ -12,19 +12,20 @@ import pytest
 
 from drpo.errors import CheckpointError, DataError
 from drpo.lab import statistics as stats
-from drpo.lab.long_tail import records
-from drpo.lab.long_tail.analysis import Evaluated, evaluate, verdicts
-from drpo.lab.long_tail.records import Run
-from drpo.lab.long_tail.study import ARMS, HYPOTHESES, PLAN, QUICK, SETTINGS, Cell
-from drpo.lab.long_tail.tables import arms_table, below_logging, collapsed, sentences, verdicts_table
-from drpo.lab.long_tail.training import FIGURES, Outcome
+from examples.long_tail import records
+from examples.long_tail.analysis import Evaluated, evaluate, verdicts
+from examples.long_tail.records import Run
+from examples.long_tail.study import ARMS, HYPOTHESES, PLAN, QUICK, SETTINGS, Cell
+from examples.long_tail.tables import arms_table, below_logging, collapsed, sentences, verdicts_table
+from examples.long_tail.training import FIGURES, Outcome
 
+ROOT = Path(__file__).resolve().parents[2]
 NAME = "short-linear"
 
 
 def start(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "drpo.lab.long_tail", "--quick", "--settings", NAME, "--out", str(out), *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, "-m", "examples.long_tail", "--quick", "--settings", NAME, "--out", str(out), *more]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from drpo.lab.long_tail import records
-from drpo.lab.long_tail.records import Run
-from drpo.lab.long_tail.study import ARMS, Cell, Plan, Scores, Setting, at_rate, chosen, shared_rate, tuning_cells
-from drpo.lab.long_tail.training import make_world, train
+from examples.long_tail import records
+from examples.long_tail.records import Run
+from examples.long_tail.study import ARMS, Cell, Plan, Scores, Setting, at_rate, chosen, shared_rate, tuning_cells
+from examples.long_tail.training import make_world, train
 
 Watch = Callable[[str], None]
 

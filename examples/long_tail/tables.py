@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from drpo.lab import statistics as stats
-from drpo.lab.long_tail.analysis import Evaluated, Verdict
-from drpo.lab.long_tail.records import Run
-from drpo.lab.long_tail.study import ARMS, HYPOTHESES, Cell
+from examples.long_tail.analysis import Evaluated, Verdict
+from examples.long_tail.records import Run
+from examples.long_tail.study import ARMS, HYPOTHESES, Cell
 
 MINUS = "−"
 

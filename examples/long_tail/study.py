@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from drpo.errors import DataError
-from drpo.lab.long_tail.environment import Space
-from drpo.lab.long_tail.training import Schedule
 from drpo.objectives import Objective, make_objective
+from examples.long_tail.environment import Space
+from examples.long_tail.training import Schedule
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 
 from drpo.errors import DataError
 from drpo.lab import statistics as stats
-from drpo.lab.long_tail.records import Run, seeds_of
-from drpo.lab.long_tail.runner import tuned_scores
-from drpo.lab.long_tail.study import HYPOTHESES, Cell, Plan, at_rate, chosen, shared_rate
+from examples.long_tail.records import Run, seeds_of
+from examples.long_tail.runner import tuned_scores
+from examples.long_tail.study import HYPOTHESES, Cell, Plan, at_rate, chosen, shared_rate
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import numpy as np
 
 from drpo.errors import CheckpointError
 from drpo.files import replace_text
-from drpo.lab.long_tail.study import ARMS, Cell, Plan, Setting
-from drpo.lab.long_tail.training import FIGURES, Outcome
 from drpo.schema import renamed
+from examples.long_tail.study import ARMS, Cell, Plan, Setting
+from examples.long_tail.training import FIGURES, Outcome
 
 #: The final value is the mean of this many measurements.
 LAST = 3

@@ -32,6 +32,7 @@ PAGES = {
     "docs/own-loop.md": Page(shorter={"STEPS, PROMPTS, GROUP = 16, 16, 8": "STEPS, PROMPTS, GROUP = 2, 4, 8"}),
     "docs/objectives.md": Page(before="import drpo"),
     "docs/inspect.md": Page(),
+    "docs/reference.md": Page(),
 }
 #: Page → the tests that run its blocks where the host is installed, or against stand-ins for it.
 ELSEWHERE = {

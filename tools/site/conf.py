@@ -34,6 +34,7 @@ highlight_language = "none"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+maximum_signature_line_length = 80
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 add_module_names = False

@@ -6,6 +6,7 @@ The navigation, the pages of the studies, a first page named index.html, and lin
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ NAVIGATION = {
     "Which objective": ("which-objective", "gradient-weight", "objectives", "geometry"),
     "The lab": ("lab", "studies", "settings", "long-tail"),
     "Models and tasks": ("models", "architectures", "bases", "tasks"),
-    "Reference": ("schema", "one-gpu", "performance", "benchmarks", "testing"),
+    "Reference": ("reference", "schema", "one-gpu", "performance", "benchmarks", "testing"),
 }
 #: Pages in the root of the repository, last in the navigation.
 CONTRIBUTE = ("CONTRIBUTING", "CHANGELOG")
@@ -96,8 +97,10 @@ def show_folders(app: Sphinx, doctree: nodes.document) -> None:
     """Replace a link to a folder by its text and the folder's path: the site has no page for a folder."""
     root = Path(app.srcdir)
     for link in list(doctree.findall(pending_xref)):
+        if link["reftype"] != "myst" or link.get("refdomain") is not None:
+            continue
         folder = Path(os.path.normpath((root / link["refdoc"]).parent / link["reftarget"]))
-        if link["reftype"] == "myst" and link.get("refdomain") is None and folder.is_dir():
+        if folder.is_dir():
             path = f"{folder.relative_to(root)}/"
             inside = [child.deepcopy() for child in link.children]
             said = link.astext().rstrip("/") == path.rstrip("/")
@@ -119,10 +122,19 @@ def write_other_pages(app: Sphinx, exception: Exception | None) -> None:
         replace_text(out / STUDIES / f"{name}.html", study_page(kept_results(study, folder), folder))
 
 
+def escape_bars(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Keep |π − μ| in a docstring from being a substitution of reStructuredText, outside of ``code``."""
+    for i, line in enumerate(lines):
+        parts = line.split("``")
+        parts[::2] = [re.sub(r"(?<!\\)\|", r"\\|", part) for part in parts[::2]]
+        lines[i] = "``".join(parts)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the hooks."""
     app.connect("source-read", add_to_source)
     app.connect("doctree-read", show_folders)
     app.connect("html-page-context", add_assets)
+    app.connect("autodoc-process-docstring", escape_bars)
     app.connect("build-finished", write_other_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -60,7 +60,7 @@ class Cell:
 RATIOS = (0.2, 1.0, 5.0, 25.0)
 SHIFTS = (0.002, 0.02, 0.15, 0.6)
 NATS = (0.002, 0.01, 0.05, 0.5)
-#: The paper's own DRPO setting stands apart: as a boundary it is vacuous.
+#: The paper's own DRPO setting is an arm of its own: it bounds nothing.
 PAPER = "drpo_12.5"
 ARMS = {
     "surrogate": Arm("surrogate", (0.0,), lambda _: {}),

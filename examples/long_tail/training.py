@@ -1,4 +1,4 @@
-"""Off-policy learning from a fixed log: several epochs of minibatches, so that π moves away from μ for good."""
+"""Off-policy learning from a fixed log: several epochs of minibatches, so that π differs more and more from μ."""
 
 from __future__ import annotations
 

@@ -84,7 +84,6 @@ def _group_ids(groups: torch.Tensor | int, rewards: torch.Tensor) -> torch.Tenso
         return as_tensor("group_ids", groups, rewards.device)
     if rewards.dim() == 1 and len(rewards) % int(groups):
         raise DataError(
-            f"{len(rewards)} rewards are no whole number of groups of {groups}; pass group_ids [R] where "
-            "groups differ in size"
+            f"{len(rewards)} rewards do not divide into groups of {groups}; pass group_ids [R] if group sizes differ"
         )
     return torch.arange(rewards.shape[0] if rewards.dim() else 0, device=rewards.device) // int(groups)

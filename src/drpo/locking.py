@@ -40,8 +40,8 @@ def locked(file: Path, note: Callable[[str], None]) -> Iterator[None]:
                 os.write(descriptor, _myself().encode())
         else:
             note(
-                f"{file.parent} is on a file system without locks (flock): take care that only one process at a time "
-                "works in it"
+                f"{file.parent} is on a file system without locks (flock): make sure that only one process at a time "
+                f"uses it"
             )
         yield
     finally:

@@ -192,7 +192,7 @@ class RunDirectory:
     def torn_metrics(self) -> str:
         """That metrics.jsonl ends in half a record, in words; empty if it does not."""
         torn = self.metrics_file.is_file() and not _ends_whole(self.metrics_file)
-        return f"{self.metrics_file}: the last line is torn and left out" if torn else ""
+        return f"{self.metrics_file}: the last line is incomplete and ignored" if torn else ""
 
     def gaps(self) -> list[str]:
         """What is missing of the records that this run must have made, in words."""

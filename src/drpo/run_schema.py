@@ -84,7 +84,7 @@ def check_manifest(value: Any, file: Path) -> dict[str, Any]:
     """
     if isinstance(value, dict):
         value = unnumbered("manifest", value, str(file))
-    fix = " Restore it from a backup; or remove it, and a resumed run goes on without what it says."
+    fix = " Restore it from a backup, or remove it: a resumed run continues without it."
     return checked(Manifest, value, str(file), fix).model_dump(exclude_unset=True)
 
 

@@ -27,7 +27,7 @@ def test_a_plan_says_what_would_run_and_starts_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "kl_k3" in done.stdout and "objective.coefficient: 0.1, 0.3, 1.0" in done.stdout
     assert "seeds     [0, 1, 2, 3, 4]" in done.stdout
-    assert "runs      60 to tune, 25 at the shared learning rate, and up to 25 at each arm's best" in done.stdout
+    assert "runs      60 to tune, 25 at the shared learning rate, and up to 25 with each arm at its best" in done.stdout
     assert "(drpo against kl_k1: mean of final_accuracy, best, in dense)" in done.stdout
     assert list(tmp_path.iterdir()) == []
 

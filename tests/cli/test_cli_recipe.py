@@ -101,7 +101,7 @@ def test_show_prints_a_script_that_bash_runs(tmp_path: Path, hosts: Path):
         (["show", "verl/qwen3-4b-bas"], "Did you mean 'verl/qwen3-4b-base'?"),
         (["show", "verl/qwen3-4b-base", "--objective", "dpro"], "Did you mean 'drpo'?"),
         (["launch", "verl/qwen3-4b-base", "--set", "detla=1"], "Did you mean 'delta'?"),
-        (["launch", "trl/qwen3-0.6b-gsm8k", "--address", "auto"], "Leave --address and --submit away"),
+        (["launch", "trl/qwen3-0.6b-gsm8k", "--address", "auto"], "Leave out --address and --submit"),
     ],
 )
 def test_mistakes_are_one_message_with_the_fix(arguments: list[str], words: str):

@@ -125,7 +125,7 @@ def test_mask_drpo_between_drpo_the_surrogate_and_dppo(tokens: Tokens, delta: fl
     assume(bool(((tokens.shift.abs() - delta).abs() > 1e-9).all()))
     drpo = make_objective("drpo", delta=delta)
     assert_same(make_objective("mask_drpo", delta=delta, boundary=0), drpo, tokens, 0.0)
-    # Harmful tokens beyond δ are pulled back, and all that DPPO keeps is the plain surrogate.
+    # Diverging tokens beyond δ are corrective, and all that DPPO keeps is the plain surrogate.
     diverging_only = make_objective("mask_drpo", delta=delta, boundary=delta, diverging_only=True)
     weight = gradient_weight(diverging_only, tokens.batch())
     kept = gradient_weight(make_objective("dppo_tv", delta=delta), tokens.batch()) == 1

@@ -157,7 +157,7 @@ def test_files(tmp_path: Path, name: str, make: Callable[[Path], object], messag
 def test_files_with_different_columns_are_not_mixed(tmp_path: Path) -> None:
     a = write_parquet(tmp_path / "a.parquet", LOG)
     b = write_parquet(tmp_path / "b.parquet", {**LOG, "entropy": np.ones(200, dtype=np.float32)})
-    with pytest.raises(DataError, match=r"b\.parquet has the optional columns .*entropy.* Inspect them apart"):
+    with pytest.raises(DataError, match=r"b\.parquet has the optional columns .*entropy"):
         inspect([a, b])
 
 

@@ -173,7 +173,7 @@ def test_the_best_at_the_shared_configuration_is_the_shared_run() -> None:
                 },
                 "tuning": studies.TUNING,
             },
-            r"arms differ in how many tries .* \{'drpo': 1, 'dppo': 2\}",
+            r"arms differ .*tries.* \{'drpo': 1, 'dppo': 2\}",
         ),
     ],
 )

@@ -124,7 +124,7 @@ def test_what_cannot_be_loaded_is_explained(tmp_path: Path, copyist: Path, monke
         load("embedded:arithmetics")
     with pytest.raises(ConfigError, match=r"is not a directory here, .*`hf download Qwen/Qwen3-0.6B"):
         load("Qwen/Qwen3-0.6B")
-    with pytest.raises(ConfigError, match=r"is no Hugging Face model directory \(no config.json\)"):
+    with pytest.raises(ConfigError, match=r"Hugging Face model directory \(no config.json\)"):
         load(tmp_path)
     bare = tmp_path / "bare"
     shutil.copytree(copyist, bare, ignore=shutil.ignore_patterns("tokenizer*"))

@@ -7,7 +7,6 @@ import re
 
 from drpo.inspection.result import (
     AffectedToken,
-    Estimate,
     Finding,
     Inspection,
     MuBin,
@@ -15,6 +14,7 @@ from drpo.inspection.result import (
     SuggestedDelta,
     Verdict,
 )
+from drpo.mismatch.estimate import Estimate
 from drpo.report.inspection.page import build_inspection_page
 from support.page_check import check
 
@@ -84,7 +84,7 @@ def test_it_says_what_was_found() -> None:
         "minirl needs proximal_logprobs",
         "before hello after",
         "step 2, row 17",
-        "3 tokens with unusable",
+        "3 tokens with invalid",
     ):
         assert " ".join(part.split()) in " ".join(said.split()), part
     assert page == build_inspection_page(inspection())

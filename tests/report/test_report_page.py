@@ -38,9 +38,9 @@ def test_a_finished_run_shows_everything(tmp_path: Path) -> None:
     for title in (
         "Accuracy",
         "Reward",
-        "Distance |π − μ|",
-        "Beyond the boundary",
-        "Held back",
+        "Absolute probability shift |π − μ|",
+        "Tokens beyond δ",
+        "Corrective and masked tokens",
         "Ratio π/μ",
         "Mismatch",
         "Distribution of |π − μ|",
@@ -49,7 +49,7 @@ def test_a_finished_run_shows_everything(tmp_path: Path) -> None:
         "Entropy",
         "Gradient norm",
         "Response length",
-        "Truncated",
+        "Truncated responses",
         "Seconds per step",
         "Throughput",
     ):
@@ -159,7 +159,7 @@ def test_an_inert_region_and_a_vacuous_delta_are_named(tmp_path: Path) -> None:
     still = dict.fromkeys(["shift", "shift_p99", "shift_max", "beyond_delta", "mismatch", "mismatch_p95"], 0.0)
     run.append_metrics({**record, **still})
     page = check(build_report(run))
-    assert "δ = 12.5 is no boundary" in page
+    assert "δ = 12.5" in page and "|π − μ| cannot exceed 1" in page
     assert "π equals μ on every token" in page
 
 

@@ -180,7 +180,7 @@ def test_arms_that_differ_in_delta_are_a_ramp_beside_what_has_none() -> None:
     found = re.findall(rf"class='c1 ramp' style='color:{mixed}'><path class='band'", one)
     shares = [int(share) for share in found]
     assert shares == [40, 80, 73, 20]  # towards the ground, then towards the ink
-    assert len(figures(text, "Tokens with |π − μ| beyond δ, drpo by δ")) == 2
+    assert len(figures(text, "Tokens beyond δ, drpo by δ")) == 2
     assert text.count("Nothing was recorded.") == 2  # nobody measured the corrective share
 
 
@@ -191,11 +191,11 @@ def test_other_arms_share_pictures_those_of_hypotheses_first() -> None:
     text = page(study=study, rows=rows, summaries={"shared": [summary("one", arm, 0.3) for arm in arms], "best": []})
     first, second = figures(text, "Held-out accuracy")
     assert [re.findall(r"[:;] (\w) from", one) for one in (first, second)] == [list("gcab"), list("def")]
-    folded = text.split("<summary>What the trust region met and did over training</summary>")[1]
-    assert len(figures(folded.split("</details>")[0], "Tokens with w &lt; 0")) == 2
+    folded = text.split("<summary>Tokens beyond δ and corrective tokens over training</summary>")[1]
+    assert len(figures(folded.split("</details>")[0], "Corrective tokens (w &lt; 0)")) == 2
     few = {**study, "arms": {name: arms[name] for name in "gc"}}
     text = page(study=few, rows=rows, summaries={"shared": [summary("one", arm, 0.3) for arm in "gc"], "best": []})
-    assert len(figures(text, "Held-out accuracy")) == 1 and "met and did over" not in text
+    assert len(figures(text, "Held-out accuracy")) == 1 and "corrective tokens over training" not in text
 
 
 def test_settings_that_differ_in_a_number_are_an_axis() -> None:
@@ -236,7 +236,7 @@ def test_accuracy_over_delta_is_drawn_where_arms_differ_in_it() -> None:
 def test_a_study_without_a_single_run_has_a_page() -> None:
     rows = [row("one", arm, 0, status="missing", final_accuracy=None, seconds=0.0) for arm in ARMS]
     text = page(rows=rows, verdicts=[], summaries={"shared": [summary("one", arm, None) for arm in ARMS], "best": []})
-    assert "Nothing was recorded." in text and "The study claims nothing." in text
+    assert "Nothing was recorded." in text and "no hypotheses" in text
 
 
 def test_what_has_not_run_takes_no_room() -> None:
@@ -249,7 +249,7 @@ def test_what_has_not_run_takes_no_room() -> None:
         verdict("all", "not judged", None),
     ]
     text = page(rows=rows, verdicts=verdicts)
-    assert "Not run yet, and not on this page but for their commands: two.</p>" in text
+    assert "Not run yet (this page has only their commands): two.</p>" in text
     assert "<h2>one</h2>" in text and "<h2>two</h2>" not in text
     assert "In one, better." in text and "not judged" not in text
     assert "<details><summary>two, shared: 0 of 5 finished</summary>" in text

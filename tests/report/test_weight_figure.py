@@ -23,7 +23,7 @@ def test_a_jump_is_a_gap_in_the_curve_with_a_riser() -> None:
     assert np.isnan(lines["DPPO"]).sum() == 1
     assert not np.isnan(lines["DRPO"]).any()
     texts = [text.get_text() for text in panel.texts]
-    assert "δ = 0.15" in texts and "w < 0: pulled back" in texts
+    assert "δ = 0.15" in texts and "w < 0: corrective" in texts
 
 
 def test_panels_share_their_axes(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_filtered_line_holds_the_problem_without_its_instructions() -> None:
     assert filtered_record(example, 8, 6) == {
         "prompt": "What is 2 + 2?",
         "answer": "4",
-        "solve_rate": 0.75,
+        "pass_rate": 0.75,
         "samples": 8,
     }
     assert filtered_record(Example("2+2", "4"), 4, 1)["prompt"] == "2+2"

@@ -10,11 +10,12 @@ from drpo.files import read_json
 from tools.measure.architectures import FILE
 
 ABOUT = (
-    "What the start check ([sampling.md](sampling.md#the-start-check)) finds on every causal language model of "
-    "transformers {version}: tiny, with random weights, prompts of different length, in float32 on a CPU. "
-    "*Difference* is the largest one of log π or log μ from a plain forward pass of each sequence alone, in nats. "
-    "{passed} architectures and variants pass, {refused} are refused with the reason (bailing_hybrid and kimi_linear "
-    "for tiny settings that do not fit together), {unbuilt} could not be made tiny. "
+    "The result of the start check ([sampling.md](sampling.md#the-start-check)) on every causal language model of "
+    "transformers {version}, as a tiny model with random weights, on prompts of different lengths, in float32 on "
+    "a CPU. *Difference* is the largest difference of log π or log μ from a plain forward pass of each sequence "
+    "alone, in nats. {passed} architectures and variants pass, {refused} are refused with the reason "
+    "(bailing_hybrid and kimi_linear because their tiny settings do not fit together), and {unbuilt} could not be "
+    "made tiny. "
     "`python -m tools.measure.architectures` measures this again."
 )
 HEAD = "| architecture | trainer | sampler | difference |\n|---|---|---|---|\n"

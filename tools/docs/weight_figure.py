@@ -1,4 +1,4 @@
-"""docs/figures/gradient_weights.{svg,png}: what four objectives do to a token that moves away from μ.
+"""docs/figures/gradient_weights.{svg,png}: the gradient weights of four objectives at one token.
 
 The weights are measured by differentiating the objectives themselves, not drawn from their formulas.
 """

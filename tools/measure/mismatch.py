@@ -1,4 +1,4 @@
-"""Measure how far π and μ stand apart, source by source, and write results/mismatch/<source>.json.
+"""Measure |π − μ| of each source of mismatch, and write results/mismatch/<source>.json.
 
     python -m tools.measure.mismatch              # every source but vLLM
     python -m tools.measure.mismatch vllm         # where vLLM is installed (make test-vllm makes such a place)

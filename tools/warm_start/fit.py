@@ -41,7 +41,7 @@ def new_tokenizer(spec: WarmStart, stream: Iterator[tuple[str, str]]) -> PreTrai
 
 
 def new_model(spec: WarmStart) -> Any:
-    """A randomly initialised causal LM of the base's shape, with what it takes from the base that it starts from."""
+    """A randomly initialized causal LM of the base's shape, with what it takes from the base that it starts from."""
     torch.manual_seed(spec.seed)
     model = transformers.AutoModelForCausalLM.from_config(spec.config())
     if spec.start is not None:

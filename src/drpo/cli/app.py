@@ -14,7 +14,7 @@ from drpo.integrations.hosts import names
 
 app = typer.Typer(
     help="Trust-region policy optimization for LLM reinforcement learning: train, evaluate, report.",
-    epilog="--debug anywhere on the line prints the traceback of an error.",
+    epilog="--debug, anywhere on the command line, prints the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -33,7 +33,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, then stop.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Take the options that belong to no subcommand."""
@@ -43,17 +43,19 @@ def options(
 def train(
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CONFIG.yaml] [key.sub=value]...", help="A file or recipe:NAME, and changes to it."),
+        typer.Argument(
+            metavar="[CONFIG.yaml] [key.sub=value]...",
+            help="A configuration file or recipe:NAME, and settings that replace its own.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run. Default: runs/DATE-OBJECTIVE.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue the run in this directory; steps and other settings may change.")
+        Path | None,
+        typer.Option(help="Continue the run in this directory. You may change steps and some other settings."),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print every setting and where it came from, then stop.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every setting with its source and exit.")] = False,
 ) -> None:
-    """Train a policy. Without arguments: the demo, a few minutes on two CPU cores.
+    """Train a policy. Without arguments it runs the demo, a few minutes on two CPU cores.
 
     Examples:
 
@@ -82,15 +84,15 @@ def evaluate(
         str,
         typer.Argument(
             metavar="RUN|MODEL",
-            help="A run's directory (its newest checkpoint), a Hugging Face directory, or embedded:NAME.",
+            help="The directory of a run (its newest checkpoint is used) or of a Hugging Face model, or embedded:NAME.",
         ),
     ],
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[key.sub=value]...", help="Changes to the run's configuration.")
+        list[str] | None, typer.Argument(metavar="[key.sub=value]...", help="Settings that replace those of the run.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure sampled accuracy on held-out problems: avg@k and unbiased pass@k, k up to eval_samples, with intervals.
+    """Measure accuracy on held-out problems: avg@k and unbiased pass@k, k ≤ eval_samples, with confidence intervals.
 
     Examples:
 
@@ -111,23 +113,24 @@ def filter_problems(
         str,
         typer.Argument(
             metavar="RUN|MODEL",
-            help="What answers: a run's newest checkpoint, a Hugging Face directory, or embedded:NAME.",
+            help="The policy: a run's directory (newest checkpoint), a Hugging Face model's, or embedded:NAME.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="The JSONL file to write; it must not exist.")],
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[key.sub=value]...", help="The task (math or jsonl), and more.")
+        list[str] | None,
+        typer.Argument(metavar="[key.sub=value]...", help="The task (math or jsonl) and other settings."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Responses to each problem.")] = 8,
-    above: Annotated[float, typer.Option(min=0, max=1, help="Keep problems solved more often than this.")] = 0.0,
-    below: Annotated[float, typer.Option(min=0, max=1, help="Keep problems solved less often than this.")] = 1.0,
+    samples: Annotated[int, typer.Option(min=1, help="Responses per problem.")] = 8,
+    above: Annotated[float, typer.Option(min=0, max=1, help="Keep problems with a pass rate above this.")] = 0.0,
+    below: Annotated[float, typer.Option(min=0, max=1, help="Keep problems with a pass rate below this.")] = 1.0,
     problems: Annotated[
-        int | None, typer.Option(min=1, help="Number of training problems to look at, from the first. Default: all.")
+        int | None, typer.Option(min=1, help="Sample only the first so many training problems. Default: all.")
     ] = None,
 ) -> None:
-    """Keep the training problems that a policy solves sometimes: each is sampled, and written with its solve rate.
+    """Keep the training problems with a pass rate between 0 and 1: sample each one, and write it with its pass rate.
 
-    Tasks math and jsonl read what it writes.
+    The tasks math and jsonl read the file.
 
     Examples:
 
@@ -146,16 +149,16 @@ def export(
         str,
         typer.Argument(
             metavar="RUN|MODEL",
-            help="A run's directory (its newest checkpoint), a model's or a LoRA adapter's, or embedded:NAME.",
+            help="The directory of a run (its newest checkpoint), a model or a LoRA adapter, or embedded:NAME.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="The directory to write; it must not exist.")],
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[key=value]...", help="model=DIR: the base of an adapter; trust_remote_code=true."),
+        typer.Argument(metavar="[key=value]...", help="model=DIR, the base of an adapter; trust_remote_code=true."),
     ] = None,
 ) -> None:
-    """Write a policy as a plain Hugging Face model, which transformers and every engine load: an adapter merged.
+    """Write a policy as a plain Hugging Face model with any adapter merged, for transformers and inference engines.
 
     Examples:
 
@@ -167,8 +170,8 @@ def export(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")]) -> None:
-    """Write report.html of a run, finished or not."""
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]) -> None:
+    """Write report.html for a run, finished or not."""
     from drpo.cli.report import run_report
 
     run_report(run)
@@ -182,23 +185,27 @@ def inspect(
     ],
     delta: Annotated[
         float | None,
-        typer.Option(help="Bound on |π − μ| of every objective that has one. Default: the run's, or each one's own."),
+        typer.Option(
+            help="δ of every objective that bounds |π − μ|. Default: the run's, or else each objective's default."
+        ),
     ] = None,
     objectives: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME...", help="Evaluate these only. Default: all of them.")
+        str | None, typer.Option(metavar="NAME,NAME...", help="Evaluate only these objectives. Default: all.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Where to write the page. Default: inspection.html beside the first FILE.")
+        Path | None, typer.Option(help="File for the page. Default: inspection.html beside the first FILE.")
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object; no page unless --html names it.")
+        bool, typer.Option("--json", help="Print one JSON object, and write a page only with --html.")
     ] = False,
     columns: Annotated[
         list[str] | None,
-        typer.Option("--map", metavar="COLUMN=NAME,...", help="Names of columns; masks are joined by +; none: unread."),
+        typer.Option(
+            "--map", metavar="COLUMN=NAME,...", help="Columns by name; join masks with +; NAME none skips a column."
+        ),
     ] = None,
 ) -> None:
-    """Ask of logged token log-probabilities: is the trust region doing anything, and are they sound?
+    """Check logged token log-probabilities: is the trust region active, and are the values valid?
 
     Examples:
 
@@ -208,7 +215,7 @@ def inspect(
 
       drpo inspect tokens.jsonl --map logprob=lp,behavior_logprob=engine_lp,mask=loss_mask+tool_mask
 
-    The columns that a log needs are in docs/inspect.md.
+    docs/inspect.md lists the columns that a log needs.
     """
     from drpo.cli.inspection import run_inspect
 
@@ -221,15 +228,17 @@ def objectives(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]... [NAME.parameter=value]...",
-            help="Explain these objectives or modifiers; with --plot, draw them with these parameters.",
+            help="Explain these objectives or modifiers. With --plot, draw them with these parameters.",
         ),
     ] = None,
     plot: Annotated[
-        bool, typer.Option("--plot", help="Draw gradient weights: against π − μ, and as heat maps over (μ, π).")
+        bool, typer.Option("--plot", help="Draw gradient weights against π − μ, and as heat maps over (μ, π).")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for the pictures of --plot. Default: here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the figures of --plot. Default: the current folder.")
+    ] = None,
 ) -> None:
-    """List the objectives with their equations, parameters and sources; explain or draw some.
+    """List the objectives with equations, parameters and sources; explain or draw those that are named.
 
     Examples:
 
@@ -248,17 +257,17 @@ def objectives(
 def doctor(
     host: Annotated[
         str | None,
-        typer.Argument(metavar="[HOST]", help=f"{names()}. Default: all that are installed."),
+        typer.Argument(metavar="[HOST]", help=f"{names()}. Default: all installed ones."),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[OVERRIDE]...", help="For verl: the overrides of a run, composed and checked."),
+        typer.Argument(metavar="[OVERRIDE]...", help="For verl: overrides of a run, to compose and check."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check this environment: versions, whether our plug-ins are really registered, where μ will come from, the GPU.
+    """Check this environment: versions, whether the plug-ins are registered, the source of μ, and the GPU.
 
-    Exits with 1 if something will not work; every finding comes with its fix.
+    Exits with 1 if there is a problem. Every finding names its fix.
 
     Examples:
 
@@ -275,26 +284,29 @@ def doctor(
 def bench(
     suites: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SUITE]...", help="kernels, sampler, step, inspect or curves. Default: all of them."),
+        typer.Argument(metavar="[SUITE]...", help="kernels, sampler, step, inspect or curves. Default: all."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny sizes, in seconds: does everything run? The figures mean nothing.")
+        bool,
+        typer.Option(
+            "--quick", help="Tiny sizes, in seconds, to check that everything runs. The figures mean nothing."
+        ),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for one JSON file a suite. Default: bench.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for one JSON file per suite. Default: bench.")] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Measured rounds of every case. Default: as many as a case is worth.")
+        int | None, typer.Option(min=1, help="Measured rounds per case. Default: depends on the case.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, …")] = "auto",
     compiled: Annotated[
         bool | None,
-        typer.Option("--compile/--no-compile", help="With torch.compile'd variants. Default: on a GPU."),
+        typer.Option("--compile/--no-compile", help="Include variants with torch.compile. Default: on a GPU only."),
     ] = None,
     tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that `inspect` reads. Default: 1000000.")] = None,
 ) -> None:
-    """Measure ours against what people use instead, side by side in one run: medians, spread, ratios.
+    """Compare drpo with alternatives, side by side in one run: medians, spread, ratios.
 
     kernels: hidden states to gradients, against log-softmax, TRL and Liger. sampler: against transformers' generate.
-    step: against TRL's GRPOTrainer. inspect: its throughput. curves: cost as work grows, with a picture.
+    step: against TRL's GRPOTrainer. inspect: throughput of drpo inspect. curves: cost by size, with a figure.
 
     Examples:
 

@@ -23,18 +23,18 @@ _OPTIONS = ("--out", "--samples", "--above", "--below", "--problems", "--debug")
 def run_filter(
     source: str, settings: list[str], out: Path, samples: int, bounds: tuple[float, float], problems: int | None
 ) -> None:
-    """Write the training problems whose solve rate lies strictly between the bounds.
+    """Write the training problems whose pass rate is strictly between the bounds.
 
     They stand in ``OUT.partial`` until all problems were tried.
     """
     refuse_options([source, *settings], _OPTIONS)
     above, below = bounds
     if above >= below:
-        raise ConfigError(f"--above {above:g} must lie below --below {below:g}: no solve rate is between them")
+        raise ConfigError(f"--above {above:g} must be less than --below {below:g}: no pass rate is between them")
     if not any(above < right / samples < below for right in range(samples + 1)):
         raise ConfigError(
-            f"with --samples {samples} no solve rate lies strictly between {above:g} and {below:g}. "
-            "Raise --samples, or move the bounds apart"
+            f"with --samples {samples} no pass rate is strictly between {above:g} and {below:g}. "
+            "Raise --samples, or widen the bounds"
         )
     if out.exists():
         raise ConfigError(f"--out {out} exists. Choose another file, or remove it")
@@ -65,7 +65,7 @@ def run_filter(
             seen += len(batch)
             console.print(f"{seen} of {len(examples)} problems, {kept} kept")
     console.say(
-        f"{out}: {kept} of {seen} problems, solved more than {above:.0%} and less than {below:.0%} of the time "
+        f"{out}: {kept} of {seen} problems with a pass rate between {above:.0%} and {below:.0%} "
         f"({samples} responses each, temperature {config.temperature:g}); never solved {never}, always {always}, "
-        f"not one response graded {unknown}"
+        f"without any graded response {unknown}"
     )

@@ -22,21 +22,23 @@ def show(found: Inspection, console: PlainConsole) -> None:
     files = found.files[0] if len(found.files) == 1 else f"{len(found.files)} files"
     console.say(f"{found.tokens:,} tokens of {found.sequences:,} responses in {files}; δ = {found.delta:g}")
     if found.masked_tokens:
-        console.say(f"{found.masked_tokens:,} more left out by {' and '.join(found.masks)}")
+        console.say(f"{found.masked_tokens:,} more excluded by {' and '.join(found.masks)}")
     _findings(found, console)
     _heading(console, "Suggested δ", plain(found.suggested_delta.value))
     console.print(Padding(Text(found.suggested_delta.reason), (0, 0, 0, 2)))
     _figures(found, console)
-    _heading(console, "By μ", "the sampler's probability of the token")
+    _heading(console, "By μ", "the behavior policy's probability of the token")
     console.print(_mu_table(found))
-    _heading(console, "By objective", "share of tokens: w = 0, 0 < w < 1, w = 1 within 1 %, w > 1, w < 0")
+    _heading(
+        console, "By objective", "share of tokens by gradient weight: w = 0, 0 < w < 1, w = 1 within 1 %, w > 1, w < 0"
+    )
     console.print(_token_table(found))
     _heading(console, "By objective", "share of gradient mass |Â r|; changed = Σ |Â r| |w − 1| / Σ |Â r|")
     console.print(_mass_table(found))
     for name, reason in found.not_evaluated.items():
         console.say(f"  {name} not evaluated: {reason}")
     if len(found.verdicts) <= WIDEST_MATRIX:
-        _heading(console, "Agreement", "share of tokens with the same verdict")
+        _heading(console, "Agreement", "share of tokens that both objectives treat alike")
         console.print(_agreement_table(found))
     if found.steps:
         _heading(console, "By step", f"{len(found.steps):,} steps")
@@ -52,7 +54,7 @@ def _heading(console: PlainConsole, title: str, note: str) -> None:
 
 def _findings(found: Inspection, console: PlainConsole) -> None:
     if all(finding.severity == "note" for finding in found.findings):
-        console.say("\nNo fault found: r moves, δ is within reach, and μ and π are measured alike.")
+        console.say("\nNo fault found: r differs from 1, tokens reach δ, and π and μ are comparable.")
     for finding in found.findings:
         console.print(Text.assemble("\n", (finding.severity, _STYLES[finding.severity]), "  ", (finding.title, "bold")))
         console.print(Padding(Text(finding.evidence), (0, 0, 0, 2)))
@@ -63,7 +65,7 @@ def _figures(found: Inspection, console: PlainConsole) -> None:
     f = {name: finite(value) for name, value in found.figures.items()}
     _heading(console, "Figures", "over all tokens")
     for line in (
-        f"μ ≤ 0.01 on {percent(f['rare_share'])}; Â(r − 1) > 0 on {percent(f['diverging_share'])}",
+        f"μ ≤ 0.01 on {percent(f['rare_share'])}; diverging, Â(r − 1) > 0, on {percent(f['diverging_share'])}",
         f"r: mean {plain(f['ratio'])}, from {plain(f['ratio_min'])} to {plain(f['ratio_max'])}",
         f"|π − μ|: mean {plain(f['shift'])}, at most {plain(f['shift_max'])}; beyond δ {percent(f['beyond_delta'])} "
         f"(Â > 0: {percent(f['beyond_delta_positive'])}, Â < 0: {percent(f['beyond_delta_negative'])})",

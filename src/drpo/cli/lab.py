@@ -62,7 +62,7 @@ def _counts(plan: Plan) -> str:
     if tuning:
         grids = {arm: len(list(tries(study, arm))) for arm in study.arms}
         lines.append(f"tuning    seeds {tuning.seeds}, learning rates {tuning.learning_rates}; tries: {grids}")
-    again = f", and up to {len(plan.shared)} at each arm's best" if tuning else ""
+    again = f", and up to {len(plan.shared)} with each arm at its best" if tuning else ""
     lines.append(f"runs      {len(plan.tuning)} to tune, {len(plan.shared)} at the shared learning rate{again}")
     return "\n".join(lines)
 
@@ -74,12 +74,12 @@ def _estimate(console: PlainConsole, plan: Plan, workers: LocalWorkers) -> None:
             f"{cost.evaluation:.1f} s an evaluation"
         )
 
-    console.say("measured  two steps of each setting, alone on the machine")
+    console.say("measured  two steps of each setting, with nothing else running")
     costs = measure_settings(plan.shared, workers, say)
     most = [*plan.tuning, *plan.shared, *(plan.shared if plan.tuning else ())]
     console.say(
-        f"time      at most {duration(seconds(most, costs, workers.jobs))}, with {workers.jobs} at once of "
-        f"{workers.threads} threads, if they do not slow each other"
+        f"time      at most {duration(seconds(most, costs, workers.jobs))}, with {workers.jobs} runs at a time, each "
+        f"on {workers.threads} threads, if they do not slow each other"
     )
 
 
@@ -94,7 +94,7 @@ def run_run(
     reuse: Sequence[Path],
     settings: Sequence[str],
 ) -> None:
-    """Run the study, show it, and say what came out."""
+    """Run the study, show its progress, and print the verdicts."""
     console = PlainConsole()
     name, study = load_study(source, scale)
     path = out or default_directory(name)
@@ -106,12 +106,12 @@ def run_run(
     asked = results.within(settings)
     _say(console, asked, path)
     if stopped:
-        console.say("stopped; start the same command again to go on")
+        console.say("stopped; run the same command again to continue")
         raise KeyboardInterrupt
     if asked.count("failed"):
-        console.say("some runs failed; --retry-failed tries them again")
+        console.say("some runs failed; add --retry-failed to try them again")
     if asked.count("interrupted", "missing"):
-        console.say("some runs were lost; start the same command again to go on with them")
+        console.say("some runs were lost; run the same command again to continue them")
     if asked.count("failed", "interrupted", "missing"):
         sys.exit(2)
 
@@ -125,7 +125,7 @@ def _workers(where: str, jobs: int | None) -> AbstractContextManager[Workers]:
 
 
 def run_report(source: str, out: Path | None, scale: str | None) -> None:
-    """Write what has come out so far.
+    """Write the results so far.
 
     Raises:
         CheckpointError: nothing of the study has run there.
@@ -158,7 +158,8 @@ def study_page(results: Results, path: Path) -> str:
     summaries = {phase: summary_rows(study, rows, phase) for phase in ("shared", "best")}
     values = study.model_dump(exclude_none=True)
     values["settings"] = {name: _with_defaults(study, setting.keys) for name, setting in study.settings.items()}
-    curves = read_curves(path / "curves.csv")
+    found = read_curves(path / "curves.csv")
+    curves = {(curve.phase, curve.setting, curve.arm, curve.name): points for curve, points in found.items()}
     return build_study_page(values, rows, plain_verdicts(results.verdicts), summaries, curves)
 
 

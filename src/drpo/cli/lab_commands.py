@@ -9,16 +9,17 @@ from typing import Annotated
 import typer
 
 lab = typer.Typer(
-    help="Compare objectives: arms × settings × seeds from a study file, with statistics.",
+    help="Compare objectives in a study, arms × settings × seeds, with statistics.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, recipe:studies/NAME, or NAME alone.")]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, recipe:studies/NAME, or just NAME.")]
 ScaleName = Annotated[str | None, typer.Option(metavar="NAME", help="One of the study's scales, for example gpu.")]
 Out = Annotated[Path | None, typer.Option(help="Directory of the study. Default: runs/lab/STUDY.")]
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Runs at once; they share the cores. Default: one a GPU, or else one a core.")
+    int | None,
+    typer.Option(min=1, help="Runs at the same time; they share the cores. Default: one per GPU, or else per core."),
 ]
 
 
@@ -35,10 +36,10 @@ def plan(
     scale: ScaleName = None,
     jobs: Jobs = None,
     measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Run two steps of each setting, to estimate the time.")
+        bool, typer.Option("--measure/--no-measure", help="Run two steps of each setting to estimate the time.")
     ] = True,
 ) -> None:
-    """Show what would run: arms with the keys in which they differ, settings, seeds, tuning, and the time it takes.
+    """Show the plan: arms with the keys in which they differ, settings, seeds, tuning, and the estimated time.
 
     Examples:
 
@@ -58,26 +59,27 @@ def run(
     scale: ScaleName = None,
     jobs: Jobs = None,
     on: Annotated[
-        Where, typer.Option(help="Processes of this machine, or a Ray cluster: at RAY_ADDRESS, or else a local one.")
+        Where, typer.Option(help="Run on this machine, or on the Ray cluster at RAY_ADDRESS (without it, a local one).")
     ] = Where.local,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try crashed runs again; they stay as they are otherwise.")
+        bool, typer.Option("--retry-failed", help="Try failed runs again. Default: leave them as they are.")
     ] = False,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep the weights of finished runs.")
     ] = False,
     reuse: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIRECTORY", help="Take over finished runs of the same configuration from here. Repeat."),
+        typer.Option(metavar="DIRECTORY", help="Copy finished runs of the same configuration from here. Repeatable."),
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Run only what belongs to this setting, for now. Repeat for several."),
+        typer.Option(metavar="NAME", help="Run only this setting now. Repeatable."),
     ] = None,
 ) -> None:
-    """Run a study, or go on with it: finished runs are kept, interrupted ones continue from their checkpoints.
+    """Run or continue a study: finished runs are kept, interrupted ones continue from their checkpoints.
 
-    Ctrl-C stops every run after its step, with a checkpoint; a second one stops at once. Exits with 2 if runs failed.
+    Ctrl-C stops each run with a checkpoint after its current step; a second one stops at once. Exits with 2 if runs
+    failed.
 
     Examples:
 
@@ -98,7 +100,7 @@ def run(
 
 @lab.command()
 def report(study: StudyName, out: Out = None, scale: ScaleName = None) -> None:
-    """Write report.html, results.csv, results.md and verdicts.json from what has run so far, and print the verdicts.
+    """Write report.html, results.csv, results.md and verdicts.json from the runs so far, and print the verdicts.
 
     Examples:
 

@@ -17,7 +17,7 @@ def show_memory(console: PlainConsole, config: TrainConfig) -> None:
         device = pick_device(config.device)
         report = report_memory(config, device)
     except ConfigError as error:  # the settings were what was asked for; a run would stop at this
-        console.say(f"\nmemory: cannot be told here. {error}")
+        console.say(f"\nmemory: cannot be estimated. {error}")
         return
     table = Table("memory", "", "when", "how", box=None, pad_edge=False)
     table.columns[1].justify = "right"

@@ -48,7 +48,7 @@ def list_all(console: PlainConsole) -> None:
             console.print()
     console.say(
         f"{statuses.count('verified')} of {len(statuses)} formulas are verified: compared with the text of the paper, "
-        "or with the\ncode of its authors or that they built on. Secondary: known from the document named."
+        "the code of\nits authors, or code that they built on. Secondary: known from the named document only."
     )
     console.print("`drpo objectives NAME` gives ranges, units and deviations; `drpo objectives --plot NAME…` draws.")
 
@@ -66,7 +66,7 @@ def draw(names: list[str], settings: list[str], folder: Path) -> None:
     from drpo.report.figures.weights import STYLES
 
     if len(names) > len(STYLES):
-        raise ConfigError(f"{len(names)} objectives in one picture cannot be told apart; draw {len(STYLES)} at most")
+        raise ConfigError(f"a figure shows at most {len(STYLES)} objectives, got {len(names)}")
     changes: dict[str, Any] = parse_overrides(settings)
     for name, change in changes.items():
         if name not in names or not isinstance(change, dict):

@@ -23,7 +23,7 @@ def show_prompts(console: PlainConsole, config: TrainConfig) -> None:
         encoder = PromptEncoder(tokenizer, model.get_text_config().vocab_size, config.prompt_settings)
         found = check_prompts(encoder, model, task, heldout, config)
     except DrpoError as error:  # the settings were what was asked for; a run would stop at this
-        console.say(f"\nprompts: a run would stop here. {error}")
+        console.say(f"\nprompts: a run would stop with this error. {error}")
         return
     training = "endless" if found.training is None else f"{len(found.training.examples)} problems"
     console.say(

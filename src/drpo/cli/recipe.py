@@ -55,7 +55,7 @@ def run_show(name: str, objective: str | None, changes: list[str], as_json: bool
     recipe = plan.recipe
     head = [
         f"{recipe.name}: {recipe.title}, objective {plan.objective.name}, {gpus(recipe)} GPUs",
-        f"{len(recipe.assumed)} of {len(recipe.settings)} values are assumed, not public; each says why.",
+        f"{len(recipe.assumed)} of {len(recipe.settings)} values are assumed, not public; each has its reason.",
         *(f"Not expressible in {recipe.host}: {remark}" for remark in recipe.not_expressible),
     ]
     write("\n".join([*(f"# {line}" for line in head), plan.script()]))

@@ -11,21 +11,21 @@ from drpo.integrations.hosts import HOSTS
 _HOSTS = " and ".join(host.title for host in HOSTS.values() if host.run)
 
 recipe = typer.Typer(
-    help=f"Complete runs in {_HOSTS}: list them, print the command, check it, start it.",
+    help=f"List, show, check and start complete runs in {_HOSTS}.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="As `drpo recipe list` shows it; recipe:NAME is the same.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from `drpo recipe list`, with or without recipe:.")]
 ObjectiveName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="One of the recipe's objectives, or any of `drpo objectives`.")
+    str | None, typer.Option(metavar="NAME", help="One of the recipe's objectives, or any from `drpo objectives`.")
 ]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A setting of the host (for verl a Hydra override), or a parameter of the objective. May be repeated.",
+        help="A setting of the host (for verl a Hydra override), or a parameter of the objective. Repeatable.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -41,7 +41,7 @@ def list_recipes(as_json: AsJson = False) -> None:
 
 @recipe.command()
 def show(name: Name, objective: ObjectiveName = None, changes: Changes = None, as_json: AsJson = False) -> None:
-    """Print the full command as a script for bash; every value says whether it is public or assumed, and why.
+    """Print the full command as a bash script. Every value is marked public or assumed, with the reason.
 
     Examples:
 
@@ -63,13 +63,13 @@ def launch(
         str | None, typer.Option(metavar="HOST:PORT", help="Join this Ray cluster ('auto' finds a local one).")
     ] = None,
     submit: Annotated[
-        str | None, typer.Option(metavar="URL", help="Hand the run to the Ray dashboard at this address instead.")
+        str | None, typer.Option(metavar="URL", help="Submit the run to the Ray dashboard at this address instead.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Let the host's own code check the configuration, then stop.")
+        bool, typer.Option("--dry-run", help="Let the host check the configuration, then exit.")
     ] = False,
 ) -> None:
-    """Start the run, after checking packages, data and GPUs. Output and exit code are the host's.
+    """Check packages, data and GPUs, then start the run. Output and exit code are the host's.
 
     Examples:
 

@@ -139,4 +139,4 @@ def _say_goodbye(console: PlainConsole, run: RunDirectory, summary: Summary) -> 
     console.say(f"run     {run.path}")
     console.say(f"report  {run.report_file}")
     if summary.status == "interrupted":
-        console.say(f"go on   drpo train --resume {run.path}")
+        console.say(f"resume  drpo train --resume {run.path}")

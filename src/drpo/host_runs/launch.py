@@ -61,7 +61,7 @@ def launch(plan: Plan, address: str | None = None, submit: str | None = None) ->
     """
     command, environment = plan.command, dict(os.environ)
     if (address or submit) and not run_of(plan.recipe.host).on_ray:
-        raise ConfigError(f"{plan.recipe.name} runs on one machine without Ray. Leave --address and --submit away.")
+        raise ConfigError(f"{plan.recipe.name} runs on one machine without Ray. Leave out --address and --submit.")
     if address and submit:
         raise ConfigError("--address joins a Ray cluster from here, --submit hands the command to it. Give one.")
     if submit:

@@ -7,7 +7,7 @@ import math
 from drpo.inspection.distributions import NEAR, Distributions
 from drpo.inspection.result import SuggestedDelta
 
-#: Share of the diverging tokens that the suggested bound leaves within the region.
+#: Share of the diverging tokens that are inside the trust region at the suggested δ.
 INSIDE = 0.99
 #: Bounds below or above these are not suggested.
 LOWEST, HIGHEST = 0.02, 0.5
@@ -18,32 +18,32 @@ FEWEST = 200
 def suggest_delta(found: Distributions, tokens: int) -> SuggestedDelta:
     """δ at the 99 % quantile of |π − μ| among diverging tokens, those with Â(r − 1) > 0.
 
-    These are the only tokens that a bound can hold back. At their 99 % quantile it holds the tail, where a step has
-    gone furthest, and leaves the weight of the bulk, 1 − |π − μ|/δ, close to 1. The suggestion is about size only:
-    whether it trains best is for an experiment to say.
+    A trust region lowers the gradient weight of these tokens only. At this δ the weight 1 − |π − μ|/δ is negative for
+    the largest 1 % of shifts and close to 1 for most tokens. The quantile says which δ acts on this log; which δ trains
+    best needs an experiment.
     """
     if found.near >= 0.999 * tokens:
-        return SuggestedDelta(None, f"π and μ agree within {NEAR:g} nats on nearly every token, so no bound acts.")
+        return SuggestedDelta(None, f"log π and log μ agree within {NEAR:g} nats on nearly all tokens: no δ acts.")
     if found.diverging < FEWEST:
         return SuggestedDelta(
-            None, f"only {found.diverging} tokens move away from μ (Â(r − 1) > 0); at least {FEWEST} are needed."
+            None, f"Only {found.diverging} tokens are diverging (Â(r − 1) > 0); at least {FEWEST} are needed."
         )
     median, tail = found.diverging_shift.quantiles((0.5, INSIDE))
     assert median is not None and tail is not None
     shift, middle = 10**tail, 10**median
     value = _rounded(min(max(shift, LOWEST), HIGHEST))
     reason = (
-        f"99 % of the {found.diverging:,} tokens that move away from μ (Â(r − 1) > 0) stay within |π − μ| = "
-        f"{shift:.2g}, half within {middle:.2g}."
+        f"Of the {found.diverging:,} diverging tokens (Â(r − 1) > 0), 99 % have |π − μ| ≤ {shift:.2g} and half have "
+        f"|π − μ| ≤ {middle:.2g}."
     )
     if shift < LOWEST:
-        reason += f" That is so little that {LOWEST} is suggested instead; it will hardly act."
+        reason += f" {LOWEST} is the smallest δ that is suggested; it acts on hardly any token here."
     elif shift > HIGHEST:
-        reason += f" That is too far for a trust region: {HIGHEST} is suggested, with fewer updates a rollout batch."
+        reason += f" {HIGHEST} is the largest δ that is suggested; make fewer updates per rollout batch as well."
     else:
         reason += (
-            f" A bound there turns back the furthest 1 % and gives the median one DRPO's weight "
-            f"{1 - middle / value:.2f}."
+            " At this δ DRPO's gradient weight is negative for the largest 1 % of shifts and "
+            f"{1 - middle / value:.2f} at the median."
         )
     return SuggestedDelta(value, reason)
 

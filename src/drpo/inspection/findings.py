@@ -1,4 +1,4 @@
-"""What the counts mean, in words: each finding with its evidence and its fix, the gravest first."""
+"""What the counts mean: each finding with its evidence and its fix, faults first."""
 
 from __future__ import annotations
 
@@ -38,11 +38,10 @@ def _unusable(evidence: Evidence) -> Iterator[Finding]:
         "unusable_logprobs",
         "fault",
         f"{said(found.tokens)} with {'placeholders for' if only else 'invalid'} log-probabilities",
-        f"{found.kinds()}. These tokens are left out of everything below.",
-        "A log-probability is ≤ 0, in nats, and finite for a token that was sampled. Positive ones are often "
-        "probabilities or negated losses; NaN and infinite ones come from padding, from tokens that the engine masked, "
-        "or from an overflow; −100, −9999 or −1e9 are written where there is none. Log kept response tokens only, or a "
-        "mask.",
+        f"{found.kinds()}. These tokens are excluded from all figures.",
+        "The log-probability of a sampled token is finite and ≤ 0, in nats. Positive values are often probabilities or "
+        "negated losses. NaN and infinite values come from padding, from tokens that the engine masked, or from an "
+        "overflow. −100, −9999 and −1e9 are common placeholders. Log the trained response tokens only, or a mask.",
     )
 
 
@@ -62,9 +61,9 @@ def _rounding(evidence: Evidence) -> Iterator[Finding]:
         "warning",
         f"The log-probabilities of {sides} were rounded to {name}",
         f"{shares}. A value between −2 and −4 nats is then off by up to {2.0 ** (1 - digits):.2g}, one between −8 "
-        f"and −16 by up to {2.0 ** (3 - digits):.2g}: ratios differ from 1 by that much without any staleness.",
-        "Take the log-softmax in float32 (logits.float()) and keep its result in float32, on both sides, all the way "
-        "to the log.",
+        f"and −16 by up to {2.0 ** (3 - digits):.2g}: ratios differ from 1 by that much even without staleness.",
+        "Compute the log-softmax in float32 (logits.float()) and keep the result in float32, on both sides, until it "
+        "is logged.",
     )
 
 
@@ -76,12 +75,12 @@ def _outliers(evidence: Evidence) -> Iterator[Finding]:
     yield Finding(
         "outliers",
         "warning",
-        f"{said(found.count)} with log π and log μ more than {OUTLIER:g} nats apart",
+        f"{said(found.count)} with |log π − log μ| > {OUTLIER:g} nats",
         f"They are {found.count / evidence.tokens:.2g} of all tokens, with {mass:.2g} of the gradient mass |Â r|. The "
-        f"furthest is {found.furthest:.1f} nats apart ({found.where}).",
-        "Either the policy moved that far, which a lower learning rate or fewer updates a step prevents (the mean "
-        "|log r| by step is then large too), or the two sides see different tokens: ones that the engine masked or "
-        "forced (stop tokens, tool output, grammar), text tokenised again, prefixes cut differently.",
+        f"largest difference is {found.furthest:.1f} nats ({found.where}).",
+        "If the mean |log r| by step is large too, the policy has moved that far: lower the learning rate, or make "
+        "fewer updates per step. Otherwise the two sides see different tokens: tokens that the engine masked or forced "
+        "(stop tokens, tool output, grammar), text that was tokenized again, or prefixes that were cut differently.",
     )
 
 
@@ -91,19 +90,18 @@ def _inert(evidence: Evidence) -> Iterator[Finding]:
         return
     same = evidence.distributions.same / evidence.tokens
     bitwise = (
-        f"On {same:.1%} of them the two are the same number: one was probably copied from the other, or μ was "
-        "recomputed by the trainer."
+        f"They are equal on {same:.1%}: one was probably copied from the other, or the trainer recomputed μ."
         if same > INERT
-        else "The rest is rounding."
+        else "The remaining differences are rounding."
     )
     yield Finding(
         "inert",
         "warning",
-        "The trust region is inert: r = 1 throughout",
-        f"On {share:.2%} of the tokens log π and log μ agree within {NEAR:g} nats. {bitwise}",
-        "With one optimizer step a rollout batch that is as it should be, and every objective is the same; raise "
-        "updates_per_step to see a difference. Otherwise anchor on the log-probabilities that the rollout engine "
-        "returned, not on a recomputation.",
+        "The trust region is inert: r = 1 on all tokens",
+        f"log π and log μ agree within {NEAR:g} nats on {share:.2%} of the tokens. {bitwise}",
+        "With one update per rollout batch this is expected: all objectives have the same gradient until "
+        "updates_per_step is raised. With several updates, log the μ that the rollout engine returned, not a "
+        "recomputation.",
     )
 
 
@@ -112,19 +110,19 @@ def _vacuous(evidence: Evidence) -> Iterator[Finding]:
         return
     furthest = evidence.distributions.largest_shift
     if evidence.delta >= 1:
-        title, why = f"δ = {evidence.delta:g} is no boundary", "|π − μ| cannot exceed 1, so no token is ever held back."
+        title, why = f"δ = {evidence.delta:g} is at least 1", "|π − μ| cannot exceed 1, so no token is ever outside."
     elif evidence.delta > furthest:
-        title, why = f"δ = {evidence.delta:g} is beyond the furthest token", "No token reaches the boundary."
+        title, why = f"δ = {evidence.delta:g} exceeds the largest |π − μ|", "No token is outside the trust region."
     else:
         return
-    at = {str(objective.shift_bound): objective.name for objective in evidence.bounded}
+    names = sorted(o.name for o in evidence.bounded if o.shift_bound == evidence.delta)
     yield Finding(
         "vacuous",
         "warning",
         f"The trust region is vacuous: {title}",
-        f"The largest |π − μ| of all tokens is {furthest:.3g}. {why}",
-        "Lower δ towards the suggested one, or accept that this run is the plain surrogate with, at most, a slight "
-        f"damping ({', '.join(sorted(at.values())) or 'no objective here'} would hold nothing back).",
+        f"The largest |π − μ| is {furthest:.3g}. {why}",
+        "Lower δ to the suggested value. At this δ no token is masked or corrective under "
+        f"{', '.join(names) or 'an objective that bounds |π − μ|'}.",
     )
 
 
@@ -136,8 +134,8 @@ def _masks(evidence: Evidence) -> Iterator[Finding]:
         "masks",
         "note",
         f"{len(masks)} masks were combined: {', '.join(masks):.300}",
-        f"A token is kept where none of them is 0; {said(evidence.reading.masked)} were left out.",
-        f"If one of them does not say which tokens are trained on, name the right ones: --map mask={masks[0]:.80}.",
+        f"A token is kept if none of them is 0; {said(evidence.reading.masked)} were excluded.",
+        f"If one of them does not select trained tokens, name the others: --map mask={masks[0]:.80}.",
     )
 
 
@@ -148,6 +146,6 @@ def _unfinished(evidence: Evidence) -> Iterator[Finding]:
         "unfinished_line",
         "note",
         "The log is still being written: its last line is unfinished",
-        f"{'; '.join(evidence.reading.unfinished[:5])}: passed over. The last response may lack its last tokens.",
+        f"{'; '.join(evidence.reading.unfinished[:5])} was skipped. The last response may lack its last tokens.",
         "Inspect the log again once it is complete.",
     )

@@ -1,4 +1,4 @@
-"""The story: records stream in, accumulators count, findings say what it means."""
+"""Inspect a token log: read it in chunks, accumulate counts, derive findings."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _nothing(log: Log, reading: Reading, survey: Survey | None) -> str:
         )
     if reading.masked:
         return (
-            f"{files}: all {reading.masked:,} tokens are left out by {' and '.join(reading.masks)}. Give the mask "
+            f"{files}: all {reading.masked:,} tokens are excluded by {' and '.join(reading.masks)}. Give the mask "
             "that is 1 on trained tokens with --map mask=NAME, or --map mask=none."
         )
     return f"{files}: the responses have no tokens. Give a log with at least one token."
@@ -128,7 +128,7 @@ class Survey:
         if set(tokens.optional) != self.available:
             raise DataError(
                 f"{tokens.source} has the optional columns {sorted(tokens.optional) or 'none'} where the "
-                f"files before have {sorted(self.available) or 'none'}. Inspect them apart."
+                f"files before have {sorted(self.available) or 'none'}. Inspect them separately."
             )
         good = usable(tokens)
         self.unusable.add(tokens, good)
@@ -178,8 +178,7 @@ class Survey:
         if fault := next((finding for finding in found if finding.name in MISPLACED), None):
             suggested = SuggestedDelta(
                 None,
-                f"{fault.title}: until that is mended, |π − μ| measures the fault and not "
-                "how far the policy has moved.",
+                f"{fault.title}. Until this is fixed, |π − μ| does not measure how far the policy has moved.",
             )
         return Inspection(
             files=[str(file) for file in self.log.files],

@@ -37,7 +37,7 @@ def read_table(kind: str, file: Path, text: Collection[str]) -> Iterator[dict[st
         for number, cells in enumerate(csv.DictReader(stream), start=2):
             where = f"{file}, row {number}"
             if None in cells or None in cells.values():
-                raise DataError(f"{where}: it has not as many cells as the first line.")
+                raise DataError(f"{where}: its number of cells differs from that of the first line.")
             row = {name: cell if name in text else _value(cell, f"{where}, {name}") for name, cell in cells.items()}
             check_schema(kind, row, where)
             yield {name: value for name, value in row.items() if name != KEY}

@@ -223,7 +223,7 @@ class StudyDirectory:
             with self.writing():
                 torn = cut_torn_line(self.journal_file)
             if torn:
-                on_wait(f"{self.journal_file}: the last line was torn by a crash and is cut ({torn} bytes)")
+                on_wait(f"{self.journal_file}: the last line was cut off by a crash and is removed ({torn} bytes)")
             if not _try(runs, fcntl.LOCK_EX):
                 on_wait(f"waiting for runs that an earlier runner left behind{self._at_work()}")
                 fcntl.flock(runs, fcntl.LOCK_EX)

@@ -28,7 +28,7 @@ try:
 except ImportError as error:
     raise ConfigError(
         f"--on ray needs Ray, which cannot be loaded ({error}): {install('ray')}. "
-        "Or leave --on away, for processes of this machine."
+        "Or leave out --on to run on this machine."
     ) from error
 
 #: Bytes of a local cluster's object store, the least that Ray takes: only exit codes go through it.

@@ -100,7 +100,7 @@ class Arm(Configured):
                 "example objective.delta: [0.1, 0.15, 0.3]"
             )
         if len({len(values) for values in self.tries.values()}) > 1:
-            raise ValueError(f"tries: as many values for each key, got {self.tries}")
+            raise ValueError(f"tries: every key needs the same number of values, got {self.tries}")
         return self
 
     @property
@@ -178,7 +178,9 @@ class Study(Part):
             found.append(f"seeds {both} are used for tuning and for evaluation; choose others for tuning.seeds")
         counts = {name: len(arm.thresholds) for name, arm in self.arms.items() if arm.tries}
         if len(set(counts.values())) > 1:
-            found.append(f"arms differ in how many tries their thresholds get: {counts}. Give each as many.")
+            found.append(
+                f"arms differ in the number of tries of their thresholds: {counts}. Give each the same number."
+            )
         if counts and not self.tuning:
             found.append(
                 f"tries of {', '.join(counts)} would be ignored: add tuning, with its seeds and "

@@ -180,5 +180,5 @@ def _remark(hypothesis: Hypothesis, settings: list[str], rows: Sequence[Row]) ->
         for row in rows
         if _belongs(row, hypothesis, arm, setting) and row["status"] == "failed"
     ]
-    said = "1 run failed and counts" if len(broken) == 1 else f"{len(broken)} runs failed and count"
-    return f"{said} with 0 from there on ({', '.join(broken)})." if broken else ""
+    count = "1 run" if len(broken) == 1 else f"{len(broken)} runs"
+    return f"{count} failed ({', '.join(broken)}); later evaluations count as accuracy 0." if broken else ""

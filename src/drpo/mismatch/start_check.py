@@ -169,7 +169,7 @@ def _temperature(slope: Slope | None) -> Iterator[str]:
         found = slope.estimate
         yield (
             f"The two sides are at different temperatures: T of π / T of μ is about {found.value:.2f} (95 % "
-            f"interval {found.low:.2f} to {found.high:.2f})."
+            f"confidence interval {found.low:.2f} to {found.high:.2f})."
         )
 
 

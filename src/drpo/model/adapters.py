@@ -145,8 +145,8 @@ def _read_config(peft: Any, folder: Path) -> Any:
     unknown = sorted(key for key, value in values.items() if key not in fields and value not in (None, False, {}, []))
     if unknown:
         raise CheckpointError(
-            f"{file}: peft {peft.__version__} does not know {short(', '.join(unknown))} and would "
-            "pass over it. Install the version that wrote the adapter, or merge it with that one."
+            f"{file}: peft {peft.__version__} does not know {short(', '.join(unknown))} and would ignore it. Install "
+            "the version that wrote the adapter, or merge it with that one."
         )
     if values.get("megatron_config"):
         raise CheckpointError(f"{file}: megatron_config is not supported here. Merge the adapter where it was trained.")

@@ -121,11 +121,11 @@ def reference(model: Any, probe: Probe) -> Reference:
     except Exception as error:
         raise ConfigError(
             f"model: {name} cannot be trained here: a plain forward pass over token ids fails with "
-            f"{describe(error)}. A causal LM that needs nothing but token ids is wanted."
+            f"{describe(error)}. Use a causal LM that needs only token ids."
         ) from error
     if not bool(whole[0].isfinite().any()):
         raise ConfigError(
-            f"model: {name} gives no finite log-probability to a few tokens. Its weights are damaged, or "
+            f"model: {name} gives log-probabilities that are not finite on test tokens. Its weights are damaged, or "
             "its precision overflows."
         )
     parts = [
@@ -140,8 +140,8 @@ def reference(model: Any, probe: Probe) -> Reference:
     floor, most = (max(EXACT, RELATIVE * furthest), MOST_EXACT) if exact else (ROUNDED, MOST_ROUNDED)
     if not noise <= most:
         raise ConfigError(
-            f"model: {name} gives the same sequence another log π when it stands in a batch of two "
-            f"({noise:.2g} nats apart), so that no π is its own."
+            f"model: {name} gives the same sequence a different log π in a batch of two (by {noise:.2g} nats): log π "
+            "depends on the batch."
         )
     found = Reference(probe, logprobs, max(floor, min(NOISE * noise, most)), exact)
     _check_causal(model, found, whole)
@@ -157,7 +157,7 @@ def _check_causal(model: Any, found: Reference, whole: Sequence[torch.Tensor]) -
         if not apart <= found.tolerance:
             raise ConfigError(
                 f"model: {type(model).__name__} is not causal: log π of a token changes with the tokens after it "
-                f"({apart:.2g} nats). A decoder-only language model is wanted (of an encoder, a checkpoint with "
+                f"({apart:.2g} nats). Use a decoder-only language model (or, of an encoder, a checkpoint with "
                 "is_decoder=true in its config.json)."
             )
 

@@ -43,8 +43,8 @@ class PromptSettings:
         for key in self.template_kwargs:
             if key in _OURS:
                 raise ConfigError(
-                    f"chat_template_kwargs.{key} cannot be set: a prompt always ends where the response "
-                    "begins, whole. Leave it out."
+                    f"chat_template_kwargs.{key} cannot be set: a prompt is always complete and ends where the "
+                    "response begins. Leave it out."
                 )
         if self.system_prompt is not None:
             _check_text("system_prompt", self.system_prompt, ConfigError)
@@ -153,7 +153,7 @@ class PromptEncoder:
     def _check_ids(self, ids: Sequence[int], prompt: str) -> None:
         if not ids:
             raise DataError(
-                f"the tokenizer makes no token of the prompt {prompt[:60]!r}. Give prompts that it knows "
+                f"the tokenizer makes no tokens from the prompt {prompt[:60]!r}. Give prompts that it knows "
                 "the characters of."
             )
         if max(ids) >= self.vocabulary:

@@ -64,8 +64,8 @@ class RopeRegimes:
             if self.side(length) != self.side(length + max_new_tokens):
                 raise DataError(
                     f"a prompt of {length} tokens and max_new_tokens={max_new_tokens} can cross {self.longrope} "
-                    "positions, where this model's longrope scaling changes its frequencies: what was sampled before "
-                    "is then no longer what the whole sequence's log π says. Lower max_new_tokens to "
+                    "positions, where this model's longrope scaling changes its frequencies: log π of the whole "
+                    "sequence then differs from the log-probabilities sampled before. Lower max_new_tokens to "
                     f"{(self.longrope or 0) - length}, or set another rope_type (yarn) in the model's config.json."
                 )
 

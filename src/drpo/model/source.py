@@ -72,7 +72,7 @@ def find_source(name: str, trust_remote_code: bool = False, weights: bool = True
     inner = sorted(file.parent.name for file in source.directory.glob("*/config.json"))
     inside = f" One lies in a folder of it: {source.directory / inner[0]}." if inner else ""
     raise ConfigError(
-        f"model: {source.directory} is no Hugging Face model directory (no config.json). Give a "
+        f"model: {source.directory} is not a Hugging Face model directory (no config.json). Give a "
         f"directory that model.save_pretrained wrote, or embedded:arithmetic.{inside}"
     )
 
@@ -108,7 +108,7 @@ def _locate(name: str, trust_remote_code: bool, weights: bool) -> ModelSource:
         return ModelSource(name, embedded_directory(name.removeprefix("embedded:")))
     if "\0" in name or not name.strip():
         raise ConfigError(
-            f"model: {name[:80]!r} is no name of a model. Give a directory, org/name, or embedded:arithmetic."
+            f"model: {name[:80]!r} is not the name of a model. Give a directory, org/name, or embedded:arithmetic."
         )
     try:
         directory = Path(name).expanduser()
@@ -163,7 +163,7 @@ def _not_available(name: str, repository: str, revision: str | None, error: Base
     if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
         reason = "the Hugging Face Hub does not have it (or it is private, and no token is set)"
     elif constants.HF_HUB_OFFLINE:
-        reason = "it is not (whole) in the cache, and HF_HUB_OFFLINE=1 forbids to download it"
+        reason = "it is not (whole) in the cache, and HF_HUB_OFFLINE=1 forbids downloading it"
     else:
         first = str(error).strip().splitlines() or [type(error).__name__]
         reason = f"it is not (whole) in the cache, and the Hub cannot be reached ({first[0][:160]})"

@@ -130,7 +130,7 @@ class TrulyPPO(RatioInterval):
     Shapes: loss [N].
     Parameters:
         ratio_low, ratio_high: as in `ppo`.
-        rollback: the slope beyond the bound, sign reversed; a weight, ≥ 0. 0 is `ppo`.
+        rollback: the negated slope beyond the bound; a weight, ≥ 0. 0 is `ppo`.
     Deviations: the paper's trust-region variants, which trigger on a KL, are not included; the anchor is μ.
     """
 

@@ -49,7 +49,7 @@ class DRPO(Objective):
     Shapes: loss [N].
     Parameters:
         delta: the |π − μ| at which a diverging token's weight is 0, a probability, > 0. |π − μ| never exceeds 1,
-            so at delta ≥ 1 no token is ever held back (a warning says so once); the paper ran 12.5.
+            so at delta ≥ 1 no token is ever masked or corrective (a warning says so once); the paper ran 12.5.
         deadzone: the |π − μ| up to which the surrogate is untouched, a probability, in [0, delta).
         advantage_weighted: False replaces |Â| by 1 in the penalty (the paper's Fig. 4 ablation); the boundary is
             then at delta · |Â| (without a dead zone).
@@ -222,8 +222,8 @@ def _check_delta(objective: Objective, delta: float) -> None:
 @functools.cache
 def _warn_vacuous_delta() -> None:
     warnings.warn(
-        "drpo: delta ≥ 1 is no boundary. |π − μ| never exceeds 1, so the gradient weight stays within "
-        "[1 − 1/delta, 1 + 1/delta] and never reaches 0: the trust region holds nothing back. Use delta < 1 "
+        "drpo: delta ≥ 1 bounds nothing. |π − μ| never exceeds 1, so the gradient weight stays within "
+        "[1 − 1/delta, 1 + 1/delta] and never reaches 0: no token is masked or corrective. Use delta < 1 "
         "(0.1 to 0.3 is a good start) unless you reproduce the paper's 12.5 on purpose.",
         DrpoWarning,
         stacklevel=5,

@@ -94,17 +94,18 @@ class VllmOptions(SamplerOptions):
         default=None,
         gt=0,
         le=1,
-        description="share of the card that vLLM may take, weights included; on a GPU the default is 0.4",
+        description="share of GPU memory for vLLM, weights included; default on a GPU: 0.4",
     )
-    sleep: bool = Field(default=False, description="give the card's memory back while the trainer updates (GPU only)")
+    sleep: bool = Field(default=False, description="release GPU memory while the trainer updates (GPU only)")
     eager: bool | None = Field(
-        default=None, description="no compilation and no CUDA graphs: starts sooner, samples slower; on a CPU always"
+        default=None,
+        description="no compilation and no CUDA graphs: starts sooner, samples slower; always true on a CPU",
     )
     start_time_limit: float = Field(default=900.0, gt=0, description="seconds that the engine may take to start")
     batch_time_limit: float = Field(
         default=1800.0, gt=0, description="seconds that a batch may take; an engine that takes longer is replaced"
     )
-    attempts: int = Field(default=3, ge=1, description="failures of the engine in a row after which the run stops")
+    attempts: int = Field(default=3, ge=1, description="consecutive failures of the engine after which the run stops")
 
     @model_validator(mode="after")
     def _together(self) -> VllmOptions:
@@ -139,10 +140,7 @@ class VllmOptions(SamplerOptions):
         if kind != "cpu":
             return
         if self.sleep:
-            raise ConfigError(
-                "sampler.sleep=true: vLLM cannot sleep on a CPU, where there is no card's memory to give "
-                "back. Leave it out, or train on a GPU."
-            )
+            raise ConfigError("sampler.sleep=true: vLLM cannot sleep on a CPU. Leave it out, or train on a GPU.")
         if self.gpu_memory_utilization is not None:
             raise ConfigError(
                 "sampler.gpu_memory_utilization would be ignored on a CPU. Leave it out; cache_gib is "

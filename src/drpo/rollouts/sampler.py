@@ -43,7 +43,7 @@ class SamplingParameters:
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ConfigError(
                 f"temperature must be a finite number > 0, got {self.temperature}. Greedy decoding (0) has no "
-                "log-probabilities to be on- or off-policy from; use a small temperature such as 0.01 for evaluation."
+                "importance ratio; use a small temperature such as 0.01 for evaluation."
             )
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be ≥ 1, got {self.max_new_tokens}")
@@ -52,8 +52,8 @@ class SamplingParameters:
         if self.top_p != 1.0 or self.top_k != -1:
             raise ConfigError(
                 f"top_p={self.top_p}, top_k={self.top_k}: truncated sampling is refused. It renormalizes the "
-                "behavior policy μ over the kept tokens while the trainer's π stays whole, so that r = π/μ is wrong "
-                "on every token. Use top_p=1.0 and top_k=-1, and lower the temperature if samples are too wild."
+                "behavior policy μ over the kept tokens while the trainer's π is not truncated, so that r = π/μ is "
+                "wrong on every token. Use top_p=1.0 and top_k=-1, and lower the temperature if samples are too random."
             )
 
 

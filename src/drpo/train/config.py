@@ -50,7 +50,7 @@ class TrainConfig(BaseModel):
     )
     trust_remote_code: bool = Field(
         default=False,
-        description="run the Python files that come with the model; they can do whatever you can",
+        description="run the Python files that come with the model, with your permissions",
     )
     task: Section = Section.model_validate(
         {"name": "reasoning_gym:chain_sum", "min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1}
@@ -89,17 +89,17 @@ class TrainConfig(BaseModel):
     )
     gradient_checkpointing: bool = Field(
         default=False,
-        description="keep each layer's input alone and run the layer again on the way back: less memory, more time; "
-        "responses then do not share their prompt's pass",
+        description="keep only each layer's input and recompute the layer in the backward pass: less memory, more "
+        "time; responses then do not share their prompt's forward pass",
     )
     lora: Lora | None = Field(
-        default=None, description="train low-rank adapters alone, for example {rank: 16, alpha: 32}; needs peft"
+        default=None, description="train only low-rank adapters, for example {rank: 16, alpha: 32}; needs peft"
     )
 
     precision: Precision = Field(
         default="fp32",
         description="what the trainer computes in: fp32; bf16; fp8 (e4m3 in the forward pass of linear layers, bf16 in "
-        "the rest). What the optimizer steps is float32 in all of them (docs/precision.md)",
+        "the rest). The optimizer's weights are float32 in all of them (docs/precision.md)",
     )
     rollout_precision: Precision | None = Field(
         default=None,
@@ -107,7 +107,7 @@ class TrainConfig(BaseModel):
     )
     rollout_lag: CountOrZero = Field(
         default=0,
-        description="sample each step from the weights of so many steps before; holds as many copies of them",
+        description="sample from the weights of N steps ago; keeps N copies in memory",
     )
 
     temperature: float = Field(default=1.0, gt=0)
@@ -132,7 +132,7 @@ class TrainConfig(BaseModel):
     delta_shown: float | None = Field(
         default=None,
         gt=0,
-        description="the |π − μ| that 'share beyond δ' counts against; default: the objective's delta, or 0.15",
+        description="δ of the reported shares beyond δ; default: the objective's delta, or 0.15",
     )
     mismatch_limit: float | None = Field(
         default=None,
@@ -145,17 +145,19 @@ class TrainConfig(BaseModel):
         default=1.0, gt=0, le=1, description="share of the responses that log_tokens keeps, drawn at random"
     )
     trackers: list[str] = Field(
-        default=[], description="any of tensorboard, trackio, wandb; they get the figures of metrics.jsonl too"
+        default=[], description="any of tensorboard, trackio, wandb; each gets every figure of metrics.jsonl"
     )
     project: str | None = Field(
-        default=None, min_length=1, description="what trackio and wandb file the run under; default: drpo"
+        default=None, min_length=1, description="project of the run in trackio and wandb; default: drpo"
     )
     grading_time_limit: float = Field(default=10.0, gt=0, description="seconds for one reward")
-    grading_workers: Count = Field(default=2, description="grading processes; one that hangs holds up no other")
+    grading_workers: Count = Field(
+        default=2, description="number of grading processes; one that hangs does not block the others"
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, …")
     threads: int | str = Field(
         default="auto",
-        description="CPU threads: auto (as many as CPUs are free at the start; as many again on resume), or a number",
+        description="CPU threads: a number, or auto (as many as CPUs are free at the start; a resumed run keeps it)",
     )
 
     @field_validator("task", "objective", "sampler", mode="before")

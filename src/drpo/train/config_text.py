@@ -60,7 +60,7 @@ class _Loader(yaml.SafeLoader):
             if key.value == "<<":
                 raise _refused("merge keys (<<) are not read; write the values out", key)
             if key.tag != "tag:yaml.org,2002:str":
-                raise _refused(f"the key {str(key.value)[:40]!r} is no name; quote it if it is meant as one", key)
+                raise _refused(f"the key {str(key.value)[:40]!r} is not a name; quote it if it is meant as one", key)
         values = super().construct_mapping(node, deep)
         if len(values) < len(node.value):
             keys = [str(key.value) for key, _ in node.value]

@@ -166,8 +166,9 @@ class Trainer:
             self.observer.on_step(records)
             if crowded := watch.after_step(sum(record["tokens"] for record in records)):
                 self.observer.on_note(
-                    crowded + f"`drpo train --resume {self.run.path} threads={watch.free}`. From "
-                    "there on the last bits of all numbers are others."
+                    crowded
+                    + f"`drpo train --resume {self.run.path} threads={watch.free}`. Later numbers then differ in "
+                    "their last bits."
                 )
             stopping = stop_requested() and step < config.steps
             if step == config.steps or (config.eval_every and step % config.eval_every == 0):

@@ -45,7 +45,7 @@ def check_mismatch(batch: TokenBatch, record: dict[str, Any], config: TrainConfi
 
 def _compared(mean: float, limit: float, config: TrainConfig) -> str:
     if mean <= limit:
-        return f"The mean is below mismatch_limit={limit:g}, but another temperature is no rounding"
+        return f"The mean is below mismatch_limit={limit:g}, but a temperature difference is not rounding"
     if config.mismatch_limit is None:
         return (
             f"Rounding explains {limit:g} nats on average where the trainer computes in {config.precision} and the "

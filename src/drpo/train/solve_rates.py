@@ -62,6 +62,6 @@ def filtered_record(example: Example, graded: int, correct: int) -> dict[str, An
     return {
         "prompt": turns or example.data.get("problem", example.prompt),
         "answer": answers if len(answers) > 1 else example.answer,
-        "solve_rate": correct / graded,
+        "pass_rate": correct / graded,
         "samples": graded,
     }

@@ -70,8 +70,8 @@ def choose_threads(setting: int | str, recorded: object = None) -> Threads:
 def _of_setting(count: int, before: int | None) -> str:
     if before is not None and before != count:
         return (
-            f"{_threads(count)} where the run had {before}: from here on the last bits of all numbers differ from "
-            "those of the run left alone"
+            f"{_threads(count)} where the run had {before}: later numbers differ in their last bits from those of an "
+            "uninterrupted run"
         )
     if count > usable_cpus():
         return f"{_threads(count)} on {usable_cpus()} CPUs wait for each other: threads={usable_cpus()} is faster"
@@ -87,7 +87,7 @@ def _of_resumed(before: int, given: str | None) -> str:
     if before > usable_cpus():
         return (
             f"{_threads(before)}, as the run had before, for the same bits, on {usable_cpus()} CPUs. Resume with "
-            f"threads={usable_cpus()} to be faster, with other last bits"
+            f"threads={usable_cpus()} for more speed; results then differ in their last bits"
         )
     return ""
 

@@ -58,7 +58,7 @@ class Tracking(Observer):
             except Exception as error:
                 del self.trackers[name]
                 self.on_note(
-                    f"{name} failed and gets no more of this run ({type(error).__name__}: {error}); training "
+                    f"{name} failed and is not used again in this run ({type(error).__name__}: {error}); training "
                     "goes on, and metrics.jsonl has every figure"
                 )
 

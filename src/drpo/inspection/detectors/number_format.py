@@ -1,4 +1,4 @@
-"""What the numbers themselves give away: narrow floating point, values that cannot be, values that are far off."""
+"""Faults that single values show: rounding to a narrow format, invalid log-probabilities, outliers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Grids:
 
 @dataclass(slots=True)
 class Unusable:
-    """Log-probabilities that no sampled token has, which are left out of everything else: how many, and where first."""
+    """Invalid log-probabilities, which are excluded everywhere else: how many, and where the first is."""
 
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Unusable:
             self.first.setdefault(what, f"{tokens.source}, row {tokens.rows[at]}: {values[at]:g}")
 
     def kinds(self) -> str:
-        """What is wrong on how many tokens, and where first."""
+        """Each kind of invalid value, with its number of tokens and the first place."""
         return "; ".join(
             f"{what} on {n:,} token{'' if n == 1 else 's'}, first at {self.first[what]}"
             for what, n in self.counts.items()
@@ -102,7 +102,7 @@ class Unusable:
 
 
 class Outliers:
-    """Tokens whose log π and log μ are too far apart for staleness."""
+    """Tokens whose log π and log μ differ by more than staleness explains."""
 
     def __init__(self) -> None:
         self.count = 0

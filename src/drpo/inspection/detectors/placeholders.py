@@ -1,11 +1,11 @@
-"""Signs that a log-probability is not the sampled token's: values that were filled in, and those of another token.
+"""Signs that a log-probability is not the sampled token's: placeholders, and values of another token.
 
-A sampled token's log-probability has many digits, so that one value below −10, or one whole number, does not come again
-and again. An exact 0 says that the token was certain; under top-p the other side then gives it p or more, a little less
-where the temperatures differ as well, and never next to nothing.
+Log-probabilities of sampled tokens have many digits: no value below −10, and no whole number, repeats often. An exact 0
+means that the token was certain. Under top-p the other side then gives it at least p, or a little less where the
+temperatures differ as well, but never a probability near 0.
 
-Where μ belongs to the most likely token of each state, it is right on the tokens that were the most likely, and too
-large on the others: there π + μ ≤ 1, π is far below μ and never far above, and rare tokens are missing from μ alone.
+If μ is of the most likely token, it is right where that token was sampled and too large elsewhere: there π + μ ≤ 1, π
+is far below μ and never far above, and only μ lacks rare tokens.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Placeholders:
             if zeros := side.false_zeros():
                 clauses.append(
                     f"log {name} is exactly 0 on {zeros[0]:,} tokens ({zeros[0] / side.tokens:.1%}) to "
-                    f"which {other} gives as little as {zeros[1]:.2g}"
+                    f"which {other} gives a probability as low as {zeros[1]:.2g}"
                 )
             if side.constant() and not self.sides[other].constant() and not zeros:
                 clauses.append(f"log {name} is {side.least:g} on all tokens")

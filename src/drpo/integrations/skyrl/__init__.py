@@ -166,7 +166,7 @@ def drpo_policy_loss(
         raise ConfigError(
             "SkyRL handed over no rollout_logprobs: without the sampler's own log-probabilities there is "
             "no ratio to bound. Set generator.sampling_params.logprobs=1, and use a generator that "
-            "returns them (one that tokenises the chat history again cannot)."
+            "returns them (one that tokenizes the chat history again cannot)."
         )
     objective = config.make_objective()
     needs_old = "proximal_logprobs" in objective.needs

@@ -86,7 +86,7 @@ def _scale(figure: Figure, mesh: object, axes: Sequence[Axes] | np.ndarray) -> N
     bar.ax.text(
         1.25,
         -1.5,
-        "pulled back",
+        "corrective",
         transform=bar.ax.get_yaxis_transform(),
         fontsize=8,
         color="#9a4b00",

@@ -1,5 +1,4 @@
-"""How far π and μ stand apart by the probability of the token: the picture of docs/mismatch.md. Pure data in, a
-matplotlib figure out."""
+"""|π − μ| by the probability of the token: the figure of docs/mismatch.md. Pure data in, a matplotlib figure out."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _ground(panel: Axes, title: str, boundary: float | None) -> None:
     panel.axhline(0, color=INK, linewidth=0.9, zorder=1)
     panel.axvline(0, color="#c8ced4", linewidth=0.9, zorder=1)
     panel.annotate(
-        "w < 0: pulled back",
+        "w < 0: corrective",
         (right, 0),
         (-4, -6),
         textcoords="offset points",

@@ -13,7 +13,7 @@ from drpo.report.svg.points import Point
 
 #: Longest file name that is written out, and most files that are named.
 LONGEST, MOST_FILES = 200, 5
-#: Objectives whose course over the steps is drawn: those that change the gradient most.
+#: Objectives whose curve over steps is drawn: those that change the gradient most.
 MOST_LINES = 4
 
 
@@ -40,9 +40,9 @@ def _head(found: Inspection) -> str:
     suggested = found.suggested_delta
     facts = {
         "tokens": f"{found.tokens:,} of {found.sequences:,} responses",
-        "left out": _left_out(found),
+        "excluded": _left_out(found),
         "μ ≤ 0.01": percent(f["rare_share"]),
-        "Â(r − 1) > 0": percent(f["diverging_share"]),
+        "diverging, Â(r − 1) > 0": percent(f["diverging_share"]),
         "ratio r": f"mean {plain(f['ratio'])}, {plain(f['ratio_min'])} to {plain(f['ratio_max'])}",
         "|π − μ|": f"mean {plain(f['shift'])}, at most {plain(f['shift_max'])}",
         "|log π − log μ|": f"mean {plain(f['mismatch'])} nats, at most {plain(f['mismatch_max'])}",
@@ -52,7 +52,7 @@ def _head(found: Inspection) -> str:
     return (
         f"<header><h1>Is the trust region doing anything?</h1><p class='soft'>{names}{more}</p></header>"
         f"<div class='lead'><div><p class='result'>{percent(f['beyond_delta'])}</p>"
-        f"<p class='soft'>of tokens are beyond δ = {plain(found.delta)}</p>"
+        f"<p class='soft'>of tokens have |π − μ| > δ = {plain(found.delta)}</p>"
         f"<p><b>Suggested δ: {plain(suggested.value)}</b><br>{visible(suggested.reason)}</p></div>"
         f"<dl>{listed}</dl></div>"
     )
@@ -60,7 +60,7 @@ def _head(found: Inspection) -> str:
 
 def _left_out(found: Inspection) -> str:
     masked = f", {found.masked_tokens:,} by {visible(' and '.join(found.masks), LONGEST)}" if found.masks else ""
-    return f"{found.unusable_tokens:,} tokens with unusable log-probabilities{masked}"
+    return f"{found.unusable_tokens:,} tokens with invalid log-probabilities{masked}"
 
 
 def _temperature(found: Inspection) -> str:
@@ -78,7 +78,7 @@ def _findings(found: Inspection) -> str:
         for f in found.findings
     )
     if all(f.severity == "note" for f in found.findings):
-        items = f"<li>No fault found: r moves, δ is within reach, and μ and π are measured alike.</li>{items}"
+        items = f"<li>No fault found: r differs from 1, tokens reach δ, and π and μ are comparable.</li>{items}"
     return f"<section><h2>Findings</h2><ul class='notes'>{items}</ul></section>"
 
 
@@ -103,9 +103,9 @@ def _distributions(found: Inspection) -> str:
     charts = draw_shares(mu, [("", _shares(found.mu_counts))]) + draw_shares(shift, [("", _shares(found.shift_counts))])
     return (
         f"<section><h2>How far π has moved</h2><div class='charts'>{charts}</div>"
-        f"<h2>By the sampler's probability μ</h2>"
-        f"<p class='soft'>A rare token moves little in probability and much in ratio: that is where ratio bounds and "
-        f"bounds on |π − μ| part.</p>{mu_bins(found)}</section>"
+        f"<h2>By the behavior policy's probability μ</h2>"
+        f"<p class='soft'>A rare token's ratio changes much while its probability changes little. Bounds on the ratio "
+        f"and bounds on |π − μ| differ most on such tokens.</p>{mu_bins(found)}</section>"
     )
 
 
@@ -131,13 +131,13 @@ def _courses(found: Inspection) -> str:
     charts = [
         Chart("Mean |π − μ|", "of each step's tokens.", [_line(x, [step.shift for step in found.steps])]),
         Chart(
-            "Beyond δ",
+            "Tokens beyond δ",
             f"share of tokens with |π − μ| > {plain(found.delta)}.",
             [_line(x, [step.beyond_delta for step in found.steps])],
             text=percent,
         ),
         Chart(
-            "Gradient changed",
+            "Gradient change",
             "Σ |Â r| |w − 1| / Σ |Â r|, for the objectives that change it most.",
             lines,
             text=percent,

@@ -10,7 +10,7 @@ from drpo.report.html.quantities import percent, plain
 
 #: Longest text of a token, or of its neighbors, that is written out.
 LONGEST = 60
-#: The verdicts' meaning, for the legend.
+#: Meaning of each verdict, for the legend.
 MEANING = ("w = 0", "0 < w < 1", "w = 1 within 1 %", "w > 1", "w < 0")
 
 
@@ -54,9 +54,9 @@ def verdicts(found: Inspection) -> str:
         for v in found.verdicts
     )
     return (
-        "<section><h2>What every objective does to these tokens</h2>"
+        "<section><h2>What each objective does to these tokens</h2>"
         "<p class='soft'>The weight w scales the plain surrogate's gradient Â r ∇log π; mass is |Â r|; “changed” is "
-        "Σ |Â r| |w − 1| / Σ |Â r|. Tokens with Â = 0 have no gradient and are left out.</p>"
+        "Σ |Â r| |w − 1| / Σ |Â r|. Tokens with Â = 0 have no gradient and are excluded.</p>"
         f"<p class='soft'>{legend}</p>{_grid(heads, rows)}{_left_out(found)}</section>"
     )
 
@@ -93,8 +93,8 @@ def agreement(found: Inspection) -> str:
         for name, row in zip(names, found.agreement, strict=True)
     )
     return (
-        "<section><h2>Where objectives agree</h2><p class='soft'>Percentage of tokens on which two objectives give the "
-        "same verdict.</p>"
+        "<section><h2>Agreement of objectives</h2><p class='soft'>Percentage of tokens that two objectives treat alike "
+        "(masked, damped, unchanged, amplified or corrective under both).</p>"
         f"<div class='scroll'><table class='matrix'><tr><td></td>{heads}</tr>{rows}</table></div></section>"
     )
 
@@ -129,7 +129,7 @@ def affected(found: Inspection) -> str:
         for token in found.affected
     )
     return (
-        f"<section><h2>Most affected tokens</h2><p class='soft'>Those whose gradient <code>{visible(found.reference)}"
+        f"<section><h2>Most affected tokens</h2><p class='soft'>Tokens whose gradient <code>{visible(found.reference)}"
         f"</code> changes most.</p>{_grid(heads, rows)}</section>"
     )
 

@@ -1,4 +1,4 @@
-"""Which curves a report shows, and what each of them says."""
+"""The curves of a report, with their captions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Section = tuple[str, str, list[str]]
 
 
 def charts_by_section(history: History) -> list[Section]:
-    """What the run's records allow to draw: nothing without any, no training curves without updates."""
+    """The charts that the records allow: none without records, no training curves without updates."""
     steps = (0.0, float(max(1, history.last_step)))
     sections: list[Section] = []
     if history.updates or history.evaluations:
@@ -44,12 +44,12 @@ def _updates_per_step(history: History) -> int:
 
 def _explanation(history: History) -> str:
     letters = (
-        "π is the policy under training, μ the policy that sampled, both as probabilities of the sampled "
-        "token; Â is its advantage."
+        "π is the trained policy's probability of the sampled token, μ the behavior policy's; Â is the token's "
+        "advantage."
     )
     if _updates_per_step(history) == 1:
         return letters
-    return f"{letters} Lines are means over a step's updates (min and max are extremes), bands their range."
+    return f"{letters} A line is the mean over a step's updates (min and max: the extremes), its band their range."
 
 
 def _learning(history: History) -> list[Chart]:
@@ -89,14 +89,14 @@ def _trust_region(history: History) -> list[Chart]:
     bound = "δ" if delta is None else f"δ = {plain(delta)}"
     return [
         Chart(
-            "Distance |π − μ|",
-            "how far the tokens have moved, in probability.",
+            "Absolute probability shift |π − μ|",
+            "of the sampled tokens.",
             [Line("mean", history.by_step("shift")), Line("p99", history.by_step("shift_p99"), 2)],
             log=True,
             rules=_boundary(history, f"δ = {plain(delta)}"),
         ),
         Chart(
-            "Beyond the boundary",
+            "Tokens beyond δ",
             f"share of tokens with |π − μ| > {bound}, by sign of the advantage.",
             [
                 Line("all", history.by_step("beyond_delta")),
@@ -105,7 +105,7 @@ def _trust_region(history: History) -> list[Chart]:
             ],
             text=percent,
         ),
-        *_held_back(history),
+        *_corrected(history),
         Chart(
             "Ratio π/μ",
             "over the tokens of an update.",
@@ -119,7 +119,7 @@ def _trust_region(history: History) -> list[Chart]:
         ),
         Chart(
             "Mismatch |log π − log μ|",
-            "in nats; on a step's first update it is the gap between sampler and trainer.",
+            "in nats. Without staleness, a step's first update shows the training–inference mismatch alone.",
             [
                 Line("mean", history.by_step("mismatch")),
                 Line("p95", history.average("mismatch_p95"), 3),
@@ -130,11 +130,11 @@ def _trust_region(history: History) -> list[Chart]:
     ]
 
 
-def _held_back(history: History) -> list[Chart]:
+def _corrected(history: History) -> list[Chart]:
     return [
         Chart(
-            "Held back",
-            "share of tokens whose gradient weight w is negative (pulled back) or zero (dropped).",
+            "Corrective and masked tokens",
+            "share of tokens with a negative gradient weight w (corrective), and with w = 0 (masked).",
             [
                 Line("w < 0", history.by_step("corrective_share")),
                 Line("w = 0", history.average("masked_share"), 2, dashed=True),
@@ -142,8 +142,8 @@ def _held_back(history: History) -> list[Chart]:
             text=percent,
         ),
         Chart(
-            "Gradient held back",
-            "share of the plain surrogate's gradient, Σ|Âr|, at those tokens.",
+            "Corrective and masked gradient mass",
+            "their share of the gradient mass Σ |Â r|.",
             [
                 Line("w < 0", history.by_step("corrective_mass")),
                 Line("w = 0", history.average("masked_mass"), 2, dashed=True),
@@ -151,12 +151,12 @@ def _held_back(history: History) -> list[Chart]:
             text=percent,
         ),
         Chart(
-            "What others would hold back",
-            "share of the gradient that other objectives, at their defaults, would reverse or drop on the same tokens.",
+            "Other objectives on the same tokens",
+            "share of gradient mass that, at default settings, would be masked (PPO, DPPO) or corrective (SPO, DRPO).",
             [
                 Line("PPO", history.average("others.ppo.masked_mass"), 3),
                 Line("SPO", history.average("others.spo.corrective_mass"), 2),
-                # The same tokens, for the same δ: DPPO drops what DRPO reverses.
+                # One line: for the same δ, DPPO masks the tokens that are corrective under DRPO.
                 Line("DPPO, DRPO", history.average("others.drpo.corrective_mass")),
             ],
             text=percent,
@@ -165,12 +165,12 @@ def _held_back(history: History) -> list[Chart]:
 
 
 def _boundary(history: History, label: str) -> list[tuple[float, str]]:
-    """The rule at δ; none where |π − μ| can never get."""
+    """The line at δ; none if δ > 1, which |π − μ| cannot reach."""
     return [] if history.delta is None or history.delta > 1 else [(history.delta, label)]
 
 
 def _histograms(history: History) -> Sequence[Histogram]:
-    between = "share of tokens (log scale), first and last third of the steps"
+    between = "share of tokens (log scale) in the first and last third of the steps"
     return (
         Histogram(
             "shift",
@@ -183,7 +183,7 @@ def _histograms(history: History) -> Sequence[Histogram]:
         Histogram(
             "weight",
             "Distribution of the gradient weight w:",
-            f"{between}: 1 is the plain surrogate, below 0 pulls back. Outermost bins hold what lies beyond.",
+            f"{between}. w = 1: plain surrogate; w < 0: corrective. The outermost bins include all values beyond them.",
             WEIGHT_EDGES,
             rules=[(0.0, ""), (1.0, "w = 1")],
         ),
@@ -191,12 +191,12 @@ def _histograms(history: History) -> Sequence[Histogram]:
 
 
 def _staleness(history: History) -> list[str]:
-    """What a step's later updates pay for using its samples again; nothing to see with one update a step."""
+    """|π − μ| by update within a step; nothing with one update per step."""
     updates = _updates_per_step(history)
     if updates == 1:
         return []
     lines = [Line("mean", history.by_update("shift")), Line("p99", history.by_update("shift_p99"), 2)]
-    caption = "|π − μ| by the update within a step: line, mean over all steps; band, their range."
+    caption = "|π − μ| by update within a step: mean over all steps, and their range."
     chart = Chart("Staleness", caption, lines, log=True, x_label="update")
     return [draw(chart, (1.0, float(updates)))]
 
@@ -214,8 +214,8 @@ def _policy(history: History) -> list[Chart]:
             ],
         ),
         Chart(
-            "Truncated",
-            "share of responses cut off at the length limit.",
+            "Truncated responses",
+            "share of responses that reached the length limit.",
             [
                 Line("train", history.by_step("truncated_share")),
                 Line("held-out", history.by_evaluation("truncated_share"), 2, marks=True),
@@ -251,4 +251,4 @@ def _time_shares(history: History) -> str:
     if not whole:
         return ""
     parts = (f"{part} {seconds(spent)} ({percent(round(spent / whole, 2))})" for part, spent in totals.items())
-    return f"In all: {'; '.join(parts)}."
+    return f"Total: {'; '.join(parts)}."

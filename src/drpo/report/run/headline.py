@@ -1,4 +1,4 @@
-"""The head of the page: what ran, how far it got, and what it gained."""
+"""The head of the page: the run, its status, held-out accuracy before and after, and its facts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _counts(record: Record, dot: str) -> str:
     correct, samples = value_of(record, "correct"), value_of(record, "samples")
     interval = accuracy_interval(record)
     if interval is None:
-        return f"<div>{dot} step {record['step']}: counts were not recorded</div>"
+        return f"<div>{dot} step {record['step']}: no counts recorded</div>"
     low, high = interval
     return (
         f"<div>{dot} step {record['step']}: {plain(correct)} of {plain(samples)} correct, "
@@ -78,8 +78,8 @@ def _samples_note(shown: list[Record]) -> str:
     if over_problems or not samples or not examples or samples <= examples:
         return ""
     return (
-        f"<p class='soft'>{plain(samples / examples)} samples for each of {plain(examples)} prompts; the "
-        "Wilson interval takes them as independent, so it is too narrow for new prompts.</p>"
+        f"<p class='soft'>{plain(samples / examples)} samples for each of {plain(examples)} prompts. "
+        "The Wilson interval assumes independent samples, so for new prompts it is too narrow.</p>"
     )
 
 

@@ -122,6 +122,6 @@ def _summary(histogram: Histogram, shares: Sequence[tuple[str, Sequence[float]]]
         top = max(range(len(row)), key=row.__getitem__)
         peaks.append(
             f"{f'{name}: ' if name else ''}{percent(row[top])} of tokens between {plain(histogram.edges[top])} "
-            f"and {plain(histogram.edges[top + 1])}, the fullest bin"
+            f"and {plain(histogram.edges[top + 1])}, the largest bin"
         )
     return f"{histogram.title}. {'; '.join(peaks)}"

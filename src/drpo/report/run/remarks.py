@@ -1,4 +1,4 @@
-"""What a reader should know before reading the curves: trouble first, then what the numbers amount to."""
+"""Remarks above the curves: warnings first."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _what_is_missing(history: History) -> Iterator[Remark]:
     if not history.evaluations:
         yield True, "No evaluation was recorded, so the gain on held-out prompts is unknown."
     if failed := failed_rewards(history):
-        yield True, f"{failed:,.0f} rewards could not be computed; those responses count nowhere."
+        yield True, f"{failed:,.0f} rewards could not be computed; these responses are excluded everywhere."
 
 
 def _broken_numbers(history: History) -> Iterator[Remark]:
@@ -67,18 +67,18 @@ def _broken_numbers(history: History) -> Iterator[Remark]:
                 True,
                 (
                     f"{key.replace('_', ' ')} was not finite in {len(broken):,} of {len(history.updates):,} "
-                    f"updates, first at step {broken[0]['step']}; curves are broken there."
+                    f"updates, first at step {broken[0]['step']}; the curves have gaps there."
                 ),
             )
     saturated = sum(1 for value in history.values("saturated_share") if value > 0)
     if saturated:
-        yield True, f"Log-ratios were so large that the guard held them, in {saturated:,} updates."
+        yield True, f"Extreme log-ratios were clamped in {saturated:,} updates (saturated_share > 0)."
 
 
 def _lengths(history: History) -> Iterator[Remark]:
     last = _last(history, "truncated_share")
     if last is not None and last > 0.1:
-        yield True, f"{percent(last)} of the last responses were cut off at the length limit."
+        yield True, f"{percent(last)} of the last step's responses reached the length limit."
 
 
 def _entropy(history: History) -> Iterator[Remark]:
@@ -93,18 +93,15 @@ def _region(history: History) -> Iterator[Remark]:
     if delta is not None and delta >= 1:
         yield (
             True,
-            (f"δ = {plain(delta)} is no boundary: |π − μ| never exceeds 1, so no token is ever held back."),
+            f"δ = {plain(delta)} bounds nothing: |π − μ| cannot exceed 1, so no token is ever masked or corrective.",
         )
     furthest, beyond = history.values("shift_max"), history.values("beyond_delta")
     if furthest and max(furthest) == 0:
-        yield False, "π equals μ on every token: all ratios are 1, and the trust region had nothing to do."
+        yield False, "π equals μ on every token: all ratios are 1, and the trust region is inert."
     elif furthest and beyond and max(beyond) == 0 and history.delta is not None:
         yield (
             False,
-            (
-                f"No token ever moved beyond δ = {plain(history.delta)}; the furthest had "
-                f"|π − μ| = {plain(max(furthest))}."
-            ),
+            (f"No token was beyond δ = {plain(history.delta)}; the largest |π − μ| is {plain(max(furthest))}."),
         )
 
 
@@ -118,8 +115,8 @@ def _sampler_gap(history: History) -> Iterator[Remark]:
         yield (
             False,
             (
-                f"Before the first update |log π − log μ| was {plain(mean)} nats on average{also}: the gap "
-                "between sampler and trainer at equal weights."
+                f"Training–inference mismatch: mean |log π − log μ| before the first update, at equal weights, is "
+                f"{plain(mean)} nats{also}."
             ),
         )
 

@@ -22,7 +22,7 @@ def responses(history: History) -> str:
         steps = sorted(history.held_out)
         shown = steps[:1] if len(steps) == 1 else [steps[0], steps[-1]]
         rows = _same_prompts([(f"step {step}", history.held_out[step]) for step in shown])
-        choice = "held-out prompts (those sampled both times first, in the order of the file), one sample each"
+        choice = "held-out prompts, one sample each; prompts sampled both times come first"
     elif history.training:
         step = max(history.training)
         rows = _same_prompts([(f"step {step}", history.training[step])])
@@ -34,7 +34,7 @@ def responses(history: History) -> str:
     examples = "".join(_example(sides) for sides in rows[:PROMPTS])
     return (
         f"<section><h2>Responses</h2><p class='soft'>The first {min(PROMPTS, len(rows))} {choice}. "
-        f"Characters that would not show are written as <code>U+XXXX</code>.</p>{examples}</section>"
+        f"Invisible characters are shown as <code>U+XXXX</code>.</p>{examples}</section>"
     )
 
 

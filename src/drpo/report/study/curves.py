@@ -26,8 +26,8 @@ REFERENCES = 2
 #: Courses over training: key, title, and how values are written; first accuracy, then what a trust region met and did.
 ACCURACY = ("accuracy", "Held-out accuracy", plain)
 COURSES = (
-    ("beyond_delta", "Tokens with |π − μ| beyond δ", percent),
-    ("corrective_share", "Tokens with w < 0", percent),
+    ("beyond_delta", "Tokens beyond δ", percent),
+    ("corrective_share", "Corrective tokens (w < 0)", percent),
 )
 ESTIMATE = "Interquartile mean over seeds with its 95 % confidence interval; a small dot is a seed."
 

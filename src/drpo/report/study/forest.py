@@ -16,16 +16,16 @@ Row = Mapping[str, Any]
 #: Answer → shape and color of its mark; the shape alone says it where colors do not show.
 MARKS: dict[str, tuple[Shape, int]] = {"better": ("dot", 1), "worse": ("square", 2), "not shown": ("ring", 4)}
 INTRODUCTION = (
-    "<p class='soft'>Paired by seed, each with its 95 % confidence interval: <b class='c1'>●</b> better, "
-    "<b class='c2'>■</b> worse, <b class='c4'>○</b> not shown, after Holm's correction over the study's hypotheses in "
-    "each setting. The intervals are of each comparison alone, so that one may miss the line and show nothing.</p>"
+    "<p class='soft'>Differences paired by seed, with 95 % confidence intervals: <b class='c1'>●</b> better, "
+    "<b class='c2'>■</b> worse, <b class='c4'>○</b> no difference shown, after Holm's correction over the study's "
+    "hypotheses in each setting. Intervals are not corrected: one that excludes the line may show no difference.</p>"
 )
 
 
 def verdicts_section(verdicts: Sequence[Row]) -> str:
     """Every hypothesis as a picture of its settings, then every verdict as a sentence."""
     if not verdicts:
-        return "<section><h2>Verdicts</h2><p class='soft'>The study claims nothing.</p></section>"
+        return "<section><h2>Verdicts</h2><p class='soft'>The study has no hypotheses.</p></section>"
     claims = [list(group) for _, group in groupby(verdicts, key=lambda verdict: verdict["hypothesis"])]
     scales = _scales(verdicts)
     pictures = "".join(_forest(claim, scales[_measure(claim[0])]) for claim in claims)

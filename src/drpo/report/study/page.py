@@ -15,7 +15,7 @@ from drpo.report.study.seeds import seed_charts
 Row = Mapping[str, Any]
 AllCurves = Mapping[tuple[str, str, str, str], Sequence[tuple[float, float, float, float]]]
 
-PHASES = {"shared": "at the shared learning rate", "best": "at each arm's best"}
+PHASES = {"shared": "at the shared learning rate", "best": "each arm at its best"}
 #: Columns of the summary: heading, key, and how it is written.
 SUMMARY = (
     ("std", "spread", plain),
@@ -75,7 +75,7 @@ def _head(study: Row, rows: Sequence[Row], begun: Sequence[str]) -> str:
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
     settings, seeds = ", ".join(study["settings"]), ", ".join(map(str, study["seeds"]))
     later = ", ".join(setting for setting in study["settings"] if setting not in begun)
-    left = f"<p class='soft'>Not run yet, and not on this page but for their commands: {visible(later)}.</p>"
+    left = f"<p class='soft'>Not run yet (this page has only their commands): {visible(later)}.</p>"
     return (
         f"<h1>{visible(study['title'])}</h1><p>{visible(study['question'])}</p>"
         f"<p class='soft'>Arms: {visible(', '.join(study['arms']))}. Settings: {visible(settings)}. Seeds: {seeds}. "
@@ -113,7 +113,7 @@ def _charts(study: Row, rows: Sequence[Row], summary: Sequence[Row], curves: Cur
     seeds = _grid(seed_charts(rows, summary))
     if len(shown) == 1:
         return f"{_grid([*first, *more])}{seeds}"
-    said = "What the trust region met and did over training"
+    said = "Tokens beyond δ and corrective tokens over training"
     return f"{_grid(first)}<details><summary>{said}</summary>{_grid(more)}</details>{seeds}"
 
 
@@ -147,7 +147,7 @@ def _runs(rows: Sequence[Row]) -> str:
         parts.append(f"<details{opened}><summary>{said}</summary>{''.join(map(_run, mine))}</details>")
     average = mean(row["seconds"] for row in rows if row["status"] == "finished")
     took = f"A finished run took {plain(average)} s on average. " if average else ""
-    said = f"<p class='soft'>{took}results.csv has all figures.</p>"
+    said = f"<p class='soft'>{took}All figures are in results.csv.</p>"
     return f"<section><h2>Every run</h2>{said}{''.join(parts)}</section>"
 
 

@@ -39,7 +39,7 @@ def _final(rows: Sequence[Row], summary: Sequence[Row]) -> str:
         said = plain(one["final_accuracy"]) + (f" ({plain(one['low'])}–{plain(one['high'])})" if interval else "")
         lines.append(DotRow(one["arm"], said, whole, collapsed, one["final_accuracy"], interval, bold=True))
         values += [*whole, *collapsed, *(interval or ())]
-    caption = "A small dot a seed, a cross one that collapsed; the large dot is their interquartile mean."
+    caption = "Small dot: a seed; cross: a collapsed one; large dot: the interquartile mean of all."
     return draw_rows(DotChart("Final accuracy of every seed", caption, lines, "mean (95 %)"), _axis(values))
 
 
@@ -55,8 +55,8 @@ def _drawdown(rows: Sequence[Row], summary: Sequence[Row]) -> str:
         lines.append(DotRow(one["arm"], said, whole, collapsed))
         values += [*whole, *collapsed]
     caption = (
-        "The deepest fall of each seed below its best so far; a cross is a run that collapsed: it ended below half of "
-        "its best. At the right how many did, and the exact 95 % confidence interval of the rate."
+        "Largest fall of each seed below its best so far. Cross: a collapsed run, which ended below half of its best. "
+        "Right: how many collapsed, and the exact 95 % confidence interval of that share."
     )
     return draw_rows(DotChart("Drawdown and collapse", caption, lines, "collapsed (95 %)"), _axis(values))
 

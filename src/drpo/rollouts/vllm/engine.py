@@ -36,7 +36,7 @@ class VllmEngine:
         batch must not depend on what was sampled before it."""
         self._wake(batch)
         if not self.llm.reset_prefix_cache():
-            raise RuntimeError("vLLM did not let go of the keys and values of an earlier batch")
+            raise RuntimeError("vLLM did not free the KV cache of an earlier batch")
         prompts, parameters = [], []
         for request in batch.requests:
             for seed in response_seeds(request):

@@ -137,7 +137,7 @@ def _example(layout: Layout, record: Any, where: str) -> Example:
     for answer in problem.answers:
         if not normalize_answer(answer):
             raise DataError(
-                f"{where}: {layout.columns[1]!r} is {answer!r}, of which normalizing leaves nothing, so "
-                "that an empty response would be right. Fill it in or remove the record."
+                f"{where}: {layout.columns[1]!r} is {answer!r}, which is empty after normalization, so that an empty "
+                f"response would be right. Fill it in or remove the record."
             )
     return Example.with_answers(problem.text, problem.answers, turns=problem.turns)

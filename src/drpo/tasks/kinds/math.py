@@ -212,7 +212,7 @@ class MathTask(FiniteTask):
         }
         given = [key for key, value in heldout.items() if value is not None]
         if len(given) > 1:
-            raise ConfigError(f"math: {' and '.join(given)} say twice what is held out. Give one of them")
+            raise ConfigError(f"math: {' and '.join(given)} both choose the held-out problems. Give one of them")
         if self._heldout_layout is not None and given not in (["heldout_path"], ["heldout_split"]):
             raise ConfigError(
                 "math: heldout_layout would be ignored: the held-out problems come from the training source. Use layout"

@@ -77,9 +77,8 @@ class ReasoningGymTask(ProceduralTask):
         self._built = self._build()
         if dataset in HASH_ORDERED and os.environ.get("PYTHONHASHSEED", "random") == "random":
             warnings.warn(
-                f"{self.name} makes other prompts in every process, as the library iterates over sets of "
-                "strings: a run cannot be repeated exactly. Set PYTHONHASHSEED=0 in the environment to make "
-                "it so.",
+                f"{self.name} makes different prompts in every process, because the library iterates over sets of "
+                f"strings: a run cannot be repeated exactly. Set PYTHONHASHSEED=0 in the environment.",
                 DrpoWarning,
                 stacklevel=2,
             )

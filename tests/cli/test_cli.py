@@ -16,6 +16,7 @@ import pytest
 from drpo.cli import main
 from drpo.cli.train import _finish_step_on_signal
 from drpo.objectives import MODIFIERS, OBJECTIVES
+from support import command
 
 FAST = [
     "task=copy",
@@ -32,15 +33,7 @@ FAST = [
 
 
 def drpo(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "drpo", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment},
-        check=False,
-    )
+    return command.run(arguments, cwd, {"COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment})
 
 
 def refused(result: subprocess.CompletedProcess[str]) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support import command
+
 ROWS = [
     {
         "logprob": -0.2 - 0.1 * (i % 7),
@@ -25,15 +27,7 @@ ROWS = [
 
 
 def drpo(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "drpo", "inspect", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "COLUMNS": "100", "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    return command.run(["inspect", *arguments], cwd, {"COLUMNS": "100", "OMP_NUM_THREADS": "1"})
 
 
 @pytest.fixture

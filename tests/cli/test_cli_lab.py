@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from drpo.cli.lab_display import duration
+from support import command
 
 
 def drpo(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "drpo", "lab", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    return command.run(["lab", *arguments], cwd, timeout=300)
+
+
+def own_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`drpo lab …` in a Python that finds the modules of ``cwd`` first."""
+    line = [sys.executable, "-m", "drpo", "lab", *arguments]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
 
 
 def test_a_plan_says_what_would_run_and_starts_nothing(tmp_path: Path) -> None:
@@ -59,7 +58,7 @@ def test_durations() -> None:
 
 def test_without_scipy_nothing_is_run(tmp_path: Path) -> None:
     (tmp_path / "scipy.py").write_text("raise ImportError('not here')\n")
-    done = drpo("run", "smoke", cwd=tmp_path)  # python -m finds modules of the working directory first
+    done = own_python("run", "smoke", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: the lab's statistics need scipy")
     assert "pip install -e '.[train,lab]'" in done.stderr
@@ -68,7 +67,7 @@ def test_without_scipy_nothing_is_run(tmp_path: Path) -> None:
 
 def test_without_ray_nothing_is_run(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise ImportError('not here')\n")
-    done = drpo("run", "smoke", "--on", "ray", cwd=tmp_path)
+    done = own_python("run", "smoke", "--on", "ray", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: --on ray needs Ray") and "pip install -e '.[ray]'" in done.stderr
     assert not (tmp_path / "runs").exists()

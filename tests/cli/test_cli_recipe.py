@@ -12,18 +12,21 @@ from pathlib import Path
 import pytest
 
 from drpo.host_runs import recipe_names
+from support import command
 
 STAND_IN = """
 import json, os, sys
+from support import command
 print(json.dumps({"arguments": sys.argv[1:], "address": os.environ.get("RAY_ADDRESS")}))
 sys.exit(7)
 """
 
 
 def run(*arguments: str, cwd: Path | None = None, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ)
-    if path is not None:
-        environment["PYTHONPATH"] = os.pathsep.join([str(path), *environment.get("PYTHONPATH", "").split(os.pathsep)])
+    if path is None:
+        return command.run(["recipe", *arguments], cwd)
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), *known])}
     return subprocess.run(
         [sys.executable, "-m", "drpo", "recipe", *arguments], capture_output=True, text=True, cwd=cwd, env=environment
     )

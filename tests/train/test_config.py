@@ -247,6 +247,14 @@ def test_a_text_that_no_file_system_takes_stays_as_it_is(text: str) -> None:
     assert config.resolved()["model"] == text
 
 
+@pytest.mark.parametrize("key", ["\u202e'9@", "a.b", "a=b", "", "a b", "δ", "a\nb", "#"])
+def test_a_mapping_with_any_key_survives_as_an_override(key: str) -> None:
+    values = {"task": {"name": "jsonl", "path": "data.jsonl", "fields": {key: {key: 1}, "plain": 2}}}
+    config = validate_config({**TrainConfig().as_dict(), **values})
+    assert load_config(None, as_overrides(config))[0] == config
+
+
+
 @pytest.mark.parametrize("key", ["chat_template_kwargs", "chat_template_kwargs.a.b"])
 def test_what_an_override_may_nest_is_what_a_file_may_nest(key: str, tmp_path: Path) -> None:
     def nested(depth: int) -> str:

@@ -189,12 +189,17 @@ def _refused(problem: str, at: Any) -> yaml.MarkedYAMLError:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys; an empty one is a value."""
+    """Nested mappings as one with dotted keys; an empty one, and one with a key that cannot be dotted, is a value."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        deeper = isinstance(value, Mapping) and value
+        deeper = isinstance(value, Mapping) and value and all(map(_can_be_dotted, value))
         found |= flat(value, f"{prefix}{key}.") if deeper else {f"{prefix}{key}": value}
     return found
+
+
+def _can_be_dotted(key: str) -> bool:
+    """Whether :func:`parse_overrides` takes ``key`` as a part of a dotted one."""
+    return bool(key) and key.isprintable() and not set(key) & set(".=")
 
 
 def as_text(value: Any) -> str:

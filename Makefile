@@ -75,7 +75,7 @@ demo: $(VENV)/.train
 	$(BIN)/drpo train
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 test-wheel: $(VENV)/.dev
 	$(BIN)/python -m tools.check_wheel
@@ -84,10 +84,10 @@ test-track: $(VENV)/.track
 	$(BIN)/pytest tests/trackers
 
 test-trl: $(VENV)/.trl
-	$(BIN)/pytest tests/hosts/trl
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests/hosts/trl
 
 test-verl: .venv-verl/.installed
-	.venv-verl/bin/pytest tests/hosts/verl
+	OMP_NUM_THREADS=1 .venv-verl/bin/pytest -n 2 --dist loadfile tests/hosts/verl
 
 test-verl-e2e: .venv-verl/.installed
 	.venv-verl/bin/pytest tests/hosts/verl_e2e --durations=0
@@ -96,10 +96,10 @@ test-vllm: .venv-verl/.installed
 	.venv-verl/bin/pytest tests/hosts/vllm --durations=3
 
 test-tinker: .venv-tinker/.installed
-	.venv-tinker/bin/pytest tests/hosts/tinker
+	OMP_NUM_THREADS=1 .venv-tinker/bin/pytest -n 2 --dist worksteal tests/hosts/tinker
 
 test-skyrl: .venv-skyrl/.installed
-	.venv-skyrl/bin/pytest tests/hosts/skyrl
+	OMP_NUM_THREADS=1 .venv-skyrl/bin/pytest -n 2 --dist loadfile tests/hosts/skyrl
 
 parity: $(VENV)/.trl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed
 	$(BIN)/python -m tools.measure.parity trl

@@ -14,12 +14,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
+import os
 import random
-import subprocess
+import runpy
 import sys
 import tempfile
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+
+from drpo.cpus import wait_briefly
 
 #: Batches of the default size on two threads, where the order of sums could differ; few of them, and few evaluations.
 SETTINGS = [
@@ -33,34 +38,47 @@ SETTINGS = [
 ]
 
 
-def command(directory: Path) -> list[str]:
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["drpo.cli.train", "transformers.models.qwen3.modeling_qwen3", "reasoning_gym"])
+
+
+def arguments_of(directory: Path) -> list[str]:
     """Start the run, or continue it if it exists."""
     begin = [*SETTINGS, "--out", str(directory)]
     again = ["--resume", str(directory)]
-    return [sys.executable, "-m", "drpo", "train", *(again if (directory / "config.yaml").exists() else begin)]
+    return ["train", *(again if (directory / "config.yaml").exists() else begin)]
 
 
-def start(directory: Path) -> subprocess.Popen[bytes]:
-    """The run as a process of its own."""
-    return subprocess.Popen(command(directory), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def drpo(arguments: list[str], said: str) -> None:
+    """`drpo ARGUMENTS`; its errors go to the file ``said``."""
+    with open(os.devnull, "w") as nothing, open(said, "w") as errors:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(errors.fileno(), 2)
+    sys.argv = ["drpo", *arguments]
+    runpy.run_module("drpo", run_name="__main__", alter_sys=True)
+
+
+def start(directory: Path) -> ForkServerProcess:
+    """The run as a process of its own, forked from one that has loaded what it loads."""
+    process = FORKED.Process(target=drpo, args=(arguments_of(directory), f"{directory}.err"))
+    process.start()
+    return process
 
 
 def finish(directory: Path) -> None:
     """Run to the end; a failure shows what the process said."""
     process = start(directory)
-    _, errors = process.communicate()
-    if process.returncode:
-        sys.exit(f"{directory}: exit status {process.returncode}\n{errors.decode()}")
+    process.join()
+    if process.exitcode:
+        sys.exit(f"{directory}: exit status {process.exitcode}\n{Path(f'{directory}.err').read_text()}")
 
 
 def kill_after(directory: Path, seconds: float) -> None:
     """SIGKILL after some time, wherever that is."""
     process = start(directory)
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-    process.communicate()
+    process.join(seconds)
+    process.kill()
+    process.join()
 
 
 def half_written(directory: Path) -> bool:
@@ -75,7 +93,7 @@ def kill_in_checkpoint_write(directory: Path, skip: int) -> bool:
     """SIGKILL once the ``skip``-th checkpoint from now is half written; whether that succeeded."""
     process = start(directory)
     writing = False
-    while process.poll() is None:
+    while process.is_alive():
         now = half_written(directory)
         if now and not writing:
             skip -= 1
@@ -84,7 +102,7 @@ def kill_in_checkpoint_write(directory: Path, skip: int) -> bool:
                 break
         writing = now
         time.sleep(0.0005)
-    process.communicate()
+    process.join()
     return any((directory / "checkpoints").glob(".writing-*"))
 
 
@@ -107,6 +125,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="of the runs, besides their own")
     arguments = parser.parse_args()
     SETTINGS.extend(arguments.settings)
+    wait_briefly()  # as the command does before it loads torch
     draw = random.Random(arguments.seed)
     inside = different = kills = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,6 @@ from support import command
 
 STAND_IN = """
 import json, os, sys
-from support import command
 print(json.dumps({"arguments": sys.argv[1:], "address": os.environ.get("RAY_ADDRESS")}))
 sys.exit(7)
 """

@@ -254,7 +254,6 @@ def test_a_mapping_with_any_key_survives_as_an_override(key: str) -> None:
     assert load_config(None, as_overrides(config))[0] == config
 
 
-
 @pytest.mark.parametrize("key", ["chat_template_kwargs", "chat_template_kwargs.a.b"])
 def test_what_an_override_may_nest_is_what_a_file_may_nest(key: str, tmp_path: Path) -> None:
     def nested(depth: int) -> str:

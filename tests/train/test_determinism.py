@@ -110,7 +110,7 @@ def test_a_gradient_is_the_same_every_time(case: str) -> None:
     samples = drawn_samples(policy, config.make_objective().topk, PROMPTS * RESPONSES // config.updates_per_step)
     with deterministic_algorithms(), warnings.catch_warnings():
         warnings.simplefilter("error")  # an operation without a fixed order warns
-        first, *others = (gradient(policy, samples, config) for _ in range(4))
+        first, *others = (gradient(policy, samples, config) for _ in range(3))
     assert first and sum(float(part.abs().sum()) for part in first) > 0
     for other in others:
         assert all(torch.equal(*pair) for pair in zip(first, other, strict=True))

@@ -247,11 +247,14 @@ def test_a_text_that_no_file_system_takes_stays_as_it_is(text: str) -> None:
     assert config.resolved()["model"] == text
 
 
-@pytest.mark.parametrize("key", ["\u202e'9@", "a.b", "a=b", "", "a b", "δ", "a\nb", "#"])
-def test_a_mapping_with_any_key_survives_as_an_override(key: str) -> None:
+@pytest.mark.parametrize("key", ["\u202e'9@", "a.b", "a=b", "", "a b", "δ", "a\nb", "#", "<<"])
+def test_a_mapping_with_any_key_survives_as_an_override_and_as_a_file(key: str, tmp_path: Path) -> None:
     values = {"task": {"name": "jsonl", "path": "data.jsonl", "fields": {key: {key: 1}, "plain": 2}}}
     config = validate_config({**TrainConfig().as_dict(), **values})
     assert load_config(None, as_overrides(config))[0] == config
+    run = RunDirectory(tmp_path / "run")
+    run.create(config.resolved(), {})
+    assert load_config(run.config_file)[0].resolved() == config.resolved()
 
 
 @pytest.mark.parametrize("key", ["chat_template_kwargs", "chat_template_kwargs.a.b"])

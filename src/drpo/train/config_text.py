@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         for key, _ in node.value:
-            if key.value == "<<":
+            if key.value == "<<" and key.style is None:  # quoted, it is a name like any other
                 raise _refused("merge keys (<<) are not read; write the values out", key)
             if key.tag != "tag:yaml.org,2002:str":
                 raise _refused(f"the key {str(key.value)[:40]!r} is not a name; quote it if it is meant as one", key)

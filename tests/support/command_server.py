@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import sys
+from typing import Any
 
 #: What commands load, and all that it loads.
 LOADED = (
@@ -59,15 +60,15 @@ def main() -> None:
         connection.sendall(json.dumps(_wait(process, request["timeout"])).encode() + b"\n")
 
 
-def _become(request: dict[str, object], descriptors: list[int]) -> None:
+def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     """The command itself, as `python -m drpo` would run it."""
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
     os.environ.clear()
-    os.environ.update(request["environment"])  # pyright: ignore[reportArgumentType, reportCallIssue]
-    os.chdir(str(request["cwd"]))
-    sys.argv[1:] = request["arguments"]  # pyright: ignore[reportArgumentType]
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
+    sys.argv[1:] = request["arguments"]
     runpy.run_module("drpo", run_name="__main__", alter_sys=True)
 
 

@@ -10,7 +10,6 @@ from torch import nn
 
 from drpo.model.master_weights import MasterWeights
 from drpo.model.policy import Policy, load_policy
-from drpo.train.config import load_config
 from drpo.train.update import make_optimizer
 from support import tiny
 
@@ -24,13 +23,12 @@ def slope(parameters: list[nn.Parameter]) -> None:
 
 def test_a_rate_of_one_millionth_is_not_lost() -> None:
     """AdamW moves each weight by about the rate. Weights of bfloat16 never move; behind masters they arrive."""
-    config, _ = load_config(None, [f"learning_rate={RATE}", "weight_decay=0", "precision=bf16"])
     narrow = tiny.model().bfloat16()
     before = [parameter.detach().clone() for parameter in narrow.parameters()]
-    plain: Any = make_optimizer(Policy(narrow, tiny.tokenizer()), config)
+    plain: Any = make_optimizer(Policy(narrow, tiny.tokenizer()), RATE, 0.0)
     network = tiny.model()
     policy = Policy(network, tiny.tokenizer(), MasterWeights(network, "bf16"))
-    optimizer = make_optimizer(policy, config)
+    optimizer = make_optimizer(policy, RATE, 0.0)
     started = [master.detach().clone() for master in policy.trained_parameters()]
     for step in range(400):
         for steps, parameters in ((plain, narrow), (optimizer, network)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from drpo.learning_signal import Hints, RolloutFacts
 from drpo.run_directory import RunDirectory
-from drpo.train.config import TrainConfig
 from drpo.train.rollout import Rollout
 
 
@@ -19,10 +18,10 @@ def facts_of(rollout: Rollout) -> RolloutFacts:
     )
 
 
-def hints_for(config: TrainConfig, run: RunDirectory) -> Hints:
+def hints_for(run: RunDirectory, max_new_tokens: int) -> Hints:
     """The settings to try, by their names in the configuration."""
     return Hints(
-        length=f"Raise max_new_tokens (now {config.max_new_tokens}).",
+        length=f"Raise max_new_tokens (now {max_new_tokens}).",
         responses=f"Read {run.path / 'rollouts'} (task.…, model, temperature and group_size are the settings; "
         "`drpo filter` keeps the problems that a model solves sometimes)",
         rewards="See the failures in the rollouts, and the task's reward().",

@@ -148,7 +148,7 @@ class Trainer:
         self.observer = observer or Observer()
         self.threads = threads or Threads(torch.get_num_threads())
         self.progress = parts.progress
-        self.signal = LearningSignal(hints_for(config, run))
+        self.signal = LearningSignal(hints_for(run, config.max_new_tokens))
 
     def run_steps(self, stop_requested: Callable[[], bool]) -> Summary:
         """The algorithm."""
@@ -196,7 +196,7 @@ class Trainer:
         source = parts.rollout_weights.next(Snapshot(step - 1, self.progress.updates, parts.policy.weights()))
         parts.sampler.load_weights(source.weights)
         rollout = replace(
-            roll_out(parts.policy, parts.sampler, self.grader, examples, config, step),
+            roll_out(parts.policy, parts.sampler, self.grader, examples, parts.rollout, step),
             lag=step - 1 - source.step,
             updates=source.updates,
             taken=taken,

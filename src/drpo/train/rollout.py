@@ -19,8 +19,8 @@ from drpo.rollouts import Request, Response, Sampler, SamplingParameters
 from drpo.rollouts.sampler import reports_experts
 from drpo.tasks.base import Example
 from drpo.tasks.grading.grader import Grade, Grader
-from drpo.train.config import TrainConfig
 from drpo.train.seeds import derive_seed
+from drpo.train.settings import RolloutSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,32 +99,36 @@ def sample_and_grade(
 
 
 def roll_out(
-    policy: Policy, sampler: Sampler, grader: Grader, examples: Sequence[Example], config: TrainConfig, step: int
+    policy: Policy, sampler: Sampler, grader: Grader, examples: Sequence[Example], settings: RolloutSettings, step: int
 ) -> Rollout:
     """Sample, grade and compare the responses of ``step``.
+
+    Args:
+        policy: encodes and decodes.
+        sampler: gives the responses.
+        grader: gives the rewards.
+        examples: the problems, each with a group of responses.
+        settings: of every rollout batch.
+        step: the number of the batch, which decides its seeds.
 
     Raises:
         TaskError: more than half of the rewards failed.
     """
-    seeds = [derive_seed(config.seed, "rollout", step, row) for row in range(len(examples))]
+    seeds = [derive_seed(settings.seed, "rollout", step, row) for row in range(len(examples))]
     samples, sampling, grading = sample_and_grade(
         policy,
         sampler,
         grader,
         examples,
         seeds,
-        config.group_size,
-        replace(
-            config.sampling(),
-            report_topk=config.make_objective().topk,
-            report_experts=reports_experts(sampler),
-        ),
+        settings.group_size,
+        replace(settings.sampling, report_experts=reports_experts(sampler)),
     )
     failures = failed_rewards(samples)
-    graded = [(row // config.group_size, s) for row, s in enumerate(samples) if s.grade.reward is not None]
+    graded = [(row // settings.group_size, s) for row, s in enumerate(samples) if s.grade.reward is not None]
     rewards = torch.tensor([sample.grade.reward for _, sample in graded], dtype=torch.float64)
     groups = torch.tensor([group for group, _ in graded])
-    advantages = group_advantages(rewards, groups, config.advantages).tolist()
+    advantages = group_advantages(rewards, groups, settings.advantages).tolist()
     return Rollout([sample for _, sample in graded], advantages, failures, sampling, grading)
 
 

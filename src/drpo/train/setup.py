@@ -25,7 +25,7 @@ from drpo.train.resume import base_of_run
 from drpo.train.rollout_weights import RolloutWeights
 from drpo.train.router_replay import replay_routing
 from drpo.train.samplers import make_sampler, warn
-from drpo.train.settings import UpdateSettings, update_settings
+from drpo.train.settings import RolloutSettings, UpdateSettings, rollout_settings, update_settings
 from drpo.train.update import make_optimizer
 
 
@@ -40,6 +40,7 @@ class Parts:
         optimizer: steps what the policy trains.
         sampler: gives responses; to be closed.
         settings: of every update.
+        rollout: settings of every rollout batch.
         prompts: what a look through the task's prompts found.
         stream: the training problems in order.
         memory: what the run will need.
@@ -53,6 +54,7 @@ class Parts:
     optimizer: torch.optim.Optimizer
     sampler: Sampler
     settings: UpdateSettings
+    rollout: RolloutSettings
     prompts: PromptCheck
     stream: TrainingStream
     memory: MemoryReport
@@ -82,7 +84,7 @@ def build(
     task = make_task(config.task.name, **config.task.parameters)
     objective = config.make_objective()
     policy = _policy(config, checkpoint, device)
-    optimizer = make_optimizer(policy, config)
+    optimizer = make_optimizer(policy, config.learning_rate, config.weight_decay)
     prompts = _checked_prompts(config, policy, task)
     # Of a resumed run only the checkpoint has to be there; adapters have their base besides.
     sized = config if checkpoint is None or config.lora else config.model_copy(update={"model": str(checkpoint)})
@@ -99,6 +101,7 @@ def build(
         optimizer=optimizer,
         sampler=sampler,
         settings=update_settings(config, objective, policy.device),
+        rollout=rollout_settings(config, objective),
         prompts=prompts,
         stream=TrainingStream(task, policy.prompt_encoder, prompts.room, config.seed),
         memory=memory,

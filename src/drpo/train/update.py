@@ -19,7 +19,6 @@ from drpo.metrics import Metric
 from drpo.model.policy import Policy
 from drpo.objectives import Objective, gradient_weight, make_objective
 from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES
-from drpo.train.config import TrainConfig
 from drpo.train.gradient import accumulate_gradient
 from drpo.train.rollout import Sample
 from drpo.train.settings import UpdateSettings
@@ -28,11 +27,9 @@ from drpo.train.settings import UpdateSettings
 OTHERS = {name: make_objective(name) for name in ("ppo", "spo", "dppo_tv", "dppo_kl", "drpo", "gspo", "cppo", "m2po")}
 
 
-def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(policy: Policy, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
     """AdamW over what is trained, in float32; after each step the model computes with the new weights."""
-    optimizer = torch.optim.AdamW(
-        policy.trained_parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(policy.trained_parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     if policy.masters is not None:
         optimizer.register_step_post_hook(policy.masters.publish)
     return optimizer

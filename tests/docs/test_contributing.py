@@ -128,11 +128,10 @@ from support.synthetic_run import make_run
 print(build_report(make_run(Path("made"))))
 """
 STUDY_PROGRAM = """
-from drpo.lab.study import check_study
-from drpo.recipe_files import ROOT as RECIPES
-from drpo.train.config_text import read_yaml
-study = check_study(read_yaml(RECIPES / "studies" / "taper.yaml"), "taper")
-print(len(study.arms), study.hypotheses[0].claim)
+from drpo.lab.plan import make_plan
+from drpo.lab.study import load_study
+name, study = load_study("recipe:studies/taper")
+print(name, len(make_plan(study).shared), study.hypotheses[0].claim)
 """
 HOST_PROGRAM = """
 import torch, drpo
@@ -157,7 +156,7 @@ def test_the_section_is_in_the_report(clone: Path):
 
 def test_the_study_is_a_study(clone: Path):
     pytest.importorskip("scipy")
-    assert run(clone, "-c", STUDY_PROGRAM) == "2 The fading weight ends higher than DRPO.\n"
+    assert run(clone, "-c", STUDY_PROGRAM) == "taper 10 The fading weight ends higher than DRPO.\n"
 
 
 def test_the_loss_of_the_host_is_the_token_mean(clone: Path):

@@ -16,6 +16,7 @@ from sphinx.application import Sphinx
 
 from drpo.cli.lab import study_page
 from drpo.files import replace_text
+from drpo.integrations.hosts import HOSTS
 from drpo.lab.run import kept_results
 from drpo.lab.study import check_study
 from drpo.train.config_text import read_yaml
@@ -25,8 +26,8 @@ NAVIGATION = {
     "Start": ("demo", "training", "resume", "tracking", "glossary"),
     "In your trainer": (
         "integrations/README",
-        *(f"integrations/{host}" for host in ("trl", "verl", "verl-cpu", "tinker", "skyrl", "prime-rl")),
-        *(f"integrations/{host}" for host in ("nemo-rl", "slime")),
+        *(f"integrations/{host}" for host in HOSTS),
+        *(f"integrations/{page}" for page in ("verl-cpu", "nemo-rl", "slime")),
         "recipes",
     ),
     "Your own loop": ("own-loop",),

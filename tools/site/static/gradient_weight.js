@@ -3,12 +3,10 @@
 "use strict";
 
 const GradientWeight = (() => {
-  // Log-ratios saturate where src/drpo/divergence.py saturates them, in nats.
-  const MAX_LOG_RATIO = 40;
-
   // What the formulas read of a token: probabilities mu and pi in (0, 1), sign = the sign of its advantage, +1 or -1.
+  // The code saturates log-ratios at 40 nats, which no pair of probabilities of the figure reaches.
   function token(mu, pi, sign) {
-    const logRatio = Math.max(-MAX_LOG_RATIO, Math.min(MAX_LOG_RATIO, Math.log(pi) - Math.log(mu)));
+    const logRatio = Math.log(pi) - Math.log(mu);
     const direction = Math.sign(sign * logRatio); // +1: diverging, -1: converging
     return { mu, pi, sign, logRatio, ratio: Math.exp(logRatio), shift: Math.abs(pi - mu), direction };
   }

@@ -28,6 +28,8 @@ from drpo.train.loop import train
 from drpo.train.observer import Summary
 from drpo.train.resume import resumed_config
 
+pytestmark = pytest.mark.slow
+
 FIXTURES = Path(__file__).parent / "fixtures" / "version_0_1"
 
 

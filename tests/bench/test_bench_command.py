@@ -16,6 +16,8 @@ import torch
 from drpo.bench import SUITES
 from support.bench_records import check_record
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_kernels.py"
 

@@ -16,6 +16,8 @@ from drpo.bench.losses import LOSSES, Problem, Size, losses
 from drpo.bench.peak import measurable, peak_bytes
 from drpo.bench.record import row_as_json
 
+pytestmark = pytest.mark.slow
+
 
 def script(order: list[str], name: str, seconds: list[float], tokens: list[float] | None = None) -> Callable[[], Turn]:
     """A variant that says it took ``seconds``, one a turn."""

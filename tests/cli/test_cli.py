@@ -18,6 +18,8 @@ from drpo.cli.train import _finish_step_on_signal
 from drpo.objectives import MODIFIERS, OBJECTIVES
 from support import command
 
+pytestmark = pytest.mark.slow
+
 FAST = [
     "task=copy",
     "task.length=2",

@@ -13,6 +13,8 @@ import pytest
 
 from support import command
 
+pytestmark = pytest.mark.slow
+
 ROWS = [
     {
         "logprob": -0.2 - 0.1 * (i % 7),

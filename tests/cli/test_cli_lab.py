@@ -11,6 +11,8 @@ import pytest
 from drpo.cli.lab_display import duration
 from support import command
 
+pytestmark = pytest.mark.slow
+
 
 def drpo(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return command.run(["lab", *arguments], cwd, timeout=300)

@@ -16,6 +16,8 @@ from support import tiny
 
 pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = [f"{a}{b}" for a in "1234" for b in "1234"]
 #: The model repeats a number, and math-verify finds it without a box.
 TASK = ["task=math", "task.prompt_style=bare", "task.require_box=false"]

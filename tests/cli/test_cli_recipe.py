@@ -14,6 +14,8 @@ import pytest
 from drpo.host_runs import recipe_names
 from support import command
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = """
 import json, os, sys
 print(json.dumps({"arguments": sys.argv[1:], "address": os.environ.get("RAY_ADDRESS")}))

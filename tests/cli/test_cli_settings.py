@@ -11,6 +11,8 @@ import pytest
 
 from fuzz.outcomes import run_command
 
+pytestmark = pytest.mark.slow
+
 SUMS = "".join(json.dumps({"prompt": f"{i} + {i} =", "answer": str(2 * i)}) + "\n" for i in range(20))
 
 

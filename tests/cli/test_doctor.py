@@ -17,6 +17,8 @@ from drpo.integrations.doctor.__main__ import run
 from drpo.integrations.doctor.version import check_version
 from drpo.integrations.hosts import HOSTS
 
+pytestmark = pytest.mark.slow
+
 
 def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

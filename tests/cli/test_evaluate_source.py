@@ -17,6 +17,8 @@ from drpo.run_directory import RunDirectory
 from drpo.train.config import load_config
 from drpo.train.loop import train
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     "prompts_per_step=4",
     "group_size=4",

@@ -10,6 +10,8 @@ import torch
 import drpo
 from drpo.objectives import OBJECTIVES
 
+pytestmark = pytest.mark.slow
+
 N, K = 48, 20
 
 

@@ -21,6 +21,8 @@ from drpo.objectives import regularized
 from support.batches import Tokens, token_batches, tokens_from_probabilities
 from support.slopes import distributions, loss_and_slope, slope_in_pi
 
+pytestmark = pytest.mark.slow
+
 ignore_vacuous_delta = pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning")
 probabilities = st.floats(1e-6, 1 - 1e-6)
 signs = st.sampled_from([-1.0, 1.0])

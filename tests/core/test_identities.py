@@ -15,6 +15,8 @@ from drpo import OBJECTIVES, gradient_weight, make_objective
 from support.batches import Tokens, random_tokens, token_batches, tokens_from_probabilities
 from support.slopes import assert_same, loss_and_slope
 
+pytestmark = pytest.mark.slow
+
 ignore_vacuous_delta = pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning")
 
 # ---- limits and special cases

@@ -33,7 +33,7 @@ from support.batches import (
 from support.objective_facts import FACTS, Case
 
 # The paper's own delta = 12.5 is among the cases; its warning has a test of its own.
-pytestmark = pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning"), pytest.mark.slow]
 
 NAMES = sorted(OBJECTIVES)
 CASES = [

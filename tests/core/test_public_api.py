@@ -14,6 +14,8 @@ import pytest
 
 import drpo
 
+pytestmark = pytest.mark.slow
+
 #: Names that other people's code relies on.
 PROMISED = {
     "OBJECTIVES",

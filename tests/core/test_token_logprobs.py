@@ -19,6 +19,8 @@ from drpo.errors import ConfigError, DataError
 from drpo.kernels import BACKENDS, logprobs, triton_support
 from drpo.kernels.chunks import CHUNK_ROWS
 
+pytestmark = pytest.mark.slow
+
 SIZES = (0, 1, 2, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 2 * CHUNK_ROWS, 2 * CHUNK_ROWS + 77)
 V, H = 11, 5
 

@@ -24,6 +24,8 @@ from drpo import token_logprobs
 from drpo.errors import ConfigError
 from drpo.kernels import choose_backend, chunks, logprobs, triton_support
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def backend() -> Any:

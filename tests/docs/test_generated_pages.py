@@ -13,7 +13,7 @@ from tools.docs import pages
 from tools.docs.blocks import blocks, replace_block
 
 #: Studies hold δ = 12.5 on purpose.
-pytestmark = pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning"), pytest.mark.slow]
 START, END = "<!-- speed: made by make docs -->", "<!-- end of speed -->"
 
 

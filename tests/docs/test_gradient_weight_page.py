@@ -15,7 +15,7 @@ import torch
 from drpo import OBJECTIVES, TokenBatch, gradient_weight, make_objective
 
 # The paper's own delta = 12.5 is among the cases; its warning has a test of its own.
-pytestmark = pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning"), pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tools" / "site" / "static" / "gradient_weight.js"

@@ -22,6 +22,8 @@ import pytest
 
 from support.browser import BROWSER, WIDTHS, needs_browser
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 #: Attributes that a browser follows by itself when it shows a page; a link waits for its reader.
 LOADED = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("link", "href")}

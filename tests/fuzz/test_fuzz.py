@@ -9,6 +9,8 @@ import pytest
 
 from fuzz.runner import modules, run_cases
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("module", modules())
 def test_a_few_cases_end_well(module: str, tmp_path: Path) -> None:

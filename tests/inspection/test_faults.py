@@ -14,6 +14,8 @@ from drpo.inspection.result import Inspection
 from support.synthetic_log import Log, make_log, round_to_bfloat16, shift_by_one, write_parquet
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
+
+pytestmark = pytest.mark.slow
 SEEDS = range(4)
 
 

@@ -17,6 +17,8 @@ from drpo.inspection.readers.masks import KEEPS
 from support.synthetic_log import Log, as_responses, make_log, write_jsonl, write_parquet
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
+
+pytestmark = pytest.mark.slow
 OBJECTIVES = ["drpo", "dppo_tv"]
 
 

@@ -13,6 +13,8 @@ from drpo.inspection.result import Inspection
 from support.synthetic_log import Log, log_softmax, make_log, round_to_bfloat16, states, write_jsonl, write_parquet
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
+
+pytestmark = pytest.mark.slow
 LOWEST = float(np.finfo(np.float32).min)
 
 

@@ -20,6 +20,8 @@ from support.synthetic_log import Log, as_responses, make_log, write_jsonl, writ
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def log() -> Log:

@@ -12,6 +12,8 @@ from drpo.inspection.readers.tokens import Tokens
 from drpo.mismatch.temperature import Slope, logit
 from support.synthetic_log import Log, make_log
 
+pytestmark = pytest.mark.slow
+
 
 def tokens_of(log: Log, updates: np.ndarray | None = None) -> Tokens:
     return Tokens(

@@ -12,6 +12,8 @@ import torch
 from drpo.errors import ConfigError
 from support.parity import Padded, difference, fixed_batch, names, reference
 
+pytestmark = pytest.mark.slow
+
 PAGES = Path(__file__).parents[2] / "docs" / "integrations"
 OBJECTIVES = names()
 

@@ -23,6 +23,8 @@ from drpo.lab.workers import LocalWorkers
 from drpo.run_directory import RunDirectory
 from support import studies
 
+pytestmark = pytest.mark.slow
+
 #: `drpo` whose files cannot grow beyond 20 kB, as on a disk that is full before the first checkpoint.
 ON_A_FULL_DISK = (
     "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"

@@ -30,6 +30,8 @@ from ray.cluster_utils import Cluster
 
 from drpo.lab.ray_workers import RayWorkers, share
 
+pytestmark = pytest.mark.slow
+
 #: What depends on where and how fast a run was.
 ELSEWHERE = {"seconds", "command"}
 

@@ -28,6 +28,8 @@ from drpo.run_directory import RunDirectory
 from drpo.train.config import load_config
 from support import studies
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = Path(__file__).parents[1] / "support" / "stand_in.py"
 SETTINGS = {"one": {}}
 FLAT = [0.5, 0.5, 0.5, 0.5, 0.5]

@@ -16,6 +16,8 @@ import pytest
 
 from drpo.run_directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 STUDY = "recipe:studies/smoke"
 #: What depends on where and how fast a run was.
 ELSEWHERE = {"seconds", "command"}

@@ -12,6 +12,8 @@ from scipy import stats
 from drpo.errors import DataError
 from drpo.lab import statistics as lab
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENTS = 1_000
 #: What an interval of 95 % may cover in that many experiments.
 COVERS = (0.93, 0.97)

@@ -17,6 +17,8 @@ from drpo.train.config import load_config
 from drpo.train.config_text import read_yaml
 from support import studies
 
+pytestmark = pytest.mark.slow
+
 DRPO, DPPO = (studies.VALUES["arms"][name] for name in ("drpo", "dppo"))
 CLAIM = studies.VALUES["hypotheses"][0]
 

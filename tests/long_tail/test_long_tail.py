@@ -16,6 +16,8 @@ from examples.long_tail.records import Run
 from examples.long_tail.study import ARMS, HYPOTHESES, SETTINGS, Cell, at_rate, chosen, shared_rate, tuning_cells
 from examples.long_tail.training import Outcome, Schedule, log_batch, make_world, train
 
+pytestmark = pytest.mark.slow
+
 SPACE = Space(actions=5, zipf=1.0, features=3)
 SCHEDULE = Schedule(log=512, batch=128, epochs=3, measurements=4, jury=64)
 

@@ -19,6 +19,8 @@ from examples.long_tail.study import ARMS, HYPOTHESES, PLAN, QUICK, SETTINGS, Ce
 from examples.long_tail.tables import arms_table, below_logging, collapsed, sentences, verdicts_table
 from examples.long_tail.training import FIGURES, Outcome
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "short-linear"
 

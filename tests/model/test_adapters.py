@@ -25,6 +25,8 @@ from drpo.model.policy import load_policy
 from drpo.model.source import embedded_directory
 from support import tiny
 
+pytestmark = pytest.mark.slow
+
 peft: Any = pytest.importorskip("peft", reason="pip install -e '.[lora]'")
 
 CPU = torch.device("cpu")

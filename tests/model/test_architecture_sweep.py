@@ -11,6 +11,8 @@ from drpo.model.policy import Policy
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from support import architectures, tiny
 
+pytestmark = pytest.mark.slow
+
 NAMES = """
     afmoe apertus arcee axk1 bamba bart beam bert biogpt bitnet bloom codegen cohere cohere2 ctrl deepseek_v2
     deepseek_v3 diffllama doge dots1 ernie4_5 exaone4 falcon falcon_h1 flex_olmo gemma gemma2 gemma3_text

@@ -22,6 +22,8 @@ from drpo.train.loop import train
 from drpo.train.observer import Observer
 from support import architectures, tiny
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -19,6 +19,8 @@ from drpo.train.config import load_config
 from drpo.train.loop import train
 from support import tiny
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 #: Two prompts with two responses each, which share their prompt's pass where that is possible.
 SEQUENCES = [

@@ -22,6 +22,8 @@ from drpo.errors import ConfigError
 from drpo.model.loading import load, load_sketch
 from support import tiny
 
+pytestmark = pytest.mark.slow
+
 Tensors = dict[str, torch.Tensor]
 
 

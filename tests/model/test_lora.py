@@ -26,6 +26,8 @@ from support import tiny
 
 pytest.importorskip("peft", reason="pip install -e '.[lora]'")
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

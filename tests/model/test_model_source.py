@@ -19,6 +19,8 @@ from huggingface_hub import constants
 from drpo.errors import ConfigError
 from drpo.model.source import BASES_VARIABLE, embedded_directory, find_model, find_source
 
+pytestmark = pytest.mark.slow
+
 COMMIT, OLDER = "a" * 40, "b" * 40
 
 

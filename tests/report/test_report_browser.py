@@ -14,7 +14,7 @@ from drpo.train.config_text import read_yaml
 from support.browser import looks, needs_browser
 from support.synthetic_run import config, make_run, manifest, sampled
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.slow]
 COMMITTED = sorted((Path(__file__).resolve().parents[2] / "results").glob("*/study.yaml"))
 
 

@@ -16,6 +16,8 @@ from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from drpo.rollouts.in_process import inverse_cdf
 from support import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def requests(count: int = 4) -> list[Request]:
     return [Request([2 + (i + j) % 15 for j in range(3 + 2 * i)], count, seed=100 + i) for i in range(5)]

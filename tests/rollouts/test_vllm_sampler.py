@@ -25,6 +25,8 @@ from drpo.rollouts.vllm.engine import GIB, engine_arguments
 from drpo.rollouts.vllm.sampler import VllmSampler, engine_variables, require_vllm
 from support.tiny import model
 
+pytestmark = pytest.mark.slow
+
 TESTS = str(Path(__file__).parents[1])
 PARAMETERS = SamplingParameters(max_new_tokens=5)
 REQUESTS = [Request([1, 2, 3], 2, seed=7), Request([4], 3, seed=8)]

@@ -4,6 +4,8 @@ from hypothesis import strategies as st
 
 from drpo.tasks.grading.answers import extract_answer, normalize_answer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("text", "answer"),

@@ -20,6 +20,8 @@ from support.hostile_tasks import (
 )
 from support.process_checks import ends
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 1.0
 
 

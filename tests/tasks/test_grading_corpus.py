@@ -13,6 +13,8 @@ from drpo.tasks.grading.math.grade import grade
 
 pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
 
+pytestmark = pytest.mark.slow
+
 FILE = Path(__file__).parent / "grading_corpus.jsonl"
 
 

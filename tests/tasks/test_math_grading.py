@@ -19,6 +19,8 @@ from drpo.tasks.kinds.math import MathTask
 
 pytest.importorskip("math_verify", reason="pip install -e '.[math]'")
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 3.0
 HUNG = f"no reward within {LIMIT:g} s; process ended"
 

@@ -21,6 +21,8 @@ from drpo.tasks.kinds import reasoning_gym as module
 from drpo.tasks.kinds.reasoning_gym import COSTLY_TO_BUILD, HASH_ORDERED, ReasoningGymTask
 from drpo.tasks.split import is_heldout
 
+pytestmark = pytest.mark.slow
+
 NEEDS_PARAMETERS = {
     "composite": {
         "datasets": [

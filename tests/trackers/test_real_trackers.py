@@ -24,6 +24,8 @@ pytest.importorskip("tensorboard")
 pytest.importorskip("trackio")
 pytest.importorskip("wandb")
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     "trackers=[tensorboard,trackio,wandb]",
     "project=tested",

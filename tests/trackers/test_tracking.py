@@ -22,6 +22,8 @@ from drpo.train.observer import Observer
 from drpo.train.update import OTHERS
 from support import mixtures
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "task=copy",
     "task.length=2",

@@ -16,6 +16,8 @@ from drpo.model.policy import Policy, load_policy
 from drpo.train import checkpoint as module
 from drpo.train.checkpoint import Progress, find_checkpoint, restore, save_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def policy(copyist: Path) -> Policy:

@@ -15,6 +15,8 @@ from drpo.train.config import TrainConfig, as_overrides, load_config, validate_c
 from drpo.train.config_aliases import ALIASES
 from drpo.train.settings import update_settings
 
+pytestmark = pytest.mark.slow
+
 
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")

@@ -15,6 +15,8 @@ from drpo.train.config import load_config
 from drpo.train.loop import train
 from drpo.train.resume import find_resumption, resumed_config, rewind
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     "task=copy",
     "task.length=2",

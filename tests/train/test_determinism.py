@@ -23,6 +23,8 @@ from drpo.train.loop import train
 from drpo.train.observer import Observer
 from drpo.train.rollout import Sample
 
+pytestmark = pytest.mark.slow
+
 #: Few prompts with many responses: their shares of the prompts' gradient meet in the same places.
 PROMPTS, RESPONSES, LENGTH = 2, 48, 24
 CASES = [

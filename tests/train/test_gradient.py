@@ -20,6 +20,8 @@ from drpo.train.gradient import accumulate_gradient, loss_path
 from drpo.train.rollout import Sample
 from support import tiny
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [[5, 6, 7, 8, 9], [4], [10, 11, 12]]
 RESPONSES = {0: [[8, 9], [8, 2, 2, 11, 0], [3]], 1: [[3, 2, 7, 0], [14]], 2: [[13, 5]]}
 #: One sequence of a group and all of another have no advantage.

@@ -22,6 +22,8 @@ from drpo.train.loop import train
 from drpo.train.observer import Observer, Summary
 from drpo.train.samplers import make_sampler
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "task=copy",
     "task.length=2",

@@ -30,6 +30,8 @@ from drpo.train.memory.report import report_memory, room_on, size
 from drpo.train.observer import Observer
 from support import tiny
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 PEAK = Path(__file__).parents[1] / "support" / "memory_peak.py"
 #: The public config.json of Qwen3-0.6B and Qwen3-1.7B, as far as shapes go.

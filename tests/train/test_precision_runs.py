@@ -23,6 +23,8 @@ from drpo.train.observer import Observer
 from drpo.train.rollout_weights import RolloutWeights, Snapshot
 from drpo.train.setup import build
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "task=copy",
     "task.length=2",

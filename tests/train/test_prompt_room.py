@@ -15,6 +15,8 @@ from drpo.train.config import TrainConfig, load_config
 from fuzz.outcomes import run_command
 from support import tiny
 
+pytestmark = pytest.mark.slow
+
 LONG = "abcd" * 80
 
 

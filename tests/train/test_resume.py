@@ -22,6 +22,8 @@ from drpo.train.loop import train
 from drpo.train.observer import Observer, Summary
 from drpo.train.resume import CHANGEABLE, KEPT, resumed_config
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     "task=copy",
     "task.length=2",

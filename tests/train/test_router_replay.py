@@ -28,6 +28,8 @@ from drpo.train.rollout import Sample
 from drpo.train.router_replay import MEASURED, replay_routing, routing_mismatch
 from support import mixtures, tiny
 
+pytestmark = pytest.mark.slow
+
 EXPERTS: dict[str, Any] = {"num_experts": 16, "num_experts_per_tok": 4}
 #: Two groups, and a prompt that comes twice.
 REQUESTS = [Request([5, 6, 7, 8, 9], 3, seed=1), Request([4], 2, seed=2), Request([10, 11, 12], 1, seed=3)]

@@ -17,6 +17,8 @@ from drpo.train.loop import train
 from drpo.train.observer import Observer
 from drpo.train.threads import LoadWatch, choose_threads, computing_threads
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "task=copy",
     "task.length=2",

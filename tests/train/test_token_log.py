@@ -15,6 +15,8 @@ from drpo.inspection.inspect import inspect
 from drpo.run_directory import RunDirectory
 from drpo.train.loop import train
 
+pytestmark = pytest.mark.slow
+
 
 def contents(directory: RunDirectory) -> dict[str, str]:
     return {file.name: file.read_text() for file in directory.token_files()}

@@ -17,6 +17,8 @@ from drpo.run_directory import RunDirectory
 from drpo.train.config import load_config
 from drpo.train.loop import train
 
+pytestmark = pytest.mark.slow
+
 RECIPES = {"qwen3-0.6b-gsm8k": "0.6B", "qwen3-1.7b-dapo-math": "1.7B"}
 #: A record of each layout, as the data sets have it.
 GSM8K = {"question": "ab", "answer": "It is ab.\n#### 4"}

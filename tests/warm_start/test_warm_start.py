@@ -29,6 +29,8 @@ from tools.warm_start.fit import batches, new_model, new_tokenizer, warm_start
 from tools.warm_start.prose import brief_solution, literature, passages, worked_solution
 from tools.warm_start.wording import ADVERBS, FLATNESS, usual
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("dense", "moe", "hybrid", "reasoner")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,8 @@ def test_summaries_stand_for_seeds_that_are_not_known(tmp_path: Path) -> None:
         ("1,shared,one,drpo,,0,0,much,,", DataError, "row 2, accuracy: a number"),
         ("1,shared,one,drpo,,0,0,[1],,", DataError, "row 2: accuracy and step must be numbers"),
         ("1,shared,one,drpo,,0,,0.5,,", DataError, "row 2: accuracy and step must be numbers"),
-        ("1,shared,one,drpo,,0,0,0.5", DataError, "row 2: it has not as many cells"),
-        ("1,shared,one,drpo,,0,0,0.5,,,,", DataError, "row 2: it has not as many cells"),
+        ("1,shared,one,drpo,,0,0,0.5", DataError, "row 2: .*cells"),
+        ("1,shared,one,drpo,,0,0,0.5,,,,", DataError, "row 2: .*cells"),
     ],
 )
 def test_a_damaged_or_newer_line_is_named(tmp_path: Path, line: str, error: type[Exception], said: str) -> None:
@@ -99,6 +100,6 @@ def test_a_page_without_curves_says_so(tmp_path: Path) -> None:
 
 def test_rows_of_a_newer_version_are_refused(tmp_path: Path) -> None:
     text = (KEPT / "results.csv").read_text(encoding="utf-8")
-    (tmp_path / "results.csv").write_text(text.replace("\n1,", "\n99,", 1), encoding="utf-8")
+    (tmp_path / "results.csv").write_text(re.sub(r"\n\d+,", "\n99,", text, count=1), encoding="utf-8")
     with pytest.raises(SchemaError, match=r"row 2 .*results schema 99"):
         read_csv(tmp_path / "results.csv")

@@ -132,7 +132,7 @@ def test_half_of_a_surrogate_pair_is_refused(prompt: str) -> None:
 
 
 def test_a_prompt_without_tokens_is_refused() -> None:
-    with pytest.raises(DataError, match="no token of the prompt"):
+    with pytest.raises(DataError, match="no tokens from the prompt"):
         encoder(end=True).encode("", False)
 
 

@@ -94,6 +94,6 @@ def test_histogram_heights_are_shares_of_the_tokens(tmp_path: Path) -> None:
     run.append_metrics({**record, "histograms": {"weight": weight, "shift": [1, 2]}})
     figures = {heading: figures for heading, _, figures in charts_by_section(History.read(run))}["Trust region"]
     drawn = next(figure for figure in figures if "gradient weight w" in figure and "Distribution" in figure)
-    assert "75 % of tokens between 1 and 1.2, the fullest bin" in drawn
+    assert "75 % of tokens between 1 and 1.2" in drawn
     other = next(figure for figure in figures if "Distribution of |π − μ|" in figure)
     assert "Nothing was recorded" in other, "bins of another schema are not drawn"

@@ -22,7 +22,7 @@ def test_options_by_name():
         ("vlm", {}, "unknown sampler 'vlm'. Did you mean 'vllm'?"),
         ("vllm", {"slep": True}, "sampler 'vllm' has no parameter 'slep'. Did you mean 'sleep'?"),
         ("in_process", {"sleep": True}, "sampler 'in_process' has no parameter 'sleep'. Known: compiled, max_rows."),
-        ("vllm", {"attempts": 0}, "sampler.attempts: input should be greater than or equal to 1, got 0 (failures"),
+        ("vllm", {"attempts": 0}, "sampler.attempts: input should be greater than or equal to 1, got 0"),
         ("vllm", {"attempts": "x"}, "sampler.attempts: input should be a valid integer, got 'x'"),
         ("vllm", {"sleep": "yes"}, "sampler.sleep: input should be a valid boolean, got 'yes'"),
         ("vllm", {"cache_gib": 1.0, "gpu_memory_utilization": 0.5}, "gpu_memory_utilization would be ignored beside"),

@@ -147,7 +147,7 @@ GOOD = {"prompt": "p", "answer": "a"}
         ((GOOD, '{"prompt": "q", "answer": "\\udc00"}'), r"line 2: 'answer' holds half of a surrogate pair"),
         ((GOOD, "[" * 100_000), r"line 2: (nested too deep|not JSON)"),
         ((GOOD, {"prompt": "q", "answer": None}), r"line 2: 'answer' must be .*, got null"),
-        ((GOOD, {"prompt": "q", "answer": " . "}), r"line 2: .* of which normalizing leaves nothing"),
+        ((GOOD, {"prompt": "q", "answer": " . "}), r"line 2: 'answer' is ' . '"),
         ((GOOD, '{"prompt": "q", "answer": NaN}'), r"line 2: 'answer' is nan, which no response can equal"),
         ((GOOD, '{"prompt": "q", "answer": ' + "1" * 5000 + "}"), r"line 2: 'answer' .* more than 1000 digits"),
         ((GOOD, '{"prompt": "q", "answer": 1e999999}'), r"line 2: 'answer' .* more than 1000 digits"),

@@ -18,9 +18,8 @@ from test_runner import SETTINGS, files_of, finished, running, wait_until, worke
 
 from drpo.errors import CheckpointError, ConfigError
 from drpo.lab.directory import StudyDirectory
-from drpo.lab.plan import Run
+from drpo.lab.plan import Run, make_plan
 from drpo.lab.results import read_rows
-from drpo.lab.run import make_plan
 from drpo.lab.study import Study
 from drpo.run_directory import RunDirectory
 from support import studies

@@ -14,7 +14,8 @@ from drpo.tasks import Example, Grade, Grader
 from drpo.tasks.grading.exhaustion import watch_exhaustion
 from drpo.tasks.grading.grader import TIMEOUTS
 from drpo.tasks.grading.math.answers import decide, form
-from drpo.tasks.grading.math.grade import ANSWER_LIMIT, answer_kind, boxed_answer, grade
+from drpo.tasks.grading.math.extraction import boxed_answer
+from drpo.tasks.grading.math.grade import ANSWER_LIMIT, answer_kind, grade
 from drpo.tasks.kinds.math import MathTask
 
 pytest.importorskip("math_verify", reason="pip install -e '.[math]'")

@@ -12,7 +12,7 @@ from test_memory import SIZES, directory
 from typer.testing import CliRunner
 
 from drpo.cli.app import app
-from drpo.host_runs.catalog import ROOT
+from drpo.recipe_files import ROOT
 from drpo.run_directory import RunDirectory
 from drpo.train.config import load_config
 from drpo.train.loop import train

@@ -128,7 +128,7 @@ def test_delta_shown_follows_the_objective(overrides: list[str], delta: float) -
         (["trackers=[&a [x, x], *a, *a]"], r"anchors .* aliases"),
         (["lora={<<: {rank: 1}}"], r"merge keys"),
         (["lora={rank: 1, rank: 2}"], r"'rank' stands twice"),
-        (["lora={1: 2}"], r"'1' is no name"),
+        (["lora={1: 2}"], r"'1' is not a name"),
         (["seed=!!float x"], r"tags"),
         (["steps=3", "steps.x=1"], r"steps is set to 3 by another override"),
         (["lora.rank=3", "lora=null"], r"would discard lora.rank"),

@@ -115,7 +115,7 @@ def test_delta_shown_follows_the_objective(overrides: list[str], delta: float) -
         (["aggregation=mean"], r"aggregation: input should be 'token_mean', 'sequence_mean' or 'sequence_sum'"),
         (["sampler=vlm"], r"unknown sampler 'vlm'. Did you mean 'vllm'\? Known: in_process, vllm"),
         (["sampler.sleep=true"], r"sampler 'in_process' has no parameter 'sleep'. Known: compiled"),
-        (["sampler=vllm", "sampler.attempts=0"], r"sampler.attempts: input should be greater .*got 0 \(failures"),
+        (["sampler=vllm", "sampler.attempts=0"], r"sampler.attempts: input should be greater .*got 0 \(consecutive"),
         (["steps"], r"'steps' is neither a file nor key=value"),
         (["=3"], r"is neither a file nor key=value"),
         (["steps=["], r"the value is not YAML"),

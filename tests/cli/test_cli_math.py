@@ -163,7 +163,7 @@ def test_filter_bounds_and_the_first_problems(calculator: Path, problems: Path, 
         (["task=copy", "--out", "new"], "task copy has no list of training problems"),
         ([*TASK, "task.path={problems}", "--out", "{problems}"], "numbers.jsonl exists. Choose another file"),
         ([*TASK, "task.path={problems}", "--out", "absent/new"], "cannot write to absent/new: No such file"),
-        ([*TASK, "task.path={problems}", "--out", "new", "--above", "0.5", "--below", "0.5"], "--above 0.5 must lie"),
+        ([*TASK, "task.path={problems}", "--out", "new", "--above", "0.5", "--below", "0.5"], "--above 0.5 must be"),
     ],
 )
 def test_filter_refuses(calculator: Path, problems: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

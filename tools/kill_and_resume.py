@@ -25,6 +25,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from drpo.cpus import wait_briefly
+from drpo.run_directory import RunDirectory
+from drpo.train.checkpoint_schema import read_state
 
 #: Batches of the default size on two threads, where the order of sums could differ; few of them, and few evaluations.
 SETTINGS = [
@@ -107,14 +109,17 @@ def kill_in_checkpoint_write(directory: Path, skip: int) -> bool:
 
 
 def outcome(directory: Path) -> dict[str, object]:
-    """What must be equal: metrics without timings, and the bytes of the last checkpoint's tensors."""
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    metrics = [{k: v for k, v in json.loads(line).items() if k != "timing"} for line in lines]
+    """What must be equal: metrics without timings, the trainer's state, and the bytes of the last checkpoint's tensors.
+
+    Metrics have the names of this version, and no schema number, so that versions can be compared.
+    """
+    metrics = [{k: v for k, v in record.items() if k != "timing"} for record in RunDirectory(directory).read_metrics()]
     last = sorted((directory / "checkpoints").glob("step-*"))[-1]
-    files = ("model.safetensors", "optimizer.safetensors", "trainer_state.json")
+    files = ("model.safetensors", "optimizer.safetensors")
     kept = [last / name for name in files] + list(last.glob("rollout_weights.safetensors"))
     sums = {f"{last.name}/{file.name}": hashlib.sha256(file.read_bytes()).hexdigest() for file in kept}
-    return {"metrics": metrics, **sums}
+    state = read_state(last / "trainer_state.json").model_dump(exclude={"schema"})
+    return {"metrics": metrics, "state": state, **sums}
 
 
 def main() -> None:

@@ -34,9 +34,10 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from drpo.bench.record import SCHEMA, describe, write
+from drpo.bench.record import describe, write
 from drpo.model.source import embedded_directory
 from drpo.run_directory import RunDirectory
+from drpo.schema import numbered
 from drpo.tasks.grading.grader import Grader
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import Trainer
@@ -81,13 +82,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder) / "model", TINY if arguments.quick else SHAPE)
         config = configure(arguments, Path(folder) / "model")
-        record = {
-            "schema": SCHEMA,
+        values = {
             "suite": "gpu_training",
             "command": shlex.join(["python", "benchmarks/gpu_training.py", *sys.argv[1:]]),
             "machine": machine,
             **measure(config, Path(folder) / "run", 2 if arguments.quick else arguments.steps),
         }
+    record = numbered("bench", values)
     card = re.sub(r"[^a-z0-9]+", "-", str(machine.get("gpu", "cpu")).lower()).strip("-")
     file = arguments.json or FOLDER / f"gpu-training-{card}-{machine['date']}.json"
     write(file, record)

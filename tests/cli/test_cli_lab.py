@@ -37,7 +37,7 @@ def test_a_plan_says_what_would_run_and_starts_nothing(tmp_path: Path) -> None:
 def test_a_plan_measures(tmp_path: Path) -> None:
     done = drpo("plan", "smoke", "--jobs", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "arithmetic: " in done.stdout and " s a step, " in done.stdout and "with 1 at once" in done.stdout
+    assert "arithmetic: " in done.stdout and " s a step, " in done.stdout and "with 1 run at a time" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

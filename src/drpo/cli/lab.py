@@ -77,8 +77,9 @@ def _estimate(console: PlainConsole, plan: Plan, workers: LocalWorkers) -> None:
     console.say("measured  two steps of each setting, with nothing else running")
     costs = measure_settings(plan.shared, workers, say)
     most = [*plan.tuning, *plan.shared, *(plan.shared if plan.tuning else ())]
+    runs = "1 run" if workers.jobs == 1 else f"{workers.jobs} runs"
     console.say(
-        f"time      at most {duration(seconds(most, costs, workers.jobs))}, with {workers.jobs} runs at a time, each "
+        f"time      at most {duration(seconds(most, costs, workers.jobs))}, with {runs} at a time, each "
         f"on {workers.threads} threads, if they do not slow each other"
     )
 

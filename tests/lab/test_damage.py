@@ -60,7 +60,7 @@ def test_the_cut_is_said_once_and_what_is_appended_then_is_read(tmp_path: Path) 
     for _ in range(2):
         watcher = Recorder()
         run_study(study, tmp_path / "D", workers(tmp_path, study), watcher, retry_failed=True)
-        notes.append([note for note in watcher.notes if "torn" in note])
+        notes.append([note for note in watcher.notes if "journal.jsonl: the last line" in note])
     assert len(notes[0]) == 1 and notes[1] == []
 
 

@@ -442,7 +442,7 @@ def test_the_command_counts_and_tells_of_the_settings_that_were_asked_for(
     assert "runs    6 finished\n" in printed and "In two, " in printed and "lost" not in printed
     assert "In one, " not in printed and "Over all settings" not in printed
     page = (tmp_path / "D" / "report.html").read_text()
-    assert "<h2>two</h2>" in page and "for their commands: one, three.</p>" in page
+    assert "<h2>two</h2>" in page and "Not run yet" in page and ": one, three.</p>" in page
     with pytest.raises(SystemExit) as ended:
         run(lambda run: {"crash_after": 2} if run.arm == "drpo" else {}, "one")
     assert ended.value.code == 2 and "3 finished, 3 failed" in capsys.readouterr().out

@@ -140,7 +140,7 @@ class Run:
 
 
 def train(
-    directory: Path, overrides: dict[str, Any], *, environment: dict[str, str] | None = None, time_limit: float = 400
+    directory: Path, overrides: dict[str, Any], *, environment: dict[str, str] | None = None, time_limit: float = 1200
 ) -> Run:
     """`python -m verl.trainer.main_ppo` with these overrides on top of :data:`OVERRIDES`.
 

@@ -94,7 +94,7 @@ test-verl: .venv-verl/.installed
 	OMP_NUM_THREADS=1 .venv-verl/bin/pytest -n 2 --dist loadfile tests/hosts/verl
 
 test-verl-e2e: .venv-verl/.installed
-	.venv-verl/bin/pytest tests/hosts/verl_e2e --durations=0
+	.venv-verl/bin/pytest tests/hosts/verl_e2e $(E2E) --durations=0
 
 test-vllm: .venv-verl/.installed
 	.venv-verl/bin/pytest tests/hosts/vllm --durations=3

@@ -10,10 +10,10 @@ import pytest
 
 from drpo.cli.train import split_settings
 from drpo.errors import ConfigError
-from drpo.lab.directory import StudyDirectory
+from drpo.lab.directory import StudyDirectory, comparable
 from drpo.lab.plan import make_plan, tries
 from drpo.lab.study import SHIPPED, check_study, load_study
-from drpo.train.config import load_config
+from drpo.train.config import TrainConfig, load_config
 from drpo.train.config_text import read_yaml
 from support import studies
 
@@ -242,3 +242,12 @@ def test_every_shipped_study_plans_at_every_scale(file: Path) -> None:
                 config.model_copy(update={"objective": None}) for config in others
             ]
         assert name == (file.stem if scale is None else f"{file.stem}-{scale}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"), [({"mismatch_limit": 0.5}, True), ({"log_tokens": True}, False), ({"steps": 61}, False)]
+)
+def test_runs_are_the_same_where_a_study_reads_the_same_from_them(changes: dict[str, Any], same: bool) -> None:
+    """A run without token logs must not stand in for one with them."""
+    other = TrainConfig().model_copy(update=changes)
+    assert (comparable(other) == comparable(TrainConfig())) == same

@@ -125,7 +125,7 @@ def filter_problems(
     above: Annotated[float, typer.Option(min=0, max=1, help="Keep problems with a pass rate above this.")] = 0.0,
     below: Annotated[float, typer.Option(min=0, max=1, help="Keep problems with a pass rate below this.")] = 1.0,
     problems: Annotated[
-        int | None, typer.Option(min=1, help="Sample only the first so many training problems. Default: all.")
+        int | None, typer.Option(min=1, help="Sample only the first N training problems. Default: all.")
     ] = None,
 ) -> None:
     """Keep the training problems with a pass rate between 0 and 1: sample each one, and write it with its pass rate.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.errors import DataError
-from drpo.schema import KEY, check_schema, numbered
+from drpo.schema import KEY, numbered, unnumbered
 
 
 def csv_text(kind: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
@@ -39,8 +39,7 @@ def read_table(kind: str, file: Path, text: Collection[str]) -> Iterator[dict[st
             if None in cells or None in cells.values():
                 raise DataError(f"{where}: its number of cells differs from that of the first line.")
             row = {name: cell if name in text else _value(cell, f"{where}, {name}") for name, cell in cells.items()}
-            check_schema(kind, row, where)
-            yield {name: value for name, value in row.items() if name != KEY}
+            yield unnumbered(kind, row, where)
 
 
 def _value(cell: str, where: str) -> Any:

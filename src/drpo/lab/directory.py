@@ -37,14 +37,13 @@ from drpo.train.resume import changed_settings, json_values
 
 #: Locked by the runner, and by the runner and every run of its.
 RUNNER_LOCK, RUNS_LOCK = ".runner.lock", ".runs.lock"
-#: Settings that decide what a run writes, when it stops, or whether it may start, and no figure of its results.
+#: Settings that decide when a run stops or checkpoints, whether it may start, or who else is told, and nothing of what
+#: a study reads from it. Token logs are read: a run without them is another run.
 WITHOUT_EFFECT = frozenset(
     {
         "mismatch_limit",
         "trust_remote_code",
         "checkpoint_every",
-        "log_tokens",
-        "log_tokens_share",
         "trackers",
         "project",
         "grading_workers",

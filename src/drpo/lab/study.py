@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from drpo.errors import ConfigError, suggest
 from drpo.lab.metrics import METRICS
 from drpo.recipe_files import ROOT, recipe_file
-from drpo.schema import KEY, check_schema
+from drpo.schema import unnumbered
 from drpo.setting_types import STRICT
 from drpo.train.config import merge
 from drpo.train.config_text import read_yaml
@@ -276,9 +276,9 @@ def check_study(values: Mapping[str, Any], source: str) -> Study:
     Raises:
         ConfigError: with every problem found. SchemaError: a newer version wrote the study.
     """
-    check_schema("study", values, source)
+    plain = unnumbered("study", dict(values), source)
     try:
-        return Study.model_validate({key: value for key, value in values.items() if key != KEY})
+        return Study.model_validate(plain)
     except ValidationError as error:
         raise ConfigError("\n".join([f"{source}:", *(_explain(problem) for problem in error.errors())])) from error
 

@@ -189,7 +189,8 @@ def _refused(problem: str, at: Any) -> yaml.MarkedYAMLError:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys; an empty one, and one with a key that cannot be dotted, is a value."""
+    """Nested mappings as one mapping with dotted keys. A mapping stays a value if it is empty, or if one of its keys
+    cannot be part of a dotted key."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         deeper = isinstance(value, Mapping) and value and all(map(_can_be_dotted, value))

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 
+from drpo.aggregation import Mode
 from drpo.doctor import hosts
 from drpo.doctor.check import Check
 from drpo.doctor.hosts import check_host
 from drpo.doctor.machine import check_machine, check_torch, check_vllm
 from drpo.integrations.doctor.__main__ import run
+from drpo.integrations.doctor.parity import check_parity
 from drpo.integrations.doctor.version import check_version
 from drpo.integrations.hosts import HOSTS
+from drpo.integrations.parity import Padded
+from drpo.integrations.prime_rl.parity import PrimeRLPath
 
 pytestmark = pytest.mark.slow
 
@@ -95,13 +102,40 @@ def test_a_probe_that_dies_or_hangs_is_a_finding(monkeypatch: pytest.MonkeyPatch
     assert check.status == "problem" and "took longer" in check.found
 
 
-def test_versions_outside_the_tested_range_are_named() -> None:
-    check = check_version("pytest", "==1.0.*")
-    assert check.status == "warning" and "==1.0.*" in check.found and "pip install 'pytest==1.0.*'" in check.fix
-    assert check_version("pytest", ">=1") == Check(
+@pytest.mark.parametrize(
+    ("tested", "word"), [("==1.0.*", "newer"), (">=1,<2", "newer"), ("==99.*", "older"), (">=99.1,<99.4", "older")]
+)
+def test_versions_outside_the_tested_range_are_named(tested: str, word: str) -> None:
+    check = check_version("pytest", tested, "trl")
+    assert check.status == "warning" and f"{pytest.__version__} is {word} than tested ({tested})" in check.found
+    assert "`drpo doctor trl --parity`" in check.fix and f"pip install 'pytest{tested}'" in check.fix
+
+
+def test_versions_inside_it() -> None:
+    assert check_version("pytest", ">=1", "trl") == Check(
         status="ok", what="pytest", found=f"{pytest.__version__} (tested: >=1)"
     )
-    assert check_version("no-such-distribution", "==1.*").status == "problem"
+    assert check_version("no-such-distribution", "==1.*", "trl").status == "problem"
+
+
+class Scaled(PrimeRLPath):
+    """A host that gives ``factor`` times the gradient for one objective."""
+
+    objectives: tuple[str, ...] = ("drpo", "grpo")
+
+    def __init__(self, factor: float):
+        self.factor = factor
+
+    def gradient(self, settings: Mapping[str, Any], padded: Padded, mode: Mode, micro_batches: int = 1) -> torch.Tensor:
+        found = super().gradient(settings, padded, mode, micro_batches)
+        return found * self.factor if settings["name"] == "drpo" else found
+
+
+def test_parity_compares_the_installed_host() -> None:
+    check = check_parity(Scaled(1.0))
+    assert check.status == "ok" and "2 objectives agree" in check.found
+    check = check_parity(Scaled(1.001))
+    assert check.status == "problem" and "for drpo (largest relative difference 1e-03" in check.found
 
 
 def test_the_command() -> None:

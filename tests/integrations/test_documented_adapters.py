@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from drpo.errors import ConfigError
-from support.parity import Padded, difference, fixed_batch, names, reference
+from drpo.integrations.parity import Padded, difference, fixed_batch, names, reference
 
 pytestmark = pytest.mark.slow
 

@@ -55,7 +55,8 @@ def test_a_host_has_its_environment_or_the_reason_why_not(host: Host) -> None:
 
 @each
 def test_the_parity_of_a_host_is_measured(host: Host) -> None:
-    assert "def make_path(" in (ROOT / "tests" / host.parity).read_text(encoding="utf-8")
+    file = PACKAGES / host.package.rpartition(".")[2] / "parity.py"
+    assert "def make_path(" in file.read_text(encoding="utf-8")
     assert f"tools.measure.parity {host.key}\n" in MAKEFILE
     assert (ROOT / "results" / "parity" / f"{host.key}.json").is_file()
 

@@ -10,10 +10,10 @@ import torch
 from drpo import aggregate, make_objective
 from drpo.errors import DataError, DrpoWarning
 from drpo.integrations.padded import leave_out, padded_loss
+from drpo.integrations.parity import Padded, fixed_batch
 from drpo.integrations.prime_rl import drpo_loss
+from drpo.integrations.prime_rl.parity import inputs
 from drpo.integrations.row_signal import RowSignal, warn_of_no_signal
-from support.parity import Padded, fixed_batch
-from support.prime_rl_path import inputs
 
 
 def without_mu(padded: Padded, value: float, *places: tuple[int, int]) -> Padded:

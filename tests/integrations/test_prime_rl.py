@@ -11,10 +11,10 @@ import torch
 
 import drpo
 from drpo.errors import ConfigError, DataError
+from drpo.integrations.parity import compare, difference, fixed_batch, reference, tolerance
 from drpo.integrations.prime_rl import METRICS, drpo_loss
 from drpo.integrations.prime_rl import loss as prime_rl
-from support.parity import compare, difference, fixed_batch, reference, tolerance
-from support.prime_rl_path import inputs, make_path, step
+from drpo.integrations.prime_rl.parity import inputs, make_path, step
 
 PATH = make_path()
 

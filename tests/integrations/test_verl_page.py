@@ -10,10 +10,10 @@ import torch
 import yaml
 
 import drpo
+from drpo.integrations import parity
 from drpo.integrations.padded import loss_metrics
 from drpo.integrations.verl_plugin.checks import HOST_SETTINGS, PRESET, TARGET, check_host, explicit_overrides
 from drpo.objectives import MODIFIERS
-from support import parity
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "integrations" / "verl.md").read_text(encoding="utf-8")

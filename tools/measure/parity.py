@@ -17,19 +17,16 @@ from datetime import UTC, datetime
 import torch
 
 from drpo.integrations import hosts
-from tools import RESULTS, ROOT
-
-sys.path[:0] = [str(ROOT / "tests")]
+from drpo.integrations.parity import compare, tolerance
+from tools import RESULTS
 
 #: Host → the module with its loss path.
-HOSTS = {host.key: ROOT / "tests" / host.parity for host in hosts.HOSTS.values()}
+HOSTS = {host.key: host.parity for host in hosts.HOSTS.values()}
 
 
 def measure(host: str) -> dict[str, object]:
     """Every objective that ``host`` can compute, under every aggregation that it can express."""
-    from support.parity import compare, tolerance
-
-    path = importlib.import_module(HOSTS[host].stem).make_path()
+    path = importlib.import_module(HOSTS[host]).make_path()
     rows = [dataclasses.asdict(compare(path, {"name": name}, mode)) for mode in path.modes for name in path.objectives]
     return {
         "host": path.host,
@@ -48,7 +45,6 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in HOSTS:
         sys.exit(f"usage: python -m tools.measure.parity {'|'.join(HOSTS)}")
     host = sys.argv[1]
-    sys.path[:0] = [str(HOSTS[host].parent)]
     found = measure(host)
     out = RESULTS / "parity" / f"{host}.json"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -263,6 +263,9 @@ def doctor(
         list[str] | None,
         typer.Argument(metavar="[OVERRIDE]...", help="For verl: overrides of a run, to compose and check."),
     ] = None,
+    parity: Annotated[
+        bool, typer.Option("--parity", help="Compare the gradients of the installed host with drpo's.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check this environment: versions, whether the plug-ins are registered, the source of μ, and the GPU.
@@ -274,10 +277,12 @@ def doctor(
       drpo doctor
 
       drpo doctor verl
+
+      drpo doctor trl --parity
     """
     from drpo.cli.doctor import run_doctor
 
-    run_doctor(host, settings or [], as_json)
+    run_doctor(host, settings or [], parity, as_json)
 
 
 @app.command()

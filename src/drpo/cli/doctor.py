@@ -18,8 +18,15 @@ from drpo.integrations.hosts import HOSTS, names
 STYLE = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"}
 
 
-def run_doctor(host: str | None, settings: list[str], as_json: bool) -> None:
-    """Check the machine, and ``host`` or every host that is installed; exit with 1 if there is a problem."""
+def run_doctor(host: str | None, settings: list[str], parity: bool, as_json: bool) -> None:
+    """Check the machine, and ``host`` or every host that is installed; exit with 1 if there is a problem.
+
+    Args:
+        host: None: every host that is installed.
+        settings: the overrides of a run, for a host that takes them.
+        parity: whether to compare each host's gradients with ours.
+        as_json: print one JSON object instead of tables.
+    """
     if host is not None:
         require_host(host)
     if settings and (host is None or not HOSTS[host].doctor_takes_settings):
@@ -31,7 +38,7 @@ def run_doctor(host: str | None, settings: list[str], as_json: bool) -> None:
         if host is None and installed(name) is None:
             missing.append(name)
             continue
-        sections[name] = check_host(name, settings)
+        sections[name] = check_host(name, settings, parity=parity)
     if as_json:
         found = {name: [dataclasses.asdict(check) for check in checks] for name, checks in sections.items()}
         write_json(found)

@@ -35,11 +35,17 @@ def installed(host: str) -> str | None:
         return None
 
 
-def check_host(host: str, settings: Sequence[str] = ()) -> list[Check]:
-    """What the probe of ``host`` found. ``settings`` are the host's own (for verl: the overrides of a run)."""
+def check_host(host: str, settings: Sequence[str] = (), *, parity: bool = False) -> list[Check]:
+    """What the probe of ``host`` found.
+
+    Args:
+        host: a name of :data:`HOSTS`.
+        settings: the host's own (for verl: the overrides of a run).
+        parity: whether to compare its gradients with ours.
+    """
     if installed(host) is None:
         return [Check(status="problem", what=host, found="not installed in this environment", fix=HOSTS[host].install)]
-    command = [sys.executable, "-m", "drpo.integrations.doctor", host, *settings]
+    command = [sys.executable, "-m", "drpo.integrations.doctor", host, *settings, *["--parity"][:parity]]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
     except subprocess.TimeoutExpired:

@@ -42,8 +42,7 @@ class Host:
         distribution: the package whose metadata tells the installed version.
         tested: distribution → the range in which the tests ran, and whose internals were read.
         install: how to get the host.
-        package: the plug-in's package; its module ``doctor`` holds the probe.
-        parity: the module, below ``tests/``, that sends the fixed batch through the host's own loss.
+        package: the plug-in's package, with the modules ``doctor`` and ``parity``.
         extra: its extra in pyproject.toml; None with a ``reason``.
         constraints: the file that pins its environment; None with a ``reason``.
         reason: why there is no extra, no pinned environment and no make target.
@@ -57,7 +56,6 @@ class Host:
     tested: dict[str, str]
     install: str
     package: str
-    parity: str
     extra: str | None = None
     constraints: str | None = None
     reason: str = ""
@@ -68,6 +66,11 @@ class Host:
     def doctor(self) -> str:
         """The module with ``probe(settings)``, which yields checks."""
         return f"{self.package}.doctor"
+
+    @property
+    def parity(self) -> str:
+        """The module with ``make_path()``, a :class:`drpo.integrations.parity.HostPath`."""
+        return f"{self.package}.parity"
 
     @property
     def key(self) -> str:
@@ -82,7 +85,6 @@ _TRL = Host(
     tested={"trl": "==1.16.*"},
     install="pip install trl",
     package="drpo.integrations.trl",
-    parity="hosts/trl/trl_path.py",
     extra="trl",
     constraints="constraints.txt",
     run=HostRun(
@@ -100,7 +102,6 @@ _VERL = Host(
     tested={"verl": "==0.9.*"},
     install="pip install verl, and vLLM or SGLang as its installation page says",
     package="drpo.integrations.verl_plugin",
-    parity="hosts/verl/verl_path.py",
     extra="verl",
     constraints="constraints/verl.txt",
     doctor_takes_settings=True,
@@ -123,7 +124,6 @@ _TINKER = Host(
     tested={"tinker": "==0.38.*", "tinker-cookbook": "==0.5.*"},
     install="pip install tinker",
     package="drpo.integrations.tinker",
-    parity="hosts/tinker/tinker_path.py",
     extra="tinker",
     constraints="constraints/tinker.txt",
 )
@@ -134,7 +134,6 @@ _PRIME_RL = Host(
     tested={"prime-rl": "==0.8.*"},
     install="Install prime-rl from its repository, and drpo into the same environment.",
     package="drpo.integrations.prime_rl",
-    parity="support/prime_rl_path.py",
     reason="prime-rl is not on a package index and needs CUDA to install; its contract is tested without it",
 )
 _SKYRL = Host(
@@ -144,7 +143,6 @@ _SKYRL = Host(
     tested={"skyrl": "==0.3.*"},
     install="pip install skyrl",
     package="drpo.integrations.skyrl",
-    parity="hosts/skyrl/skyrl_path.py",
     extra="skyrl",
     constraints="constraints/skyrl.txt",
 )

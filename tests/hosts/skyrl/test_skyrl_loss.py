@@ -11,12 +11,12 @@ from skyrl.backends.skyrl_train.training_batch import TrainingInputBatch
 from skyrl.backends.skyrl_train.utils.ppo_utils import PolicyLossRegistry
 from skyrl.backends.skyrl_train.workers.worker_utils import TokenBasedBatchIterator
 from skyrl.train.config import AlgorithmConfig
-from skyrl_path import Logprobs, cpu_for_cuda, make_path, training_batch, worker
 
 import drpo
 from drpo.errors import ConfigError, DataError
+from drpo.integrations.parity import BEYOND_DEFAULTS, compare, difference, effect, fixed_batch, reference, tolerance
 from drpo.integrations.skyrl import METRICS, NAME, DRPOAlgorithmConfig, drpo_policy_loss, register
-from support.parity import BEYOND_DEFAULTS, compare, difference, effect, fixed_batch, reference, tolerance
+from drpo.integrations.skyrl.parity import Logprobs, cpu_for_cuda, make_path, training_batch, worker
 
 PATH = make_path()
 #: ``[start, end)`` of the rows that share a prompt.

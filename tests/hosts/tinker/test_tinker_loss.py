@@ -6,12 +6,12 @@ import pytest
 import torch
 from tinker.lib.public_interfaces import TrainingClient
 from tinker.types import Datum, TensorData
-from tinker_path import datums, forward, make_path
 
 import drpo
 from drpo.errors import ConfigError, DataError
+from drpo.integrations.parity import BEYOND_DEFAULTS, compare, difference, effect, fixed_batch, reference, tolerance
 from drpo.integrations.tinker import count, make_loss
-from support.parity import BEYOND_DEFAULTS, compare, difference, effect, fixed_batch, reference, tolerance
+from drpo.integrations.tinker.parity import datums, forward, make_path
 
 PATH = make_path()
 

@@ -15,10 +15,10 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, Qwen3Config, Qwen3ForC
 from trl_runs import make_config, make_trainer
 
 import drpo
+from drpo.integrations.parity import HORIZON, difference, names
 from drpo.integrations.trl import DRPOTrainer, fused
 from drpo.integrations.trl.fused import why_not_fused
 from support.cpu import has_avx512
-from support.parity import HORIZON, difference, names
 
 V, TEMPERATURE = 37, 0.7
 SIZE = {

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from trl_path import inputs_of, make_path, table, trainer_for
 from trl_runs import make_config, make_trainer
 
 import drpo
+from drpo.integrations import parity
 from drpo.integrations.trl import DRPOTrainer, fused
+from drpo.integrations.trl.parity import inputs_of, make_path, table, trainer_for
 from drpo.objectives import OBJECTIVES
-from support import parity
 
 PATH = make_path()
 GIVES = ("proximal_logprobs",)

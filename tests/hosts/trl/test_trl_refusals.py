@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import TrainingArguments
 from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
-from trl_path import inputs_of, table
 from trl_runs import make_config, make_trainer
 
 from drpo.errors import ConfigError, DataError, MismatchError
+from drpo.integrations.parity import fixed_batch
 from drpo.integrations.trl import DRPOConfig, DRPOTrainer, InProcessRollouts, host
 from drpo.integrations.trl.config import REFUSED
-from support.parity import fixed_batch
+from drpo.integrations.trl.parity import inputs_of, table
 
 #: Options that TRL applies outside the loss, before or after it: rollouts, rewards, advantages, data, logging.
 ELSEWHERE = {

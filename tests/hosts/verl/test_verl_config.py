@@ -11,11 +11,11 @@ from omegaconf import OmegaConf
 from ray import cloudpickle
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl.workers.config import PolicyLossConfig
-from verl_config import PRESET, SECTION, actor_config, composed
 
 import drpo
 from drpo.integrations.verl import DRPOPolicyLossConfig
 from drpo.integrations.verl_plugin.checks import HOST_SETTINGS, OTHER_LOSSES, OTHER_LOSSES_SECTION, explicit_overrides
+from drpo.integrations.verl_plugin.composition import PRESET, SECTION, actor_config, composed
 
 ROLLOUT = "actor_rollout_ref.rollout"
 ACTOR = "actor_rollout_ref.actor"

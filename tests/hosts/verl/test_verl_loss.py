@@ -14,13 +14,13 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.metric import Metric
 from verl.workers.config import DistillationLossConfig
 from verl.workers.utils.losses import ppo_loss
-from verl_config import composed, instantiated
-from verl_path import VerlPath, config_for, make_path, model_output, to_tensordict
 
 import drpo
 from drpo.errors import ConfigError, DataError, MismatchError
-from support import parity
-from support.parity import HORIZON, Padded, fixed_batch
+from drpo.integrations import parity
+from drpo.integrations.parity import HORIZON, Padded, fixed_batch
+from drpo.integrations.verl_plugin.composition import composed, instantiated
+from drpo.integrations.verl_plugin.parity import VerlPath, config_for, make_path, model_output, to_tensordict
 
 DRPO = {"name": "drpo"}
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from verl_path import VerlPath, make_path
 
 from drpo.aggregation import MODES, Mode
-from support import parity
+from drpo.integrations import parity
+from drpo.integrations.verl_plugin.parity import VerlPath, make_path
 
 NAMES = parity.names()
 

@@ -9,7 +9,8 @@ import sys
 import tempfile
 
 import pytest
-from verl_config import PRESET, REQUIRED
+
+from drpo.integrations.verl_plugin.composition import PRESET, REQUIRED
 
 LOOK = """
 import json, sys, verl

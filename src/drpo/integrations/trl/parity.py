@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from datasets import Dataset
 from trl import __version__  # pyright: ignore[reportAttributeAccessIssue]
-from trl_runs import make_config, make_trainer
 
 from drpo.aggregation import Mode
-from drpo.integrations.trl import DRPOTrainer
-from support.parity import HORIZON, HostPath, Padded, names
+from drpo.integrations.parity import HORIZON, LENGTHS, HostPath, Padded, names
+from drpo.integrations.trl import DRPOConfig, DRPOTrainer, InProcessRollouts
+from drpo.model.policy import load_policy
 
 PROMPT_LENGTH = 3
 
 
 class TRLPath:
-    """See :class:`parity.HostPath`."""
+    """A :class:`drpo.integrations.parity.HostPath`."""
 
     host = "TRL"
     version = __version__
@@ -50,15 +52,31 @@ class TRLPath:
 def trainer_for(settings: str, mode: Mode) -> DRPOTrainer:
     """A trainer of that objective, made once. The fixed batch is far off policy, hence no limit at the first loss."""
     parameters = json.loads(settings)
-    trainer = make_trainer(
-        make_config(
-            objective=parameters.pop("name"),
-            objective_parameters=parameters,
-            aggregation=mode,
-            mismatch_limit=1e9,
-            max_completion_length=HORIZON,
-            num_iterations=2,
-        )
+    config = DRPOConfig(
+        output_dir=tempfile.mkdtemp(prefix="drpo-parity-"),
+        objective=parameters.pop("name"),
+        objective_parameters=parameters,
+        aggregation=mode,
+        mismatch_limit=1e9,
+        max_completion_length=HORIZON,
+        num_iterations=2,
+        per_device_train_batch_size=len(LENGTHS),
+        num_generations=2,
+        max_steps=1,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        save_strategy="no",
+    )
+    policy = load_policy("embedded:arithmetic", torch.device("cpu"))
+    trainer = DRPOTrainer(
+        args=config,
+        model=policy.model,
+        processing_class=policy.tokenizer,
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        train_dataset=Dataset.from_list([{"prompt": "1 + 1\n"}] * len(LENGTHS)),
+        rollout_func=InProcessRollouts(),
     )
     trainer.model.train()
     return trainer

@@ -20,7 +20,7 @@ import torch
 import typing_extensions
 
 from drpo.aggregation import Mode
-from support.parity import HORIZON, Padded, names
+from drpo.integrations.parity import HORIZON, Padded, names
 
 if sys.version_info < (3, 12):
     typing.TypedDict = typing_extensions.TypedDict

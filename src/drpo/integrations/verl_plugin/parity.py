@@ -17,10 +17,10 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.utils import prepare_micro_batches
 from verl.workers.utils.losses import ppo_loss
-from verl_config import composed, instantiated
 
 from drpo.aggregation import MODES, Mode
-from support.parity import HORIZON, Padded, names
+from drpo.integrations.parity import HORIZON, Padded, names
+from drpo.integrations.verl_plugin.composition import composed, instantiated
 
 #: Our aggregation → verl's.
 VERL_MODES = {
@@ -84,7 +84,11 @@ def model_output(data: TensorDict, leaf: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class VerlPath:
-    """See ``parity.HostPath``; with ``ranks`` > 1 the rows are dealt to that many data-parallel ranks."""
+    """A :class:`drpo.integrations.parity.HostPath`.
+
+    Args:
+        ranks: the data-parallel ranks that the rows are dealt to.
+    """
 
     host: str = "verl"
     version: str = version("verl")

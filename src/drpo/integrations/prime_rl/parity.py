@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from drpo.aggregation import Mode
+from drpo.integrations.parity import Padded, names
 from drpo.integrations.prime_rl import drpo_loss
-from support.parity import Padded, names
 
 
 @dataclass

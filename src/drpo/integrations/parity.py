@@ -1,7 +1,8 @@
 """One fixed batch through a host's own loss path and through ours: do the gradients on the log-probabilities agree?
 
-A host provides a :class:`HostPath`; its tests call :func:`compare`, and ``tools/measure/parity.py`` writes the same
-figures down. The reference is float64 autograd of ``drpo.aggregate(objective(batch).loss, …)``.
+A host provides a :class:`HostPath` in its module ``parity``. Its tests call :func:`compare`, `make parity` writes the
+same figures down, and `drpo doctor HOST --parity` compares with the host that is installed.
+The reference is float64 autograd of ``drpo.aggregate(objective(batch).loss, …)``.
 
 Shapes: ``B`` sequences, ``T`` positions.
 """
@@ -159,8 +160,8 @@ def compare(path: HostPath, settings: Mapping[str, Any], mode: Mode) -> Agreemen
 
 
 def tolerance(path: HostPath) -> float:
-    """What agreement means: 1e-6 in float64, 1e-5 in float32."""
-    return 1e-6 if path.dtype == torch.float64 else 1e-5
+    """What agreement means: 1e-12 in float64, 1e-6 in float32."""
+    return 1e-12 if path.dtype == torch.float64 else 1e-6
 
 
 def names(gives: tuple[str, ...] = (), homogeneous_only: bool = False) -> list[str]:

@@ -14,8 +14,8 @@ from tinker.lib.public_interfaces import TrainingClient
 from tinker.types import Datum, ForwardBackwardOutput, ModelInput, TensorData
 
 from drpo.aggregation import Mode
+from drpo.integrations.parity import HORIZON, Padded, names
 from drpo.integrations.tinker import count, make_loss
-from support.parity import HORIZON, Padded, names
 
 
 def datums(padded: Padded) -> list[Datum]:

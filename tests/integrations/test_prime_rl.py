@@ -14,7 +14,7 @@ from drpo.errors import ConfigError, DataError
 from drpo.integrations.parity import compare, difference, fixed_batch, reference, tolerance
 from drpo.integrations.prime_rl import METRICS, drpo_loss
 from drpo.integrations.prime_rl import loss as prime_rl
-from drpo.integrations.prime_rl.parity import inputs, make_path, step
+from drpo.integrations.prime_rl.parity import LossInputs, NewerLossInputs, inputs, make_path, step
 
 PATH = make_path()
 
@@ -51,6 +51,29 @@ def test_loss_weights_multiply_the_loss():
     assert difference(found, torch.where(padded.mask, plain * weights, 0.0)) <= 1e-9
 
 
+@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+def test_a_step_is_divided_by_the_sum_of_its_weights(micro_batches):
+    """Weights of 0 drop tokens, and whole sequences: prime-rl does not call the loss for those."""
+    padded = fixed_batch()
+    generator = torch.Generator().manual_seed(2)
+    weights = torch.rand(padded.mask.shape, dtype=torch.float64, generator=generator)
+    weights[weights < 0.3] = 0.0
+    weights[1] = 0.0
+    found = step(padded, drpo_loss, micro_batches, weights)
+    plain = step(padded, drpo_loss) * padded.mask.sum()
+    expected = torch.where(padded.mask, plain * weights, 0.0) / weights[padded.mask].sum()
+    assert difference(found, expected) <= 1e-12
+
+
+@pytest.mark.parametrize("name", ["drpo", "gspo", "mdpo"])
+def test_the_fields_of_either_version_are_taken(name):
+    older, newer = (
+        step(fixed_batch(), lambda one: drpo_loss(one, objective=name), made=made)
+        for made in (LossInputs, NewerLossInputs)
+    )
+    assert torch.equal(older, newer)
+
+
 def test_metrics_are_tensors_of_every_sequence():
     padded = fixed_batch()
     results = [drpo_loss(inputs(padded, row, padded.logprobs[row])) for row in range(len(padded.mask))]
@@ -80,7 +103,7 @@ def test_a_sequence_without_tokens_has_a_loss_that_can_be_differentiated():
     ("kwargs", "words"),
     [
         ({"delta": 0.1}, "has no delta"),
-        ({"aggregation": "sequence_mean"}, "divides by the tokens of the step"),
+        ({"aggregation": "sequence_mean"}, "divides by the weights of the step"),
         ({"objective": "dpro"}, "Did you mean 'drpo'"),
         ({"parameters": {"dleta": 0.1}}, "no parameter 'dleta'"),
         ({"objective": "m2po"}, "once a sequence"),

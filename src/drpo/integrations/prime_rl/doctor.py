@@ -22,7 +22,7 @@ def probe(_: Sequence[str]) -> Iterator[Check]:
             status="problem",
             what="custom loss",
             found=f"LossInputs has no {', '.join(missing)} (it has {', '.join(fields)})",
-            fix="Use prime-rl 0.8 (docs/integrations/prime-rl.md).",
+            fix="Use a version of prime-rl that docs/integrations/prime-rl.md names.",
         )
         return
     importlib.import_module("drpo.integrations.prime_rl")

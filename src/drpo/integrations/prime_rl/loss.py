@@ -1,7 +1,8 @@
 """The objectives as prime-rl's custom loss: ``[trainer.loss] type = "custom"``.
 
-prime-rl calls the loss once a sequence, adds up what it returns and divides by the number of tokens of the whole
-optimizer step: a token mean, which is also the only aggregation that a loss of one sequence can express.
+prime-rl calls the loss once a sequence, adds up what it returns and divides by the sum of the weights of the whole
+optimizer step, which is its number of tokens where an algorithm sets no weights: a token mean, which is also the only
+aggregation that a loss of one sequence can express.
 
 Shapes: ``T`` positions of one sequence, prompt included.
 """
@@ -65,7 +66,11 @@ METRICS = (
 
 
 class LossInputs(Protocol):
-    """What prime-rl hands over for one sequence, each ``[T]``."""
+    """What prime-rl hands over for one sequence, each ``[T]``.
+
+    Newer versions add ``trainer_mask_logprobs`` and ``inference_mask_logprobs`` (``[T, S]``, over the ``S`` tokens that
+    truncated sampling left), which no objective here reads: with them log π is renormalized over these tokens already.
+    """
 
     trainer_logprobs: torch.Tensor
     inference_logprobs: torch.Tensor
@@ -100,7 +105,7 @@ def drpo_loss(
         raise ConfigError(
             f"trainer.loss.kwargs has no {', '.join(sorted(unknown))}. Known: objective, parameters; an "
             "objective's own settings go into parameters. There is no aggregation: prime-rl divides "
-            "by the tokens of the step."
+            "by the weights of the step."
         )
     made = make_host_objective(HOST, objective, parameters)
     require_whole_update(made, False, HOST, "prime-rl calls a loss once a sequence; use another objective.")

@@ -1,6 +1,7 @@
 """The adapters that docs/integrations asks to copy, executed against stand-ins for what they import."""
 
 import enum
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -99,14 +100,35 @@ def test_nemo_rl_refuses(nemo, config, arguments, words):
         nemo(SimpleNamespace(**{**vars(CONFIG), **config}), **arguments)
 
 
-@pytest.fixture
-def slime(monkeypatch):
-    def get_log_probs_and_entropy(logits, *, args, unconcat_tokens, total_lengths, response_lengths, with_entropy):
+#: Trainer → the module of its ``get_log_probs_and_entropy``, whether that returns a pair, and whether it pads.
+SLIMES = {
+    "slime": ("slime__backends__megatron_utils__loss", True, False),
+    "vime": ("vime__backends__megatron_utils__loss", True, True),
+    "miles": ("miles__backends__training_utils__loss_hub__logit_processors", False, True),
+}
+
+
+@pytest.fixture(params=SLIMES)
+def slime(request, monkeypatch):
+    module, pair, pads = SLIMES[request.param]
+
+    def get_log_probs_and_entropy(
+        logits, *, args, unconcat_tokens, total_lengths, response_lengths, with_entropy, **padded
+    ):
+        assert pads or not padded
         # The stand-in's logits are the log-probabilities, packed as the tokens are.
-        return None, {"log_probs": list(logits.split(response_lengths))}
+        found = {"log_probs": list(logits.split(response_lengths))}
+        return (torch.empty(0), found) if pair else found
 
     members = {"get_log_probs_and_entropy": get_log_probs_and_entropy}
-    return adapter("slime.md", monkeypatch, slime__backends__megatron_utils__loss=members).drpo_loss
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == request.param or None)
+    return adapter("slime.md", monkeypatch, **{module: members}).drpo_loss
+
+
+def test_slimes_adapter_needs_one_of_the_three(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="none of slime, vime and miles"):
+        adapter("slime.md", monkeypatch)
 
 
 def cut(values, lengths):
@@ -171,6 +193,7 @@ def test_slime_reads_its_settings(slime):
         ({"use_kl_loss": True}, "use_kl_loss"),
         ({"context_parallel_size": 2}, "context_parallel_size"),
         ({"rollout_top_p": 0.9}, "rollout_top_p"),
+        ({"use_score_centering": True}, "use_score_centering"),
         ({"drpo_objective": "m2po"}, "optimizer step"),
         ({"drpo_objective": "minirl"}, "needs proximal_logprobs"),
     ],

@@ -14,6 +14,10 @@ from drpo.integrations.skyrl.entry import DRPOTrainer, configuration
 CONFIG = make_config(algorithm_cls=DRPOAlgorithmConfig)
 ALGORITHM = "trainer.algorithm"
 SAMPLING = "generator.sampling_params"
+ENGINE = "generator.inference_engine"
+#: Since 0.4.0: sample-support replay, and prefill and decode engines with options of their own.
+REPLAYS = hasattr(AlgorithmConfig(), "enable_sample_support_replay")
+since_0_4 = pytest.mark.skipif(not REPLAYS, reason="SkyRL has no sample-support replay and no role options before 0.4")
 
 
 def made(*arguments):
@@ -101,6 +105,57 @@ def test_what_the_refusals_ask_for_is_accepted():
     )
 
 
+RECORDED = f"{ENGINE}.enable_return_sample_support_set=true"
+REPLAYED = f"{ALGORITHM}.enable_sample_support_replay=true"
+
+
+@since_0_4
+@pytest.mark.parametrize("option", ["top_p=0.9", "min_p=0.1", "top_p=1.0"])
+@pytest.mark.parametrize("temperature", ["1.0", "0.7"])
+def test_truncated_sampling_is_exact_with_replay(option, temperature):
+    """The trainer renormalizes π over the recorded support, and SkyRL asks vLLM for the processed log μ."""
+    made(RECORDED, REPLAYED, f"{SAMPLING}.top_k=20", f"{SAMPLING}.{option}", f"{SAMPLING}.temperature={temperature}")
+
+
+@since_0_4
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([f"{SAMPLING}.top_k=20"], "enable_return_sample_support_set=true and .*enable_sample_support_replay=true"),
+        ([f"{SAMPLING}.top_k=20", RECORDED], "top_k=20.*enable_sample_support_replay=true"),
+        (
+            [f"{SAMPLING}.top_k=20", RECORDED, REPLAYED, f"{ENGINE}.engine_init_kwargs.logprobs_mode=raw_logprobs"],
+            "logprobs_mode=raw_logprobs",
+        ),
+    ],
+)
+def test_truncated_sampling_without_replay_is_refused(arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        made(*arguments)
+
+
+@pytest.mark.skipif(REPLAYS, reason="SkyRL has the switches")
+def test_no_switch_is_named_that_skyrl_does_not_have():
+    with pytest.raises(ConfigError) as refused:
+        made(f"{SAMPLING}.top_k=20")
+    assert "replay" not in str(refused.value)
+
+
+@since_0_4
+def test_prefill_and_decode_engines_have_options_of_their_own():
+    """Each role's options take the place of engine_init_kwargs, so that each has to name the mode."""
+    modes = [f"{ENGINE}.{role}_init_kwargs.logprobs_mode=processed_logprobs" for role in ("prefill", "decode")]
+    made(f"{SAMPLING}.temperature=0.7", *modes)
+    with pytest.raises(ConfigError, match=r"decode_init_kwargs\.logprobs_mode=processed_logprobs"):
+        made(f"{SAMPLING}.temperature=0.7", modes[0])
+
+
+@pytest.mark.parametrize("mode", ["raw_logits", "processed_logits"])
+def test_logits_are_no_log_probabilities(mode):
+    with pytest.raises(ConfigError, match=f"logprobs_mode={mode}"):
+        made(f"{ENGINE}.engine_init_kwargs.logprobs_mode={mode}")
+
+
 def test_a_configuration_of_skyrls_own_class_is_refused():
     with pytest.raises(ConfigError, match="make_config"):
         check(SkyRLTrainConfig.from_cli_overrides([]))
@@ -135,6 +190,7 @@ def test_every_option_of_skyrls_losses_is_considered():
         "value_clip",
         "dynamic_sampling",
         "max_seq_len",
+        *(["enable_sample_support_replay"] if REPLAYS else []),
     }
     assert set(AlgorithmConfig.__dataclass_fields__) == hosts | set(IGNORED)
 

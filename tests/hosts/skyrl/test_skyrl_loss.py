@@ -139,8 +139,7 @@ def model_wrapper(monkeypatch):
     return importlib.import_module("skyrl.backends.skyrl_train.workers.model_wrapper").HFModelWrapper
 
 
-def test_a_real_model_learns_in_the_real_worker(model_wrapper):
-    """SkyRL's own model wrapper around a small transformer: what is rewarded becomes likelier, and π starts at μ."""
+def small_transformer():
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
@@ -153,7 +152,12 @@ def test_a_real_model_learns_in_the_real_worker(model_wrapper):
         num_key_value_heads=2,
         max_position_embeddings=64,
     )
-    model = model_wrapper(Qwen2ForCausalLM(config), bf16=False)
+    return Qwen2ForCausalLM(config)
+
+
+def test_a_real_model_learns_in_the_real_worker(model_wrapper):
+    """SkyRL's own model wrapper around a small transformer: what is rewarded becomes likelier, and π starts at μ."""
+    model = model_wrapper(small_transformer(), bf16=False)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     algorithm = DRPOAlgorithmConfig(temperature=1.0, use_kl_loss=False)
     rows, width = 8, 5
@@ -185,6 +189,53 @@ def test_a_real_model_learns_in_the_real_worker(model_wrapper):
     assert metrics[0]["loss_metrics/drpo/mismatch_max"] <= 1e-5
     assert metrics[-1]["loss_metrics/drpo/shift"] > 1e-3
     assert bool((moved[0::2] > 0).all()) and bool((moved[1::2] < 0).all())
+
+
+@pytest.mark.skipif(
+    not hasattr(AlgorithmConfig(), "enable_sample_support_replay"), reason="SkyRL has no replay before 0.4"
+)
+@pytest.mark.parametrize("replay", [True, False])
+def test_replay_puts_truncated_sampling_into_pi(replay, model_wrapper):
+    """Tokens of top-k, top-p and min-p sampling: π at fresh weights is μ with SkyRL's replay, and is not without."""
+    from skyrl.backends.skyrl_train.utils.packed_tensor import PackedTensor
+
+    rows, prompt, width, top_k = 6, 4, 5, 8
+    transformer = small_transformer()
+    with torch.no_grad():
+        transformer.lm_head.weight.mul_(40)  # far from uniform, so that top-p and min-p remove tokens
+    sequences = torch.randint(1, 32, (rows, prompt))
+    mu, support = [], []
+    for _ in range(width):
+        with torch.no_grad():
+            logits = transformer(sequences).logits[:, -1]
+        values, tokens = logits.sort(descending=True)
+        share = values.softmax(1)
+        kept = (share.cumsum(1) - share < 0.9) & (share > 0.02 * share[:, :1]) & (torch.arange(32) < top_k)
+        kept_values = values.where(kept, -torch.inf)
+        chosen = torch.multinomial(kept_values.softmax(1), 1)
+        mu.append(kept_values.log_softmax(1).gather(1, chosen))
+        support.append(tokens.where(kept, -1)[:, :top_k].int())
+        sequences = torch.cat([sequences, tokens.gather(1, chosen)], 1)
+    sizes = (torch.stack(support) >= 0).sum(-1)
+    assert int(sizes.min()) < int(sizes.max()) <= top_k
+    segments = [torch.stack([step[row] for step in support]) for row in range(rows)]
+    data = TrainingInputBatch(
+        {
+            "sequences": sequences,
+            "attention_mask": torch.ones_like(sequences),
+            "response_mask": torch.ones(rows, width).long(),
+            "loss_mask": torch.ones(rows, width),
+            "advantages": torch.ones(rows, width) / (rows * width),
+            "rollout_logprobs": torch.cat(mu, 1),
+            "rollout_sample_support": PackedTensor.from_segments(segments),
+        }
+    )
+    data.metadata = {"response_length": width}
+    algorithm = DRPOAlgorithmConfig(temperature=1.0, use_kl_loss=False, enable_sample_support_replay=replay)  # pyright: ignore
+    made = worker(model_wrapper(transformer, bf16=False), algorithm, 3)
+    with cpu_for_cuda():
+        mismatch = made.forward_backward(data).metrics["loss_metrics/drpo/mismatch_max"]
+    assert mismatch <= 1e-5 if replay else mismatch > 0.01
 
 
 def test_the_loss_travels_by_cloudpickle():

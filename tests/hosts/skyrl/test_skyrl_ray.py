@@ -22,6 +22,7 @@ def cluster(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SHIM if sys.version_info < (3, 12) else "")
     paths = [str(tmp_path), *(path for path in sys.path if path)]
     ray.init(
+        "local",  # not one that happens to run here
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=100 * 2**20,

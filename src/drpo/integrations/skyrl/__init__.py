@@ -36,7 +36,7 @@ try:
 except PydanticUserError as error:
     raise ConfigError(
         "SkyRL 0.3.0 says that it runs on Python 3.11, but pydantic refuses one of its models there "
-        "(a typing.TypedDict before Python 3.12). Use Python 3.12 or newer."
+        "(a typing.TypedDict before Python 3.12). Use Python 3.12 or newer, which SkyRL 0.4.0 needs as well."
     ) from error
 
 #: ``trainer.algorithm.policy_loss_type``.
@@ -58,6 +58,14 @@ IGNORED = (
 )
 #: Sampling options → the values that leave the distribution alone.
 PLAIN_SAMPLING = {"top_p": (1.0,), "top_k": (-1, 0), "min_p": (0.0,), "repetition_penalty": (1.0,)}
+#: Those of them that SkyRL's sample-support replay (since 0.4.0) makes exact: the sampler records which tokens were
+#: left to choose from, and the trainer renormalizes π over them.
+REPLAYED = ("top_p", "top_k", "min_p")
+#: The settings that switch it on, in the sampler and in the trainer.
+REPLAY = (
+    "generator.inference_engine.enable_return_sample_support_set",
+    "trainer.algorithm.enable_sample_support_replay",
+)
 #: Further options of vLLM that change the distribution.
 DISTORTING = frozenset(
     {
@@ -234,12 +242,15 @@ def _check_sampling(cfg: SkyRLTrainConfig) -> None:
     sampling = generator.sampling_params
     if sampling.logprobs is None:
         raise ConfigError(f"{prefix}.logprobs=null: the sampler's log-probabilities would be missing. Set it to 1.")
-    for name, plain in PLAIN_SAMPLING.items():
-        if getattr(sampling, name) not in plain:
+    changed = {name: plain for name, plain in PLAIN_SAMPLING.items() if getattr(sampling, name) not in plain}
+    replayed = _replays_support(cfg)
+    for name, plain in changed.items():
+        if name not in REPLAYED or not replayed:
+            replay = f", or set {REPLAY[0]}=true and {REPLAY[1]}=true" if name in REPLAYED and _can_replay(cfg) else ""
             raise ConfigError(
                 f"{prefix}.{name}={getattr(sampling, name)}: the tokens then come from another "
                 f"distribution than the one whose log-probability the trainer computes. Set it to "
-                f"{plain[0]}."
+                f"{plain[0]}{replay}."
             )
     distorting = sorted(DISTORTING & set(sampling.additional_kwargs or ()))
     if distorting:
@@ -253,16 +264,41 @@ def _check_sampling(cfg: SkyRLTrainConfig) -> None:
             f"{sampling.temperature}: π and μ would be at two temperatures. Remove the first; SkyRL "
             "copies it."
         )
-    mode = generator.inference_engine.engine_init_kwargs.get("logprobs_mode")
-    if sampling.temperature != 1.0 and mode != "processed_logprobs":
-        raise ConfigError(
-            f"{prefix}.temperature={sampling.temperature}: vLLM reports log-probabilities before the "
-            "temperature unless told otherwise, the trainer computes them after it. Set "
-            "generator.inference_engine.engine_init_kwargs.logprobs_mode=processed_logprobs (and start "
-            "external servers with --logprobs-mode processed_logprobs), or temperature=1."
-        )
+    _check_logprobs_mode(cfg, plain=sampling.temperature == 1.0 and not changed)
     if not generator.use_conversation_multi_turn and (sampling.stop or generator.max_turns > 1):
         raise ConfigError(
             "generator.use_conversation_multi_turn=false: SkyRL then appends an end token that was never "
             "sampled, trains on it, and gives it the log-probability 0. Set it to true."
         )
+
+
+def _can_replay(cfg: SkyRLTrainConfig) -> bool:
+    return hasattr(cfg.trainer.algorithm, "enable_sample_support_replay")
+
+
+def _replays_support(cfg: SkyRLTrainConfig) -> bool:
+    recorded = getattr(cfg.generator.inference_engine, "enable_return_sample_support_set", False)
+    return bool(recorded and getattr(cfg.trainer.algorithm, "enable_sample_support_replay", False))
+
+
+def _check_logprobs_mode(cfg: SkyRLTrainConfig, plain: bool) -> None:
+    """Refuse engines whose log-probabilities are not those of the distribution that they sample from.
+
+    With prefill and decode engines apart (since 0.4.0) each has its own options, which replace ``engine_init_kwargs``.
+    """
+    engine = cfg.generator.inference_engine
+    roles = [name for name in ("prefill_init_kwargs", "decode_init_kwargs") if getattr(engine, name, None)]
+    places = ["prefill_init_kwargs", "decode_init_kwargs"] if roles else ["engine_init_kwargs"]
+    # SkyRL asks for the processed ones where it records the support; options of the engine come after that.
+    default = "processed_logprobs" if getattr(engine, "enable_return_sample_support_set", False) else "raw_logprobs"
+    allowed = ("processed_logprobs", "raw_logprobs") if plain else ("processed_logprobs",)
+    for place in places:
+        mode = getattr(engine, place).get("logprobs_mode", default)
+        if mode not in allowed:
+            raise ConfigError(
+                f"generator.inference_engine.{place}: with logprobs_mode={mode} and "
+                f"generator.sampling_params.temperature={cfg.generator.sampling_params.temperature}, vLLM does not "
+                "report the log-probabilities of the distribution that it samples from. Set "
+                f"generator.inference_engine.{place}.logprobs_mode=processed_logprobs (and start external servers "
+                "with --logprobs-mode processed_logprobs), or sample at temperature 1 and leave logprobs_mode out."
+            )

@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-trl test-unirl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
+.PHONY: help demo test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
 	@echo "make test    install, then run the tests"
 	@echo "make test-fast  the tests that take no more than some seconds a file"
-	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl | test-unirl   the plug-ins, each with its real host"
+	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl   the plug-ins, each with its real host"
+	@echo "make test-skyrl SKYRL=0.4.0  the same in that release, on Python 3.12 (PYTHON312 names it; 5.6 GB)"
 	@echo "make test-vllm  the vLLM sampler with the real engine on the CPU (about three minutes)"
 	@echo "make test-wheel  build wheel and sdist, install them, and try what they install"
 	@echo "make test-track  the trackers, each with its real package"
@@ -52,11 +53,6 @@ $(VENV)/.track: $(VENV)/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,track]'
 	@touch $@
 
-# The rest of what UniRL asks for is CUDA's; its algorithms need torch and ray. It declares Python 3.12.
-$(VENV)/.unirl: $(VENV)/.dev
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python -c constraints.txt unirl
-	@touch $@
-
 $(VENV)/.bench: $(VENV)/.trl
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,trl,bench]'
 	@touch $@
@@ -67,14 +63,23 @@ $(VENV)/.bench: $(VENV)/.trl
 	.venv-$*/bin/pip install --quiet --disable-pip-version-check -c $< -e '.[$*,test]'
 	@touch $@
 
-# What verl, vLLM and their parts ask for has no common solution, so that the file is the whole environment and nothing
-# is resolved but torch (whose CUDA build, where pip chooses it, needs its libraries). For test-verl, test-verl-e2e and
-# test-vllm.
-.venv-verl/.installed: constraints/verl.txt pyproject.toml
-	$(PYTHON) -m venv .venv-verl
-	.venv-verl/bin/pip install --quiet --disable-pip-version-check --no-compile -c $< torch
-	.venv-verl/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r $<
-	.venv-verl/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+# What verl, vLLM and their parts ask for has no common solution, and a package that the cookbook of Tinker asks for is on
+# no index, so that the file is the whole environment and nothing is resolved but torch (whose CUDA build, where pip
+# chooses it, needs its libraries).
+.venv-verl/.installed .venv-tinker/.installed: .venv-%/.installed: constraints/%.txt pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --no-compile -c $< torch
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r $<
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# SKYRL=0.4.0: that release of SkyRL, which needs Python 3.12, in an environment of its own. There torch comes with CUDA
+# (5.6 GB), so that .ci/run leaves it out.
+SKYRL ?= 0.3.0
+PYTHON312 ?= python3.12
+.venv-skyrl-%/.installed: constraints/python3.12/skyrl-%.txt pyproject.toml
+	$(PYTHON312) -m venv .venv-skyrl-$*
+	.venv-skyrl-$*/bin/pip install --quiet --disable-pip-version-check -c $< -e '.[skyrl,test]'
 	@touch $@
 
 demo: $(VENV)/.train
@@ -95,9 +100,6 @@ test-track: $(VENV)/.track
 test-trl: $(VENV)/.trl
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests/hosts/trl
 
-test-unirl: $(VENV)/.unirl
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/hosts/unirl
-
 test-verl: .venv-verl/.installed
 	OMP_NUM_THREADS=1 .venv-verl/bin/pytest -n 2 --dist loadfile tests/hosts/verl
 
@@ -110,14 +112,17 @@ test-vllm: .venv-verl/.installed
 test-tinker: .venv-tinker/.installed
 	OMP_NUM_THREADS=1 .venv-tinker/bin/pytest -n 2 --dist worksteal tests/hosts/tinker
 
+ifeq ($(SKYRL),0.3.0)
 test-skyrl: .venv-skyrl/.installed
 	OMP_NUM_THREADS=1 .venv-skyrl/bin/pytest -n 2 --dist loadfile tests/hosts/skyrl
+else
+test-skyrl: .venv-skyrl-$(SKYRL)/.installed
+	OMP_NUM_THREADS=1 .venv-skyrl-$(SKYRL)/bin/pytest -n 2 --dist loadfile tests/hosts/skyrl
+endif
 
-parity: $(VENV)/.trl $(VENV)/.unirl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed
+parity: $(VENV)/.trl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed
 	$(BIN)/python -m tools.measure.parity trl
 	$(BIN)/python -m tools.measure.parity prime_rl
-	$(BIN)/python -m tools.measure.parity unirl
-	$(BIN)/python -m tools.measure.parity unirl-authors
 	.venv-verl/bin/python -m tools.measure.parity verl
 	.venv-tinker/bin/python -m tools.measure.parity tinker
 	.venv-skyrl/bin/python -m tools.measure.parity skyrl

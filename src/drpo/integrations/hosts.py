@@ -121,7 +121,7 @@ _TINKER = Host(
     name="tinker",
     title="Tinker",
     distribution="tinker",
-    tested={"tinker": "==0.38.*", "tinker-cookbook": "==0.5.*"},
+    tested={"tinker": "==0.38.*", "tinker-cookbook": ">=0.5.8,<0.7"},
     install="pip install tinker",
     package="drpo.integrations.tinker",
     extra="tinker",
@@ -140,25 +140,15 @@ _SKYRL = Host(
     name="skyrl",
     title="SkyRL",
     distribution="skyrl",
-    tested={"skyrl": "==0.3.*"},
+    tested={"skyrl": ">=0.3,<0.5"},
     install="pip install skyrl",
     package="drpo.integrations.skyrl",
     extra="skyrl",
     constraints="constraints/skyrl.txt",
 )
-_UNIRL = Host(
-    name="unirl",
-    title="UniRL",
-    distribution="unirl",
-    tested={"unirl": "==0.2.*"},
-    install="pip install unirl (Python 3.12 or newer)",
-    package="drpo.integrations.unirl",
-    extra="unirl",
-    constraints="constraints.txt",
-)
 
 #: Name → host, in the order of every list and table.
-HOSTS: dict[str, Host] = {host.name: host for host in (_TRL, _VERL, _TINKER, _PRIME_RL, _SKYRL, _UNIRL)}
+HOSTS: dict[str, Host] = {host.name: host for host in (_TRL, _VERL, _TINKER, _PRIME_RL, _SKYRL)}
 
 
 def run_of(host: str) -> HostRun:

@@ -1,11 +1,11 @@
-"""The training step in the cookbook's place: against the service's stand-in, and inside the cookbook's own loop."""
+"""The training step in the cookbook's place, against the service's stand-in."""
 
 import asyncio
 import inspect
-from types import SimpleNamespace
 
 import pytest
 import torch
+from local_run import GOOD
 from local_service import LocalTrainingClient, Service
 from tinker.types import AdamParams, Datum, ModelInput
 from tinker_cookbook.rl import train
@@ -14,10 +14,7 @@ from tinker_cookbook.rl.metrics import compute_kl_sample_train
 from tinker_cookbook.rl.types import TokensWithLogprobs, Trajectory, TrajectoryGroup, Transition
 
 from drpo.errors import ConfigError
-from drpo.integrations import tinker as plugin
 from drpo.integrations.tinker import count, make_loss, make_train_step
-
-GOOD = 7
 
 
 def rollouts(service, groups=4, samples=6, length=4):
@@ -148,6 +145,11 @@ def test_ignored_arguments_are_refused(arguments, words):
         asyncio.run(make_train_step()([], LocalTrainingClient(Service()), 0.01, 1, **arguments))
 
 
+@pytest.mark.parametrize("loss_fn", ["importance_sampling", "stable_reinforce", "custom"])
+def test_the_cookbooks_defaults_take_no_part(loss_fn):
+    assert asyncio.run(make_train_step()([], LocalTrainingClient(Service()), 0.01, 1, loss_fn=loss_fn)) == []
+
+
 def test_no_data_is_no_step():
     assert asyncio.run(make_train_step()([], LocalTrainingClient(Service()), 0.01, 1)) == []
 
@@ -157,66 +159,3 @@ def test_objectives_without_their_input_are_refused():
         make_train_step("minirl")
     with pytest.raises(ConfigError, match="horizon"):
         make_train_step(aggregation="sequence_sum")
-
-
-def config(**changes):
-    plain = {
-        "loss_fn": "importance_sampling",
-        "loss_fn_config": None,
-        "stream_minibatch_config": None,
-        "temperature": 1.0,
-    }
-    return SimpleNamespace(**{**plain, **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"loss_fn": "cispo"}, "loss_fn='cispo'"),
-        ({"stream_minibatch_config": object()}, "never calls train_step"),
-        ({"temperature": 0.7}, "temperature=0.7"),
-    ],
-)
-def test_main_refuses(changes, words):
-    with pytest.raises(ConfigError, match=words):
-        asyncio.run(plugin.main(config(**changes)))
-
-
-def test_the_settings_that_main_reads_are_the_cookbooks():
-    for name, default in vars(config()).items():
-        assert train.Config.__annotations__[name] is not None
-        assert inspect.signature(train.Config).parameters[name].default == default
-
-
-def test_the_cookbooks_loop_calls_our_step(monkeypatch):
-    """The cookbook's ``do_train_step_and_get_sampling_client`` under ``main``: from trajectories to its metrics."""
-    torch.manual_seed(5)
-    service = Service()
-    client = LocalTrainingClient(service)
-    made = {}
-
-    async def sampler(training_client, checkpoint_mgr, i_batch, data_D, training_logprobs_D, do_compute_post_kl):
-        return "sampling client", compute_kl_sample_train(data_D, training_logprobs_D)
-
-    async def loop(settings, rollout_executor=None):
-        data, _ = rollouts(service)
-
-        async def prepared(*_, **__):
-            return data, {"prepared": 1}
-
-        monkeypatch.setattr(train, "prepare_minibatch", prepared)
-        made["result"] = await train.do_train_step_and_get_sampling_client(
-            settings, 0, client, None, None, None, [], []
-        )
-
-    monkeypatch.setattr(train, "compute_full_batch_metrics_and_get_sampling_client", sampler)
-    monkeypatch.setattr(train, "main", loop)
-    before = train.train_step
-    settings = config(
-        kl_penalty_coef=0.0, kl_discount_factor=0.0, learning_rate=0.01, num_substeps=2, compute_post_kl=False
-    )
-    asyncio.run(plugin.main(settings, objective="spo"))
-    _, metrics = made["result"]
-    assert {"prepared", "drpo/loss", "drpo/beyond_delta", "optim/steps", "optim/kl_sample_train_v1"} <= set(metrics)
-    assert [kind for kind, _ in service.requests].count("optim") == 2
-    assert train.train_step is before

@@ -34,6 +34,9 @@ INPUTS = {
     "proximal_logprobs": "log π_old [N], from TrainingClient.forward at the weights that sampled",
 }
 
+#: The cookbook's defaults (synchronous, asynchronous and in its recipes), and the name for a loss that is not its own.
+DEFAULT_LOSSES = ("importance_sampling", "stable_reinforce", "custom")
+
 Loss = Callable[[Sequence[Datum], Sequence[torch.Tensor]], tuple[torch.Tensor, dict[str, float]]]
 
 
@@ -107,7 +110,7 @@ def make_train_step(
 ) -> Callable[..., Any]:
     """A coroutine with the signature of ``tinker_cookbook.rl.train.train_step``, and what that one returns.
 
-    Its ``loss_fn`` may be the cookbook's default or ``"custom"``: it takes no part.
+    Its ``loss_fn`` may be one of :data:`DEFAULT_LOSSES`: it takes no part.
 
     Raises:
         ConfigError: as :func:`make_loss`, or an objective that needs ``proximal_logprobs``, which the cookbook's data
@@ -128,7 +131,7 @@ def make_train_step(
         """Train on ``data_D`` in ``num_substeps`` optimizer steps; log π ``[N]`` of each datum before its step."""
         from tinker_cookbook.utils.misc_utils import split_list
 
-        _check_unused(loss_fn, loss_fn_config)
+        _check_unused("loss_fn", loss_fn, loss_fn_config)
         adam = AdamParams(learning_rate=learning_rate, beta1=0.9, beta2=0.95, eps=1e-8)
         found: list[torch.Tensor] = []
         waiting: list[Any] = []
@@ -163,8 +166,11 @@ async def main(
 ) -> None:
     """``tinker_cookbook.rl.train.main`` with our training step, not the cookbook's.
 
+    The cookbook's loop gets ``config`` with ``loss_fn="custom"``: it then neither records on the service what only
+    its own losses read, nor refuses settings that only they cannot take.
+
     Args:
-        config: a ``tinker_cookbook.rl.train.Config``.
+        config: a ``tinker_cookbook.rl.train.Config``, synchronous or asynchronous.
         rollout_executor: as the cookbook's.
         objective: as in :func:`make_loss`, like the next three.
         parameters: of the objective.
@@ -172,12 +178,15 @@ async def main(
         horizon: tokens, for ``sequence_sum``.
 
     Raises:
-        ConfigError: as :func:`make_train_step`, or a setting of ``config`` under which the training step is another
-            one (streamed minibatches) or log μ is not at the temperature of log π.
+        ConfigError: as :func:`make_train_step`, or a setting of ``config`` that names another loss, under which the
+            training step is another one (streamed minibatches) or log μ is not at the temperature of log π. Nothing
+            has been sampled then.
     """
     from tinker_cookbook.rl import train
 
-    _check_unused(config.loss_fn, config.loss_fn_config)
+    _check_unused("loss_fn", config.loss_fn, config.loss_fn_config)
+    if hasattr(config, "training_loss_fn"):  # since 0.6: an asynchronous run has a loss of its own
+        _check_unused("async_config.loss_fn", config.training_loss_fn(), None)
     if config.stream_minibatch_config is not None:
         raise ConfigError(
             "stream_minibatch_config: the cookbook then sends each minibatch with a built-in loss and "
@@ -191,18 +200,28 @@ async def main(
     step = make_train_step(objective, parameters, aggregation=aggregation, horizon=horizon)
     original, train.train_step = train.train_step, step
     try:
-        await train.main(config, rollout_executor)
+        await train.main(_with_custom_loss(config), rollout_executor)
     finally:
         train.train_step = original
 
 
-def _check_unused(loss_fn: str, loss_fn_config: object) -> None:
-    if loss_fn not in ("importance_sampling", "custom") or loss_fn_config is not None:
+def _check_unused(setting: str, loss_fn: str, loss_fn_config: object) -> None:
+    if loss_fn not in DEFAULT_LOSSES or loss_fn_config is not None:
         raise ConfigError(
-            f"loss_fn={loss_fn!r}, loss_fn_config={loss_fn_config!r}: the objective takes their place "
-            "and would ignore them. Leave loss_fn at the cookbook's default and loss_fn_config at None; "
+            f"{setting}={loss_fn!r}, loss_fn_config={loss_fn_config!r}: the objective takes their place "
+            f"and would ignore them. Leave {setting} at the cookbook's default and loss_fn_config at None; "
             "name the objective and its parameters instead."
         )
+
+
+def _with_custom_loss(config: Any) -> Any:
+    """``config`` with ``"custom"`` for each of the cookbook's losses in it."""
+    import chz
+
+    changes: dict[str, Any] = {"loss_fn": "custom"}
+    if hasattr(config.async_config, "loss_fn"):
+        changes["async_config"] = chz.replace(config.async_config, loss_fn="custom")
+    return chz.replace(config, **changes)
 
 
 def _field(datum: Datum, name: str) -> torch.Tensor:

@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from drpo.host_runs.catalog import HOSTS as WITH_RECIPES
 from drpo.integrations.hosts import HOSTS, Host
@@ -51,6 +53,22 @@ def test_a_host_has_its_environment_or_the_reason_why_not(host: Host) -> None:
     assert host.constraints is not None and (ROOT / host.constraints).is_file()
     assert has_target(f"test-{host.name}") and f"test-{host.name}" in MAKEFILE.split("\nhelp:")[1].split("\n\n")[0]
     assert list((ROOT / "tests" / "hosts" / host.name).glob("test_*.py"))
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_every_requirement_of_an_extra_has_an_upper_bound(extra: str) -> None:
+    for requirement in map(Requirement, EXTRAS[extra]):
+        own = requirement.name == "drpo"
+        assert own or any(bound.operator in ("<", "<=", "==") for bound in requirement.specifier), str(requirement)
+
+
+@each
+def test_the_extra_of_a_host_installs_what_was_tested(host: Host) -> None:
+    """What pip may install by the extra is inside the range that `drpo doctor` calls tested, at both ends."""
+    for requirement in map(Requirement, EXTRAS[host.extra] if host.extra else ()):
+        if requirement.name in host.tested:
+            allowed = {bound.version for bound in requirement.specifier if bound.operator in (">=", "==", "<=")}
+            assert allowed and all(SpecifierSet(host.tested[requirement.name]).contains(end) for end in allowed)
 
 
 @each

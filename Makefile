@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-trl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
+.PHONY: help demo test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-trl test-unirl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
 	@echo "make test    install, then run the tests"
 	@echo "make test-fast  the tests that take no more than some seconds a file"
-	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl   the plug-ins, each with its real host"
+	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl | test-unirl   the plug-ins, each with its real host"
 	@echo "make test-skyrl SKYRL=0.4.0  the same in that release, on Python 3.12 (PYTHON312 names it; 5.6 GB)"
 	@echo "make test-vllm  the vLLM sampler with the real engine on the CPU (about three minutes)"
 	@echo "make test-wheel  build wheel and sdist, install them, and try what they install"
@@ -51,6 +51,11 @@ $(VENV)/.trl: $(VENV)/.dev
 
 $(VENV)/.track: $(VENV)/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,track]'
+	@touch $@
+
+# The rest of what UniRL asks for is CUDA's; its algorithms need torch and ray. It declares Python 3.12.
+$(VENV)/.unirl: $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python -c constraints.txt unirl
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.trl
@@ -100,6 +105,9 @@ test-track: $(VENV)/.track
 test-trl: $(VENV)/.trl
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests/hosts/trl
 
+test-unirl: $(VENV)/.unirl
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/hosts/unirl
+
 test-verl: .venv-verl/.installed
 	OMP_NUM_THREADS=1 .venv-verl/bin/pytest -n 2 --dist loadfile tests/hosts/verl
 
@@ -120,9 +128,11 @@ test-skyrl: .venv-skyrl-$(SKYRL)/.installed
 	OMP_NUM_THREADS=1 .venv-skyrl-$(SKYRL)/bin/pytest -n 2 --dist loadfile tests/hosts/skyrl
 endif
 
-parity: $(VENV)/.trl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed
+parity: $(VENV)/.trl $(VENV)/.unirl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed
 	$(BIN)/python -m tools.measure.parity trl
 	$(BIN)/python -m tools.measure.parity prime_rl
+	$(BIN)/python -m tools.measure.parity unirl
+	$(BIN)/python -m tools.measure.parity unirl-authors
 	.venv-verl/bin/python -m tools.measure.parity verl
 	.venv-tinker/bin/python -m tools.measure.parity tinker
 	.venv-skyrl/bin/python -m tools.measure.parity skyrl

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from drpo.files import read_json
 from drpo.integrations.hosts import HOSTS
+from drpo.integrations.parity import TOLERANCE
 from tools import RESULTS
 
 
@@ -38,7 +41,7 @@ def tables() -> str:
         lines.append(
             f"| {host['host']} {host['version']} | {host['dtype']} | {len(rows) // len(modes)} × {', '.join(modes)} | "
             f"{worst(rows, 'gradient')} | {worst(rows, 'micro_batches')} | {worst(rows, 'padding')} | "
-            f"{host['tolerance']:.0e} | {host['date']} |"
+            f"{TOLERANCE[getattr(torch, host['dtype'])]:.0e} | {host['date']} |"
         )
     names = list(dict.fromkeys(row["objective"] for host in hosts for row in host["rows"]))
     lines += [

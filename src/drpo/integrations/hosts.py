@@ -146,9 +146,19 @@ _SKYRL = Host(
     extra="skyrl",
     constraints="constraints/skyrl.txt",
 )
+_UNIRL = Host(
+    name="unirl",
+    title="UniRL",
+    distribution="unirl",
+    tested={"unirl": "==0.2.*"},
+    install="pip install unirl (Python 3.12 or newer)",
+    package="drpo.integrations.unirl",
+    extra="unirl",
+    constraints="constraints.txt",
+)
 
 #: Name → host, in the order of every list and table.
-HOSTS: dict[str, Host] = {host.name: host for host in (_TRL, _VERL, _TINKER, _PRIME_RL, _SKYRL)}
+HOSTS: dict[str, Host] = {host.name: host for host in (_TRL, _VERL, _TINKER, _PRIME_RL, _SKYRL, _UNIRL)}
 
 
 def run_of(host: str) -> HostRun:

@@ -15,7 +15,7 @@ import torch
 
 from drpo.batch import OPTIONAL_FIELDS, TokenBatch
 from drpo.diagnostics import DEFAULT_DELTA, diagnose
-from drpo.errors import ConfigError, DataError
+from drpo.errors import ConfigError, DataError, MismatchError
 from drpo.metrics import Maximum, Metric, Minimum
 from drpo.objectives import Objective, make_objective
 
@@ -105,10 +105,41 @@ def padded_loss(
     batch = TokenBatch.from_padded(
         logprobs, behavior_logprobs, advantages, mask, proximal_logprobs=proximal_logprobs, entropy=entropy
     )
-    loss = objective(batch).loss
-    # An objective that drops every token has no graph; data-parallel hosts need one on each rank.
-    loss = loss + 0.0 * batch.logprobs
-    return torch.zeros(mask.shape, dtype=loss.dtype, device=loss.device).masked_scatter(mask.bool(), loss), batch
+    return scatter_loss(objective, batch, mask.bool()), batch
+
+
+def scatter_loss(objective: Objective, batch: TokenBatch, kept: torch.Tensor) -> torch.Tensor:
+    """The per-token loss of ``batch`` where ``kept`` (bool, any shape) is true, in its order, and exactly 0 elsewhere.
+
+    It has a graph even where the objective masks every token: a data-parallel host needs one on each rank.
+    """
+    loss = objective(batch).loss + 0.0 * batch.logprobs
+    return torch.zeros(kept.shape, dtype=loss.dtype, device=loss.device).masked_scatter(kept, loss)
+
+
+def check_first_mismatch(host: str, batch: TokenBatch, limit: float, setting: str) -> tuple[float, float]:
+    """Mean and maximum of \\|log π − log μ\\|, nats, on the first micro-batch, whose weights are those that sampled.
+
+    Args:
+        host: its name, for the message.
+        batch: the first micro-batch, with at least one token.
+        limit: of the mean, nats.
+        setting: what the user sets the limit with.
+
+    Raises:
+        MismatchError: the mean exceeds ``limit``.
+    """
+    distance = (batch.logprobs.detach().double() - batch.behavior_logprobs.double()).abs()
+    mean, largest = float(distance.mean()), float(distance.max())
+    if not mean <= limit:
+        raise MismatchError(
+            f"{host}: in the first micro-batch, before any update, |log π − log μ| is {mean:.3g} nats on average (at "
+            f"most {largest:.3g}, {len(batch)} tokens), above mismatch_limit={limit}. Likely causes: the rollout "
+            "engine applies another temperature, penalty or cut (top-p, top-k, min-p) than the trainer, holds other "
+            "weights (an update that did not arrive, quantization), or routes experts differently. Raise "
+            f"{setting} only if you expect this much."
+        )
+    return mean, largest
 
 
 def leave_out(mask: torch.Tensor, behavior_logprobs: torch.Tensor, host: str) -> tuple[torch.Tensor, float]:

@@ -23,6 +23,8 @@ from drpo.objectives import OBJECTIVES
 HORIZON = 32
 LENGTHS = (24, 1, 17, 9, 24, 3, 12, 20)
 ADVANTAGES = (1.0, -0.5, 0.25, -1.0, 0.0, 2.0, -0.125, 0.75)
+#: Type that a host's path keeps → the relative difference of gradients that still means agreement.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
 #: What padded positions are made to hold: nothing of it may matter.
 PADDING = (0.0, -100.0, 5.0)
 
@@ -160,8 +162,8 @@ def compare(path: HostPath, settings: Mapping[str, Any], mode: Mode) -> Agreemen
 
 
 def tolerance(path: HostPath) -> float:
-    """What agreement means: 1e-12 in float64, 1e-6 in float32."""
-    return 1e-12 if path.dtype == torch.float64 else 1e-6
+    """What agreement means for ``path``."""
+    return TOLERANCE[path.dtype]
 
 
 def names(gives: tuple[str, ...] = (), homogeneous_only: bool = False) -> list[str]:

@@ -246,7 +246,8 @@ class CPPO(Objective):
         weight_min: weight of the last position (the first has 1), in (0, 1].
         budget: the least average |π − μ| that a prefix may spend freely, a probability, > 0.
     Deviations: D is the authors' code's; the paper's experiments take the total variation over 20 tokens for it. A
-    sequence of one token has v = 1.
+    sequence of one token has v = 1. Masked tokens inside a response, a tool's answer for example, are no tokens here;
+    the authors' code counts them in t, T, P90 and the budget.
     """
 
     name: ClassVar[str] = "cppo"

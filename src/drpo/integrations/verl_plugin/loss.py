@@ -19,9 +19,10 @@ from verl.workers.config import PolicyLossConfig
 
 from drpo.batch import TokenBatch
 from drpo.checks import is_positive
-from drpo.errors import ConfigError, DataError, MismatchError
+from drpo.errors import ConfigError, DataError
 from drpo.integrations.padded import (
     PREFIX,
+    check_first_mismatch,
     leave_out,
     loss_metrics,
     make_host_objective,
@@ -151,21 +152,10 @@ def policy_loss(
 def compare_policies(batch: TokenBatch, section: DRPOPolicyLossConfig) -> None:
     """Say where the anchor comes from, and refuse one that is not the policy about to be trained.
 
-    A worker's first micro-batch meets the weights that sampled it, so that π and μ differ by numerical noise.
-
     Raises:
         MismatchError: the mean of \\|log π − log μ\\| exceeds ``mismatch_limit``.
     """
-    distance = (batch.logprobs.detach().double() - batch.behavior_logprobs.double()).abs()
-    mean, largest = float(distance.mean()), float(distance.max())
-    if not mean <= section.mismatch_limit:
-        raise MismatchError(
-            f"in the first micro-batch, before any update, |log π − log μ| is {mean:.3g} nats on average (at most "
-            f"{largest:.3g}, {len(batch)} tokens), above mismatch_limit={section.mismatch_limit}. Likely causes: the "
-            "rollout engine applies another temperature, penalty or cut than the trainer (engine_kwargs), holds other "
-            "weights (an update that did not arrive, quantization), or routes experts differently. Raise "
-            f"{SECTION}.mismatch_limit only if you expect this much."
-        )
+    mean, largest = check_first_mismatch("verl", batch, section.mismatch_limit, f"{SECTION}.mismatch_limit")
     # verl shows nothing below a warning.
     logger.warning(
         "drpo: objective %s; anchor: the %s policy, |log π − log μ| %.1e nats on average, at most %.1e",

@@ -82,7 +82,8 @@ def test_algorithm_options_are_refused(argument, words):
         ([f"{SAMPLING}.additional_kwargs.logit_bias=1"], "logit_bias"),
         ([f"{SAMPLING}.temperature=0.7"], "logprobs_mode=processed_logprobs"),
         ([f"{SAMPLING}.temperature=0.7", f"{ALGORITHM}.temperature=1.0"], "two temperatures"),
-        (["generator.use_conversation_multi_turn=false", "generator.max_turns=3"], "never sampled"),
+        (["generator.use_conversation_multi_turn=false"], "log-probability 0"),
+        (["generator.use_conversation_multi_turn=false", "generator.max_turns=3"], "log-probability 0"),
         ([f"{ALGORITHM}.objective=m2po"], "micro_train_batch_size_per_gpu=1280"),
         ([f"{ALGORITHM}.objective=minirl", "trainer.fully_async.enabled=true"], "asynchronous"),
     ],
@@ -95,7 +96,7 @@ def test_runs_are_refused(arguments, words):
 def test_what_the_refusals_ask_for_is_accepted():
     engine = "generator.inference_engine.engine_init_kwargs"
     made(f"{SAMPLING}.temperature=0.7", f"{engine}.logprobs_mode=processed_logprobs")
-    made(f"{SAMPLING}.top_k=0", "generator.use_conversation_multi_turn=false")
+    made(f"{SAMPLING}.top_k=0", "generator.use_conversation_multi_turn=false", "generator.batched=true")
     made(
         f"{ALGORITHM}.objective=m2po",
         "trainer.placement.policy_num_gpus_per_node=1",

@@ -265,10 +265,11 @@ def _check_sampling(cfg: SkyRLTrainConfig) -> None:
             "copies it."
         )
     _check_logprobs_mode(cfg, plain=sampling.temperature == 1.0 and not changed)
-    if not generator.use_conversation_multi_turn and (sampling.stop or generator.max_turns > 1):
+    if not (generator.use_conversation_multi_turn or generator.batched):
         raise ConfigError(
-            "generator.use_conversation_multi_turn=false: SkyRL then appends an end token that was never "
-            "sampled, trains on it, and gives it the log-probability 0. Set it to true."
+            "generator.use_conversation_multi_turn=false: SkyRL then takes the sampled end token off each response, "
+            "appends it again, trains on it, and gives it the log-probability 0. Set it to true, or for a single "
+            "turn generator.batched=true."
         )
 
 

@@ -38,6 +38,7 @@ def nemo(monkeypatch):
     members = {
         "LossType": enum.Enum("LossType", ["TOKEN_LEVEL", "SEQUENCE_LEVEL"]),
         "LossInputType": enum.Enum("LossInputType", ["LOGPROB", "LOGIT"]),
+        "MetricNormalizer": enum.Enum("MetricNormalizer", ["TOKENS", "SEQUENCES", "NONE"]),
     }
     return adapter("nemo-rl.md", monkeypatch, nemo_rl__algorithms__loss__interfaces=members).DRPOLoss
 
@@ -45,7 +46,7 @@ def nemo(monkeypatch):
 CONFIG = SimpleNamespace(reference_policy_kl_penalty=0, force_on_policy_ratio=False)
 
 
-def nemo_gradient(loss, padded: Padded, micro_batches):
+def nemo_gradient(loss, padded: Padded, micro_batches, scale=None):
     """NeMo-RL's calls: tensors ``[B, T + 1]`` whose first position has no prediction, denominators of the step."""
     first = torch.zeros(len(padded.mask), 1, dtype=torch.float64)
     rows, metrics = [], []
@@ -63,8 +64,8 @@ def nemo_gradient(loss, padded: Padded, micro_batches):
         total, found = loss(
             next_token_logprobs=leaf,
             data=data,
-            global_valid_seqs=torch.tensor(float(len(padded.mask))),
-            global_valid_toks=padded.mask.sum(),
+            global_valid_seqs=torch.tensor(float(scale or len(padded.mask))),
+            global_valid_toks=torch.tensor(scale or int(padded.mask.sum())),
         )
         rows.append(torch.autograd.grad(total, leaf)[0])
         metrics.append(found)
@@ -84,6 +85,18 @@ def test_nemo_rl(nemo, name, mode):
         expected = (batch.logprobs - batch.behavior_logprobs).abs()[batch.mask].mean()
         assert mismatch == pytest.approx(float(expected))
         assert all({"token_mult_prob_error", "gen_kl_error", "loss"} <= set(part) for part in metrics)
+
+
+def test_nemo_rl_is_told_what_each_metric_is_divided_by(nemo):
+    """Its split interface calls with denominators of 1 and divides once a step, by what a loss advertises."""
+    loss = nemo(CONFIG, aggregation="sequence_mean")
+    _, (whole,) = nemo_gradient(loss, fixed_batch(), 1)
+    _, (sums,) = nemo_gradient(loss, fixed_batch(), 1, scale=1)
+    tokens, rows = float(fixed_batch().mask.sum()), len(fixed_batch().mask)
+    kinds = {name: kind.name for name, kind in loss.metric_normalizations.items()}
+    for name in whole:
+        divisor = {"TOKENS": tokens, "NONE": 1}.get(kinds.get(name, ""), rows)
+        assert sums[name] / divisor == pytest.approx(whole[name]), name
 
 
 @pytest.mark.parametrize(

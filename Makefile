@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-trl test-unirl test-tinker test-skyrl parity test-verl test-verl-e2e test-vllm
+.PHONY: help demo test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-trl test-unirl test-tinker test-skyrl test-trinity parity test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
 	@echo "make test    install, then run the tests"
 	@echo "make test-fast  the tests that take no more than some seconds a file"
-	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl | test-unirl   the plug-ins, each with its real host"
+	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl | test-unirl | test-trinity   the plug-ins, each with its real host"
 	@echo "make test-skyrl SKYRL=0.4.0  the same in that release, on Python 3.12 (PYTHON312 names it; 5.6 GB)"
 	@echo "make test-vllm  the vLLM sampler with the real engine on the CPU (about three minutes)"
 	@echo "make test-wheel  build wheel and sdist, install them, and try what they install"
@@ -87,6 +87,14 @@ PYTHON312 ?= python3.12
 	.venv-skyrl-$*/bin/pip install --quiet --disable-pip-version-check -c $< -e '.[skyrl,test]'
 	@touch $@
 
+# Trinity-RFT trains with verl's workers or on Tinker, and imports little else. A folder of its own: among verl's
+# packages vLLM would find and load its plug-in.
+.venv-verl/trinity/.installed: .venv-verl/.installed constraints/tinker.txt
+	rm -rf .venv-verl/trinity
+	.venv-verl/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .venv-verl/trinity \
+		-c constraints/tinker.txt trinity-rft==0.6.0 tinker h2 hpack hyperframe pyqwest zstandard
+	@touch $@
+
 demo: $(VENV)/.train
 	$(BIN)/drpo train
 
@@ -128,7 +136,10 @@ test-skyrl: .venv-skyrl-$(SKYRL)/.installed
 	OMP_NUM_THREADS=1 .venv-skyrl-$(SKYRL)/bin/pytest -n 2 --dist loadfile tests/hosts/skyrl
 endif
 
-parity: $(VENV)/.trl $(VENV)/.unirl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed
+test-trinity: .venv-verl/trinity/.installed
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.venv-verl/trinity .venv-verl/bin/pytest -n 2 --dist worksteal tests/hosts/trinity
+
+parity: $(VENV)/.trl $(VENV)/.unirl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed .venv-verl/trinity/.installed
 	$(BIN)/python -m tools.measure.parity trl
 	$(BIN)/python -m tools.measure.parity prime_rl
 	$(BIN)/python -m tools.measure.parity unirl
@@ -136,6 +147,7 @@ parity: $(VENV)/.trl $(VENV)/.unirl .venv-verl/.installed .venv-tinker/.installe
 	.venv-verl/bin/python -m tools.measure.parity verl
 	.venv-tinker/bin/python -m tools.measure.parity tinker
 	.venv-skyrl/bin/python -m tools.measure.parity skyrl
+	PYTHONPATH=.venv-verl/trinity .venv-verl/bin/python -m tools.measure.parity trinity
 	$(BIN)/python -m tools.docs
 
 lint: $(VENV)/.dev

@@ -157,8 +157,19 @@ _UNIRL = Host(
     constraints="constraints.txt",
 )
 
+_TRINITY = Host(
+    name="trinity",
+    title="Trinity-RFT",
+    distribution="trinity-rft",
+    tested={"trinity-rft": "==0.6.*", "verl": "==0.9.*"},
+    install="pip install trinity-rft",
+    package="drpo.integrations.trinity",
+    extra="trinity",
+    constraints="constraints/verl.txt",
+)
+
 #: Name → host, in the order of every list and table.
-HOSTS: dict[str, Host] = {host.name: host for host in (_TRL, _VERL, _TINKER, _PRIME_RL, _SKYRL, _UNIRL)}
+HOSTS: dict[str, Host] = {host.name: host for host in (_TRL, _VERL, _TINKER, _PRIME_RL, _SKYRL, _UNIRL, _TRINITY)}
 
 
 def run_of(host: str) -> HostRun:

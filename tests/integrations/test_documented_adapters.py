@@ -10,6 +10,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+import drpo
+import drpo.integrations.padded
 from drpo.errors import ConfigError
 from drpo.integrations.parity import Padded, difference, fixed_batch, names, reference
 
@@ -216,3 +218,82 @@ def test_slime_refuses(slime, args, words):
         slime_gradient(slime, fixed_batch(), 1, True, **args)
     with pytest.raises(ConfigError, match="use-rollout-logprobs"):
         slime(SimpleNamespace(), {"rollout_log_probs": None}, None, None)
+
+
+INVALID = 1.0  # open-instruct's log-probability where there is none
+
+
+@pytest.fixture
+def open_instruct(monkeypatch):
+    def theirs(new_logprobs, ratio, advantages, ref_logprobs, config, rho_weights):
+        return None, None, torch.full_like(new_logprobs, 0.25)
+
+    monkeypatch.setitem(sys.modules, "open_instruct", ModuleType("open_instruct"))
+    utils = ModuleType("open_instruct.utils")
+    vars(utils)["INVALID_LOGPROB"] = INVALID
+    monkeypatch.setitem(sys.modules, "open_instruct.utils", utils)
+    grpo_utils = ModuleType("open_instruct.grpo_utils")
+    vars(grpo_utils)["compute_grpo_loss"] = theirs
+    vars(sys.modules["open_instruct"])["grpo_utils"] = grpo_utils
+    return adapter("open-instruct.md", monkeypatch)
+
+
+def open_instruct_gradient(loss, padded: Padded, micro_batches, config=None):
+    """open-instruct's calls: log-probabilities masked by a value, a ratio with a graph, a divisor of the whole step."""
+    config = config or SimpleNamespace(use_vllm_logprobs=True, loss_fn="dapo")
+    rows, beyond = [], 0.0
+    for part in padded.micro_batches(micro_batches):
+        leaf = part.logprobs.clone().requires_grad_(True)
+        new = leaf.masked_fill(~part.mask, INVALID)
+        old = part.behavior_logprobs.masked_fill(~part.mask, INVALID).nan_to_num(INVALID)
+        advantages = part.advantages.unsqueeze(1).expand_as(part.mask)
+        found, clipped, kl = loss(new, (new - old).exp(), advantages, None, config, torch.ones_like(new))
+        assert float(kl.mean()) == 0.25
+        rows.append(torch.autograd.grad((found * part.mask).sum() / padded.mask.sum(), leaf)[0])
+        beyond += float((clipped * part.mask).sum())
+    return torch.cat(rows), beyond
+
+
+def is_over_responses(name):
+    """Whether the loss of a token depends on which response it is in."""
+    padded, objective = fixed_batch(), drpo.make_objective(name)
+    whole = drpo.TokenBatch.from_padded(padded.logprobs, padded.behavior_logprobs, padded.advantages, padded.mask)
+    merged = drpo.TokenBatch(whole.logprobs, whole.behavior_logprobs, whole.advantages)
+    return not torch.equal(objective(whole).loss, objective(merged).loss)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_open_instruct(open_instruct, name):
+    namespace = open_instruct.compute_grpo_loss.__globals__
+    namespace.update(OBJECTIVE=name, PARAMETERS={})
+    assert (name in open_instruct.OVER_RESPONSES) == is_over_responses(name)
+    if name in open_instruct.OVER_RESPONSES:
+        with pytest.raises(ConfigError, match="may decide over a response"):
+            open_instruct_gradient(open_instruct.compute_grpo_loss, fixed_batch(), 1)
+        return
+    for count in (1, 2, 4):
+        found, beyond = open_instruct_gradient(open_instruct.compute_grpo_loss, fixed_batch(5.0), count)
+        assert difference(found, reference({"name": name}, fixed_batch(), "token_mean")) <= 1e-9
+        batch = fixed_batch()
+        shift = (batch.logprobs.exp() - batch.behavior_logprobs.exp()).abs()[batch.mask]
+        assert beyond == float((shift > drpo.integrations.padded.region(drpo.make_objective(name))).sum())
+
+
+def test_open_instruct_leaves_out_tokens_without_mu(open_instruct):
+    padded, without = fixed_batch(), fixed_batch()
+    padded.behavior_logprobs[0, 0] = torch.nan
+    without.mask[0, 0] = False
+    found, _ = open_instruct_gradient(open_instruct.compute_grpo_loss, padded, 1)
+    tokens = int(padded.mask.sum())
+    expected = reference({"name": "drpo"}, without, "token_mean") * (tokens - 1) / tokens
+    assert difference(found, expected) <= 1e-9
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"use_vllm_logprobs": False}, "--use_vllm_logprobs"), ({"loss_fn": "cispo"}, "loss_fn=cispo would be ignored")],
+)
+def test_open_instruct_refuses(open_instruct, changes, words):
+    config = SimpleNamespace(**{"use_vllm_logprobs": True, "loss_fn": "dapo", **changes})
+    with pytest.raises(ConfigError, match=words):
+        open_instruct_gradient(open_instruct.compute_grpo_loss, fixed_batch(), 1, config)

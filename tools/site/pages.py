@@ -27,7 +27,7 @@ NAVIGATION = {
     "In your trainer": (
         "integrations/README",
         *(f"integrations/{host}" for host in HOSTS),
-        *(f"integrations/{page}" for page in ("verl-cpu", "nemo-rl", "slime")),
+        *(f"integrations/{page}" for page in ("verl-cpu", "nemo-rl", "slime", "open-instruct")),
         "recipes",
     ),
     "Your own loop": ("own-loop",),

@@ -41,6 +41,7 @@ ELSEWHERE = {
     "docs/integrations/trl.md": "tests/hosts/trl/test_trl_page.py",
     "docs/integrations/nemo-rl.md": "tests/integrations/test_documented_adapters.py",
     "docs/integrations/slime.md": "tests/integrations/test_documented_adapters.py",
+    "docs/integrations/open-instruct.md": "tests/integrations/test_documented_adapters.py",
 }
 #: Pages whose blocks are pieces of a program that needs a service or GPUs: they are compiled alone.
 PIECES = ("docs/integrations/skyrl.md", "docs/integrations/tinker.md")

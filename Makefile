@@ -10,6 +10,7 @@ help:
 	@echo "make test    install, then run the tests"
 	@echo "make test-fast  the tests that take no more than some seconds a file"
 	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl | test-unirl | test-trinity   the plug-ins, each with its real host"
+	@echo "make test-trl TRL=1.15.0  the same in another release of TRL, in an environment of its own"
 	@echo "make test-skyrl SKYRL=0.4.0  the same in that release, on Python 3.12 (PYTHON312 names it; 5.6 GB)"
 	@echo "make test-vllm  the vLLM sampler with the real engine on the CPU (about three minutes)"
 	@echo "make test-wheel  build wheel and sdist, install them, and try what they install"
@@ -47,6 +48,14 @@ $(VENV)/.docs: $(VENV)/.train
 
 $(VENV)/.trl: $(VENV)/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,trl]'
+	@touch $@
+
+# TRL=1.15.0: that release of TRL instead of the pinned one, in an environment of its own, .venv-trl-1.15.0.
+TRL_VENV := $(if $(TRL),.venv-trl-$(TRL),$(VENV))
+.venv-trl-%/.trl: constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv-trl-$*
+	grep -v '^trl==' constraints.txt > .venv-trl-$*/constraints.txt
+	.venv-trl-$*/bin/pip install --quiet --disable-pip-version-check -c .venv-trl-$*/constraints.txt -e '.[train,dev,trl]' 'trl==$*'
 	@touch $@
 
 $(VENV)/.track: $(VENV)/.dev
@@ -110,8 +119,8 @@ test-wheel: $(VENV)/.dev
 test-track: $(VENV)/.track
 	$(BIN)/pytest tests/trackers
 
-test-trl: $(VENV)/.trl
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests/hosts/trl
+test-trl: $(TRL_VENV)/.trl
+	OMP_NUM_THREADS=1 $(TRL_VENV)/bin/pytest -n 2 --dist worksteal tests/hosts/trl
 
 test-unirl: $(VENV)/.unirl
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/hosts/unirl
@@ -139,8 +148,10 @@ endif
 test-trinity: .venv-verl/trinity/.installed
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.venv-verl/trinity .venv-verl/bin/pytest -n 2 --dist worksteal tests/hosts/trinity
 
-parity: $(VENV)/.trl $(VENV)/.unirl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed .venv-verl/trinity/.installed
+parity: $(VENV)/.trl .venv-trl-1.15.0/.trl .venv-trl-1.14.1/.trl $(VENV)/.unirl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed .venv-verl/trinity/.installed
 	$(BIN)/python -m tools.measure.parity trl
+	.venv-trl-1.15.0/bin/python -m tools.measure.parity trl
+	.venv-trl-1.14.1/bin/python -m tools.measure.parity trl
 	$(BIN)/python -m tools.measure.parity prime_rl
 	$(BIN)/python -m tools.measure.parity unirl
 	$(BIN)/python -m tools.measure.parity unirl-authors

@@ -24,7 +24,7 @@ def test_the_table_names_the_versions_that_were_measured() -> None:
         assert f"| {host['host']} {host['version']} |" in written
 
 
-@pytest.mark.parametrize("host", MEASURED, ids=lambda host: host["host"])
+@pytest.mark.parametrize("host", MEASURED, ids=lambda host: f"{host['host']} {host['version']}")
 def test_every_host_agrees(host: dict) -> None:
     allowed = TOLERANCE[getattr(torch, host["dtype"])]
     assert len(host["rows"]) >= 15

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -83,6 +84,19 @@ def test_no_package_and_no_target_is_outside_the_table() -> None:
     packages = {file.parent.name for file in PACKAGES.glob("*/__init__.py")} - {"doctor"}
     assert packages == {host.package.rpartition(".")[2] for host in HOSTS.values()}
     assert set(re.findall(r"tools\.measure\.parity (\w+)", MAKEFILE)) == {host.key for host in HOSTS.values()}
+
+
+def test_a_release_of_trl_that_is_not_the_pinned_one_has_an_environment_of_its_own() -> None:
+    for setting, folder in (("TRL=1.15.0", ".venv-trl-1.15.0"), ("TRL=", ".venv")):
+        made = subprocess.run(
+            ["make", "--dry-run", "--always-make", "test-trl", setting],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert f"{folder}/bin/pytest" in made
+        assert ("'trl==1.15.0'" in made) == (folder != ".venv")
 
 
 def test_recipes_are_of_hosts_that_can_run_them() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +15,21 @@ from tools import RESULTS
 
 
 def load() -> list[dict[str, Any]]:
-    """What was measured, host by host."""
-    return [read_json(RESULTS / "parity" / f"{host.key}.json") for host in HOSTS.values()]
+    """What was measured, host by host; of a host with several releases the pinned one first, then newest to oldest."""
+    folder = RESULTS / "parity"
+    return [
+        read_json(file)
+        for host in HOSTS.values()
+        for file in (
+            folder / f"{host.key}.json",
+            *sorted(folder.glob(f"{host.key}-[0-9]*.json"), key=release, reverse=True),
+        )
+    ]
+
+
+def release(file: Path) -> list[int]:
+    """The numbers of the version in a record's name."""
+    return [int(number) for number in re.findall(r"\d+", file.stem)]
 
 
 def figure(value: float) -> str:
@@ -43,19 +58,20 @@ def tables() -> str:
             f"{worst(rows, 'gradient')} | {worst(rows, 'micro_batches')} | {worst(rows, 'padding')} | "
             f"{TOLERANCE[getattr(torch, host['dtype'])]:.0e} | {host['date']} |"
         )
+    titles = list(dict.fromkeys(host["host"] for host in hosts))
     names = list(dict.fromkeys(row["objective"] for host in hosts for row in host["rows"]))
     lines += [
         "",
-        "The worst of each objective over aggregations, micro-batches and paddings (– : the host cannot feed "
+        "The worst of each objective over releases, aggregations, micro-batches and paddings (– : the host cannot feed "
         "it, or does not weigh it rightly, and refuses it):",
         "",
-        "| objective | " + " | ".join(host["host"] for host in hosts) + " |",
-        "| --- |" + " --- |" * len(hosts),
+        "| objective | " + " | ".join(titles) + " |",
+        "| --- |" + " --- |" * len(titles),
     ]
     for name in names:
         cells = []
-        for host in hosts:
-            rows = [row for row in host["rows"] if row["objective"] == name]
+        for title in titles:
+            rows = [row for host in hosts if host["host"] == title for row in host["rows"] if row["objective"] == name]
             figures = [row[column] for row in rows for column in ("gradient", "micro_batches", "padding")]
             cells.append(figure(max(figures)) if rows else "–")
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")

@@ -2,7 +2,8 @@
 
     python -m tools.measure.parity HOST     # in that host's environment
 
-`make parity` does it for all of them, then `make docs` writes the table of docs/integrations/README.md.
+`make parity` does it for all of them, then `make docs` writes the table of docs/integrations/README.md. The record of
+a host is HOST.json; that of a release other than the pinned one is HOST-VERSION.json beside it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import importlib
 import json
 import platform
+import re
 import sys
 from datetime import UTC, datetime
 
@@ -18,7 +20,7 @@ import torch
 
 from drpo.integrations import hosts
 from drpo.integrations.parity import TOLERANCE, compare
-from tools import RESULTS
+from tools import RESULTS, ROOT
 
 #: Host → the module with its loss path.
 HOSTS = {
@@ -42,20 +44,30 @@ def measure(host: str) -> dict[str, object]:
     }
 
 
+def record_name(key: str, version: str) -> str:
+    """The file for what was measured in ``version`` of a host."""
+    host = next((host for host in hosts.HOSTS.values() if host.key == key), None)
+    if host is None or host.constraints is None:
+        return f"{key}.json"
+    pins = (ROOT / host.constraints).read_text(encoding="utf-8")
+    pin = re.search(rf"^{re.escape(host.distribution)}==(\S+)", pins, re.MULTILINE)
+    return f"{key}.json" if pin is None or pin[1] == version else f"{key}-{version}.json"
+
+
 def main() -> None:
     """Measure the host named on the command line; exits with 1 if a difference is beyond the tolerance."""
     if len(sys.argv) != 2 or sys.argv[1] not in HOSTS:
         sys.exit(f"usage: python -m tools.measure.parity {'|'.join(HOSTS)}")
     host = sys.argv[1]
     found = measure(host)
-    out = RESULTS / "parity" / f"{host}.json"
+    out = RESULTS / "parity" / record_name(host, str(found["version"]))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     rows = found["rows"]
     assert isinstance(rows, list)
     worst = max(max(row["gradient"], row["micro_batches"], row["padding"]) for row in rows)
     allowed = TOLERANCE[getattr(torch, str(found["dtype"]))]
-    print(f"{host}: {len(rows)} comparisons, worst relative difference {worst:.1e}, allowed {allowed}")
+    print(f"{out.stem}: {len(rows)} comparisons, worst relative difference {worst:.1e}, allowed {allowed}")
     if not worst <= allowed:
         sys.exit(1)
 

@@ -82,7 +82,7 @@ _TRL = Host(
     name="trl",
     title="TRL",
     distribution="trl",
-    tested={"trl": "==1.16.*"},
+    tested={"trl": ">=1.14.1,<1.17"},
     install="pip install trl",
     package="drpo.integrations.trl",
     extra="trl",
@@ -90,7 +90,7 @@ _TRL = Host(
     run=HostRun(
         module="drpo.integrations.trl.gsm8k",
         dry_run="drpo.integrations.trl.gsm8k",
-        needed={"trl": "pip install trl==1.16.0"},
+        needed={"trl": "pip install 'trl>=1.14.1,<1.17'"},
         objective_key="objective",
         parameter_prefix="objective_parameters.",
     ),

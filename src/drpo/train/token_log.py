@@ -6,10 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from drpo.batch import TokenBatch
-from drpo.divergence import at_least_float32
+from drpo.inspection.records import lists_by_response
 from drpo.model.policy import Policy
 from drpo.train.rollout import Rollout
 from drpo.train.seeds import derive_seed
@@ -31,11 +29,7 @@ class TokenLog:
         """Record ``batch``: the responses ``part`` of the rollout, whole, in the ``order`` of positions in ``part``."""
         responses = [part[position] for position in order]
         lengths = [len(self.rollout.samples[row].response.token_ids) for row in responses]
-        fields = {
-            name: at_least_float32(values.detach()).cpu().split(lengths)
-            for name in ("logprobs", "behavior_logprobs", "proximal_logprobs", "entropy")
-            if (values := getattr(batch, name)) is not None
-        }
+        lists = lists_by_response(batch, lengths)
         for position, row in enumerate(responses):
             if self.chosen[row]:
                 token_ids = self.rollout.samples[row].response.token_ids
@@ -47,11 +41,6 @@ class TokenLog:
                         "advantage": self.rollout.advantages[row],
                         "tokens": list(token_ids),
                         "texts": [self.policy.tokenizer.decode([token]) for token in token_ids],
-                        **{name: _shortest(parts[position]) for name, parts in fields.items()},
+                        **lists[position],
                     }
                 )
-
-
-def _shortest(values: torch.Tensor) -> list[float]:
-    """``[N]`` float32 with no more digits than tell them apart."""
-    return [float(str(value)) for value in values.float().numpy()]

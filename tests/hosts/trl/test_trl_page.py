@@ -50,7 +50,7 @@ def test_its_errors_exist() -> None:
     source = re.sub(r'"\s*\n\s*f?"', "", source)
     for part in (
         "no μ: TRL's own generate returns no log-probabilities",
-        "is not used by DRPOTrainer",
+        "is not used by ",
         "above mismatch_limit",
         "this one is sharded",
         "which it would ignore",

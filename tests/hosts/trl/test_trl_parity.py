@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from trl import GRPOTrainer  # pyright: ignore[reportAttributeAccessIssue]
 from trl_runs import make_config, make_trainer
 
 import drpo
 from drpo.integrations import parity
-from drpo.integrations.trl import DRPOTrainer, fused
+from drpo.integrations.trl import DRPOTrainer, fused, host
 from drpo.integrations.trl.parity import inputs_of, make_path, table, trainer_for
 from drpo.objectives import OBJECTIVES
 
@@ -25,6 +26,11 @@ COMPOSED = [
     {"name": "grpo", "anchor": "proximal", "modifiers": [{"name": "icepop", "low": 0.2, "high": 4.0}]},
     {"name": "drpo", "modifiers": ["opsm"]},
 ]
+
+entropy_is_given = pytest.mark.skipif(
+    hasattr(GRPOTrainer, host.FORWARD_METHOD_BEHIND),
+    reason="TRL 1.14 takes the entropy from logits, and a table of log-probabilities has none to give",
+)
 
 
 def test_most_objectives_are_compared() -> None:
@@ -45,6 +51,7 @@ def test_gradient(settings: dict, mode: str, loss_path: str, monkeypatch: pytest
     assert trainer_for(json.dumps(settings), mode).loss_path == loss_path  # pyright: ignore[reportArgumentType]
 
 
+@entropy_is_given
 @pytest.mark.parametrize(
     "settings", [{"name": "m2po"}, {"name": "drpo", "modifiers": [{"name": "entropy_top", "fraction": 0.3}]}]
 )
@@ -141,6 +148,7 @@ def test_the_kl_to_the_reference_is_trls(corrected: bool) -> None:
     assert trainer._metrics["train"]["kl"][-1] == pytest.approx(float(kl[padded.mask].detach().mean()))
 
 
+@entropy_is_given
 def test_the_entropy_bonus_does_not_depend_on_micro_batches() -> None:
     padded = parity.fixed_batch()
     trainer = make_trainer(

@@ -19,7 +19,7 @@ from trl_runs import PROMPTS, make_config, make_trainer
 
 import drpo
 from drpo.errors import DrpoWarning
-from drpo.integrations.trl import DRPOTrainer, InProcessRollouts
+from drpo.integrations.trl import DRPOTrainer, InProcessRollouts, host
 from drpo.model.policy import load_policy
 from support.cpu import has_avx512
 
@@ -268,8 +268,8 @@ def test_what_the_sampler_hands_over() -> None:
         assert prompts == [prompt for prompt in dict.fromkeys(prompts) for _ in range(8)]
         for ids, logprobs in zip(out["completion_ids"], out["logprobs"], strict=True):
             assert len(ids) == len(logprobs) <= 6
-            assert not set(ids[:-1]) & set(trainer.eos_token_ids)
-            assert ids[-1] in trainer.eos_token_ids or len(ids) == 6
+            assert not set(ids[:-1]) & set(host.eos_token_ids(trainer))
+            assert ids[-1] in host.eos_token_ids(trainer) or len(ids) == 6
         seen |= {tuple(logprobs) for logprobs in out["logprobs"]}
     assert len(seen) > 20
 

@@ -6,7 +6,7 @@
 try:
     import trl as _trl  # noqa: F401
 except ImportError as error:
-    raise ImportError("drpo.integrations.trl needs TRL: pip install trl==1.16.0") from error
+    raise ImportError("drpo.integrations.trl needs TRL: pip install 'trl>=1.14.1,<1.17'") from error
 
 from drpo.integrations.trl.config import DRPOConfig
 from drpo.integrations.trl.host import TESTED_VERSIONS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from trl import GRPOConfig  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -12,9 +12,6 @@ from drpo.aggregation import MODES, Mode
 from drpo.errors import ConfigError, suggest
 from drpo.integrations.padded import make_host_objective, require_whole_update
 from drpo.objectives import Objective
-
-#: The optional fields of a batch that TRL's loss can be given.
-GIVES = ("proximal_logprobs", "entropy")
 
 _CLIPPING = (
     "The objective's parameters are in objective_parameters, for example objective='grpo' with "
@@ -73,13 +70,12 @@ HARMLESS_GENERATION = frozenset({"seed", "stop", "stop_token_ids", "stop_strings
 
 
 @dataclass
-class DRPOConfig(GRPOConfig):
-    """GRPOConfig with the objective. Options that DRPOTrainer would ignore are errors, all in one message.
+class ObjectiveOptions:
+    """The objective, as fields of a configuration of TRL's, which is the next class it inherits from."""
 
-    Raises:
-        ConfigError: an unknown objective, parameter or aggregation; an objective that TRL cannot feed; an option of
-            TRL's own losses.
-    """
+    #: What reads the configuration, and the optional fields of a batch that its loss can be given.
+    trainer: ClassVar[str]
+    gives: ClassVar[tuple[str, ...]]
 
     objective: str = field(default="drpo", metadata={"help": "Name of the objective; `drpo objectives` lists them."})
     objective_parameters: dict[str, Any] | str | None = field(
@@ -102,10 +98,15 @@ class DRPOConfig(GRPOConfig):
             "help": "Stop if the mean |log π − log μ| at the first loss, before any training, exceeds this many nats."
         },
     )
-    # A value that TRL's own loss rejects: should it ever run instead of ours, it stops.
-    loss_type: str = field(default="drpo", metadata={"help": "Not used: see objective and aggregation."})
-    vllm_importance_sampling_correction: bool = field(
-        default=False, metadata={"help": "Must stay off: the ratio of every objective is π/μ already."}
+    log_tokens: bool = field(
+        default=False,
+        metadata={"help": "Write output_dir/tokens/step-NNNNNN.jsonl for `drpo inspect`, from the main process."},
+    )
+    log_tokens_limit: int = field(
+        default=8192,
+        metadata={
+            "help": "With log_tokens: no response is added to an optimizer step's file that has this many tokens."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -113,10 +114,11 @@ class DRPOConfig(GRPOConfig):
         problems = [*self._refused(), *self._out_of_range()]
         if problems:
             raise ConfigError("\n".join(problems))
-        super().__post_init__()
+        super().__post_init__()  # pyright: ignore[reportAttributeAccessIssue]
+        options: Any = self
         require_whole_update(
             self.make_objective(),
-            self.gradient_accumulation_steps == 1 and self.world_size == 1,
+            options.gradient_accumulation_steps == 1 and options.world_size == 1,
             "TRL",
             "Set gradient_accumulation_steps=1 with per_device_train_batch_size as large as the update, on one "
             "process; or use another objective.",
@@ -126,12 +128,13 @@ class DRPOConfig(GRPOConfig):
         """The objective that the configuration names."""
         parameters = self.objective_parameters
         assert not isinstance(parameters, str)
-        return make_host_objective("TRL", self.objective, parameters, gives=GIVES)
+        return make_host_objective("TRL", self.objective, parameters, gives=self.gives)
 
     @property
     def horizon(self) -> int | None:
         """What a sequence's sum is divided by."""
-        return self.max_completion_length if self.aggregation == "sequence_sum" else None
+        options: Any = self
+        return options.max_completion_length if self.aggregation == "sequence_sum" else None
 
     def _refused(self) -> list[str]:
         default = {f.name: f.default for f in fields(type(self))}
@@ -140,10 +143,10 @@ class DRPOConfig(GRPOConfig):
             value = getattr(self, name, default.get(name))
             if name in default and value != default[name] and value not in NEUTRAL.get(name, ()):
                 problems.append(
-                    f"{name}={value!r} is not used by DRPOTrainer. {instead} Leave {name} out "
+                    f"{name}={value!r} is not used by {self.trainer}. {instead} Leave {name} out "
                     f"(default {default[name]!r})."
                 )
-        given = _as_mapping(self.generation_kwargs, "generation_kwargs") or {}
+        given = _as_mapping(getattr(self, "generation_kwargs", None), "generation_kwargs") or {}
         for name in sorted(set(given) - HARMLESS_GENERATION):
             problems.append(
                 f"generation_kwargs: {name!r} may change how a token is drawn. {_TRUNCATED} Allowed: "
@@ -153,16 +156,38 @@ class DRPOConfig(GRPOConfig):
 
     def _out_of_range(self) -> list[str]:
         problems = []
+        options: Any = self
         if self.aggregation not in MODES:
             problems.append(f"unknown aggregation {self.aggregation!r}.{suggest(str(self.aggregation), MODES)}")
         if not self.mismatch_limit > 0:
             problems.append(f"mismatch_limit must be > 0 nats, got {self.mismatch_limit!r}")
-        if self.aggregation == "sequence_sum" and not self.max_completion_length:
+        if not self.log_tokens_limit > 0:
+            problems.append(f"log_tokens_limit must be > 0 tokens, got {self.log_tokens_limit!r}")
+        if self.aggregation == "sequence_sum" and not options.max_completion_length:
             problems.append(
                 "aggregation='sequence_sum' divides by max_completion_length, which is not set. Set it, or "
                 "use another aggregation."
             )
         return problems
+
+
+@dataclass
+class DRPOConfig(ObjectiveOptions, GRPOConfig):
+    """GRPOConfig with the objective. Options that DRPOTrainer would ignore are errors, all in one message.
+
+    Raises:
+        ConfigError: an unknown objective, parameter or aggregation; an objective that TRL cannot feed; an option of
+            TRL's own losses.
+    """
+
+    trainer: ClassVar[str] = "DRPOTrainer"
+    gives: ClassVar[tuple[str, ...]] = ("proximal_logprobs", "entropy")
+
+    # A value that TRL's own loss rejects: should it ever run instead of ours, it stops.
+    loss_type: str = field(default="drpo", metadata={"help": "Not used: see objective and aggregation."})
+    vllm_importance_sampling_correction: bool = field(
+        default=False, metadata={"help": "Must stay off: the ratio of every objective is π/μ already."}
+    )
 
 
 def _as_mapping(value: Any, name: str = "objective_parameters") -> dict[str, Any] | None:

@@ -1,21 +1,28 @@
-"""What the plug-in relies on in TRL, checked before a run starts."""
+"""What the plug-in relies on in TRL, checked before a run starts, and all that differs between its releases."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from trl import GRPOTrainer, __version__  # pyright: ignore[reportAttributeAccessIssue]
+from trl.models import unwrap_model_for_generation  # pyright: ignore[reportPrivateImportUsage]
 
 from drpo.errors import ConfigError
 from drpo.integrations.padded import PREFIX, check_left_out
 from drpo.learning_signal import RolloutFacts
 
 #: The versions of TRL that the tests ran with.
-TESTED_VERSIONS = ("1.16.0",)
+TESTED_VERSIONS = ("1.14.1", "1.14.2", "1.15.0", "1.16.0")
+#: What to install, from the oldest to the newest of them.
+REQUIREMENT = "trl>=1.14.1,<1.17"
+#: TRL's forward pass for log π, and what takes its parameters by name in TRL 1.14, where the first hands everything on.
+FORWARD_METHOD = "_get_per_token_logps_and_entropies"
+FORWARD_METHOD_BEHIND = "_full_logits_logps"
 LOSS_PARAMETERS = ("self", "model", "inputs")
 FORWARD_PARAMETERS = (
     "self",
@@ -31,7 +38,6 @@ ATTRIBUTES = (
     "aux_loss_enabled",
     "beta",
     "entropy_coef",
-    "eos_token_ids",
     "is_fsdp_enabled",
     "max_completion_length",
     "model_wrapped",
@@ -40,6 +46,7 @@ ATTRIBUTES = (
     "temperature",
     "_metrics",
     "_step",
+    "_tokenizer",
 )
 REQUIRED_INPUTS = frozenset(
     {
@@ -73,9 +80,21 @@ def check_trl() -> None:
     _parameters("_generate_and_score_completions")
     missing = [name for name in FORWARD_PARAMETERS if name not in forward_parameters()]
     if missing:
-        raise unsupported(f"GRPOTrainer._get_per_token_logps_and_entropies takes no {', '.join(missing)}")
-    if getattr(GRPOTrainer, "loss_is_scaled_for_ga", None) is not True:
-        raise unsupported("GRPOTrainer does not leave the scaling over gradient accumulation to its loss")
+        raise unsupported(f"GRPOTrainer.{FORWARD_METHOD} takes no {', '.join(missing)}")
+
+
+def check_options(args: Any) -> None:
+    """Whether the installed TRL can run the options beside the plug-in.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    # The kernel takes the place of the model's forward, and with it the way to the hidden states.
+    if args.use_liger_kernel and hasattr(GRPOTrainer, "_chunked_logps"):
+        raise ConfigError(
+            f"use_liger_kernel=True replaces the model's forward in TRL {__version__}, and DRPOTrainer needs it. Leave "
+            "it out: the loss makes no logits without it."
+        )
 
 
 def leave_out_tokens(trainer: Any, output: dict[str, Any], mode: str) -> None:
@@ -132,6 +151,9 @@ def check_trainer(trainer: Any) -> None:
     missing = [name for name in ATTRIBUTES if not hasattr(trainer, name)]
     if missing:
         raise unsupported(f"GRPOTrainer has no attribute {', '.join(missing)}")
+    # TRL 1.14 says it to transformers by a compute_loss_func, which is never called.
+    if not (getattr(trainer, "loss_is_scaled_for_ga", None) or trainer.compute_loss_func is not None):
+        raise unsupported("GRPOTrainer does not leave the scaling over gradient accumulation to its loss")
 
 
 def check_inputs(inputs: Mapping[str, Any]) -> None:
@@ -150,14 +172,29 @@ def check_inputs(inputs: Mapping[str, Any]) -> None:
 
 def forward_parameters() -> frozenset[str]:
     """The names that TRL's forward pass takes."""
-    return frozenset(_parameters("_get_per_token_logps_and_entropies"))
+    names = _parameters(FORWARD_METHOD)
+    return frozenset([*names, *_parameters(FORWARD_METHOD_BEHIND)] if "args" in names else names)
+
+
+def eos_token_ids(trainer: Any) -> list[int]:
+    """The tokens at which TRL ends a response; up to TRL 1.14.1 it is the tokenizer's alone."""
+    return getattr(trainer, "eos_token_ids", None) or [trainer._tokenizer.eos_token_id]
+
+
+def model_for_generation(trainer: Any) -> AbstractContextManager[Any]:
+    """The trained model as it samples; TRL 1.16 is told how gradient checkpointing is turned on again afterwards."""
+    further = {"gradient_checkpointing_kwargs": trainer.args.gradient_checkpointing_kwargs}
+    taken = inspect.signature(unwrap_model_for_generation).parameters
+    return unwrap_model_for_generation(
+        trainer.model_wrapped, trainer.accelerator, **{name: value for name, value in further.items() if name in taken}
+    )
 
 
 def unsupported(what: str) -> ConfigError:
     """The error for a TRL that is not the one the plug-in was written for."""
     return ConfigError(
         f"TRL {__version__}: {what}. drpo.integrations.trl was tested with TRL "
-        f"{', '.join(TESTED_VERSIONS)}: pip install 'trl=={TESTED_VERSIONS[-1]}'."
+        f"{', '.join(TESTED_VERSIONS)}: pip install '{REQUIREMENT}'."
     )
 
 

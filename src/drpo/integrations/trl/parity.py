@@ -98,11 +98,12 @@ def table(logprobs: torch.Tensor, entropy: torch.Tensor | None = None) -> Any:
     )
 
     def forward(*, of_hidden: Any = None, **_: Any) -> Any:
-        if of_hidden is None:
-            return outputs
         possible = logprobs.where(logprobs < 0, -1.0)  # padding holds anything
         odds = possible - torch.log(-torch.expm1(possible))
         after = torch.nn.functional.pad(after_prompt(odds), (0, 1), value=torch.nan)  # nothing is predicted there
+        if of_hidden is None:
+            outputs.logits = after.unsqueeze(2) * HEAD.T.squeeze(0)  # what TRL 1.14 reads
+            return outputs
         return of_hidden(after.unsqueeze(2), HEAD)
 
     return forward

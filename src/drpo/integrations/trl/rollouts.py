@@ -7,9 +7,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from trl.models import unwrap_model_for_generation  # pyright: ignore[reportPrivateImportUsage]
-
 from drpo.errors import ConfigError
+from drpo.integrations.trl import host
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 
 
@@ -48,16 +47,14 @@ class InProcessRollouts:
             )
         parameters = SamplingParameters(temperature=trainer.temperature, max_new_tokens=trainer.max_completion_length)
         requests = self._requests(prompt_ids, trainer)
-        with unwrap_model_for_generation(
-            trainer.model_wrapped,
-            trainer.accelerator,
-            gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
-        ) as model:
+        with host.model_for_generation(trainer) as model:
             # Its forward is still in accelerate's autocast, as the trainer's own is.
             training = model.training
             model.eval()
             try:
-                groups = InProcessSampler(model, trainer.eos_token_ids, self.max_rows).sample(requests, parameters)
+                groups = InProcessSampler(model, host.eos_token_ids(trainer), self.max_rows).sample(
+                    requests, parameters
+                )
             finally:
                 model.train(training)
         responses = [response for group in groups for response in group]

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,17 +17,15 @@ from trl import GRPOTrainer  # pyright: ignore[reportAttributeAccessIssue]
 from drpo.aggregation import aggregate
 from drpo.batch import TokenBatch
 from drpo.divergence import k3, log_ratio, ratio
-from drpo.errors import ConfigError, DataError, DrpoWarning, MismatchError
+from drpo.errors import ConfigError, DrpoWarning
 from drpo.integrations.padded import PREFIX, measurements
 from drpo.integrations.trl import fused, host
 from drpo.integrations.trl.config import DRPOConfig
-from drpo.integrations.trl.metrics import RunningMetrics
+from drpo.integrations.trl.measured import PAPER, MeasuredLoss
 from drpo.integrations.trl.rollouts import InProcessRollouts
 from drpo.kernels.head import plain_head
 from drpo.learning_signal import Hints, LearningSignal
 from drpo.metrics import Metric
-
-logger = logging.getLogger(__name__)
 
 #: Weights that moved change some log-probability by more than this many nats.
 INERT = 1e-6
@@ -38,7 +34,7 @@ HOW_TO_GET_MU = (
 )
 
 
-class DRPOTrainer(GRPOTrainer):
+class DRPOTrainer(MeasuredLoss, GRPOTrainer):
     """GRPOTrainer whose loss is ``args.objective``, measured from the rollout's own log-probabilities μ.
 
     Takes what GRPOTrainer takes, with a :class:`DRPOConfig` as ``args``.
@@ -50,11 +46,7 @@ class DRPOTrainer(GRPOTrainer):
 
     _tag_names = ("trl", "drpo")
     _name = "DRPO"
-    _paper = {  # noqa: RUF012 - as TRL declares it
-        "title": "Rethinking the Divergence Regularization in LLM RL",
-        "id": "2606.09821",
-        "citation": "",
-    }
+    _paper = PAPER
 
     def __init__(self, *arguments: Any, **keywords: Any):
         host.check_trl()
@@ -62,13 +54,13 @@ class DRPOTrainer(GRPOTrainer):
         config = given.get("args")
         if not isinstance(config, DRPOConfig):
             raise ConfigError(f"DRPOTrainer needs args=DRPOConfig(…), got {type(config).__name__}")
+        host.check_options(config)
         self.mu_source = name_mu_source(config, given)
         self.objective = config.make_objective()
         super().__init__(*arguments, **keywords)
         host.check_trainer(self)
         fused.hand_out_hidden(self.model)
         self.loss_path = ""
-        self._running = {mode: RunningMetrics() for mode in ("train", "eval")}
         self._signal = LearningSignal(
             Hints(
                 length=f"Raise max_completion_length (now {self.max_completion_length}).",
@@ -76,7 +68,7 @@ class DRPOTrainer(GRPOTrainer):
                 rewards="See what reward_funcs return: None is no reward.",
             )
         )
-        self._checked = False
+        self.start_measuring(self._tokenizer)
         self._sampled_at = 0
         self._warned = False
         self._say_what_to_expect()
@@ -111,6 +103,7 @@ class DRPOTrainer(GRPOTrainer):
         batch = self._under(given, logprobs, entropy)
         measured = measurements(batch, self.objective)
         self._record({**measured, "entropy": Metric.of(entropy)}, mode)
+        self._log_tokens(batch, inputs, kept, mode)
         return loss
 
     def _loss_of_logprobs(self, model: Any, inputs: Mapping[str, Any], kept: torch.Tensor, mode: str) -> torch.Tensor:
@@ -128,6 +121,7 @@ class DRPOTrainer(GRPOTrainer):
                 kl = kl * ratio(batch.logprobs, batch.behavior_logprobs)
             loss = loss + self.beta * kl
         self._record(measured, mode)
+        self._log_tokens(batch, inputs, kept, mode)
 
         total = aggregate(loss, batch, **self._aggregation(inputs, mode))
         tokens, _, micro_batches = self._denominators(inputs, mode)
@@ -175,14 +169,13 @@ class DRPOTrainer(GRPOTrainer):
         """``given`` with log π and entropy ``[N]``, checked."""
         # None: the weights have not changed since sampling (TRL computes it where they may have).
         proximal = logprobs.detach() if given.proximal_logprobs is None else given.proximal_logprobs
-        try:
-            return replace(given, logprobs=logprobs, entropy=entropy, proximal_logprobs=proximal)
-        except DataError as error:
-            raise DataError(
-                f"{error} (behavior_logprobs are TRL's sampling_per_token_logps, from {self.mu_source}; "
-                "NaN stands for a token that vLLM gave no log-probability; proximal_logprobs are "
-                "old_per_token_logps)"
-            ) from error
+        return self.under_weights(
+            given,
+            "behavior_logprobs are TRL's sampling_per_token_logps, proximal_logprobs are old_per_token_logps",
+            logprobs=logprobs,
+            entropy=entropy,
+            proximal_logprobs=proximal,
+        )
 
     def _aggregation(self, inputs: Mapping[str, Any], mode: str) -> dict[str, Any]:
         """How the token losses are summed up, for :func:`drpo.aggregate`."""
@@ -209,12 +202,9 @@ class DRPOTrainer(GRPOTrainer):
 
     def _record(self, measured: Mapping[str, Metric], mode: str) -> None:
         """Merge ``measured`` over processes and since the last log; check what can be told from it."""
-        here = self._running[mode].add(measured, self.accelerator, self._metrics[mode])
         staleness = self._staleness() if mode == "train" else 0
+        _, most = self.merge(measured, mode)
         self._metrics[mode].setdefault(PREFIX + "staleness", []).append(staleness)
-        mean, most = (here[PREFIX + name].item() for name in ("mismatch", "mismatch_max"))
-        if not self._checked and here[PREFIX + "mismatch"].count:
-            self._check_mismatch(mean, most, mode)
         # The first update of a warm-up has rate 0.
         if staleness and most <= INERT and self.state.global_step > 1 and not self._warned:
             self._warned = True
@@ -226,38 +216,21 @@ class DRPOTrainer(GRPOTrainer):
                 stacklevel=2,
             )
 
+    def _log_tokens(self, batch: TokenBatch, inputs: Mapping[str, Any], kept: torch.Tensor, mode: str) -> None:
+        if mode == "train" and self.logs_tokens:
+            self._token_log.add(
+                batch,
+                inputs["completion_ids"][kept].cpu(),
+                kept.sum(1).tolist(),
+                step=self.state.global_step + 1,
+                update=self.state.global_step - self._sampled_at,
+            )
+
     def _staleness(self) -> int:
         """Updates made since the current rollout batch was sampled."""
         if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or not self._checked:
             self._sampled_at = self.state.global_step
         return self.state.global_step - self._sampled_at
-
-    def _check_mismatch(self, mean: float, most: float, mode: str) -> None:
-        """Before the first update π and μ share their weights, so |log π − log μ| is the engines' noise.
-
-        Raises:
-            MismatchError: its mean exceeds ``mismatch_limit``.
-        """
-        self._checked = True
-        if not mean <= self.args.mismatch_limit:
-            raise MismatchError(
-                f"at the first loss, before any training, |log π − log μ| is {mean:.3g} nats on average (at most "
-                f"{most:.3g}), above mismatch_limit={self.args.mismatch_limit}. μ is from {self.mu_source}. Both sides "
-                f"should use temperature {self.temperature:g} and the same weights. Likely causes: log-probabilities "
-                "before temperature scaling (start a vLLM server with --logprobs-mode processed_logprobs), another "
-                "temperature or a top-p/top-k cut, older weights in the engine, tokens that are not the sampled ones, "
-                "or dropout (disable_dropout=True). Raise mismatch_limit only if you expect this much."
-            )
-        statement = {
-            PREFIX + "mu_source": self.mu_source,
-            PREFIX + "loss_path": self.loss_path,
-            PREFIX + "start_mismatch": mean,
-            PREFIX + "start_mismatch_max": most,
-        }
-        logger.info("%s", statement)
-        self.state.log_history.append({"step": self.state.global_step, **statement})
-        for name in ("start_mismatch", "start_mismatch_max"):
-            self._metrics[mode][PREFIX + name] = [statement[PREFIX + name]]
 
     def _say_what_to_expect(self) -> None:
         """Tell the user of a trust region that cannot act."""

@@ -49,7 +49,7 @@ def attention_in_torch(query: Any, key: Any, value: Any, starts_q: Any, starts_k
 @pytest.fixture(autouse=True)
 def attention(monkeypatch: pytest.MonkeyPatch) -> None:
     # It asks CUDA for the name of the GPU.
-    monkeypatch.setattr(async_grpo_trainer, "get_peak_flops_per_device", lambda *_: None)
+    monkeypatch.setattr(async_grpo_trainer, "get_peak_flops_per_device", lambda *_: None, raising=False)
     if ON_TREE:
         from trl.experimental.async_grpo import packing
 
@@ -57,7 +57,7 @@ def attention(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(packing, "_flash_attn", lambda: kernel)
         monkeypatch.setattr(packing, "get_target_dtype", lambda query, module: query.dtype)
     else:
-        usual = async_grpo_trainer.create_model_from_path
+        usual = async_grpo_trainer.create_model_from_path  # pyright: ignore[reportPrivateImportUsage]
         monkeypatch.setattr(
             async_grpo_trainer,
             "create_model_from_path",
@@ -107,7 +107,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make_async(base: Path, worker: Any = None, **settings: Any) -> DRPOAsyncTrainer:
+def make_async(base: Path, worker: Any = None, **settings: Any) -> Any:
     config = DRPOAsyncConfig(
         **{
             "output_dir": tempfile.mkdtemp(),
@@ -158,13 +158,13 @@ def samples(count: int = 8, seed: int = 0, version: int = 1) -> list[RolloutSamp
 
 
 def sample_of(ids: list[int], mask: Any, logprobs: Any, advantage: float, group: int, version: int) -> RolloutSample:
-    lists = (np.asarray(ids), np.asarray(mask, dtype=np.int64), np.asarray(logprobs, dtype=np.float32))
+    lists: list[Any] = [np.asarray(ids), np.asarray(mask, dtype=np.int64), np.asarray(logprobs, dtype=np.float32)]
     if not ON_TREE:
-        lists = tuple(values.tolist() for values in lists)
-    return RolloutSample([], [], *lists, float(advantage), version, group, {"reward": 0.0})
+        lists = [values.tolist() for values in lists]
+    return RolloutSample([], [], lists[0], lists[1], lists[2], float(advantage), version, group, {"reward": 0.0})
 
 
-def fill(trainer: DRPOAsyncTrainer, made: list[RolloutSample]) -> None:
+def fill(trainer: Any, made: list[RolloutSample]) -> None:
     for sample in made:
         trainer.rollout_queue.put_nowait(sample)
 
@@ -187,9 +187,7 @@ class Table(torch.nn.Module):
         return {"log_probs": logprobs, "entropy": torch.ones_like(logprobs)}
 
 
-def gradient_of(
-    trainer: DRPOAsyncTrainer, made: list[RolloutSample], micro_batches: int, model: torch.nn.Module
-) -> torch.Tensor:
+def gradient_of(trainer: Any, made: list[RolloutSample], micro_batches: int, model: torch.nn.Module) -> torch.Tensor:
     """Through TRL's own queue, packing, data loader and the loss; the loader asks for one batch more than it gives."""
     fill(trainer, [*made, *made])
     trainer.model.train()
@@ -217,7 +215,8 @@ def reference(model: torch.nn.Module, settings: dict[str, Any], made: list[Rollo
         parts["behavior_logprobs"].append(mu[kept])
         parts["advantages"].append(torch.full((int(kept.sum()),), sample.advantage))
         parts["sequence_ids"].append(torch.full((int(kept.sum()),), row))
-    batch = drpo.TokenBatch(**{name: torch.cat(values) for name, values in parts.items()})
+    fields: dict[str, Any] = {name: torch.cat(values) for name, values in parts.items()}
+    batch = drpo.TokenBatch(**fields)
     loss = drpo.aggregate(
         drpo.make_objective(**settings)(batch).loss,
         batch,
@@ -257,7 +256,8 @@ def test_with_a_real_model_the_gradient_is_that_of_unpacked_sequences(base: Path
     """TRL's LM head computes in float32, whatever the model is in."""
     trainer = make_async(base, per_device_train_batch_size=4, gradient_accumulation_steps=2)
     found = gradient_of(trainer, samples(), 2, trainer.model.double())
-    plain = load_policy(str(base), torch.device("cpu")).model.double().train()
+    plain: Any = load_policy(str(base), torch.device("cpu")).model
+    plain = plain.double().train()
     assert difference(found, reference(plain, {"name": "drpo"}, samples(), "sequence_sum")) <= 1e-5
 
 
@@ -319,7 +319,7 @@ class Sampling(Worker):
         super().update_model_version(version)
         self.policy.model.load_state_dict(self.trainer.model.state_dict())
 
-    trainer: DRPOAsyncTrainer
+    trainer: Any
 
     def sample(self) -> list[RolloutSample]:
         requests = [
@@ -360,7 +360,7 @@ class OnDemand(queue.Queue):
         return super().get(block, timeout)
 
 
-def run(base: Path, **settings: Any) -> DRPOAsyncTrainer:
+def run(base: Path, **settings: Any) -> Any:
     worker = Sampling(base)
     trainer = make_async(
         base,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
-from trl import GRPOTrainer  # pyright: ignore[reportAttributeAccessIssue]
+from trl import GRPOTrainer  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
 from trl_runs import make_config, make_trainer
 
 import drpo

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from trl import GRPOTrainer  # pyright: ignore[reportAttributeAccessIssue]
+from trl import GRPOTrainer  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
 from trl_runs import make_config, make_trainer
 
 import drpo

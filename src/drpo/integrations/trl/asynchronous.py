@@ -18,7 +18,9 @@ from typing import Any, ClassVar
 import torch
 
 try:
-    from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer, async_grpo_trainer
+    from trl.experimental.async_grpo import async_grpo_trainer
+    from trl.experimental.async_grpo.async_grpo_config import AsyncGRPOConfig
+    from trl.experimental.async_grpo.async_grpo_trainer import AsyncGRPOTrainer
 except ImportError as error:
     raise ImportError(
         "DRPOAsyncTrainer needs trl.experimental.async_grpo, which TRL 1.14.1 to 1.16 have, and aiohttp: "
@@ -130,7 +132,7 @@ class DRPOAsyncTrainer(MeasuredLoss, AsyncGRPOTrainer):
         for text in self._signal.add(RolloutFacts(varies=varies)) if self.accelerator.is_main_process else ():
             warnings.warn(f"step {self.state.global_step + 1}: {text}", DrpoWarning, stacklevel=2)
 
-    def compute_loss(
+    def compute_loss(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """The share of a micro-batch in the loss of its optimizer step."""
@@ -181,6 +183,7 @@ class DRPOAsyncTrainer(MeasuredLoss, AsyncGRPOTrainer):
         return {"fused_lm_head": True, **({"output_router_logits": True} if self.aux_loss_enabled else {})}
 
     def _log_tokens(self, batch: TokenBatch, token_ids: torch.Tensor) -> None:
+        assert batch.sequence_ids is not None
         _, lengths = batch.sequence_ids.unique_consecutive(return_counts=True)
         # The samples of a micro-batch are of several ages, which TRL does not hand to the loss.
         self._token_log.add(batch, token_ids.cpu(), lengths.tolist(), step=self.state.global_step + 1)

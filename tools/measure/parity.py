@@ -14,9 +14,11 @@ import json
 import platform
 import re
 import sys
+import typing
 from datetime import UTC, datetime
 
 import torch
+import typing_extensions
 
 from drpo.integrations import hosts
 from drpo.integrations.parity import TOLERANCE, compare
@@ -59,6 +61,8 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in HOSTS:
         sys.exit(f"usage: python -m tools.measure.parity {'|'.join(HOSTS)}")
     host = sys.argv[1]
+    if host == "skyrl" and sys.version_info < (3, 12):  # pydantic refuses a model of SkyRL 0.3.0 (tests/hosts/skyrl)
+        typing.TypedDict = typing_extensions.TypedDict
     found = measure(host)
     out = RESULTS / "parity" / record_name(host, str(found["version"]))
     out.parent.mkdir(parents=True, exist_ok=True)

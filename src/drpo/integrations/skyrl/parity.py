@@ -7,8 +7,6 @@ current device.
 
 from __future__ import annotations
 
-import sys
-import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -17,18 +15,12 @@ from typing import Any
 from unittest import mock
 
 import torch
-import typing_extensions
-
-from drpo.aggregation import Mode
-from drpo.integrations.parity import HORIZON, Padded, names
-
-if sys.version_info < (3, 12):
-    typing.TypedDict = typing_extensions.TypedDict
-
 from skyrl.backends.skyrl_train.training_batch import TrainingInputBatch
 from skyrl.backends.skyrl_train.utils.ppo_utils import PolicyLossRegistry, apply_loss_reduction_to_advantages_minibatch
 from skyrl.backends.skyrl_train.workers.worker import PolicyWorkerBase
 
+from drpo.aggregation import Mode
+from drpo.integrations.parity import HORIZON, Padded, names
 from drpo.integrations.skyrl import NAME, DRPOAlgorithmConfig, register
 
 #: Ours → SkyRL's ``loss_reduction``.

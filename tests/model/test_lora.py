@@ -233,6 +233,13 @@ def test_layers_of_configuration(tmp_path: Path) -> None:
     assert load_config(None, ["lora={}"])[0].lora == Lora()
 
 
+def test_a_peft_that_is_too_old_for_transformers_is_explained(copyist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers 5.24.0 asked for peft 0.22.0 before it was released."""
+    monkeypatch.setattr("transformers.integrations.peft.MIN_PEFT_VERSION", "99.0")
+    with pytest.raises(ConfigError, match=r"needs peft 99\.0 or newer, found .*pip install 'peft>=99\.0'"):
+        load_policy(str(copyist), CPU, lora=Lora())
+
+
 def test_an_unknown_target_and_a_missing_package_are_explained(copyist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"no linear layer 'q_porj' .*Did you mean 'q_proj'\?"):
         load_policy(str(copyist), CPU, lora=Lora(targets=["q_porj"]))

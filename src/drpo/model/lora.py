@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from packaging.version import parse
 
 from drpo.errors import ConfigError, suggest
 from drpo.model.adapters import ADAPTER_NAME, require_peft
@@ -27,9 +28,11 @@ def add_adapter(model: Any, lora: Lora, base: str) -> None:
         base: where the model was loaded from, for whoever loads the adapter.
 
     Raises:
-        ConfigError: peft is missing, or a target is no linear layer of the model.
+        ConfigError: peft is missing or too old for the installed transformers, or a target is no linear layer of
+            the model.
     """
     peft = require_peft()
+    _check_version(peft.__version__)
     targets = lora.targets if isinstance(lora.targets, list) else sorted(linear_names(model))
     for target in targets:
         if target not in linear_names(model):
@@ -49,6 +52,19 @@ def add_adapter(model: Any, lora: Lora, base: str) -> None:
         )
     )
     model.peft_config[ADAPTER_NAME].base_model_name_or_path = base
+
+
+def _check_version(found: str) -> None:
+    import transformers
+    from transformers.integrations import peft as bridge
+
+    least = getattr(bridge, "MIN_PEFT_VERSION", found)
+    if parse(found) < parse(least):
+        raise ConfigError(
+            f"lora: transformers {transformers.__version__} needs peft {least} or newer, found {found}. "
+            f"Run pip install 'peft>={least}', or, where there is no such release yet, install the transformers of "
+            "constraints.txt."
+        )
 
 
 def is_adapted(model: Any) -> bool:

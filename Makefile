@@ -161,6 +161,10 @@ parity: $(VENV)/.trl .venv-trl-1.15.0/.trl .venv-trl-1.14.1/.trl $(VENV)/.unirl 
 	PYTHONPATH=.venv-verl/trinity .venv-verl/bin/python -m tools.measure.parity trinity
 	$(BIN)/python -m tools.docs
 
+# make parity leaves out the release of SkyRL that needs 5.6 GB: make parity-skyrl SKYRL=0.4.0
+parity-skyrl: .venv-skyrl-$(SKYRL)/.installed
+	.venv-skyrl-$(SKYRL)/bin/python -m tools.measure.parity skyrl
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks tools examples
 	$(BIN)/ruff format --check src tests benchmarks tools examples

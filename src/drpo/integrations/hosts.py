@@ -83,7 +83,7 @@ _TRL = Host(
     title="TRL",
     distribution="trl",
     tested={"trl": ">=1.14.1,<1.17"},
-    install="pip install trl",
+    install="pip install 'trl>=1.14.1,<1.17'",
     package="drpo.integrations.trl",
     extra="trl",
     constraints="constraints.txt",

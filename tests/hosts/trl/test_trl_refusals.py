@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import TrainingArguments
 from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
-from trl_runs import make_config, make_trainer
+from trl_runs import PROMPTS, answer_length, make_config, make_trainer
 
 from drpo.errors import ConfigError, DataError, MismatchError
 from drpo.integrations.parity import fixed_batch
@@ -17,6 +20,7 @@ from drpo.integrations.trl import DRPOConfig, DRPOTrainer, InProcessRollouts, ho
 from drpo.integrations.trl.config import REFUSED
 from drpo.integrations.trl.measured import MeasuredLoss
 from drpo.integrations.trl.parity import inputs_of, table
+from drpo.model.policy import load_policy
 
 #: Options that TRL applies outside the loss, before or after it: rollouts, rewards, advantages, data, logging.
 ELSEWHERE = {
@@ -275,6 +279,58 @@ def test_a_trl_with_another_signature_is_refused(
     with pytest.raises(ConfigError, match=says) as caught:
         host.check_trl()
     assert "pip install 'trl>=1.14.1,<1.17'" in str(caught.value)
+
+
+def test_a_trainer_that_another_package_put_in_its_place_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Unsloth does, whose compute_loss calls no _compute_loss."""
+    monkeypatch.setattr(host, "GRPOTrainer", type("UnslothGRPOTrainer", (GRPOTrainer,), {"__module__": "Unsloth"}))
+    with pytest.raises(ConfigError, match=r"Unsloth\.UnslothGRPOTrainer.*Import drpo\.integrations\.trl before"):
+        host.check_trl()
+
+
+def test_a_grpo_config_becomes_ours(tmp_path: Path) -> None:
+    settings = {"output_dir": str(tmp_path), "per_device_train_batch_size": 8, "steps_per_generation": 4, "beta": 0.02}
+    given = GRPOConfig(use_cpu=True, bf16=False, report_to="none", learning_rate=3e-5, **settings)
+    made = DRPOConfig.from_grpo(given, objective="spo")
+    different = {name for name, value in given.to_dict().items() if made.to_dict()[name] != value}
+    assert different <= {"loss_type", "vllm_importance_sampling_correction"}
+    assert made.objective == "spo" and made.steps_per_generation == 4 and made.beta == 0.02
+    given.epsilon = 0.1
+    with pytest.raises(ConfigError, match=r"epsilon=0\.1 is not used"):
+        DRPOConfig.from_grpo(given)
+
+
+def test_a_trainer_that_is_given_a_grpo_config_by_another_program() -> None:
+    """As Axolotl does; docs/integrations/trl.md has this class."""
+
+    class Trainer(DRPOTrainer):
+        def __init__(self, *arguments: Any, args: Any, **keywords: Any):
+            config = DRPOConfig.from_grpo(args, objective="drpo", objective_parameters={"delta": 0.2})
+            super().__init__(*arguments, args=config, **keywords)
+
+    given = GRPOConfig(
+        output_dir=tempfile.mkdtemp(),
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        per_device_train_batch_size=8,
+        num_generations=2,
+        max_completion_length=8,
+        max_steps=1,
+        num_iterations=2,
+    )
+    policy = load_policy("embedded:arithmetic", torch.device("cpu"))
+    trainer = Trainer(
+        policy.model,
+        answer_length,
+        args=given,
+        processing_class=policy.tokenizer,
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS]),
+        rollout_func=InProcessRollouts(),
+    )
+    trainer.train()
+    assert trainer.state.global_step == 1 and trainer.objective.shift_bound == 0.2
 
 
 def test_trl_overrides_are_few() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
 from trl import GRPOConfig  # pyright: ignore[reportAttributeAccessIssue]
@@ -188,6 +188,23 @@ class DRPOConfig(ObjectiveOptions, GRPOConfig):
     vllm_importance_sampling_correction: bool = field(
         default=False, metadata={"help": "Must stay off: the ratio of every objective is π/μ already."}
     )
+
+    @classmethod
+    def from_grpo(cls, config: GRPOConfig, **changes: Any) -> DRPOConfig:
+        """The settings of a GRPOConfig that another program has made, with ``changes``: the objective's fields.
+
+        Raises:
+            ConfigError: as for the class; what ``config`` leaves at TRL's default is not refused.
+        """
+        made = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(GRPOConfig)}
+        ours = {f.name for f in fields(cls) if f.init}
+        # TRL derives the size of a rollout batch from steps_per_generation, and refuses both.
+        given = {
+            name: value
+            for name, default in made.items()
+            if name in ours and name != "generation_batch_size" and (value := getattr(config, name)) != default
+        }
+        return cls(**{**given, **changes})
 
 
 def _as_mapping(value: Any, name: str = "objective_parameters") -> dict[str, Any] | None:

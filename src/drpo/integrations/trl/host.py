@@ -74,6 +74,11 @@ def check_trl() -> None:
     Raises:
         ConfigError: it has not.
     """
+    if GRPOTrainer.__module__.partition(".")[0] != "trl":
+        raise ConfigError(
+            f"trl.GRPOTrainer is {GRPOTrainer.__module__}.{GRPOTrainer.__qualname__}, which has a loss of its own and "
+            "would not call the objective's. Import drpo.integrations.trl before what replaces it (Unsloth)."
+        )
     loss = _parameters("_compute_loss")
     if loss != LOSS_PARAMETERS:
         raise unsupported(f"GRPOTrainer._compute_loss takes ({', '.join(loss)}), not ({', '.join(LOSS_PARAMETERS)})")

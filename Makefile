@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-trl test-unirl test-tinker test-skyrl test-trinity parity test-verl test-verl-e2e test-vllm
+.PHONY: help demo test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-trl test-unirl test-tinker test-skyrl test-trinity parity parity-skyrl test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"

@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-trl test-unirl test-tinker test-skyrl test-trinity parity parity-skyrl test-verl test-verl-e2e test-vllm
+.PHONY: help demo test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-trl test-unirl test-tinker test-skyrl test-trinity test-ms-swift parity parity-skyrl test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
 	@echo "make test    install, then run the tests"
 	@echo "make test-fast  the tests that take no more than some seconds a file"
-	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl | test-unirl | test-trinity   the plug-ins, each with its real host"
+	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl | test-unirl | test-trinity | test-ms-swift   the plug-ins, each with its real host"
 	@echo "make test-trl TRL=1.15.0  the same in another release of TRL, in an environment of its own"
 	@echo "make test-skyrl SKYRL=0.4.0  the same in that release, on Python 3.12 (PYTHON312 names it; 5.6 GB)"
 	@echo "make test-vllm  the vLLM sampler with the real engine on the CPU (about three minutes)"
@@ -96,12 +96,11 @@ PYTHON312 ?= python3.12
 	.venv-skyrl-$*/bin/pip install --quiet --disable-pip-version-check -c $< -e '.[skyrl,test]'
 	@touch $@
 
-# Trinity-RFT trains with verl's workers or on Tinker, and imports little else. A folder of its own: among verl's
-# packages vLLM would find and load its plug-in.
-.venv-verl/trinity/.installed: .venv-verl/.installed constraints/tinker.txt
-	rm -rf .venv-verl/trinity
-	.venv-verl/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .venv-verl/trinity \
-		-c constraints/tinker.txt trinity-rft==0.6.0 tinker h2 hpack hyperframe pyqwest zstandard
+# Hosts that import what verl does and little else: that is in a folder of their own, and verl's packages serve them.
+# Among verl's packages vLLM would find and load Trinity-RFT's plug-in, and versions would clash.
+.venv-verl/%/.installed: constraints/verl/%.txt .venv-verl/.installed
+	rm -rf .venv-verl/$*
+	.venv-verl/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .venv-verl/$* -r $<
 	@touch $@
 
 demo: $(VENV)/.train
@@ -148,7 +147,10 @@ endif
 test-trinity: .venv-verl/trinity/.installed
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.venv-verl/trinity .venv-verl/bin/pytest -n 2 --dist worksteal tests/hosts/trinity
 
-parity: $(VENV)/.trl .venv-trl-1.15.0/.trl .venv-trl-1.14.1/.trl $(VENV)/.unirl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed .venv-verl/trinity/.installed
+test-ms-swift: .venv-verl/ms-swift/.installed
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.venv-verl/ms-swift .venv-verl/bin/pytest tests/hosts/ms-swift
+
+parity: $(VENV)/.trl .venv-trl-1.15.0/.trl .venv-trl-1.14.1/.trl $(VENV)/.unirl .venv-verl/.installed .venv-tinker/.installed .venv-skyrl/.installed .venv-verl/trinity/.installed .venv-verl/ms-swift/.installed
 	$(BIN)/python -m tools.measure.parity trl
 	.venv-trl-1.15.0/bin/python -m tools.measure.parity trl
 	.venv-trl-1.14.1/bin/python -m tools.measure.parity trl
@@ -159,6 +161,7 @@ parity: $(VENV)/.trl .venv-trl-1.15.0/.trl .venv-trl-1.14.1/.trl $(VENV)/.unirl 
 	.venv-tinker/bin/python -m tools.measure.parity tinker
 	.venv-skyrl/bin/python -m tools.measure.parity skyrl
 	PYTHONPATH=.venv-verl/trinity .venv-verl/bin/python -m tools.measure.parity trinity
+	PYTHONPATH=.venv-verl/ms-swift .venv-verl/bin/python -m tools.measure.parity ms_swift
 	$(BIN)/python -m tools.docs
 
 # make parity leaves out the release of SkyRL that needs 5.6 GB: make parity-skyrl SKYRL=0.4.0

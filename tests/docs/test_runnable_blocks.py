@@ -40,6 +40,7 @@ PAGES = {
 ELSEWHERE = {
     "docs/integrations/trl.md": "tests/hosts/trl/test_trl_page.py",
     "docs/integrations/nemo-rl.md": "tests/integrations/test_documented_adapters.py",
+    "docs/integrations/ms-swift.md": "tests/hosts/ms-swift/test_ms_swift.py",
     "docs/integrations/slime.md": "tests/integrations/test_documented_adapters.py",
     "docs/integrations/open-instruct.md": "tests/integrations/test_documented_adapters.py",
 }

@@ -165,11 +165,23 @@ _TRINITY = Host(
     install="pip install trinity-rft",
     package="drpo.integrations.trinity",
     extra="trinity",
-    constraints="constraints/verl.txt",
+    constraints="constraints/verl/trinity.txt",
+)
+_MS_SWIFT = Host(
+    name="ms-swift",
+    title="ms-swift",
+    distribution="ms-swift",
+    tested={"ms-swift": "==4.6.*"},
+    install="pip install ms-swift msgspec, and vLLM",
+    package="drpo.integrations.ms_swift",
+    extra="ms-swift",
+    constraints="constraints/verl/ms-swift.txt",
 )
 
 #: Name → host, in the order of every list and table.
-HOSTS: dict[str, Host] = {host.name: host for host in (_TRL, _VERL, _TINKER, _PRIME_RL, _SKYRL, _UNIRL, _TRINITY)}
+HOSTS: dict[str, Host] = {
+    host.name: host for host in (_TRL, _VERL, _TINKER, _PRIME_RL, _SKYRL, _UNIRL, _TRINITY, _MS_SWIFT)
+}
 
 
 def run_of(host: str) -> HostRun:

@@ -98,7 +98,7 @@ PYTHON312 ?= python3.12
 
 # Hosts that import what verl does and little else: that is in a folder of their own, and verl's packages serve them.
 # Among verl's packages vLLM would find and load Trinity-RFT's plug-in, and versions would clash.
-.venv-verl/%/.installed: constraints/verl/%.txt .venv-verl/.installed
+.venv-verl/trinity/.installed .venv-verl/ms-swift/.installed: .venv-verl/%/.installed: constraints/verl/%.txt .venv-verl/.installed
 	rm -rf .venv-verl/$*
 	.venv-verl/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .venv-verl/$* -r $<
 	@touch $@

@@ -162,7 +162,7 @@ _TRINITY = Host(
     title="Trinity-RFT",
     distribution="trinity-rft",
     tested={"trinity-rft": "==0.6.*", "verl": "==0.9.*"},
-    install="pip install trinity-rft",
+    install="pip install trinity-rft, with its extra vllm or tinker",
     package="drpo.integrations.trinity",
     extra="trinity",
     constraints="constraints/verl/trinity.txt",

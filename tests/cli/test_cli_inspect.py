@@ -51,8 +51,9 @@ def test_help_loads_nothing_that_is_slow_to_load() -> None:
 
 
 def test_it_prints_what_it_found_and_writes_the_page_beside_the_log(log: Path) -> None:
-    result = drpo(log, "--objectives", "ppo,dppo_tv,drpo")
+    result = drpo(log, "--objectives", "ppo,dppo_tv,drpo", "--all")
     assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("The numbers cannot be trusted") or result.stdout.startswith("The trust region")
     for heading in (
         "600 tokens of 30 responses",
         "Suggested δ",
@@ -147,3 +148,53 @@ def test_a_run_keeps_its_page_and_its_own_delta(copyist: Path, tmp_path: Path) -
     result = drpo(out)
     assert result.returncode == 0, result.stderr
     assert "δ = 0.07" in result.stdout and (out / "inspection.html").is_file()
+
+
+def test_the_short_form_and_all_of_it(log: Path) -> None:
+    short, everything = drpo(log), drpo(log, "--all")
+    assert "more objectives, tables by μ" in short.stdout and "Agreement" not in short.stdout
+    assert "By μ" in everything.stdout and "vaco" in everything.stdout and "vaco" not in short.stdout
+    assert len(short.stdout.splitlines()) <= 45
+
+
+def test_the_gate_ends_with_1_and_says_why(log: Path, tmp_path: Path) -> None:
+    xml = tmp_path / "inspection.xml"
+    failed = drpo(log, "--max", "shift_max=0.001", "--max", "rare_share=1", "--junit", xml)
+    assert failed.returncode == 1 and re.search(r"failed  shift_max is 0\.\d+, above the limit 0\.001", failed.stderr)
+    assert 'failures="1"' in xml.read_text() and (log.parent / "inspection.html").exists()
+    passed = drpo(log, "--max", "shift_max=1", "--json")
+    assert passed.returncode == 0 and json.loads(passed.stdout)["answer"]["state"]
+    unknown = drpo(log, "--max", "beyond=1")
+    assert unknown.returncode == 2 and "no figure 'beyond'" in unknown.stderr
+    both = drpo(log, "--json", "--markdown")
+    assert both.returncode == 2 and "give one of them" in both.stderr
+    summary = drpo(log, "--markdown")
+    assert summary.returncode == 0 and summary.stdout.startswith("**The ") and "| `drpo` |" in summary.stdout
+
+
+@pytest.mark.parametrize(
+    ("steps", "tokens"), [("1:1", "200 tokens of 10"), (":1", "400 tokens of 20"), ("2:", "200 tokens of 10")]
+)
+def test_only_these_steps_are_read(log: Path, steps: str, tokens: str) -> None:
+    assert tokens in drpo(log, "--steps", steps, "--objectives", "drpo").stdout
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ("3", "not FIRST:LAST"),
+        (":", "not FIRST:LAST"),
+        ("a:b", "not FIRST:LAST"),
+        ("5:2", "swap them"),
+        ("7:", "no token"),
+    ],
+)
+def test_steps_that_are_none(log: Path, steps: str, words: str) -> None:
+    refused = drpo(log, "--steps", steps)
+    assert refused.returncode == 2 and words in refused.stderr
+
+
+def test_steps_of_a_log_without_steps(log: Path) -> None:
+    log.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "step"}) + "\n" for row in ROWS))
+    refused = drpo(log, "--steps", "1:")
+    assert refused.returncode == 2 and "no column step" in refused.stderr

@@ -7,6 +7,7 @@ import re
 
 from drpo.inspection.result import (
     AffectedToken,
+    Answer,
     Finding,
     Inspection,
     MuBin,
@@ -28,6 +29,8 @@ def verdict(name: str, shares: list[float]) -> Verdict:
 def inspection(**changes: object) -> Inspection:
     found = Inspection(
         files=["log.parquet"],
+        answer=Answer("inert", "The trust region is inert."),
+        objective="drpo",
         tokens=1000,
         sequences=20,
         unusable_tokens=3,

@@ -195,17 +195,37 @@ def inspect(
     html: Annotated[
         Path | None, typer.Option(help="File for the page. Default: inspection.html beside the first FILE.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, and write a page only with --html.")
-    ] = False,
     columns: Annotated[
         list[str] | None,
         typer.Option(
             "--map", metavar="COLUMN=NAME,...", help="Columns by name; join masks with +; NAME none skips a column."
         ),
     ] = None,
+    steps: Annotated[
+        str | None, typer.Option(metavar="FIRST:LAST", help="Read only these steps; either side may be left out.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Print every finding, objective and table, not only the most important.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, and write a page only with --html.")
+    ] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a short summary in Markdown, and write a page only with --html.")
+    ] = False,
+    junit: Annotated[Path | None, typer.Option(help="Write the checks of --fail-on and --max as JUnit XML.")] = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(metavar="fault|warning", help="Exit with 1 on a finding of this severity or a higher one."),
+    ] = None,
+    limits: Annotated[
+        list[str] | None,
+        typer.Option("--max", metavar="FIGURE=VALUE", help="Exit with 1 if a figure of --json is larger."),
+    ] = None,
 ) -> None:
     """Check logged token log-probabilities: is the trust region active, and are the values valid?
+
+    Exits with 0, with 1 if --fail-on or --max finds something, and with 2 if the log cannot be read.
 
     Examples:
 
@@ -215,11 +235,14 @@ def inspect(
 
       drpo inspect tokens.jsonl --map logprob=lp,behavior_logprob=engine_lp,mask=loss_mask+tool_mask
 
+      drpo inspect tokens.jsonl --fail-on fault --max beyond_delta=0.05 --junit inspection.xml
+
     docs/inspect.md lists the columns that a log needs.
     """
-    from drpo.cli.inspection import run_inspect
+    from drpo.cli.inspection import Output, run_inspect
 
-    run_inspect(log, delta, objectives, html, as_json, columns or [])
+    output = Output(html, as_json, as_markdown, everything, junit)
+    run_inspect(log, delta, objectives, columns or [], steps, output, fail_on, limits or [])
 
 
 @app.command()

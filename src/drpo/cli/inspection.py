@@ -3,51 +3,101 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from drpo.cli.inspection_tables import show
 from drpo.cli.printing import PlainConsole, write_json
+from drpo.errors import ConfigError
 from drpo.files import replace_text, writing
-from drpo.inspection.inspect import inspect
+from drpo.inspection.gate import Gate
+from drpo.inspection.inspect import FIGURES, inspect
 from drpo.inspection.readers.column_map import parse_column_map
+from drpo.inspection.steps import parse_steps
+from drpo.report.inspection.junit import junit
+from drpo.report.inspection.markdown import markdown
 from drpo.report.inspection.page import build_inspection_page
 from drpo.run_directory import RunDirectory
 from drpo.schema import numbered
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where an inspection goes.
+
+    Args:
+        html: the page; None: beside the log.
+        json: print one JSON object instead of tables, and write no page unless ``html`` names it.
+        markdown: print a summary in Markdown instead, likewise.
+        everything: print all findings, objectives and tables.
+        junit: a file for the gate's checks.
+    """
+
+    html: Path | None
+    json: bool
+    markdown: bool
+    everything: bool
+    junit: Path | None
+
+
 def run_inspect(
-    log: list[Path], delta: float | None, objectives: str | None, html: Path | None, as_json: bool, columns: list[str]
+    log: list[Path],
+    delta: float | None,
+    objectives: str | None,
+    columns: list[str],
+    steps: str | None,
+    output: Output,
+    fail_on: str | None,
+    limits: list[str],
 ) -> None:
-    """Inspect the log, print what was found, and write the page.
+    """Inspect the log, print what was found, write the page, and exit with 1 if the gate fails.
 
     Args:
         log: files, folders, or run directories.
         delta: of every objective that has one; None keeps the run's, or each one's own.
         objectives: names separated by commas; None means all.
-        html: where the page goes; None: beside the log.
-        as_json: print one JSON object, and write no page unless ``html`` names it.
         columns: the values of ``--map``.
+        steps: the value of ``--steps``.
+        output: what is printed and written.
+        fail_on: the value of ``--fail-on``.
+        limits: the values of ``--max``.
     """
+    if output.json and output.markdown:
+        raise ConfigError("--json and --markdown both print to the standard output; give one of them")
     names = None if objectives is None else [name.strip() for name in objectives.split(",") if name.strip()]
+    gate = Gate.of(fail_on, limits, FIGURES)
     # Objectives run side by side already; more threads within an operation on one chunk only wait for each other.
     torch.set_num_threads(1)
     with _progress() as advance:
-        found = inspect(log, delta, names, advance, parse_column_map(columns))
+        found = inspect(log, delta, names, advance, parse_column_map(columns), parse_steps(steps))
+    checks = gate.checks(found)
     console = PlainConsole()
-    if as_json:
+    if output.json:
         write_json(numbered("inspection", dataclasses.asdict(found)))
+    elif output.markdown:
+        sys.stdout.write(markdown(found, checks))
     else:
-        show(found, console)
-    if as_json and html is None:
-        return
-    page = _write_page(log[0], html, build_inspection_page(found))
-    if not as_json:
-        console.say(f"\npage  {page}")
+        show(found, console, everything=output.everything, chosen=names is not None)
+    if output.junit is not None:
+        with writing(output.junit, "Name another place with --junit."):
+            replace_text(output.junit, junit(found, checks))
+    quiet = output.json or output.markdown
+    if output.html is not None or not quiet:
+        page = _write_page(log[0], output.html, build_inspection_page(found))
+        if not quiet:
+            console.say(f"\npage  {page}")
+    failures = [check.failure for check in checks if check.failure]
+    for failure in failures:
+        PlainConsole(stderr=True).say(f"failed  {failure}")
+    if failures:
+        raise typer.Exit(1)
 
 
 def _write_page(first: Path, given: Path | None, html: str) -> Path:

@@ -1,4 +1,4 @@
-"""What `drpo inspect` prints: findings first, then the figures they rest on."""
+"""What `drpo inspect` prints: the answer, the findings, and the figures they rest on."""
 
 from __future__ import annotations
 
@@ -9,34 +9,55 @@ from rich.table import Table
 from rich.text import Text
 
 from drpo.cli.printing import PlainConsole
+from drpo.inspection.answer import shown_first
 from drpo.inspection.result import VERDICTS, Inspection
 from drpo.report.html.quantities import finite, percent, plain
 
 #: More objectives than this make a matrix too wide for a terminal; more steps or tokens than these, a table too long.
 WIDEST_MATRIX, MOST_STEPS, MOST_TOKENS = 10, 12, 8
+#: Findings that are printed without --all.
+MOST_FINDINGS = 5
 _STYLES = {"fault": "bold red", "warning": "yellow", "note": "cyan"}
 
 
-def show(found: Inspection, console: PlainConsole) -> None:
-    """Print all of it."""
+def show(found: Inspection, console: PlainConsole, *, everything: bool, chosen: bool) -> None:
+    """Print the answer, the findings, and the objectives.
+
+    Args:
+        found: what to print.
+        console: where.
+        everything: all findings, objectives and tables.
+        chosen: whether the user chose the objectives, so that all of them are shown.
+    """
+    console.print(Text(found.answer.sentence, style="bold"))
     files = found.files[0] if len(found.files) == 1 else f"{len(found.files)} files"
     console.say(f"{found.tokens:,} tokens of {found.sequences:,} responses in {files}; δ = {found.delta:g}")
     if found.masked_tokens:
         console.say(f"{found.masked_tokens:,} more excluded by {' and '.join(found.masks)}")
-    _findings(found, console)
+    _findings(found, console, len(found.findings) if everything else MOST_FINDINGS)
     _heading(console, "Suggested δ", plain(found.suggested_delta.value))
     console.print(Padding(Text(found.suggested_delta.reason), (0, 0, 0, 2)))
     _figures(found, console)
-    _heading(console, "By μ", "the behavior policy's probability of the token")
-    console.print(_mu_table(found))
+    names = [verdict.objective for verdict in found.verdicts]
+    shown = names if everything or chosen else shown_first(names, found.objective) or names
     _heading(
         console, "By objective", "share of tokens by gradient weight: w = 0, 0 < w < 1, w = 1 within 1 %, w > 1, w < 0"
     )
-    console.print(_token_table(found))
+    console.print(_token_table(found, shown))
+    if everything:
+        _details(found, console)
+    else:
+        more = f"{len(names) - len(shown)} more objectives, " if len(names) > len(shown) else ""
+        console.say(f"\n--all: {more}tables by μ, by step and of the most affected tokens")
+
+
+def _details(found: Inspection, console: PlainConsole) -> None:
     _heading(console, "By objective", "share of gradient mass |Â r|; changed = Σ |Â r| |w − 1| / Σ |Â r|")
     console.print(_mass_table(found))
     for name, reason in found.not_evaluated.items():
         console.say(f"  {name} not evaluated: {reason}")
+    _heading(console, "By μ", "the behavior policy's probability of the token")
+    console.print(_mu_table(found))
     if len(found.verdicts) <= WIDEST_MATRIX:
         _heading(console, "Agreement", "share of tokens that both objectives treat alike")
         console.print(_agreement_table(found))
@@ -52,13 +73,13 @@ def _heading(console: PlainConsole, title: str, note: str) -> None:
     console.print(Text.assemble("\n", (title, "bold"), "  ", (note, "dim")))
 
 
-def _findings(found: Inspection, console: PlainConsole) -> None:
-    if all(finding.severity == "note" for finding in found.findings):
-        console.say("\nNo fault found: r differs from 1, tokens reach δ, and π and μ are comparable.")
-    for finding in found.findings:
+def _findings(found: Inspection, console: PlainConsole, most: int) -> None:
+    for finding in found.findings[:most]:
         console.print(Text.assemble("\n", (finding.severity, _STYLES[finding.severity]), "  ", (finding.title, "bold")))
         console.print(Padding(Text(finding.evidence), (0, 0, 0, 2)))
         console.print(Padding(Text(f"Fix: {finding.fix}"), (0, 0, 0, 2)))
+    if (left := len(found.findings) - most) > 0:
+        console.say(f"\n{left} more {'finding' if left == 1 else 'findings'}: --all")
 
 
 def _figures(found: Inspection, console: PlainConsole) -> None:
@@ -105,8 +126,10 @@ def _mu_table(found: Inspection) -> Padding:
     )
 
 
-def _token_table(found: Inspection) -> Padding:
-    return _table(("", *VERDICTS), ((v.objective, *map(_share, v.tokens)) for v in found.verdicts))
+def _token_table(found: Inspection, names: Sequence[str]) -> Padding:
+    verdicts = {verdict.objective: verdict for verdict in found.verdicts}
+    rows = ((name, *map(_share, verdicts[name].tokens), _share(verdicts[name].changed)) for name in names)
+    return _table(("", *VERDICTS, "gradient changed"), rows)
 
 
 def _mass_table(found: Inspection) -> Padding:

@@ -9,6 +9,7 @@ from drpo.checks import is_positive
 from drpo.diagnostics import DEFAULT_DELTA, diagnose
 from drpo.errors import ConfigError, DataError
 from drpo.inspection.affected import Affected
+from drpo.inspection.answer import answer
 from drpo.inspection.bounds import suggest_delta
 from drpo.inspection.detectors.alignment import Alignment
 from drpo.inspection.detectors.misplaced import MISPLACED
@@ -26,6 +27,7 @@ from drpo.inspection.readers.reading import Reading
 from drpo.inspection.readers.sources import Log, find_log, read_log
 from drpo.inspection.readers.tokens import Tokens
 from drpo.inspection.result import Inspection, SuggestedDelta
+from drpo.inspection.steps import Steps
 from drpo.inspection.verdicts import Verdicts, choose_objectives
 from drpo.metrics import Metric
 from drpo.mismatch.axis import Axis
@@ -56,6 +58,7 @@ def inspect(
     objectives: Sequence[str] | None = None,
     on_progress: Callable[[float], None] = lambda done: None,
     columns: ColumnMap = AUTOMATIC,
+    steps: Steps = Steps(),  # noqa: B008 - it is frozen
 ) -> Inspection:
     """Inspect the token records in ``paths``: files, folders of files, or run directories.
 
@@ -66,6 +69,7 @@ def inspect(
         objectives: registry names to evaluate; None means all that the log has the columns for.
         on_progress: called with the share of the log read so far.
         columns: names of columns that go before the known ones.
+        steps: the steps to read.
 
     Raises:
         DataError: a file is missing or malformed, or no token is usable.
@@ -75,17 +79,18 @@ def inspect(
         raise ConfigError(f"--delta must be a finite probability > 0, got {delta!r}")
     log, reading = find_log(paths), Reading(columns)
     survey: Survey | None = None
-    for tokens, done in read_log(log, reading):
+    for whole, done in read_log(log, reading):
+        tokens = steps.select(whole)
         if survey is None:
             survey = Survey(log, delta, objectives, tokens.optional, reading)
         survey.add(tokens)
         on_progress(done)
     if survey is None or not survey.tokens:
-        raise DataError(_nothing(log, reading, survey))
+        raise DataError(_nothing(log, reading, survey, steps))
     return survey.result()
 
 
-def _nothing(log: Log, reading: Reading, survey: Survey | None) -> str:
+def _nothing(log: Log, reading: Reading, survey: Survey | None, steps: Steps) -> str:
     """Why no token is left to count."""
     files = ", ".join(map(str, log.files[:5])) + (" and others" if len(log.files) > 5 else "")
     if survey is not None and survey.unusable.tokens:
@@ -93,6 +98,8 @@ def _nothing(log: Log, reading: Reading, survey: Survey | None) -> str:
             f"{files}: no token has two usable log-probabilities (finite and ≤ 0, in nats): "
             f"{survey.unusable.kinds()}. Check what logprob and behavior_logprob hold."
         )
+    if steps != Steps():
+        return f"{files}: no token in the steps {steps}. Give other steps, or leave --steps out."
     if reading.masked:
         return (
             f"{files}: all {reading.masked:,} tokens are excluded by {' and '.join(reading.masks)}. Give the mask "
@@ -112,8 +119,9 @@ class Survey:
         self.delta = DEFAULT_DELTA if given is None else given
         chosen, self.not_evaluated = choose_objectives(names, given, available)
         self.available = set(available)
-        #: Whose changes rank the most affected tokens.
+        #: Whose changes rank the most affected tokens, and what the answer is about.
         self.reference = next((o for o in chosen if o.name == "drpo"), chosen[0])
+        self.objective = next((o for o in chosen if o.name == log.objective), self.reference)
         self.verdicts = Verdicts(chosen)
         self.distributions = Distributions(self.delta)
         self.alignment, self.temperature, self.truncation = Alignment(), Temperature(), Truncation()
@@ -180,21 +188,26 @@ class Survey:
                 None,
                 f"{fault.title}. Until this is fixed, |π − μ| does not measure how far the policy has moved.",
             )
+        verdicts = self.verdicts.summary()
+        figures = {name: metric.item() for name, metric in self.figures.items()}
+        own = next(verdict for verdict in verdicts if verdict.objective == self.objective.name)
         return Inspection(
             files=[str(file) for file in self.log.files],
+            answer=answer(found, self.delta, figures["beyond_delta"], own),
+            objective=self.objective.name,
             tokens=self.tokens,
             sequences=self.sequences,
             unusable_tokens=self.unusable.tokens,
             delta=self.delta,
             findings=found,
             suggested_delta=suggested,
-            figures={name: metric.item() for name, metric in self.figures.items()},
+            figures=figures,
             mu_edges=_edges(PROBABILITY),
             mu_counts=_merged(counted.mu.counts),
             shift_edges=_edges(SHIFT),
             shift_counts=_merged(counted.shift.counts),
             mu_bins=counted.mu_bins(),
-            verdicts=self.verdicts.summary(),
+            verdicts=verdicts,
             agreement=self.verdicts.agreements(),
             not_evaluated=self.not_evaluated,
             steps=counted.step_figures(),

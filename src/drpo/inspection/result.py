@@ -27,6 +27,18 @@ class Finding:
     fix: str
 
 
+#: The numbers are right and tokens reach δ; r = 1 throughout; no token reaches δ; a fault was found.
+State = Literal["acts", "inert", "vacuous", "untrusted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Whether the trust region acts, for a program and in a sentence."""
+
+    state: State
+    sentence: str
+
+
 @dataclass(frozen=True, slots=True)
 class MuBin:
     """Tokens whose μ lies in (low, high]: their share of all, and quantiles of r and of |π − μ|."""
@@ -106,9 +118,14 @@ class SuggestedDelta:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Everything that ``drpo inspect`` reports. Histograms are counts per bin of their edges."""
+    """Everything that ``drpo inspect`` reports. Histograms are counts per bin of their edges.
+
+    ``objective`` is the one that the answer is about: the run's own if the log is a run's, else ``drpo``.
+    """
 
     files: list[str]
+    answer: Answer
+    objective: str
     tokens: int
     sequences: int
     unusable_tokens: int

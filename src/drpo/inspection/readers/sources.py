@@ -28,10 +28,11 @@ READERS: dict[str, Callable[[Path, Reading], Iterator[Tokens]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The files of a log, in order, and the bound that the run itself set, if it is known."""
+    """The files of a log, in order, and the objective and the bound of the run itself, if they are known."""
 
     files: list[Path]
     delta: float | None = None
+    objective: str | None = None
 
 
 def find_log(paths: Iterable[Path]) -> Log:
@@ -42,12 +43,15 @@ def find_log(paths: Iterable[Path]) -> Log:
     """
     files: list[Path] = []
     deltas: set[float] = set()
+    objectives: set[str] = set()
     for path in paths:
         try:
             run = RunDirectory(path)
             if path.is_dir() and run.exists():
                 files += _files_of_run(run)
-                deltas |= _delta_of(run.read_config())
+                config = run.read_config()
+                deltas |= _delta_of(config)
+                objectives |= _objective_of(config)
             elif path.is_dir():
                 files += _files_of_folder(path)
             else:
@@ -57,7 +61,11 @@ def find_log(paths: Iterable[Path]) -> Log:
                 f"{path!s:.200} cannot be read: {error.strerror or error}. Check the path and its permissions."
             ) from error
     _require_files(files)
-    return Log(files, deltas.pop() if len(deltas) == 1 else None)
+    return Log(
+        files,
+        deltas.pop() if len(deltas) == 1 else None,
+        objectives.pop() if len(objectives) == 1 else None,
+    )
 
 
 def _require_files(files: Iterable[Path]) -> None:
@@ -129,3 +137,9 @@ def _delta_of(config: dict[str, Any]) -> set[float]:
     objective = config.get("objective")
     delta = objective.get("delta") if isinstance(objective, dict) else None
     return {float(delta)} if is_positive(delta) else set()  # pyright: ignore[reportArgumentType]
+
+
+def _objective_of(config: dict[str, Any]) -> set[str]:
+    objective = config.get("objective")
+    name = objective.get("name") if isinstance(objective, dict) else None
+    return {name} if isinstance(name, str) else set()

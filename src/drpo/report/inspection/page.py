@@ -50,7 +50,7 @@ def _head(found: Inspection) -> str:
     }
     listed = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in facts.items())
     return (
-        f"<header><h1>Is the trust region doing anything?</h1><p class='soft'>{names}{more}</p></header>"
+        f"<header><h1>{visible(found.answer.sentence)}</h1><p class='soft'>{names}{more}</p></header>"
         f"<div class='lead'><div><p class='result'>{percent(f['beyond_delta'])}</p>"
         f"<p class='soft'>of tokens have |π − μ| > δ = {plain(found.delta)}</p>"
         f"<p><b>Suggested δ: {plain(suggested.value)}</b><br>{visible(suggested.reason)}</p></div>"
@@ -77,8 +77,8 @@ def _findings(found: Inspection) -> str:
         f"{visible(f.fix)}</li>"
         for f in found.findings
     )
-    if all(f.severity == "note" for f in found.findings):
-        items = f"<li>No fault found: r differs from 1, tokens reach δ, and π and μ are comparable.</li>{items}"
+    if not items:
+        items = "<li>No fault found.</li>"
     return f"<section><h2>Findings</h2><ul class='notes'>{items}</ul></section>"
 
 

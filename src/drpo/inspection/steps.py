@@ -1,0 +1,59 @@
+"""Which steps of a log are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from drpo.errors import ConfigError, DataError
+from drpo.inspection.readers.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps from ``first`` to ``last``, both included; None: no bound."""
+
+    first: int | None = None
+    last: int | None = None
+
+    def __str__(self) -> str:
+        first, last = ("" if step is None else str(step) for step in (self.first, self.last))
+        return f"{first}:{last}"
+
+    def select(self, tokens: Tokens) -> Tokens:
+        """The tokens of these steps.
+
+        Raises:
+            DataError: the log has no steps.
+        """
+        if self.first is None and self.last is None:
+            return tokens
+        if tokens.steps is None:
+            raise DataError(f"{tokens.source} has no column step, so that --steps cannot choose. Leave it out.")
+        keep = np.ones(len(tokens), dtype=np.bool_)
+        if self.first is not None:
+            keep &= tokens.steps >= self.first
+        if self.last is not None:
+            keep &= tokens.steps <= self.last
+        return tokens.select(keep)
+
+
+def parse_steps(text: str | None) -> Steps:
+    """``FIRST:LAST`` as on the command line; None: all steps.
+
+    Raises:
+        ConfigError: it is neither, or no step lies between them.
+    """
+    if text is None:
+        return Steps()
+    first, colon, last = text.partition(":")
+    try:
+        found = Steps(int(first) if first else None, int(last) if last else None)
+    except ValueError:
+        found = None
+    if found is None or not colon or (found.first is None and found.last is None):
+        raise ConfigError(f"--steps {text!r} is not FIRST:LAST with whole numbers; examples: 10:20, 10:, :20")
+    if found.first is not None and found.last is not None and found.first > found.last:
+        raise ConfigError(f"--steps {text!r}: the first step is after the last; swap them")
+    return found

@@ -11,6 +11,8 @@ import math
 import queue
 import shutil
 import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ import torch
 import trl_runs
 from datasets import Dataset
 from transformers import PrinterCallback
-from trl.experimental.async_grpo import async_grpo_trainer
+from trl import chat_template_utils
+from trl.experimental.async_grpo import async_grpo_trainer, async_rollout_worker
 from trl.experimental.async_grpo.async_rollout_worker import RolloutSample
 
 import drpo
@@ -107,7 +110,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make_async(base: Path, worker: Any = None, **settings: Any) -> Any:
+def make_async(base: Path, worker: Any = None, parts: dict[str, Any] | None = None, **settings: Any) -> Any:
     config = DRPOAsyncConfig(
         **{
             "output_dir": tempfile.mkdtemp(),
@@ -125,14 +128,14 @@ def make_async(base: Path, worker: Any = None, **settings: Any) -> Any:
             **settings,
         }
     )
-    trainer = DRPOAsyncTrainer(
-        model=str(base),
-        args=config,
-        reward_funcs=trl_runs.answer_length,
-        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in trl_runs.PROMPTS]),
-        rollout_worker=Worker() if worker is None else worker,
-        weight_transfer=NoTransfer(),
-    )
+    parts = {
+        "reward_funcs": trl_runs.answer_length,
+        "train_dataset": Dataset.from_list([{"prompt": prompt} for prompt in trl_runs.PROMPTS]),
+        "rollout_worker": Worker() if worker is None else worker,
+        "weight_transfer": NoTransfer(),
+        **(parts or {}),
+    }
+    trainer = DRPOAsyncTrainer(model=str(base), args=config, **parts)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -406,3 +409,92 @@ def test_the_model_card_cites_the_paper(base: Path, tmp_path: Path) -> None:
     trainer = make_async(base, output_dir=str(tmp_path))
     trainer.create_model_card(model_name="tiny")
     assert "@misc{yao2026rethinking," in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+class Server(ThreadingHTTPServer):
+    """The part of a vLLM server that TRL's rollout worker speaks to; it samples from published weights."""
+
+    def __init__(self, base: Path):
+        super().__init__(("127.0.0.1", 0), Completions)
+        self.policy = load_policy(str(base), torch.device("cpu"))
+        self.lock = threading.Lock()
+        self.answered = self.published = 0
+
+    def complete(self, asked: dict[str, Any]) -> dict[str, Any]:
+        parameters = SamplingParameters(temperature=asked["temperature"], max_new_tokens=asked["max_tokens"])
+        with self.lock:
+            sampler = InProcessSampler(self.policy.model.eval(), [self.policy.tokenizer.eos_token_id], 8)
+            ((response,),) = sampler.sample([Request(asked["prompt"], 1, asked.get("seed", self.answered))], parameters)
+            self.answered += 1
+        logprobs = {"token_logprobs": list(response.behavior_logprobs)}
+        return {"choices": [{"token_ids": list(response.token_ids), "logprobs": logprobs}]}
+
+
+class Completions(BaseHTTPRequestHandler):
+    server: Any
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        answer = json.dumps(self.server.complete(asked)).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+class Publishing(NoTransfer):
+    """Puts the weights into the server's own model, where NCCL would."""
+
+    def __init__(self, server: Server):
+        self.server = server
+
+    def send_weights(self, iterator: Any) -> None:
+        with self.server.lock, torch.no_grad():
+            own = dict(self.server.policy.model.named_parameters())
+            for name, values in iterator:
+                own[name].copy_(values)
+        self.server.published += 1
+
+
+def test_the_loop_with_trls_own_worker_in_its_process(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("aiohttp", reason="TRL's rollout worker needs it")
+    monkeypatch.setattr(async_rollout_worker, "is_vllm_available", lambda: True)
+    tokenizer: Any = load_policy(str(base), torch.device("cpu")).tokenizer
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    tokenizer.response_template = chat_template_utils.qwen3_template
+    server = Server(base)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        prompts = [{"prompt": [{"role": "user", "content": prompt}]} for prompt in trl_runs.PROMPTS]
+        trainer = make_async(
+            base,
+            parts={
+                "reward_funcs": trl_runs.length_of_messages,
+                "train_dataset": Dataset.from_list(prompts),
+                "processing_class": tokenizer,
+                "rollout_worker": None,
+                "weight_transfer": Publishing(server),
+            },
+            output_dir=str(tmp_path / "out"),
+            vllm_server_base_url=f"http://127.0.0.1:{server.server_port}",
+            num_generations=4,
+            max_completion_length=8,
+            max_steps=4,
+            learning_rate=1e-3,
+            mismatch_limit=0.1,
+        )
+        trainer.train()
+    finally:
+        server.shutdown()
+        thread.join()
+    logged = [entry for entry in trainer.state.log_history if "drpo/shift" in entry]
+    assert len(logged) == 4 and server.answered >= 16 and server.published == 5
+    assert logged[0]["drpo/mismatch"] < 1e-5 and logged[0]["drpo/left_out_share"] == 0
+    assert all(math.isfinite(entry["loss"]) for entry in logged) and any(entry["grad_norm"] > 0 for entry in logged)
+    assert trainer.mu_source.startswith("the vLLM server at http://127.0.0.1:")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
-from trl import GRPOTrainer  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
+from trl import GRPOTrainer, __version__  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
 from trl_runs import make_config, make_trainer
 
 import drpo
@@ -251,8 +251,9 @@ def test_autocast(wide: bool, seen: list, through_logprobs: Callable[[], None]) 
     if wide and hasattr(GRPOTrainer, host.FORWARD_METHOD_BEHIND):
         return  # TRL 1.14 casts its head to float32, and autocast casts it back
     through_logprobs()
-    # Two roundings to bfloat16 (2^-8 each) apart; 0.0075 on a CPU without AVX-512, whose sums are narrower.
-    narrow = 5e-3 if has_avx512() else 1e-2
+    # Two roundings to bfloat16 (2^-8 each) apart; 0.0075 on a CPU without AVX-512, whose sums are narrower, and 0.0066
+    # with TRL 1.15, whose head runs in Triton's interpreter here.
+    narrow = 5e-3 if has_avx512() and not __version__.startswith("1.15.") else 1e-2
     assert difference(found, by_plugin(trainer, {"name": "surrogate"}, "token_mean")) <= (1e-5 if wide else narrow)
 
 

@@ -48,6 +48,11 @@ def answer_length(completions: list[str], **_: Any) -> list[float]:
     return [float(sum(map(ord, text)) % 7) for text in completions]
 
 
+def length_of_messages(completions: list[list[dict[str, str]]], **_: Any) -> list[float]:
+    """The same of conversations; a rollout worker imports it in a process of its own."""
+    return answer_length([messages[-1]["content"] for messages in completions])
+
+
 def make_trainer(config: DRPOConfig, **parts: Any) -> DRPOTrainer:
     """A trainer of the embedded model."""
     policy = load_policy("embedded:arithmetic", torch.device("cpu"))

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-trl test-unirl test-tinker test-skyrl test-trinity test-ms-swift parity parity-skyrl test-verl test-verl-e2e test-vllm
+.PHONY: help demo test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-newest test-trl test-unirl test-tinker test-skyrl test-trinity test-ms-swift parity parity-skyrl test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl | test-unirl | test-trinity | test-ms-swift   the plug-ins, each with its real host"
 	@echo "make test-trl TRL=1.15.0  the same in another release of TRL, in an environment of its own"
 	@echo "make test-skyrl SKYRL=0.4.0  the same in that release, on Python 3.12 (PYTHON312 names it; 5.6 GB)"
+	@echo "make test-newest  each host's tests with the newest releases of the index, for docs/integrations (about half an hour)"
 	@echo "make test-vllm  the vLLM sampler with the real engine on the CPU (about three minutes)"
 	@echo "make test-wheel  build wheel and sdist, install them, and try what they install"
 	@echo "make test-track  the trackers, each with its real package"
@@ -167,6 +168,11 @@ parity: $(VENV)/.trl .venv-trl-1.15.0/.trl .venv-trl-1.14.1/.trl $(VENV)/.unirl 
 # make parity leaves out the release of SkyRL that needs 5.6 GB: make parity-skyrl SKYRL=0.4.0
 parity-skyrl: .venv-skyrl-$(SKYRL)/.installed
 	.venv-skyrl-$(SKYRL)/bin/python -m tools.measure.parity skyrl
+
+# What the index has today: docs/integrations gets the table. SkyRL's newest release needs Python 3.12.
+test-newest: $(VENV)/.dev
+	-$(BIN)/python -m tools.measure.newest --python skyrl=$(PYTHON312)
+	$(BIN)/python -m tools.docs
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks tools examples

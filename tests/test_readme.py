@@ -9,6 +9,7 @@ import pytest
 
 import drpo
 from drpo.installation import COMMAND
+from drpo.integrations.hosts import HOSTS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,11 +68,10 @@ def test_what_was_found_is_what_the_studies_say() -> None:
 
 def test_the_hosts_versions_are_those_of_the_measured_table() -> None:
     table = (ROOT / "docs" / "integrations" / "README.md").read_text(encoding="utf-8")
-    hosts = re.findall(
-        r"^\| ((?:TRL|verl|Tinker|SkyRL|prime-rl) [\d.]+) \|", section("What was run where"), re.MULTILINE
-    )
-    assert len(hosts) == 5
-    assert [host for host in hosts if f"| {host} " not in table] == []
+    rows = dict(re.findall(r"^\| ([\w-]+) ([\d., ]+) \|", section("What was run where"), re.MULTILINE))
+    assert set(rows) == {host.title for host in HOSTS.values()}
+    run = [f"{title} {version}" for title, versions in rows.items() for version in versions.split(", ")]
+    assert [host for host in run if f"| {host} " not in table] == []
 
 
 def test_the_cited_version_is_the_package_s() -> None:

@@ -17,6 +17,7 @@ from tools.docs import (
     heatmap_figure,
     long_tail_page,
     mismatch_page,
+    newest_table,
     objective_page,
     parity_table,
     recipe_tables,
@@ -55,7 +56,7 @@ class Drawing:
 PAGES: dict[str, Maker | dict[str, Maker]] = {
     "docs/architectures.md": architectures_page.page,
     "docs/benchmarks.md": {"bench": bench_tables.tables},
-    "docs/integrations/README.md": {"parity": parity_table.tables},
+    "docs/integrations/README.md": {"parity": parity_table.tables, "newest": newest_table.table},
     "docs/long-tail.md": {"long-tail": long_tail_page.block},
     "docs/mismatch.md": {"mismatch": mismatch_page.block},
     "docs/objectives.md": objective_page.page,

@@ -8,7 +8,7 @@ import pytest
 
 from drpo.integrations.hosts import HOSTS
 from tools.docs.newest_table import line, table
-from tools.measure.newest import counts, first_line, last_error, relaxed, wanted
+from tools.measure.newest import counts, first_line, last_error, pin_files, relaxed, wanted
 
 WITH_EXTRA = [host for host in HOSTS.values() if host.extra]
 REPORT = """<testsuites><testsuite>
@@ -33,14 +33,16 @@ def test_counts() -> None:
 
 @pytest.mark.parametrize("host", WITH_EXTRA, ids=lambda host: host.name)
 def test_only_the_host_s_own_packages_are_free(host) -> None:
-    lines = relaxed(host)
+    lines = [line for file in pin_files(host) for line in relaxed(host, file)]
     free = [line for line in lines if "==" not in line]
     assert sorted(free) == sorted(host.tested)
     assert {"torch", "pytest"} <= set(wanted(host)) and all("=" not in name for name in wanted(host))
 
 
 def test_what_pip_said_is_one_line() -> None:
-    output = "ERROR: Cannot install a and b\n\nThe conflict is caused by:\nERROR: ResolutionImpossible: for help visit x\n"
+    output = (
+        "ERROR: Cannot install a and b\n\nThe conflict is caused by:\nERROR: ResolutionImpossible: for help visit x\n"
+    )
     assert last_error(output) == "ERROR: ResolutionImpossible: for help visit x"
     assert last_error("") == "(no output)" and len(first_line("x" * 500)) == 198
 

@@ -95,12 +95,10 @@ def install(host: Host, python: str, environment: Path) -> str:
     everything = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins.write_text(next(line for line in everything if line.startswith("torch==")) + "\n", encoding="utf-8")
     pip(environment, "-c", str(pins), "torch")
-    problem = ""
-    try:
-        pip(environment, "-c", str(pins), *wanted(host))
-    except subprocess.CalledProcessError as error:
-        problem = last_error(error.stderr)
-        pins.write_text("\n".join(relaxed(host)) + "\n", encoding="utf-8")
+    files = pin_files(host)
+    problem = resolve(environment, pins, host) if len(files) == 1 else "not asked: it runs beside verl's packages"
+    for file in files if problem else ():
+        pins.write_text("\n".join(relaxed(host, file)) + "\n", encoding="utf-8")
         pip(environment, "--no-deps", "-r", str(pins))
     # A wheel that is tested alone, on a Python that it does not declare, is outside what pip resolves.
     missing = [name for name, version in installed(environment, host.tested).items() if not version]
@@ -110,6 +108,15 @@ def install(host: Host, python: str, environment: Path) -> str:
     return problem
 
 
+def resolve(environment: Path, pins: Path, host: Host) -> str:
+    """Install the newest releases that agree; what pip said where none do, else nothing."""
+    try:
+        pip(environment, "-c", str(pins), *wanted(host))
+    except subprocess.CalledProcessError as error:
+        return last_error(error.stderr)
+    return ""
+
+
 def wanted(host: Host) -> list[str]:
     """The names, without versions, of what drpo, the host's extra and the tests ask for."""
     with (ROOT / "pyproject.toml").open("rb") as stream:
@@ -117,17 +124,24 @@ def wanted(host: Host) -> list[str]:
     extras = project["optional-dependencies"]
     listed = [
         *project["dependencies"],
-        *(text for name in ("train", "math", "test", host.extra) for text in extras[name]),
+        *(text for name in ("train", "math", "ray", "test", host.extra) for text in extras[name]),
     ]
     asked = [Requirement(text) for text in listed]
     return sorted({str(one.name) for one in asked if one.marker is None or one.marker.evaluate()})
 
 
-def relaxed(host: Host) -> list[str]:
-    """The pins of the host's environment, with the host's own packages free."""
+def pin_files(host: Host) -> list[Path]:
+    """The files that pin the host's environment: constraints/verl/HOST.txt goes on top of constraints/verl.txt."""
     assert host.constraints is not None, host.name
+    file = ROOT / host.constraints
+    base = file.parent.with_suffix(".txt")
+    return [base, file] if base.is_file() and base.name != "constraints.txt" else [file]
+
+
+def relaxed(host: Host, file: Path) -> list[str]:
+    """The pins of ``file``, with the host's own packages free."""
     free = {canonicalize_name(name) for name in host.tested}
-    lines = (ROOT / host.constraints).read_text(encoding="utf-8").splitlines()
+    lines = file.read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and line[0] != "#"]
     return [name if canonicalize_name(name := line.split("==")[0]) in free else line for line in pins]
 

@@ -22,7 +22,7 @@ def load() -> list[dict[str, Any]]:
         for host in HOSTS.values()
         for file in (
             folder / f"{host.key}.json",
-            *sorted(folder.glob(f"{host.key}-[0-9]*.json"), key=release, reverse=True),
+            *sorted(folder.glob(f"{host.key}-*.json"), key=release, reverse=True),
         )
     ]
 

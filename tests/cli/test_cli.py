@@ -95,7 +95,7 @@ def test_train_evaluate_report_resume(copyist: Path, tmp_path: Path) -> None:
     result = drpo("train", *settings, "--out", out)
     assert result.returncode == 0, result.stderr
     assert "step 2/2" in result.stdout and "|π−μ|" in result.stdout and "w<0" in result.stdout
-    assert re.search(r"held-out accuracy 0\.\d+ → [01]\.\d+", result.stdout)
+    assert re.search(r"Held-out accuracy [a-z ]+: 0\.\d+ → [01]\.\d+ \(", result.stdout)
     assert str(out / "report.html") in result.stdout
     assert (out / "report.html").read_text().lower().startswith("<!doctype html>")
 

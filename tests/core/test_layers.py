@@ -34,6 +34,7 @@ LAYERS = {
     "child_process": 0,
     "installation": 0,
     "cpus": 0,
+    "intervals": 0,
     "learning_signal": 0,
     "setting_types": 0,
     "recipe_files": 0,

@@ -63,8 +63,18 @@ def test_the_study_is_the_one_that_is_shipped(name: str) -> None:
 def test_verdicts_and_tables_follow_from_the_rows(name: str) -> None:
     study, rows, verdicts = load(name)
     folder = RESULTS / name
-    assert json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))["verdicts"] == plain_verdicts(verdicts)
+    kept = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))["verdicts"]
+    assert rounded(kept) == rounded(plain_verdicts(verdicts))
     assert (folder / "results.md").read_text(encoding="utf-8") == markdown(study, rows, verdicts)
+
+
+def rounded(value: Any) -> Any:
+    """To 12 digits: from Python 3.12 on ``sum`` of floats has another last bit than before."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if load(name)[0].tuning])

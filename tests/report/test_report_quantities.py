@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from drpo.report.html.quantities import finite, percent, plain, seconds, wilson_interval
+from drpo.intervals import wilson_interval
+from drpo.report.html.quantities import finite, percent, plain, seconds
 from drpo.report.html.style import STYLE
 from drpo.report.svg.scales import Linear, Log, Steps
 

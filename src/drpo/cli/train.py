@@ -26,6 +26,8 @@ from drpo.train.loop import train
 from drpo.train.observer import Summary
 from drpo.train.resume import resumed_config
 
+OUTCOME_STYLES = {"improved": "bold green", "unchanged": "bold yellow", "worse": "bold red", "unknown": "bold"}
+
 
 def run_train(settings: list[str], out: Path | None, resume: Path | None, dry_run: bool) -> None:
     """Start or continue a run, show it, and write its report."""
@@ -127,16 +129,12 @@ def _settings_table(config: TrainConfig, sources: dict[str, str]) -> Table:
 
 
 def _say_goodbye(console: PlainConsole, run: RunDirectory, summary: Summary) -> None:
-    before, after = summary.accuracy_before, summary.accuracy_after
-    if before is not None and after is not None:
-        console.print(
-            Text.assemble(
-                "\nheld-out accuracy ",
-                (f"{before:.3f} → {after:.3f}", "bold"),
-                f" (sampled, {summary.status} after step {summary.step})",
-            )
-        )
-    console.say(f"run     {run.path}")
+    found = summary.outcome
+    console.print(Text.assemble("\n", (found.sentence, OUTCOME_STYLES[found.kind])))
+    for line in (found.reason, found.try_next):
+        if line:
+            console.say(line)
+    console.say(f"run     {run.path} ({summary.status} after step {summary.step})")
     console.say(f"report  {run.report_file}")
     if summary.status == "interrupted":
         console.say(f"resume  drpo train --resume {run.path}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from drpo.inspection.detectors.alignment import Alignment
 from drpo.inspection.detectors.number_format import Grids, Outliers, Unusable
@@ -20,7 +21,7 @@ INERT = 0.999
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All counts of a log. ``bounded`` are the objectives that bound |π − μ|."""
+    """All counts of a log. ``bounded`` are the objectives that bound |π − μ|, ``outcome`` what its run came to."""
 
     tokens: int
     delta: float
@@ -35,6 +36,7 @@ class Evidence:
     unusable: Unusable
     bounded: Sequence[Objective]
     reading: Reading
+    outcome: Mapping[str, Any]
 
     @property
     def is_inert(self) -> bool:

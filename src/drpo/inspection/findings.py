@@ -19,6 +19,7 @@ def findings(evidence: Evidence) -> list[Finding]:
         _unusable,
         misplaced,
         _rounding,
+        _worse,
         _outliers,
         _inert,
         _vacuous,
@@ -82,6 +83,18 @@ def _outliers(evidence: Evidence) -> Iterator[Finding]:
         "fewer updates per step. Otherwise the two sides see different tokens: tokens that the engine masked or forced "
         "(stop tokens, tool output, grammar), text that was tokenized again, or prefixes that were cut differently.",
     )
+
+
+def _worse(evidence: Evidence) -> Iterator[Finding]:
+    found = {name: str(value) for name, value in evidence.outcome.items()}
+    if found.get("kind") == "worse":
+        yield Finding(
+            "got_worse",
+            "warning",
+            "The policy got worse in this run",
+            " ".join(filter(None, (found.get("sentence"), found.get("reason")))),
+            found.get("try_next") or "Look at the responses of the run's report.",
+        )
 
 
 def _inert(evidence: Evidence) -> Iterator[Finding]:

@@ -180,6 +180,7 @@ class Survey:
             self.unusable,
             [o for o in self.verdicts.objectives if o.shift_bound is not None],
             self.reading,
+            self.log.outcome,
         )
         slope, found = evidence.slope, findings(evidence)
         suggested = suggest_delta(counted, self.tokens)

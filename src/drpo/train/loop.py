@@ -28,6 +28,7 @@ from drpo.train.learning_signal import facts_of, hints_for
 from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.mismatch import check_mismatch
 from drpo.train.observer import Observer, Summary
+from drpo.train.outcome import Outcome, outcome
 from drpo.train.resume import Resumption, find_resumption, is_finished, rewind
 from drpo.train.rollout import Rollout, roll_out, timed_out
 from drpo.train.rollout_weights import Snapshot
@@ -99,8 +100,8 @@ def _train(
     manifest.pop("config_before", None)  # config.yaml is replaced: one copy holds
     run.write_manifest(manifest)
 
-    def end(status: str, failure: str | None = None) -> None:
-        run.write_manifest(ended_manifest(manifest, status, failure))
+    def end(status: str, failure: str | None = None, found: Outcome | None = None) -> None:
+        run.write_manifest(ended_manifest(manifest, status, failure, found))
         observer.on_end(status)
 
     try:
@@ -119,7 +120,7 @@ def _train(
         message = str(error) if isinstance(error, DrpoError) else f"{type(error).__name__}: {error}"
         end("failed", message)
         raise
-    end(summary.status)
+    end(summary.status, found=summary.outcome)
     return summary
 
 
@@ -343,6 +344,7 @@ def update_record(
 
 def summarize(run: RunDirectory, status: str, step: int) -> Summary:
     """How ``run`` stands after ``step``, from what it recorded."""
-    accuracies = [record["accuracy"] for record in run.read_metrics("evaluation") if "accuracy" in record]
+    evaluations, updates = run.read_metrics("evaluation"), run.read_metrics("update")
+    accuracies = [record["accuracy"] for record in evaluations if "accuracy" in record]
     before, after = (accuracies[0], accuracies[-1]) if accuracies else (None, None)
-    return Summary(status, step, before, after)
+    return Summary(status, step, before, after, outcome(evaluations, updates, run.read_config()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import sys
 from datetime import datetime
@@ -13,6 +14,7 @@ import torch
 import drpo
 from drpo.model.policy import Policy
 from drpo.train.config import TrainConfig
+from drpo.train.outcome import Outcome
 from drpo.train.resume import data_sums, json_values
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "reasoning-gym", "numpy", "peft")
@@ -57,7 +59,7 @@ def continued_manifest(
         written: what config.yaml holds until it is replaced.
         changes: of settings, with the step after which they hold; added to those made before.
     """
-    kept = {key: value for key, value in before.items() if key not in ("ended", "failure")}
+    kept = {key: value for key, value in before.items() if key not in ("ended", "failure", "outcome")}
     made = {"changes": [*before.get("changes", []), *changes]} if changes else {}
     return {
         "run_id": new_run_id(),
@@ -75,10 +77,13 @@ def new_run_id() -> str:
     return secrets.token_hex(4)
 
 
-def ended_manifest(before: dict[str, Any], status: str, failure: str | None = None) -> dict[str, Any]:
-    """The manifest of a run that ended as ``status``."""
+def ended_manifest(
+    before: dict[str, Any], status: str, failure: str | None = None, outcome: Outcome | None = None
+) -> dict[str, Any]:
+    """The manifest of a run that ended as ``status``, with what went wrong, or what it came to."""
     reason = {} if failure is None else {"failure": failure}
-    return {**before, "status": status, "ended": now(), **reason}
+    found = {} if outcome is None else {"outcome": dataclasses.asdict(outcome)}
+    return {**before, "status": status, "ended": now(), **reason, **found}
 
 
 def _versions() -> dict[str, str]:

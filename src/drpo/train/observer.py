@@ -8,16 +8,21 @@ from typing import Any
 
 from drpo.run_directory import RunDirectory
 from drpo.train.config import TrainConfig
+from drpo.train.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended: ``finished`` or ``interrupted`` after ``step``; accuracies are held-out and sampled."""
+    """How a run ended: ``finished`` or ``interrupted`` after ``step``; accuracies are held-out and sampled.
+
+    ``outcome`` compares them.
+    """
 
     status: str
     step: int
     accuracy_before: float | None
     accuracy_after: float | None
+    outcome: Outcome
 
 
 class Observer:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,12 @@ READERS: dict[str, Callable[[Path, Reading], Iterator[Tokens]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The files of a log, in order, and the objective and the bound of the run itself, if they are known."""
+    """The files of a log, in order, and if it is one run's: its objective, its bound, and what it came to."""
 
     files: list[Path]
     delta: float | None = None
     objective: str | None = None
+    outcome: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_log(paths: Iterable[Path]) -> Log:
@@ -44,6 +45,7 @@ def find_log(paths: Iterable[Path]) -> Log:
     files: list[Path] = []
     deltas: set[float] = set()
     objectives: set[str] = set()
+    outcomes: list[Mapping[str, Any]] = []
     for path in paths:
         try:
             run = RunDirectory(path)
@@ -52,6 +54,7 @@ def find_log(paths: Iterable[Path]) -> Log:
                 config = run.read_config()
                 deltas |= _delta_of(config)
                 objectives |= _objective_of(config)
+                outcomes.append(_outcome_of(run))
             elif path.is_dir():
                 files += _files_of_folder(path)
             else:
@@ -65,6 +68,7 @@ def find_log(paths: Iterable[Path]) -> Log:
         files,
         deltas.pop() if len(deltas) == 1 else None,
         objectives.pop() if len(objectives) == 1 else None,
+        outcomes[0] if len(outcomes) == 1 else {},
     )
 
 
@@ -143,3 +147,8 @@ def _objective_of(config: dict[str, Any]) -> set[str]:
     objective = config.get("objective")
     name = objective.get("name") if isinstance(objective, dict) else None
     return {name} if isinstance(name, str) else set()
+
+
+def _outcome_of(run: RunDirectory) -> Mapping[str, Any]:
+    found = run.read_manifest().get("outcome")
+    return found if isinstance(found, Mapping) else {}

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: leniently read, shortly written, and with their uncertainty."""
+"""Numbers as a reader wants them: leniently read, shortly written."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Iterable
 
 #: Beyond this a figure is treated as not finite: axes are drawn in floating point too.
 LARGEST = 1e100
-#: The two-sided 95 % quantile of the normal distribution.
-Z_95 = 1.959963984540054
 
 
 def finite(value: object) -> float | None:
@@ -22,23 +20,6 @@ def mean(values: Iterable[float]) -> float | None:
     """The average; None of nothing."""
     known = list(values)
     return sum(value / len(known) for value in known) if known else None
-
-
-def wilson_interval(correct: float, samples: float, z: float = Z_95) -> tuple[float, float]:
-    """The Wilson score interval of a share, ``correct`` out of ``samples``; 95 % unless ``z`` says otherwise.
-
-    Source: E. B. Wilson (1927), J. Am. Stat. Assoc. 22:209. It assumes independent samples.
-
-    Raises:
-        ValueError: ``samples`` is not positive, or ``correct`` is not between 0 and it.
-    """
-    if samples <= 0 or not 0 <= correct <= samples:
-        raise ValueError(f"0 <= correct <= samples and samples > 0 are needed, got {correct} of {samples}")
-    share, spread = correct / samples, z * z / samples
-    center = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
-    # At 0 and at 1 the bound is exact, and rounding must not push it out.
-    return (0.0 if correct == 0 else center - half), (1.0 if correct == samples else center + half)
 
 
 def plain(value: float | None) -> str:

@@ -43,6 +43,7 @@ pre { white-space: pre-wrap; padding: .7rem .8rem; margin: .4rem 0; }
   font-size: .85rem; font-weight: 600; vertical-align: .2em; color: var(--warn);
 }
 .status.finished { color: var(--good); }
+.bad b { color: var(--warn); }
 .lead {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); gap: 1rem 2.5rem;
   margin: 1rem 0 0; align-items: start;

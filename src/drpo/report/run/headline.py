@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from drpo.report.html.escape import as_text, visible
 from drpo.report.html.quantities import percent, plain, seconds
@@ -23,12 +24,24 @@ def title_of(history: History) -> str:
 def headline(history: History) -> str:
     """Title, status, accuracy before and after, and the facts of the run."""
     status = as_text(history.manifest.get("status") or "status unknown")
-    badge = f"<span class='status {'finished' if status == 'finished' else ''}'>{visible(status, 40)}</span>"
+    outcome = history.outcome
+    good = status == "finished" and outcome.get("kind") in (None, "improved", "unknown")
+    badge = f"<span class='status {'finished' if good else ''}'>{visible(status, 40)}</span>"
     return (
-        f"<header><h1>{visible(title_of(history), LONGEST)} {badge}</h1>"
+        f"<header><h1>{visible(title_of(history), LONGEST)} {badge}</h1>{_outcome(outcome)}"
         f"<p class='soft'>Run <code>{visible(history.name, LONGEST)}</code></p></header>"
         f"<div class='lead'><div>{_result(history)}</div>{_facts(history)}</div>"
     )
+
+
+def _outcome(outcome: Mapping[str, Any]) -> str:
+    """What the run came to, as its manifest says; nothing for a run that has not ended, or is older than that."""
+    parts = [outcome.get(name) for name in ("sentence", "reason", "try_next")]
+    said = [visible(part, 4 * LONGEST) for part in parts if isinstance(part, str) and part]
+    if not said:
+        return ""
+    bad = " class='bad'" if outcome.get("kind") == "worse" else ""
+    return f"<p{bad}><b>{said[0]}</b> {' '.join(said[1:])}</p>"
 
 
 def described(setting: object) -> str:

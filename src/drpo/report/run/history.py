@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from drpo.report.html.quantities import finite, wilson_interval
+from drpo.intervals import wilson_interval
+from drpo.report.html.quantities import finite
 from drpo.report.svg.points import Point, known, summarize
 from drpo.run_directory import RunDirectory
 
@@ -68,6 +69,12 @@ class History:
     def delta(self) -> float | None:
         """The δ that the recorded shares refer to."""
         return next((finite(record.get("delta")) for record in reversed(self.updates)), None)
+
+    @property
+    def outcome(self) -> Mapping[str, Any]:
+        """What the manifest says the run came to; empty for a run that has not ended, or of an older version."""
+        found = self.manifest.get("outcome")
+        return found if isinstance(found, Mapping) else {}
 
     def by_step(self, key: str) -> list[Point]:
         """Mean and range over the updates of each step, of a dotted ``key``."""

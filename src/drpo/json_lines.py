@@ -36,7 +36,7 @@ def parse_json(content: bytes, where: str, rule: str = "") -> Any:
         rule: a sentence that ends a message.
 
     Raises:
-        DataError: ``content`` is not UTF-8, not JSON, nested too deeply, names a key of its outermost object twice, or
+        DataError: ``content`` is not UTF-8, not JSON, nested too deeply, names a key of an outermost object twice, or
             has an integer with more than 4,300 digits.
     """
     try:
@@ -52,8 +52,9 @@ def parse_json(content: bytes, where: str, rule: str = "") -> Any:
             f"{where}: {_long_integer(content)} has an integer of more than {MOST_DIGITS:,} digits. Write "
             f"numbers of a usual size.{rule}"
         ) from error
-    if type(value) is _Repeated:
-        raise DataError(f"{where}: the key {value.key!r:.80} comes twice. Write every key once.")
+    for outer in value if type(value) is list else [value]:
+        if type(outer) is _Repeated:
+            raise DataError(f"{where}: the key {outer.key!r:.80} comes twice. Write every key once.")
     return value
 
 

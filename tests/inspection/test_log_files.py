@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import math
 import os
+import pickle
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from drpo.errors import DataError
+from drpo.errors import ConfigError, DataError
 from drpo.inspection.inspect import inspect
-from drpo.inspection.readers import json_records
+from drpo.inspection.readers import json_file, json_records
 from drpo.inspection.result import Inspection
 from drpo.report.inspection.page import build_inspection_page
 from support.synthetic_log import Log, make_log, write_jsonl, write_parquet
@@ -71,10 +75,58 @@ def cut_gzip(file: Path) -> None:
     file.write_bytes(content[: len(content) // 2])
 
 
+def cut_zstd(file: Path) -> None:
+    content = zstd_bytes((LINE + "\n").encode() * 10_000)
+    file.write_bytes(content[: len(content) // 2])
+
+
+def zstd_bytes(content: bytes) -> bytes:
+    arrow = pytest.importorskip("pyarrow", reason="zstd needs pyarrow")
+    return arrow.compress(content, codec="zstd", asbytes=True)
+
+
+def as_torch(value: Any) -> Callable[[Path], Any]:
+    return lambda file: torch.save(value, file)
+
+
+class Opens:
+    """What pickle would run."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return open, (self.path, "w")
+
+
 HOSTILE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("log.jsonl.gz", cut_gzip, "damaged or cut off"),
     ("log.jsonl.gz", lambda f: f.write_text(LINE + "\n"), "damaged or cut off"),
     ("log.jsonl.gz", lambda f: f.write_bytes(gzip.compress(b"")), "has no records"),
+    ("log.jsonl.zst", cut_zstd, "damaged or cut off"),
+    ("log.jsonl.zst", lambda f: f.write_text(LINE + "\n"), "damaged or cut off"),
+    ("log.ndjson.zst", lambda f: f.write_bytes(zstd_bytes(b"")), "has no records"),
+    ("log.json", lambda f: f.write_text(f"[{LINE}, 3]"), "record 2: an object is needed, got int"),
+    ("log.json", lambda f: f.write_text("[]"), "has no records"),
+    ("log.json", lambda f: f.write_text("3"), "holds int where a log is a list of records"),
+    ("log.json", lambda f: f.write_text(f"[{LINE}"), "not JSON"),
+    ("log.json", lambda f: f.write_text("[" * 100_000), "brackets are nested too deeply"),
+    ("log.json", lambda f: f.write_text(f'[{LINE[:-1]}, "logprob": -3}}]'), "the key 'logprob' comes twice"),
+    ("log.json", lambda f: f.write_text('{"logprobs": [[-1]], "step": [1, 2]}'), "'step' has 2 values where others"),
+    ("log.json", lambda f: f.write_text('{"logprobs": [[-1]], "step": 1}'), "'step' is one value where others have 1"),
+    ("log.json", lambda f: f.write_text(f"[{LINE.replace('-0.5', 'true')}]"), "record 1: logprob must be a number"),
+    ("log.pt", lambda f: f.write_text(LINE), "was not loaded"),
+    ("log.pt", lambda f: f.write_bytes(b"PK\x03\x04" + b"\0" * 90), "torch.load|was not loaded"),
+    ("log.pt", lambda f: torch.save([Opens(f"{f}.run")], f), "was not loaded.*Only tensors, numbers, texts"),
+    ("log.pt", lambda f: pickle.dump([Opens(f"{f}.run")], f.open("wb")), "was not loaded"),
+    ("log.pt", as_torch({"rollout_id": 0, "rollout_data": torch.zeros(3)}), "rollout_data must be a dict of columns"),
+    ("log.pt", as_torch([{"logprobs": torch.zeros(2).to_sparse()}]), "sample 1: 'logprobs' must be a dense tensor"),
+    ("log.pt", as_torch(torch.zeros(3)), "holds Tensor where a log is"),
+    (
+        "log.pt",
+        as_torch({"rollout_id": 0, "samples": [{"tokens": [1, 2], "response_length": 1, "rollout_log_probs": [-1.0]}]}),
+        "a rollout dump of slime, vime or miles.*--save-debug-train-data",
+    ),
     ("log.jsonl", lambda f: f.write_text(LINE + "\n" + "[" * 100_000 + "\n"), "line 2: brackets are nested too deeply"),
     ("log.jsonl", lambda f: f.write_text('{"a":' * 100_000 + "\n"), "line 1: brackets are nested too deeply"),
     ("log.jsonl", lambda f: f.write_text(LINE[:-1] + ', "logprob": -0.1}\n'), "line 1: the key 'logprob' comes twice"),
@@ -95,12 +147,59 @@ HOSTILE: list[tuple[str, Callable[[Path], Any], str]] = [
 
 @pytest.mark.parametrize(("name", "make", "message"), HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_file_is_one_message(tmp_path: Path, name: str, make: Callable[[Path], Any], message: str) -> None:
-    if name.endswith("parquet"):
+    if name.endswith(("parquet", "zst")):
         pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
     make(tmp_path / name)
     with pytest.raises(DataError, match=message) as error:
         look(tmp_path / name)
+    assert not list(tmp_path.glob("*.run"))
     assert "\n" not in str(error.value) and len(str(error.value)) < 1500
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "standard input has no records"),
+        (b'{"x": 1}\n', "standard input, line 1 lacks the columns"),
+        ((LINE + "\n").encode() + b"[]\n", "standard input, line 2: a JSON object is needed"),
+        (
+            b'{"logprobs": [-0.5], "behavior_logprobs": [-0.4], "reward": 1.0, "group_id": 0}\n',
+            "standard input has no advantages.*Save it as a file",
+        ),
+    ],
+)
+def test_a_bad_standard_input_is_one_message(content: bytes, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    with pytest.raises(DataError, match=message):
+        look(Path("-"))
+
+
+def test_the_standard_input_is_read_once_and_not_from_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="given 2 times"):
+        inspect([Path("-"), Path("-")])
+    ours, theirs = os.openpty()
+    with os.fdopen(ours), os.fdopen(theirs) as terminal, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdin", terminal)
+        with pytest.raises(DataError, match="is a terminal"):
+            look(Path("-"))
+
+
+def test_zstd_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "log.jsonl.zst").write_bytes(zstd_bytes((LINE + "\n").encode()))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match=r"\.zst needs pyarrow"):
+        look(tmp_path / "log.jsonl.zst")
+
+
+def test_a_json_file_of_one_object_a_line_is_read(tmp_path: Path, log: Log) -> None:
+    assert look(write_jsonl(tmp_path / "log.json", log)).tokens == 1000
+
+
+def test_a_json_document_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_file, "LARGEST", 100)
+    (tmp_path / "log.json").write_text("[" + ",\n".join([LINE] * 9) + "]")
+    with pytest.raises(DataError, match=r"must be in memory at once.*\.jsonl"):
+        look(tmp_path / "log.json")
 
 
 def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

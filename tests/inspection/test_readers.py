@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from drpo.errors import ConfigError
 from drpo.inspection.inspect import inspect
-from drpo.inspection.readers import jsonl as jsonl_reader
 from drpo.inspection.readers import parquet as parquet_reader
+from drpo.inspection.readers import record_tokens as record_reader
 from drpo.inspection.readers.sources import find_log, read_log
-from drpo.inspection.result import Inspection
+from support.inspections import close, comparable
 from support.synthetic_log import Log, as_responses, make_log, write_jsonl, write_parquet
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
@@ -26,24 +24,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def log() -> Log:
     return make_log(tokens=3000, drift=0.4)
-
-
-def comparable(found: Inspection) -> dict[str, Any]:
-    """All but where the records stand, and what was left out."""
-    values = dataclasses.asdict(found)
-    del values["files"], values["masks"], values["masked_tokens"]
-    for token in values["affected"]:
-        del token["source"], token["row"]
-    return values
-
-
-def close(a: Any, b: Any) -> bool:
-    """Equal, numbers up to the order in which they were added."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(close(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(close, a, b))
-    return a == pytest.approx(b, rel=1e-6, abs=1e-12, nan_ok=True) if isinstance(a, float) else a == b
 
 
 def write_responses(file: Path, log: Log) -> Path:
@@ -70,7 +50,7 @@ def test_formats_layouts_and_chunks_do_not_matter(tmp_path: Path, log: Log, monk
     expected = comparable(inspect(files[:1]))
     assert expected["tokens"] == 3000 and expected["sequences"] == 60
     for size in (1 << 18, 170):
-        monkeypatch.setattr(jsonl_reader, "CHUNK_TOKENS", size)
+        monkeypatch.setattr(record_reader, "CHUNK_TOKENS", size)
         monkeypatch.setattr(parquet_reader, "CHUNK_TOKENS", size)
         for file in files:
             found = comparable(inspect([file]))
@@ -78,7 +58,7 @@ def test_formats_layouts_and_chunks_do_not_matter(tmp_path: Path, log: Log, monk
 
 
 def test_chunks_hold_whole_sequences_in_order(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonl_reader, "CHUNK_TOKENS", 120)
+    monkeypatch.setattr(record_reader, "CHUNK_TOKENS", 120)
     monkeypatch.setattr(parquet_reader, "CHUNK_TOKENS", 120)
     for file in (write_parquet(tmp_path / "a.parquet", log), write_jsonl(tmp_path / "b.jsonl", log)):
         chunks = [tokens for tokens, _ in read_log(find_log([file]))]

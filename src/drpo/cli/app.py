@@ -181,7 +181,10 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="The director
 def inspect(
     log: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Parquet or JSONL files, folders of them, or the directory of a run."),
+        typer.Argument(
+            metavar="FILE...",
+            help="Parquet, JSONL, JSON or .pt files, folders of them, the directory of a run, or - for standard input.",
+        ),
     ],
     delta: Annotated[
         float | None,

@@ -20,6 +20,7 @@ from drpo.files import replace_text, writing
 from drpo.inspection.gate import Gate
 from drpo.inspection.inspect import FIGURES, inspect
 from drpo.inspection.readers.column_map import parse_column_map
+from drpo.inspection.readers.jsonl import STDIN
 from drpo.inspection.steps import parse_steps
 from drpo.report.inspection.junit import junit
 from drpo.report.inspection.markdown import markdown
@@ -75,7 +76,7 @@ def run_inspect(
     gate = Gate.of(fail_on, limits, FIGURES)
     # Objectives run side by side already; more threads within an operation on one chunk only wait for each other.
     torch.set_num_threads(1)
-    with _progress() as advance:
+    with _progress(None if STDIN in log else 1.0) as advance:
         found = inspect(log, delta, names, advance, parse_column_map(columns), parse_steps(steps))
     checks = gate.checks(found)
     console = PlainConsole()
@@ -113,18 +114,21 @@ def _write_page(first: Path, given: Path | None, html: str) -> Path:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[float], None]]:
-    """A bar on the terminal's error stream, so that what is printed can be piped."""
+def _progress(total: float | None) -> Iterator[Callable[[float], None]]:
+    """A bar on the terminal's error stream, so that what is printed can be piped.
+
+    ``total`` is where it ends, None if unknown.
+    """
     console = PlainConsole(stderr=True)
     bar = Progress(
         TextColumn("reading"),
         BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
+        TextColumn("{task.percentage:.0f} %" if total else ""),
         TimeRemainingColumn(),
         console=console,
         transient=True,
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task("", total=1.0)
+        task = bar.add_task("", total=total)
         yield lambda done: bar.update(task, completed=done)

@@ -32,6 +32,7 @@ def show(found: Inspection, console: PlainConsole, *, everything: bool, chosen: 
     console.print(Text(found.answer.sentence, style="bold"))
     files = found.files[0] if len(found.files) == 1 else f"{len(found.files)} files"
     console.say(f"{found.tokens:,} tokens of {found.sequences:,} responses in {files}; δ = {found.delta:g}")
+    console.say(f"read as {' and '.join(found.layouts)}")
     if found.masked_tokens:
         console.say(f"{found.masked_tokens:,} more excluded by {' and '.join(found.masks)}")
     _findings(found, console, len(found.findings) if everything else MOST_FINDINGS)

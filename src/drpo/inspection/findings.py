@@ -24,6 +24,7 @@ def findings(evidence: Evidence) -> list[Finding]:
         _inert,
         _vacuous,
         _masks,
+        _group_advantages,
         _unfinished,
     )
     found = [finding for write in writers for finding in write(evidence)]
@@ -149,6 +150,22 @@ def _masks(evidence: Evidence) -> Iterator[Finding]:
         f"{len(masks)} masks were combined: {', '.join(masks):.300}",
         f"A token is kept if none of them is 0; {said(evidence.reading.masked)} were excluded.",
         f"If one of them does not select trained tokens, name the others: --map mask={masks[0]:.80}.",
+    )
+
+
+def _group_advantages(evidence: Evidence) -> Iterator[Finding]:
+    rewards = evidence.reading.rewards
+    if not rewards.reward:
+        return
+    yield Finding(
+        "group_advantages",
+        "note",
+        "The log has no advantages: they were computed from rewards",
+        f"Â is {rewards.reward:.80} less its mean over the responses with the same {rewards.group:.80}: "
+        f"{sum(rewards.sizes):,} responses in {len(rewards.sizes):,} groups. In {rewards.equal:,} groups all rewards "
+        "are equal, so Â = 0.",
+        "If the trainer's advantages are others (divided by the standard deviation, whitened over the batch, with a "
+        "critic), log them. Shares of tokens depend on the sign of Â alone; shares of gradient mass on its size.",
     )
 
 

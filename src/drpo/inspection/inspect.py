@@ -217,6 +217,7 @@ class Survey:
             temperature=None if slope is None else slope.estimate,
             masked_tokens=self.reading.masked,
             masks=self.reading.masks,
+            layouts=self.reading.layouts,
         )
 
 

@@ -120,7 +120,8 @@ class SuggestedDelta:
 class Inspection:
     """Everything that ``drpo inspect`` reports. Histograms are counts per bin of their edges.
 
-    ``objective`` is the one that the answer is about: the run's own if the log is a run's, else ``drpo``.
+    ``objective`` is the one that the answer is about: the run's own if the log is a run's, else ``drpo``. ``layouts``
+    says whose layouts the files were read as.
     """
 
     files: list[str]
@@ -147,3 +148,4 @@ class Inspection:
     temperature: Estimate | None = None
     masked_tokens: int = 0
     masks: list[str] = field(default_factory=list)
+    layouts: list[str] = field(default_factory=list)

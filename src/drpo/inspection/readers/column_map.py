@@ -20,6 +20,8 @@ COLUMNS = (
     "text",
     "proximal_logprob",
     "entropy",
+    "reward",
+    "group",
 )
 #: Columns that can be declared absent.
 OPTIONAL = ("mask", "step", "update", "token", "text", "proximal_logprob", "entropy")
@@ -60,10 +62,21 @@ def parse_column_map(texts: Iterable[str]) -> ColumnMap:
         if column in names:
             raise ConfigError(f"--map names {column} twice. Give it once; masks are joined: mask=NAME+NAME.")
         names[column] = _names(column, value)
+    _require_one_source(names)
     found = ColumnMap(names)
     if len(found.taken()) < sum(map(len, names.values())):
         raise ConfigError("--map uses one name for two columns. Each column of the file has one meaning.")
     return found
+
+
+def _require_one_source(names: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise a ConfigError if the advantage is named in two ways, or half."""
+    derived = {"reward", "group"} & names.keys()
+    if derived and "advantage" in names:
+        raise ConfigError(
+            f"--map names advantage and {' and '.join(sorted(derived))}. Name the advantage, or the reward and the "
+            "group that it is to be computed from."
+        )
 
 
 def _names(column: str, value: str) -> tuple[str, ...]:

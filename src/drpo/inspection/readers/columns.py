@@ -18,7 +18,16 @@ from drpo.inspection.readers.masks import MASK, resolve_masks
 GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "logprob": (
         ("logprob", "logprobs"),
-        ("per_token_logps", "log_probs", "log_prob", "trainer_logprobs", "trainer_logprob", "action_log_probs"),
+        (
+            "per_token_logps",
+            "log_probs",
+            "log_prob",
+            "trainer_logprobs",
+            "trainer_logprob",
+            "training_logprobs",
+            "training_logprob",
+            "action_log_probs",
+        ),
         (
             "old_per_token_logps",
             "old_log_probs",
@@ -46,6 +55,11 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
         ),
     ),
     "advantage": (("advantage", "advantages"),),
+    "reward": (("reward", "rewards"), ("score", "scores")),
+    "group": (
+        ("group_id", "group_ids", "group_index", "group_indices", "group_idx"),
+        ("prompt_id", "prompt_ids", "prompt_index", "prompt_idx", "uid", "uids"),
+    ),
     "sequence_id": (("sequence_id", "sequence_ids"),),
     "step": (("step",),),
     "update": (("update",),),
@@ -57,8 +71,15 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
 #: Column → the names it goes by.
 NAMES = {column: tuple(name for group in groups for name in group) for column, groups in GROUPS.items()}
 
+#: π and μ of trainers that call the sampler's log-probabilities plain logprobs: AReaL's batch after
+#: compute_advantages; tinker-cookbook's loss_fn_inputs beside the training_logprobs that its train_step returns. Taken
+#: where both names are there and no other name of μ is.
+PAIRS = (("prox_logp", "logprobs"), ("training_logprobs", "logprobs"))
+
 #: Columns that every log must have; sequence_id only where a row is a token.
 REQUIRED = ("logprob", "behavior_logprob", "advantage")
+#: Beside an advantage nothing is read of these; without one, it is computed from them. What each must be.
+ONE_A_RESPONSE = {"reward": "one finite number a response", "group": "a whole number or text"}
 #: Columns of log-probabilities and other numbers of a token; in the layout of one row a response each is a list.
 PER_TOKEN = ("logprob", "behavior_logprob", "proximal_logprob", "entropy")
 #: Columns of whole numbers.
@@ -88,14 +109,18 @@ def resolve(present: Collection[str], where: str, given: ColumnMap = AUTOMATIC) 
             that looks like a mask is not known.
     """
     taken = given.taken()
-    found: dict[str, str] = {}
-    for column in NAMES:
+    found = _pair(present, given)
+    for column in [column for column in NAMES if column not in found]:
         if column in given.names:
             for name in given.names[column]:
                 found[column] = _named(column, name, present, where)
         elif (name := _known(column, [n for n in present if n not in taken], where)) is not None:
             found[column] = name
-    missing = [column for column in REQUIRED if column not in found]
+    found = _advantage_or_reward(found, given)
+    missing = [
+        column for column in REQUIRED if column not in found and not (column == "advantage" and "reward" in found)
+    ]
+    missing += [column for column in ONE_A_RESPONSE if _asked_for(given) and column not in found]
     if missing:
         raise DataError(_missing(missing, present, found, where))
     if MASK in given.names:
@@ -103,6 +128,27 @@ def resolve(present: Collection[str], where: str, given: ColumnMap = AUTOMATIC) 
     else:
         masks = resolve_masks([name for name in present if name not in {*taken, *found.values()}], where)
     return found | {f"{MASK}.{i}": name for i, name in enumerate(masks)}
+
+
+def _pair(present: Collection[str], given: ColumnMap) -> dict[str, str]:
+    """π and μ where their names are only clear together."""
+    if not {"logprob", "behavior_logprob"} & given.names.keys() and not set(NAMES["behavior_logprob"]) & set(present):
+        for pi, mu in PAIRS:
+            if pi in present and mu in present and not {pi, mu} & given.taken():
+                return {"logprob": pi, "behavior_logprob": mu}
+    return {}
+
+
+def _advantage_or_reward(found: dict[str, str], given: ColumnMap) -> dict[str, str]:
+    """``found`` with either the advantage, or what it is computed from: reward and group."""
+    if (_asked_for(given) or "advantage" not in found) and ONE_A_RESPONSE.keys() <= found.keys():
+        return {column: name for column, name in found.items() if column != "advantage"}
+    return {column: name for column, name in found.items() if column not in ONE_A_RESPONSE}
+
+
+def _asked_for(given: ColumnMap) -> bool:
+    """Whether the user wants advantages that are computed."""
+    return bool(ONE_A_RESPONSE.keys() & given.names.keys())
 
 
 def require_sequence_id(found: Mapping[str, str], present: Collection[str], where: str) -> None:
@@ -149,9 +195,19 @@ def _missing(missing: Iterable[str], present: Collection[str], found: Mapping[st
             "log_completions writes texts, rewards and one advantage. Add the lists sampling_per_token_logps (μ) and "
             "per_token_logps (π) to each row, as docs/inspect.md shows."
         )
+    if {"tokens", "response_length", "rollout_log_probs"} <= set(present):
+        return (
+            f"{where} is a rollout dump of slime, vime or miles, which has μ (rollout_log_probs) and not π. Inspect "
+            "what --save-debug-train-data PATH writes, with {rollout_id} and {rank} in PATH."
+        )
     missing = list(missing)
     plural = "s" if len(missing) > 1 else ""
     allowed = "; ".join(f"{column} may be called {_some(NAMES[column])}" for column in missing)
+    if "advantage" in missing:
+        allowed += (
+            f", or is computed from a reward ({_some(NAMES['reward'])}) and a group ({_some(NAMES['group'], 3)}) of "
+            "each response"
+        )
     nearest = _nearest(missing[0], [name for name in present if name not in found.values()])
     hint = f" Did you mean {nearest!r:.80} for {missing[0]}? If so, map it." if nearest else ""
     return (

@@ -22,7 +22,7 @@ def is_whole(value: Any) -> bool:
     return type(value) is int and abs(value) <= LARGEST_INTEGER
 
 
-def floats_of(values: Sequence[Any], name: str, lines: Integers, where: str) -> Floats:
+def floats_of(values: Sequence[Any], name: str, lines: Integers, where: str, unit: str = "line") -> Floats:
     """``[N]`` float32 of numbers, null as NaN; what is beyond float32 becomes infinite.
 
     Raises:
@@ -33,10 +33,10 @@ def floats_of(values: Sequence[Any], name: str, lines: Integers, where: str) -> 
             return np.array(values, dtype=np.float32)
     except OverflowError:
         at = next(i for i, value in enumerate(values) if type(value) is int and not _fits_float(value))
-        refuse_value(name, values[at], where, int(lines[at]), "line", "a number of a usual size")
+        refuse_value(name, values[at], where, int(lines[at]), unit, "a number of a usual size")
 
 
-def integers_of(values: Sequence[Any], name: str, lines: Integers, where: str) -> Integers:
+def integers_of(values: Sequence[Any], name: str, lines: Integers, where: str, unit: str = "line") -> Integers:
     """``[N]`` int64 of whole numbers.
 
     Raises:
@@ -49,7 +49,7 @@ def integers_of(values: Sequence[Any], name: str, lines: Integers, where: str) -
             pass
     for value, line in zip(values, lines, strict=True):
         if not is_whole(value):
-            refuse_value(name, value, where, int(line), "line", INTEGER)
+            refuse_value(name, value, where, int(line), unit, INTEGER)
     return np.array([int(value) for value in values], dtype=np.int64)
 
 

@@ -1,16 +1,18 @@
-"""The lines of a JSONL log, plain or compressed with gzip, finished or still being written."""
+"""The lines of a JSONL log, plain or compressed, finished or still being written."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
-from drpo.errors import DataError
+from drpo.errors import ConfigError, DataError
 from drpo.inspection.readers.reading import Reading
+from drpo.installation import install
 from drpo.json_lines import parse_line
 
 #: Longest line that is read (bytes): a file without line ends must not fill the memory.
@@ -32,25 +34,65 @@ def read_records(file: Path, reading: Reading) -> Iterator[Record]:
     in ``reading``.
 
     Raises:
+        ConfigError: the file is compressed with zstd, and pyarrow is not installed.
         DataError: the file cannot be read, or a line is not a JSON object; the message names file and line.
     """
     size = max(file.stat().st_size, 1)
     try:
         with file.open("rb") as raw:
-            stream = gzip.GzipFile(fileobj=raw) if file.suffix.lower() == ".gz" else raw
-            number = 0
-            while line := stream.readline(LONGEST_LINE + 1):
-                number += 1
-                if (record := _record(line, f"{file}, line {number}", reading)) is not None:
-                    yield Record(number, record, min(raw.tell() / size, 1.0))
+            stream = DECOMPRESSED.get(file.suffix.lower(), lambda plain, where: plain)(raw, str(file))
+            for number, values in read_lines(stream, str(file), reading):
+                yield Record(number, values, min(raw.tell() / size, 1.0))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{file} is damaged or cut off ({error}). Compress it again, or let its writer close it."
-        ) from error
+        raise _damaged(file, error) from error
     except OSError as error:
+        # pyarrow raises an OSError without a number where the compressed data are wrong.
+        if error.errno is None and file.suffix.lower() in DECOMPRESSED:
+            raise _damaged(file, error) from error
         raise DataError(
             f"{file} cannot be read: {error.strerror or error}. Check the path and its permissions."
         ) from error
+
+
+def read_lines(stream: BinaryIO, where: str, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number of each line, from 1, and its object.
+
+    Args:
+        stream: bytes of JSONL.
+        where: the file, for messages.
+        reading: an unfinished last line is noted in it.
+
+    Raises:
+        DataError: a line is not a JSON object.
+    """
+    number = 0
+    while line := stream.readline(LONGEST_LINE + 1):
+        number += 1
+        if (record := _record(line, f"{where}, line {number}", reading)) is not None:
+            yield number, record
+
+
+def _gunzipped(raw: BinaryIO, where: str) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+
+
+def _unzstd(raw: BinaryIO, where: str) -> BinaryIO:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ConfigError(
+            f"{where}: reading .zst needs pyarrow, which is not installed. Run {install('inspect')}, or decompress the "
+            "file."
+        ) from error
+    return io.BufferedReader(pyarrow.CompressedInputStream(raw, "zstd"), 1 << 20)  # pyright: ignore[reportArgumentType]
+
+
+#: Ending of a compressed file → what opens its bytes.
+DECOMPRESSED: dict[str, Callable[[BinaryIO, str], BinaryIO]] = {".gz": _gunzipped, ".zst": _unzstd}
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file} is damaged or cut off ({error}). Compress it again, or let its writer close it.")
 
 
 def _record(line: bytes, where: str, reading: Reading) -> dict[str, Any] | None:

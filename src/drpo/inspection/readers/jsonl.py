@@ -1,35 +1,19 @@
-"""Token logs in JSONL, one line a token or one line a response."""
+"""Token logs in JSONL: a file, or the standard input."""
 
 from __future__ import annotations
 
-import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from drpo.errors import DataError
-from drpo.inspection.readers.columns import FIELDS, INTEGERS, KEYS, PER_TOKEN, is_mask, require_sequence_id, resolve
-from drpo.inspection.readers.json_columns import floats_of, integers_of, is_whole
-from drpo.inspection.readers.json_records import Record, read_records
+from drpo.inspection.readers.json_records import Record, read_lines, read_records
 from drpo.inspection.readers.reading import Reading
-from drpo.inspection.readers.refusals import (
-    refuse_lengths,
-    refuse_nan_advantages,
-    refuse_nan_mask,
-    refuse_null,
-    refuse_repeat,
-    refuse_value,
-)
-from drpo.inspection.readers.tokens import CHUNK_TOKENS, Tokens
+from drpo.inspection.readers.record_tokens import tokens_of_records
+from drpo.inspection.readers.tokens import Tokens
 
-#: The columns of one sequence, lists of one length; ``line`` has the line of each token.
-Columns = dict[str, list[Any]]
-#: What JSON has for a number; null is a number that does not exist.
-_NUMBERS = {float, int, type(None)}
-#: Columns that a line may have or not have.
-_OCCASIONAL = {"text", "token", "entropy", "proximal_logprob"}
+#: The path that stands for the standard input, and what messages call it.
+STDIN, STDIN_NAME = Path("-"), "standard input"
 
 
 def read_jsonl_tokens(file: Path, reading: Reading) -> Iterator[Tokens]:
@@ -39,195 +23,17 @@ def read_jsonl_tokens(file: Path, reading: Reading) -> Iterator[Tokens]:
         DataError: the file is empty, or a line is not JSON, lacks a value, or has one of the wrong type or length;
             the message names the line.
     """
-    records = read_records(file, reading)
-    first = next(records, None)
-    if first is None:
-        raise DataError(f"{file} has no records. Give a log with at least one token.")
-    lines = _Lines(first, records, str(file), reading)
-    sequences = _responses(lines) if lines.has_lists else _token_by_token(lines)
-    pending: list[Columns] = []
-    count, done = 0, 0.0
-    for sequence, done in sequences:
-        pending.append(sequence)
-        count += len(sequence["logprob"])
-        if count >= CHUNK_TOKENS:
-            yield _chunk(pending, done, lines, reading)
-            pending, count = [], 0
-    if pending:
-        yield _chunk(pending, 1.0, lines, reading)
+    return tokens_of_records(read_records(file, reading), str(file), "line", reading)
 
 
-class _Lines:
-    """The records of one file, found to have the same columns in every line.
+def read_stdin(file: Path, reading: Reading) -> Iterator[Tokens]:
+    """The tokens of JSONL in the standard input, as :func:`read_jsonl_tokens`. The share read so far stays 0.
 
-    Attributes:
-        columns: column → its name in the file.
-        has_lists: a line is a response, not a token.
+    Raises:
+        DataError: as for a file; or nothing is piped into the command.
     """
-
-    def __init__(self, first: Record, others: Iterator[Record], where: str, reading: Reading):
-        self.where, self.reading = where, reading
-        self.columns = self._resolve(first)
-        self.has_lists = isinstance(first.values[self.columns["logprob"]], list)
-        if not self.has_lists:
-            require_sequence_id(self.columns, first.values.keys(), f"{where}, line {first.line}")
-        reading.uses(self.columns)
-        self.records = itertools.chain((first,), others)
-
-    def __iter__(self) -> Iterator[tuple[Record, dict[str, Any]]]:
-        """Each record, and column → its value."""
-        known: set[frozenset[str]] = set()
-        keys = frozenset[str]()
-        columns = list(self.columns.items())
-        for record in self.records:
-            values = record.values
-            if values.keys() != keys:
-                keys = frozenset(values)
-                if keys not in known:
-                    self._require_same(record)
-                    known.add(keys)
-            yield record, {column: values.get(name) for column, name in columns}
-
-    def _resolve(self, record: Record) -> dict[str, str]:
-        return resolve(record.values.keys(), f"{self.where}, line {record.line}", self.reading.columns)
-
-    def _require_same(self, record: Record) -> None:
-        here = f"{self.where}, line {record.line}"
-        for column, name in self.columns.items():
-            if name not in record.values and column not in ("text", "token"):
-                raise DataError(
-                    f"{here}: no {name!r:.80}, which the lines before have. Every line needs the same columns."
-                )
-        for column, name in self._resolve(record).items():
-            if column not in _OCCASIONAL and self.columns.get(column) != name:
-                raise DataError(
-                    f"{here}: the column {name!r:.80} is not in the lines before. Every line needs the same columns."
-                )
-
-
-def _responses(lines: _Lines) -> Iterator[tuple[Columns, float]]:
-    """Each line's response, and the share of the file read until then."""
-    for record, found in lines:
-        values = found["logprob"]
-        if not isinstance(values, list):
-            raise DataError(
-                f"{lines.where}, line {record.line}: {lines.columns['logprob']} must be a list, as in the "
-                f"lines before, got {type(values).__name__}."
-            )
-        sequence: Columns = {"line": [record.line] * len(values)}
-        for column, value in found.items():
-            if column != "sequence_id":
-                sequence[column] = _listed(column, value, len(values), lines, record.line)
-        yield _checked(sequence, lines), record.done
-
-
-def _listed(column: str, value: Any, length: int, lines: _Lines, line: int) -> list[Any]:
-    """The ``length`` values of a column of one response, which may be one value for all of them."""
-    if isinstance(value, list):
-        if len(value) != length:
-            refuse_lengths(lines.columns[column], len(value), length, lines.where, line, "line")
-        return value
-    if column in (*INTEGERS, "advantage") or is_mask(column):
-        return [value] * length
-    name = lines.columns[column]
-    if value is not None:
-        raise DataError(
-            f"{lines.where}, line {line}: {name} must be a list, as {lines.columns['logprob']} is, got "
-            f"{type(value).__name__}."
-        )
-    if column in ("text", "token"):
-        return [None] * length
-    refuse_lengths(name, None, length, lines.where, line, "line")
-
-
-def _token_by_token(lines: _Lines) -> Iterator[tuple[Columns, float]]:
-    """The tokens of one sequence after the other, and the share of the file read until then."""
-    keys = [column for column in KEYS if column in lines.columns]
-    names = [column for column in lines.columns if column != "sequence_id"]
-    seen: set[Any] = set()
-    sequence: Columns = {}
-    key, done = None, 0.0
-    for record, found in lines:
-        mine = tuple(found[column] for column in keys)
-        # 1 == True: the same value of another type is not the same id.
-        if not sequence or mine != key or bool in map(type, mine):
-            if sequence:
-                yield _checked(sequence, lines), done
-            _require_key(found, keys, lines, record.line)
-            if mine in seen:
-                refuse_repeat(list(zip(keys, mine, strict=True)), lines.where, record.line, "line")
-            seen.add(mine)
-            key, sequence = mine, {"line": [], **{column: [] for column in names}}
-        sequence["line"].append(record.line)
-        for column in names:
-            sequence[column].append(found[column])
-        done = record.done
-    yield _checked(sequence, lines), done
-
-
-def _require_key(found: dict[str, Any], keys: list[str], lines: _Lines, line: int) -> None:
-    """Raise a DataError unless the values that tell responses apart can be compared."""
-    for column in keys:
-        value, name = found[column], lines.columns[column]
-        if value is None:
-            refuse_null(name, lines.where, line, "line")
-        if column == "sequence_id" and type(value) not in (int, str) and not is_whole(value):
-            refuse_value(name, value, lines.where, line, "line", "a whole number or text")
-        if column != "sequence_id" and not is_whole(value):
-            integers_of([value], name, np.array([line]), lines.where)
-
-
-def _checked(sequence: Columns, lines: _Lines) -> Columns:
-    """``sequence`` itself, found to have numbers where numbers are needed."""
-    masked = any(map(is_mask, sequence))
-    for column, values in sequence.items():
-        if column in PER_TOKEN or (column == "advantage" and masked):
-            allowed = _NUMBERS
-        elif is_mask(column):
-            allowed = {float, int, bool}
-        elif column in (*INTEGERS, "advantage"):
-            allowed = {float, int}
-        else:
-            continue
-        if not allowed.issuperset(map(type, values)):
-            line, value = next((a, b) for a, b in zip(sequence["line"], values, strict=True) if type(b) not in allowed)
-            wanted = "0 or 1" if is_mask(column) else "a number"
-            refuse_value(lines.columns[column], value, lines.where, line, "line", wanted)
-    return sequence
-
-
-def _chunk(sequences: list[Columns], done: float, lines: _Lines, reading: Reading) -> Tokens:
-    def joined(column: str) -> list[Any]:
-        return [value for sequence in sequences for value in sequence[column]]
-
-    def floats(column: str) -> np.ndarray:
-        return floats_of(joined(column), lines.columns[column], rows, lines.where)
-
-    def integers(column: str) -> np.ndarray | None:
-        return integers_of(joined(column), lines.columns[column], rows, lines.where) if column in present else None
-
-    present = sequences[0].keys()
-    rows = np.array(joined("line"), dtype=np.int64)
-    lengths = [len(sequence["logprob"]) for sequence in sequences]
-    keep = np.ones(len(rows), dtype=bool)
-    for column in filter(is_mask, present):
-        mask = floats(column)
-        refuse_nan_mask(mask, lines.columns[column], rows, lines.where, "line")
-        keep &= mask != 0
-    advantages = floats("advantage")
-    refuse_nan_advantages(advantages[keep], rows[keep], lines.where, "line")
-    reading.masked += int((~keep).sum())
-    return Tokens(
-        floats("logprob"),
-        floats("behavior_logprob"),
-        advantages,
-        np.repeat(np.arange(len(sequences)), lengths),
-        rows,
-        lines.where,
-        done,
-        steps=integers("step"),
-        updates=integers("update"),
-        optional={field: floats(column) for column, field in FIELDS.items() if column in present},
-        texts=joined("text") if "text" in present else None,
-        ids=joined("token") if "token" in present else None,
-    ).select(keep)
+    stream = sys.stdin.buffer
+    if stream.isatty():
+        raise DataError("- reads JSONL from the standard input, which is a terminal. Pipe a log into the command.")
+    records = (Record(number, values, 0.0) for number, values in read_lines(stream, STDIN_NAME, reading))
+    return tokens_of_records(records, STDIN_NAME, "line", reading)

@@ -8,7 +8,14 @@ from typing import Any
 
 from drpo.errors import ConfigError, DataError
 from drpo.inspection.readers.arrow_columns import is_id, is_list, is_number, simplified
-from drpo.inspection.readers.columns import INTEGERS, PER_TOKEN, is_mask, require_sequence_id, resolve
+from drpo.inspection.readers.columns import (
+    INTEGERS,
+    ONE_A_RESPONSE,
+    PER_TOKEN,
+    is_mask,
+    require_sequence_id,
+    resolve,
+)
 from drpo.inspection.readers.parquet_rows import Origin, responses, tokens_of_sequences
 from drpo.inspection.readers.reading import Reading
 from drpo.inspection.readers.tokens import CHUNK_TOKENS, Tokens
@@ -38,7 +45,7 @@ def read_parquet(file: Path, reading: Reading) -> Iterator[Tokens]:
             raise DataError(f"{file} has no rows. Give a log with at least one token.")
         types = {column: schema.field(name).type for column, name in columns.items()}
         _check_types(types, columns, str(file))
-        reading.uses(columns)
+        reading.uses(columns, schema.names, str(file))
         origin = Origin(str(file), rows, columns, reading)
         if is_list(types["logprob"]):
             columns = {column: name for column, name in columns.items() if column != "sequence_id"}
@@ -80,6 +87,10 @@ def _check_types(types: dict[str, Any], columns: dict[str, str], where: str) -> 
     lists = is_list(types["logprob"])
     for column, kind in types.items():
         name = columns[column]
+        if column in ONE_A_RESPONSE:
+            if not (is_number(kind) or kinds.is_boolean(kind) if column == "reward" else is_id(kind)):
+                raise DataError(f"{where}: column {name!r:.80} must hold {ONE_A_RESPONSE[column]}, got {kind!s:.80}.")
+            continue
         inner = kind.value_type if is_list(kind) else kind
         one_a_response = column in ("advantage", *INTEGERS) or is_mask(column)
         unread = lists and column == "sequence_id"

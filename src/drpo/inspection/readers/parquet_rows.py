@@ -16,7 +16,7 @@ from drpo.inspection.readers.arrow_columns import (
     lengths_of,
     require_no_null,
 )
-from drpo.inspection.readers.columns import FIELDS, INTEGERS, KEYS, PER_TOKEN, is_mask
+from drpo.inspection.readers.columns import FIELDS, INTEGERS, KEYS, ONE_A_RESPONSE, PER_TOKEN, is_mask
 from drpo.inspection.readers.reading import Reading
 from drpo.inspection.readers.refusals import refuse_nan_advantages, refuse_nan_mask, refuse_repeat, refuse_value
 from drpo.inspection.readers.tokens import Flags, Floats, Integers, Tokens
@@ -94,7 +94,52 @@ def _chunk(table: Any, starts: Flags, rows: Integers, origin: Origin) -> Tokens:
         name: as_integers(columns[name], origin.names[name], rows, origin.where) for name in INTEGERS if name in columns
     }
     listed = {name: ArrowItems(columns[name]) for name in ("text", "token") if name in columns}
-    return _assembled(arrays, listed, np.cumsum(starts) - 1, rows, integers, int(rows[-1]), origin)
+    sequences = np.cumsum(starts) - 1
+    if "reward" in columns:
+        heads = np.flatnonzero(starts)
+        _require_one_a_response(columns, heads, sequences, rows, origin)
+        arrays["advantage"] = _advantages({name: c.take(heads) for name, c in columns.items()}, rows[heads], origin)[
+            sequences
+        ]
+    return _assembled(arrays, listed, sequences, rows, integers, int(rows[-1]), origin)
+
+
+def _advantages(columns: dict[str, Any], rows: Integers, origin: Origin) -> Floats:
+    """``[R]``: the advantages of responses from their rewards and groups, one value of each column a response."""
+    for name in ("reward", "group", "step"):
+        if name in columns:
+            require_no_null(columns[name], origin.names[name], rows, origin.where)
+    _require_whole_ids(columns["group"], origin.names["group"], rows, origin.where)
+    rewards, groups = as_floats(columns["reward"]), ArrowItems(columns["group"])
+    steps = as_integers(columns["step"], origin.names["step"], rows, origin.where) if "step" in columns else None
+    found = [
+        origin.reading.rewards.advantage(
+            f"{origin.where}, row {row}",
+            origin.where,
+            None if steps is None else int(steps[i]),
+            groups[i],
+            float(rewards[i]),
+        )
+        for i, row in enumerate(rows)
+    ]
+    return np.array(found, dtype=np.float32)
+
+
+def _require_one_a_response(
+    columns: dict[str, Any], heads: Integers, sequences: Integers, rows: Integers, origin: Origin
+) -> None:
+    """Raise a DataError unless all tokens of a response have one reward and one group."""
+    import pyarrow.compute
+
+    for name in ONE_A_RESPONSE:
+        column = columns[name]
+        require_no_null(column, origin.names[name], rows, origin.where)
+        first = column.take(heads[sequences])
+        differs = pyarrow.compute.not_equal(column, first)  # pyright: ignore[reportAttributeAccessIssue]
+        if (wrong := np.flatnonzero(differs.to_numpy(zero_copy_only=False))).size:
+            at = int(wrong[0])
+            wanted = f"{first[at].as_py()!r:.80}, as in its response"
+            refuse_value(origin.names[name], column[at].as_py(), origin.where, int(rows[at]), "row", wanted)
 
 
 def _is_float(column: str) -> bool:
@@ -146,6 +191,8 @@ def responses(tables: Iterator[Any], origin: Origin) -> Iterator[Tokens]:
             for name, column in spread.items()
             if name in INTEGERS
         }
+        if "reward" in columns:
+            arrays["advantage"] = _advantages(columns, numbers, origin)[repeat]
         yield _assembled(arrays, listed, repeat, rows, integers, first, origin)
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from drpo.checks import is_positive
 from drpo.errors import DataError
-from drpo.inspection.readers.jsonl import read_jsonl_tokens
+from drpo.inspection.readers.columns import NAMES
+from drpo.inspection.readers.json_file import read_json
+from drpo.inspection.readers.jsonl import STDIN, read_jsonl_tokens, read_stdin
 from drpo.inspection.readers.parquet import read_parquet
 from drpo.inspection.readers.reading import Reading
 from drpo.inspection.readers.tokens import Tokens
+from drpo.inspection.readers.torch_file import read_torch
 from drpo.run_directory import RunDirectory
 
 #: Ending → reader.
@@ -23,7 +27,17 @@ READERS: dict[str, Callable[[Path, Reading], Iterator[Tokens]]] = {
     ".ndjson": read_jsonl_tokens,
     ".jsonl.gz": read_jsonl_tokens,
     ".ndjson.gz": read_jsonl_tokens,
+    ".jsonl.zst": read_jsonl_tokens,
+    ".ndjson.zst": read_jsonl_tokens,
+    ".json": read_json,
+    ".pt": read_torch,
 }
+#: Endings that files of many other kinds have, too. In a folder such a file is read if one of the names of π or μ is
+#: among its first bytes.
+SHARED = (".json", ".pt")
+_PEEK = 1 << 20
+#: Pickled texts have a letter behind them.
+_TELLING = re.compile(rf"(?<![A-Za-z_])({'|'.join((*NAMES['logprob'], *NAMES['behavior_logprob']))})".encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +51,7 @@ class Log:
 
 
 def find_log(paths: Iterable[Path]) -> Log:
-    """The files that ``paths`` (files, folders of files, run directories) mean.
+    """The files that ``paths`` mean: files, folders of files, run directories, or - for the standard input.
 
     Raises:
         DataError: a path does not exist, has an unknown ending, or holds no token records.
@@ -72,11 +86,18 @@ def find_log(paths: Iterable[Path]) -> Log:
     )
 
 
-def _require_files(files: Iterable[Path]) -> None:
+def _require_files(files: Sequence[Path]) -> None:
+    if (piped := files.count(STDIN)) > 1:
+        raise DataError(f"- stands for the standard input, and was given {piped} times. Give it once.")
     for file in files:
+        if file == STDIN:
+            continue
         if not file.is_file():
             what = "is not a regular file" if file.exists() else "does not exist"
-            raise DataError(f"{file!s:.300} {what}. Give Parquet or JSONL files, a folder of them, or a run directory.")
+            raise DataError(
+                f"{file!s:.300} {what}. Give Parquet, JSONL, JSON or .pt files, a folder of them, a run "
+                "directory, or - for JSONL from the standard input."
+            )
         if _reader_of(file) is None:
             raise DataError(
                 f"{file}: unknown ending {file.suffix!r:.80}. Known: {', '.join(READERS)}. Rename the "
@@ -87,14 +108,32 @@ def _require_files(files: Iterable[Path]) -> None:
 
 
 def read_log(log: Log, reading: Reading | None = None) -> Iterator[tuple[Tokens, float]]:
-    """The chunks of every file, each with the share of the whole log read so far.
+    """The chunks of every file, each with the share of the whole log read so far (0 for the standard input).
+
+    A log without advantages is read twice, first for the rewards that they are computed from.
 
     Raises:
         DataError: a file is malformed.
     """
     reading = Reading() if reading is None else reading
-    sizes = [file.stat().st_size for file in log.files]
-    total, before = sum(sizes), 0
+    chunks = _chunks(log, reading)
+    for chunk in chunks:
+        if not reading.rewards.collecting:
+            yield chunk
+    if reading.rewards.collecting:
+        if STDIN in log.files:
+            raise DataError(
+                "the standard input has no advantages, and to compute them from rewards a log is read twice. Save it "
+                "as a file."
+            )
+        reading.rewards.finish()
+        reading.start_again()
+        yield from _chunks(log, reading)
+
+
+def _chunks(log: Log, reading: Reading) -> Iterator[tuple[Tokens, float]]:
+    sizes = [0 if file == STDIN else file.stat().st_size for file in log.files]
+    total, before = max(sum(sizes), 1), 0
     for file, size in zip(log.files, sizes, strict=True):
         read = _reader_of(file)
         assert read is not None  # find_log has refused other endings
@@ -104,6 +143,8 @@ def read_log(log: Log, reading: Reading | None = None) -> Iterator[tuple[Tokens,
 
 
 def _reader_of(file: Path) -> Callable[[Path, Reading], Iterator[Tokens]] | None:
+    if file == STDIN:
+        return read_stdin
     return next((reader for ending, reader in READERS.items() if file.name.lower().endswith(ending)), None)
 
 
@@ -118,11 +159,19 @@ def _files_of_run(run: RunDirectory) -> list[Path]:
 
 
 def _files_of_folder(folder: Path) -> list[Path]:
-    """Its files in the order of the numbers in their names, as 10.jsonl comes after 9.jsonl."""
-    files = [file for file in folder.iterdir() if _is_log(file)]
-    if not files:
-        # prime-rl writes token_exports/step_N/rank_R.jsonl.
-        files = [file for file in folder.rglob("*") if _is_log(file)]
+    """Its files at any depth, in the order of the numbers in their paths, as 10.jsonl comes after 9.jsonl.
+
+    Of a run directory within it, the token log.
+    """
+    files: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        run = RunDirectory(Path(place))
+        if run.exists():
+            folders.clear()
+            files += run.token_files()
+        else:
+            files += [file for name in names if _is_log(file := Path(place) / name)]
     if not files:
         raise DataError(f"{folder} holds neither a run nor token logs ({', '.join(READERS)}).")
     return sorted(
@@ -133,8 +182,17 @@ def _files_of_folder(folder: Path) -> list[Path]:
     )
 
 
+def _refuse(error: OSError) -> NoReturn:
+    raise error
+
+
 def _is_log(file: Path) -> bool:
-    return _reader_of(file) is not None and not file.name.startswith(".") and file.is_file()
+    if _reader_of(file) is None or file.name.startswith(".") or not file.is_file():
+        return False
+    if not file.name.lower().endswith(SHARED):
+        return True
+    with file.open("rb") as stream:
+        return _TELLING.search(stream.read(_PEEK)) is not None
 
 
 def _delta_of(config: dict[str, Any]) -> set[float]:

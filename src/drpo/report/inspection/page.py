@@ -40,6 +40,7 @@ def _head(found: Inspection) -> str:
     suggested = found.suggested_delta
     facts = {
         "tokens": f"{found.tokens:,} of {found.sequences:,} responses",
+        "read as": visible(" and ".join(found.layouts), LONGEST),
         "excluded": _left_out(found),
         "μ ≤ 0.01": percent(f["rare_share"]),
         "diverging, Â(r − 1) > 0": percent(f["diverging_share"]),

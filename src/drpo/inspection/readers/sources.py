@@ -63,7 +63,9 @@ def find_log(paths: Iterable[Path]) -> Log:
     for path in paths:
         try:
             run = RunDirectory(path)
-            if path.is_dir() and run.exists():
+            if path == STDIN:
+                files.append(path)
+            elif path.is_dir() and run.exists():
                 files += _files_of_run(run)
                 config = run.read_config()
                 deltas |= _delta_of(config)

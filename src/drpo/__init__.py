@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from drpo.metrics import Metric
     from drpo.mismatch.start_check import StartCheck, start_check
     from drpo.objectives import MODIFIERS, OBJECTIVES, Objective, ObjectiveOutput, gradient_weight, make_objective
+    from drpo.token_log import TokenLog
 
 __version__ = "0.2.0"
 
@@ -29,6 +30,7 @@ _HOME = {
     "ObjectiveOutput": "drpo.objectives",
     "StartCheck": "drpo.mismatch.start_check",
     "TokenBatch": "drpo.batch",
+    "TokenLog": "drpo.token_log",
     "aggregate": "drpo.aggregation",
     "diagnose": "drpo.diagnostics",
     "fused_loss": "drpo.kernels",
@@ -48,6 +50,7 @@ __all__ = [
     "ObjectiveOutput",
     "StartCheck",
     "TokenBatch",
+    "TokenLog",
     "aggregate",
     "diagnose",
     "fused_loss",

@@ -4,7 +4,7 @@ config.yaml          the resolved configuration
 manifest.json        versions, seed, status, command
 metrics.jsonl        one record an update (kind "update") and one an evaluation (kind "evaluation")
 rollouts/            step-NNNNNN.jsonl (sampled training responses), evaluation-NNNNNN.jsonl
-tokens/              step-NNNNNN.jsonl (one line a response, its tokens as lists; with log_tokens only)
+tokens/              step-NNNNNN.jsonl (one line a response, its tokens as lists; a sample, or all with log_tokens=true)
 checkpoints/         step-NNNNNN/ each
 vllm.log             the output of vLLM's process (with sampler=vllm only)
 report.html
@@ -208,7 +208,7 @@ class RunDirectory:
         self._write(self.metrics_file, _lines("metrics", kept))
         with self._writing():
             for folder in (self.rollouts, self.tokens):
-                for number, file in _numbered(folder, "[a-z]+"):
+                for number, file in numbered_files(folder, "[a-z]+"):
                     if number > step:
                         file.unlink()
 
@@ -224,19 +224,19 @@ class RunDirectory:
         """
         return {
             step: [unnumbered("rollouts", line.record, f"{file}, line {line.number}") for line in numbered_jsonl(file)]
-            for step, file in _numbered(self.rollouts, re.escape(name))
+            for step, file in numbered_files(self.rollouts, re.escape(name))
         }
 
     def steps_sampled(self) -> int:
         """The last step whose rollouts were kept; 0 if none was."""
-        return max((step for step, _ in _numbered(self.rollouts, "step")), default=0)
+        return max((step for step, _ in numbered_files(self.rollouts, "step")), default=0)
 
     def write_tokens(self, step: int, records: Iterable[dict[str, Any]]) -> None:
         """Write ``tokens/step-STEP.jsonl``: a dict a response, in the layout that `drpo inspect` reads
         (docs/inspect.md)."""
         with self._writing():
             self.tokens.mkdir(exist_ok=True)
-        self._write(self.tokens / f"step-{step:06d}.jsonl", _lines("tokens", records))
+        self._write(self.tokens / token_file(step), _lines("tokens", records))
 
     def token_files(self) -> list[Path]:
         """Every ``tokens/step-*.jsonl`` with a record, in order of step.
@@ -244,7 +244,7 @@ class RunDirectory:
         Raises:
             SchemaError: a newer version wrote one.
         """
-        files = [file for _, file in _numbered(self.tokens, "step") if file.stat().st_size]
+        files = [file for _, file in numbered_files(self.tokens, "step") if file.stat().st_size]
         for file in files:  # one version writes a file, so that its first line speaks for it
             with suppress(DataError):  # whoever reads the tokens names the line
                 check_schema("tokens", next(read_jsonl(file), None), str(file))
@@ -270,7 +270,12 @@ class RunDirectory:
         )
 
 
-def _numbered(folder: Path, name: str) -> list[tuple[int, Path]]:
+def token_file(step: int) -> str:
+    """The name of the token log of a step."""
+    return f"step-{step:06d}.jsonl"
+
+
+def numbered_files(folder: Path, name: str) -> list[tuple[int, Path]]:
     """The files NAME-STEP.jsonl of ``folder`` by step; a copy, or a file of any other name, is somebody else's."""
     if not folder.is_dir():
         return []

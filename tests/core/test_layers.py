@@ -42,6 +42,7 @@ LAYERS = {
     "divergence": 1,
     "aggregation": 1,
     "advantages": 1,
+    "token_log": 1,
     "objectives": 2,
     "diagnostics": 2,
     "kernels": 2,

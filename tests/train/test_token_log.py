@@ -13,6 +13,7 @@ from drpo.errors import ConfigError
 from drpo.files import read_jsonl
 from drpo.inspection.inspect import inspect
 from drpo.run_directory import RunDirectory
+from drpo.train import token_log
 from drpo.train.loop import train
 
 pytestmark = pytest.mark.slow
@@ -48,7 +49,7 @@ def test_every_token_is_logged_once_at_the_weights_of_its_update(copyist: Path, 
 
 
 def test_logging_changes_nothing_and_a_share_is_a_part(copyist: Path, tmp_path: Path) -> None:
-    _, plain = run(configuration(copyist), tmp_path / "plain")
+    _, plain = run(configuration(copyist, "log_tokens=false"), tmp_path / "plain")
     _, all_of_it = run(configuration(copyist, "log_tokens=true"), tmp_path / "all")
     _, part = run(configuration(copyist, "log_tokens=true", "log_tokens_share=0.3"), tmp_path / "part")
     assert last_weights(plain) == last_weights(all_of_it) == last_weights(part)
@@ -61,8 +62,35 @@ def test_logging_changes_nothing_and_a_share_is_a_part(copyist: Path, tmp_path: 
     assert 0.15 < sum(map(len, kept.values())) / sum(map(len, whole.values())) < 0.45
 
 
-def test_a_resumed_run_logs_the_same_tokens(copyist: Path, tmp_path: Path) -> None:
-    config = configuration(copyist, "log_tokens=true", "log_tokens_share=0.5")
+def test_a_sample_is_the_default_bounded_and_changes_nothing(
+    copyist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_log, "SAMPLED_TOKENS", 40)
+    _, plain = run(configuration(copyist, "log_tokens=false"), tmp_path / "plain")
+    _, all_of_it = run(configuration(copyist, "log_tokens=true"), tmp_path / "all")
+    _, sampled = run(configuration(copyist), tmp_path / "sampled")
+    assert last_weights(plain) == last_weights(sampled)
+    assert without_timing(plain.read_metrics()) == without_timing(sampled.read_metrics())
+    whole, kept = contents(all_of_it), contents(sampled)
+    assert kept.keys() == whole.keys()
+    updates = set()
+    for name, text in kept.items():
+        assert set(text.splitlines()) < set(whole[name].splitlines())
+        lengths = [len(json.loads(line)["tokens"]) for line in text.splitlines()]
+        assert 40 <= sum(lengths) < 40 + max(lengths)
+        updates |= {json.loads(line)["update"] for line in text.splitlines()}
+    assert updates == {0, 1}
+    assert inspect([sampled.path]).tokens == sum(
+        len(json.loads(line)["tokens"]) for text in kept.values() for line in text.splitlines()
+    )
+
+
+@pytest.mark.parametrize("how", [["log_tokens=true", "log_tokens_share=0.5"], []], ids=["share", "sample"])
+def test_a_resumed_run_logs_the_same_tokens(
+    copyist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: list[str]
+) -> None:
+    monkeypatch.setattr(token_log, "SAMPLED_TOKENS", 40)
+    config = configuration(copyist, *how)
     _, straight = run(config, tmp_path / "straight")
     directory = RunDirectory(tmp_path / "resumed")
     stop = iter([False, True])
@@ -74,14 +102,20 @@ def test_a_resumed_run_logs_the_same_tokens(copyist: Path, tmp_path: Path) -> No
 
 
 def test_a_run_without_tokens_says_how_to_get_them(copyist: Path, tmp_path: Path) -> None:
-    _, directory = run(configuration(copyist, "steps=1"), tmp_path / "run")
-    with pytest.raises(ValueError, match=r"logged no tokens\. Start the run again with log_tokens=true"):
+    _, directory = run(configuration(copyist, "steps=1", "log_tokens=false"), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"logged no tokens\. Start the run again with log_tokens=sample, or true"):
         inspect([directory.path])
 
 
 def test_a_share_without_the_log_is_refused(copyist: Path) -> None:
     with pytest.raises(ConfigError, match=r"log_tokens_share=0\.5 would be ignored: set log_tokens=true"):
         configuration(copyist, "log_tokens_share=0.5")
+
+
+@pytest.mark.parametrize("value", ["some", "1", "none", "[true]"])
+def test_another_way_to_log_is_refused(copyist: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match="log_tokens: must be sample, true or false"):
+        configuration(copyist, f"log_tokens={value}")
 
 
 def test_faults_planted_in_a_trainers_own_log_are_found(copyist: Path, tmp_path: Path) -> None:

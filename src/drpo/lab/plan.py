@@ -19,6 +19,8 @@ from drpo.train.config_text import parse_overrides
 Phase = Literal["tuning", "shared", "best"]
 #: Where the runs of a phase lie.
 FOLDERS: dict[Phase, str] = {"tuning": "tuning", "shared": "runs", "best": "best"}
+#: Defaults of a study that are not those of a single run: of hundreds of runs nobody reads the samples of tokens.
+UNLIKE_A_RUN: Keys = {"log_tokens": False}
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def tries(study: Study, arm: str) -> Iterator[Try]:
 def _config(study: Study, setting: str, arm: str, keys: Keys, problems: dict[str, list[str]]) -> TrainConfig | None:
     assert isinstance(study.base, dict)
     attempt = parse_overrides(f"{key}={json.dumps(value)}" for key, value in keys.items())
-    layers = [study.base, study.settings[setting].keys, study.arms[arm].keys, attempt]
+    layers = [UNLIKE_A_RUN, study.base, study.settings[setting].keys, study.arms[arm].keys, attempt]
     where = f"{setting} × {arm}" + (f", {Try(keys).name}" if keys else "")
     config = None
     try:

@@ -22,6 +22,8 @@ from drpo.train.config_text import as_text, flat, parse_overrides, read_yaml
 
 #: More threads than any machine has CPUs are a slip.
 MOST_THREADS = 1024
+#: The value of log_tokens that bounds the size of the log.
+SAMPLE = "sample"
 #: Keys whose value is a :class:`Section`.
 _SECTIONS = ("task", "objective", "sampler")
 
@@ -140,9 +142,13 @@ class TrainConfig(BaseModel):
         description="stop if the mean |log π − log μ| before any training exceeds this many nats; default: what "
         "rounding explains in the precisions of trainer and sampler (fp32 0.0002, bf16 0.05, fp8 0.1)",
     )
-    log_tokens: bool = Field(default=False, description="write tokens/step-NNNNNN.jsonl, for `drpo inspect`")
+    log_tokens: bool | str = Field(
+        default=SAMPLE,
+        description="write tokens/step-NNNNNN.jsonl, for `drpo inspect`: sample (responses drawn at random, about 512 "
+        "tokens a step), true (all) or false",
+    )
     log_tokens_share: float = Field(
-        default=1.0, gt=0, le=1, description="share of the responses that log_tokens keeps, drawn at random"
+        default=1.0, gt=0, le=1, description="share of the responses that log_tokens=true keeps, drawn at random"
     )
     trackers: list[str] = Field(
         default=[], description="any of tensorboard, trackio, wandb; each gets every figure of metrics.jsonl"
@@ -172,6 +178,13 @@ class TrainConfig(BaseModel):
             return value
         raise ValueError(f"must be auto or a whole number from 1 to {MOST_THREADS}")
 
+    @field_validator("log_tokens", mode="before")
+    @classmethod
+    def _sample_or_a_switch(cls, value: Any) -> Any:
+        if value == SAMPLE or type(value) is bool:
+            return value
+        raise ValueError(f"must be {SAMPLE}, true or false")
+
     @field_validator("trackers", mode="before")
     @classmethod
     def _one_alone(cls, value: Any) -> Any:
@@ -195,7 +208,7 @@ class TrainConfig(BaseModel):
                 f"updates_per_step={self.updates_per_step} exceeds the {responses} responses of a step "
                 "(prompts_per_step × group_size). Lower it or sample more."
             )
-        if self.log_tokens_share < 1 and not self.log_tokens:
+        if self.log_tokens_share < 1 and self.log_tokens is not True:
             raise ValueError(
                 f"log_tokens_share={self.log_tokens_share} would be ignored: set log_tokens=true as well, "
                 "or leave it out."

@@ -1,4 +1,7 @@
-"""The tokens of a step as records that `drpo inspect` reads."""
+"""The tokens of a step as records that `drpo inspect` reads: a bounded sample, all, or a share.
+
+Shapes: ``R`` responses of a step.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +9,68 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from drpo.batch import TokenBatch
-from drpo.inspection.records import lists_by_response
 from drpo.model.policy import Policy
+from drpo.token_log import TokenTexts, lists_by_response
+from drpo.train.config import SAMPLE, TrainConfig
 from drpo.train.rollout import Rollout
 from drpo.train.seeds import derive_seed
 
+#: Of a step in a sample: no response is added to this many tokens (about 50 kB).
+SAMPLED_TOKENS = 512
+
 
 class TokenLog:
-    """Collects the responses of one step, each under the weights of the update that trained on it.
+    """Collects responses of one step, each under the weights of the update that trained on it.
 
-    A ``share`` of the responses is kept, drawn from a seed of its own: logging changes nothing else.
+    Which ones is drawn from a seed of its own: logging changes nothing else.
     """
 
-    def __init__(self, policy: Policy, rollout: Rollout, step: int, share: float, seed: int):
-        self.policy, self.rollout, self.step = policy, rollout, step
-        draw = random.Random(derive_seed(seed, "token log", step))
-        self.chosen = [draw.random() < share for _ in rollout.samples]
+    def __init__(self, policy: Policy, rollout: Rollout, step: int, config: TrainConfig):
+        self.rollout, self.step = rollout, step
+        self.lengths = [len(sample.response.token_ids) for sample in rollout.samples]
+        self.chosen = chosen_responses(self.lengths, config, step)
         self.records: list[dict[str, Any]] = []
+        self._texts = TokenTexts(policy.tokenizer.decode)
 
     def add(self, update: int, part: Sequence[int], order: Sequence[int], batch: TokenBatch) -> None:
         """Record ``batch``: the responses ``part`` of the rollout, whole, in the ``order`` of positions in ``part``."""
-        responses = [part[position] for position in order]
-        lengths = [len(self.rollout.samples[row].response.token_ids) for row in responses]
-        lists = lists_by_response(batch, lengths)
-        for position, row in enumerate(responses):
-            if self.chosen[row]:
-                token_ids = self.rollout.samples[row].response.token_ids
-                self.records.append(
-                    {
-                        "step": self.step,
-                        "update": update,
-                        "sequence_id": row,
-                        "advantage": self.rollout.advantages[row],
-                        "tokens": list(token_ids),
-                        "texts": [self.policy.tokenizer.decode([token]) for token in token_ids],
-                        **lists[position],
-                    }
-                )
+        rows = [part[position] for position in order]
+        kept = [row in self.chosen for row in rows]
+        if not any(kept):
+            return
+        lengths = torch.tensor([self.lengths[row] for row in rows])
+        where = torch.tensor(kept).repeat_interleave(lengths).to(batch.logprobs.device)
+        rows = [row for row in rows if row in self.chosen]
+        with torch.no_grad():
+            lists = lists_by_response(batch.select(where), [self.lengths[row] for row in rows])
+        for row, values in zip(rows, lists, strict=True):
+            token_ids = self.rollout.samples[row].response.token_ids
+            self.records.append(
+                {
+                    "step": self.step,
+                    "update": update,
+                    "sequence_id": row,
+                    "advantage": self.rollout.advantages[row],
+                    "tokens": list(token_ids),
+                    "texts": [self._texts[token] for token in token_ids],
+                    **values,
+                }
+            )
+
+
+def chosen_responses(lengths: Sequence[int], config: TrainConfig, step: int) -> set[int]:
+    """Which of ``R`` responses with so many tokens are logged."""
+    draw = random.Random(derive_seed(config.seed, "token log", step))
+    if config.log_tokens != SAMPLE:
+        return {row for row in range(len(lengths)) if draw.random() < config.log_tokens_share}
+    chosen: set[int] = set()
+    tokens = 0
+    for row in draw.sample(range(len(lengths)), len(lengths)):
+        if tokens >= SAMPLED_TOKENS:
+            break
+        chosen.add(row)
+        tokens += lengths[row]
+    return chosen

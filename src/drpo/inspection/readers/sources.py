@@ -154,8 +154,7 @@ def _files_of_run(run: RunDirectory) -> list[Path]:
     files = run.token_files()
     if not files:
         raise DataError(
-            f"{run.path} logged no tokens. Start the run again with log_tokens=true (and log_tokens_share "
-            "below 1 to keep a sample only)."
+            f"{run.path} logged no tokens. Start the run again with log_tokens=sample, or true for all tokens."
         )
     return files
 

@@ -157,8 +157,9 @@ class DRPOAsyncTrainer(MeasuredLoss, AsyncGRPOTrainer):
         loss = self.objective(batch).loss
         assert batch.entropy is not None
         self.merge({**measurements(batch, self.objective), "entropy": Metric.of(batch.entropy)}, "train")
-        if self.logs_tokens:
-            self._log_tokens(batch, found.token_ids[kept])
+        if self._token_log is not None:
+            # The samples of a micro-batch are of several ages, which TRL does not hand to the loss.
+            self._token_log.add(batch, found.token_ids[kept], self.state.global_step + 1)
 
         tokens, sequences = self._totals
         total = aggregate(
@@ -181,12 +182,6 @@ class DRPOAsyncTrainer(MeasuredLoss, AsyncGRPOTrainer):
         if HEAD_TAKES_MASK:
             return {"use_cache": False}
         return {"fused_lm_head": True, **({"output_router_logits": True} if self.aux_loss_enabled else {})}
-
-    def _log_tokens(self, batch: TokenBatch, token_ids: torch.Tensor) -> None:
-        assert batch.sequence_ids is not None
-        _, lengths = batch.sequence_ids.unique_consecutive(return_counts=True)
-        # The samples of a micro-batch are of several ages, which TRL does not hand to the loss.
-        self._token_log.add(batch, token_ids.cpu(), lengths.tolist(), step=self.state.global_step + 1)
 
     def _account(self, inputs: Mapping[str, Any]) -> None:
         """What TRL's loss counts for its own throughput metrics."""

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import logging
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-from transformers import TrainerCallback
-
 from drpo.batch import TokenBatch
 from drpo.errors import DataError, MismatchError
-from drpo.inspection.records import lists_by_response
 from drpo.integrations.padded import PREFIX
 from drpo.integrations.trl.metrics import RunningMetrics
+from drpo.integrations.trl.tokens import TrainerTokens
 from drpo.metrics import Metric
 from drpo.objectives import Objective
-from drpo.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +55,9 @@ class MeasuredLoss:
         """Nothing is measured yet; ``tokenizer`` gives the texts of the token log."""
         self._running = {mode: RunningMetrics() for mode in ("train", "eval")}
         self._checked = False
-        self._token_log = TokenLog(self.args.output_dir, tokenizer, self.args.log_tokens_limit)
-        if self.logs_tokens:
-            trainer: Any = self
-            trainer.add_callback(self._token_log)
-
-    @property
-    def logs_tokens(self) -> bool:
-        """Whether this process writes a token log: the main one does."""
-        return self.args.log_tokens and self.accelerator.is_main_process
+        self._token_log = None
+        if self.args.log_tokens and self.accelerator.is_main_process:
+            self._token_log = TrainerTokens(self.args.output_dir, tokenizer, self.args.log_tokens_limit)
 
     def under_weights(self, given: TokenBatch, host_names: str, **values: Any) -> TokenBatch:
         """``given`` with the ``values`` of the current weights, checked; ``host_names`` says what TRL calls μ."""
@@ -117,55 +107,3 @@ class MeasuredLoss:
         self.state.log_history.append({"step": self.state.global_step, **statement})
         for name in ("start_mismatch", "start_mismatch_max"):
             self._metrics[mode][PREFIX + name] = [statement[PREFIX + name]]
-
-
-class TokenLog(TrainerCallback):
-    """``tokens/step-NNNNNN.jsonl`` in the output directory: responses of an optimizer step, for `drpo inspect`.
-
-    Args:
-        output_dir: of the run.
-        tokenizer: for the texts.
-        limit: no response is added to a step that has as many tokens.
-    """
-
-    def __init__(self, output_dir: str, tokenizer: Any, limit: int):
-        self.directory = RunDirectory(output_dir)
-        self.tokenizer = tokenizer
-        self.limit = limit
-        self.records: list[dict[str, Any]] = []
-        self._sequences = self._tokens = 0
-
-    def add(self, batch: TokenBatch, token_ids: torch.Tensor, lengths: Sequence[int], **moment: int) -> None:
-        """Record the responses of a micro-batch, as many as the limit allows.
-
-        Args:
-            batch: its kept tokens.
-            token_ids: ``[N]``.
-            lengths: of the responses; they add up to ``N``.
-            moment: ``step``, the optimizer step, and ``update``, the updates since the sampling, where it is known.
-        """
-        columns = (token_ids.split(list(lengths)), batch.advantages.split(list(lengths)))
-        for ids, advantages, lists in zip(*columns, lists_by_response(batch, lengths), strict=True):
-            if self._tokens >= self.limit:
-                return
-            self._tokens += len(ids)
-            self._sequences += 1
-            if len(ids):
-                tokens = ids.tolist()
-                self.records.append(
-                    {
-                        **moment,
-                        "sequence_id": self._sequences - 1,
-                        "advantages": advantages.tolist(),
-                        "tokens": tokens,
-                        "texts": [self.tokenizer.decode([token]) for token in tokens],
-                        **lists,
-                    }
-                )
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write the step's file; see :class:`transformers.TrainerCallback`."""
-        if self.records:
-            self.directory.write_tokens(state.global_step, self.records)
-        self.records = []
-        self._sequences = self._tokens = 0

@@ -217,11 +217,10 @@ class DRPOTrainer(MeasuredLoss, GRPOTrainer):
             )
 
     def _log_tokens(self, batch: TokenBatch, inputs: Mapping[str, Any], kept: torch.Tensor, mode: str) -> None:
-        if mode == "train" and self.logs_tokens:
+        if mode == "train" and self._token_log is not None:
             self._token_log.add(
                 batch,
-                inputs["completion_ids"][kept].cpu(),
-                kept.sum(1).tolist(),
+                inputs["completion_ids"][kept],
                 step=self.state.global_step + 1,
                 update=self.state.global_step - self._sampled_at,
             )

@@ -7,10 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from trl_runs import make_config, make_trainer
 
+from drpo.batch import TokenBatch
 from drpo.errors import ConfigError
 from drpo.inspection.inspect import inspect
+from drpo.integrations.trl.tokens import TrainerTokens
+from drpo.model.policy import load_policy
 
 
 def logged_run(folder: Path, **settings: object) -> tuple[list[dict], list[dict]]:
@@ -52,6 +56,15 @@ def test_the_log_is_bounded(tmp_path: Path) -> None:
     for step in range(1, 5):
         lengths = [len(record["tokens"]) for record in records if record["step"] == step]
         assert sum(lengths[:-1]) < 10 <= sum(lengths)
+
+
+def test_a_training_that_starts_again_writes_its_log_again(tmp_path: Path) -> None:
+    tokens = TrainerTokens(str(tmp_path), load_policy("embedded:arithmetic", torch.device("cpu")).tokenizer, 100)
+    for step in (1, 2, 3, 1, 2):
+        batch = TokenBatch(torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -1.5]), torch.tensor([0.5, 0.5]))
+        tokens.add(batch, torch.tensor([5, 6]), step)
+    assert sorted(file.name for file in (tmp_path / "tokens").iterdir()) == ["step-000001.jsonl", "step-000002.jsonl"]
+    assert inspect([tmp_path / "tokens"], delta=0.15).tokens == 4
 
 
 def test_a_limit_of_no_tokens_is_refused() -> None:

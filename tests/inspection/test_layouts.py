@@ -20,8 +20,8 @@ from drpo.batch import TokenBatch
 from drpo.errors import DataError
 from drpo.inspection.inspect import inspect
 from drpo.inspection.readers.columns import GROUPS, NAMES, PAIRS, resolve
-from drpo.inspection.records import lists_by_response
 from drpo.inspection.result import Inspection
+from drpo.token_log import lists_by_response
 from support.inspections import close, comparable
 from support.synthetic_log import as_responses, make_log, write_jsonl, write_parquet
 

@@ -136,7 +136,7 @@ def _table_problem(found: Inspection) -> str | None:
     """What is wrong with the tables in the terminal."""
     stream = io.StringIO()
     with contextlib.redirect_stdout(stream):
-        _, _, problem = outcome(lambda: show(found, PlainConsole(width=160)))
+        _, _, problem = outcome(lambda: show(found, PlainConsole(width=160), everything=True, chosen=False))
     if problem is not None:
         return f"tables: {problem}"
     tables = stream.getvalue()

@@ -15,7 +15,19 @@ from drpo.inspection.result import Finding, Inspection, SuggestedDelta, Verdict
 from drpo.report.inspection.junit import junit
 from drpo.report.inspection.markdown import markdown
 
-DRPO = Verdict("drpo", "delta=0.15", [0, 0.1, 0.7, 0.15, 0.05], [0] * 5, 0.0551, [0] * 5, [0] * 5, None, None, [], 0.0)
+DRPO = Verdict(
+    "drpo",
+    "delta=0.15",
+    [0, 0.1, 0.7, 0.15, 0.05],
+    [0.0, 0.0, 1.0, 0.0, 0.0],
+    0.0551,
+    [0] * 5,
+    [0] * 5,
+    None,
+    None,
+    [],
+    0.0,
+)
 FAULT = Finding("shifted", "fault", "Rows are off by one", "correlation 0.99", "Shift μ")
 INERT = Finding("inert", "warning", "The trust region is inert", "r = 1", "Log μ")
 VACUOUS = Finding("vacuous", "warning", "The trust region is vacuous: δ = 2 is at least 1", "none", "Lower δ")
@@ -64,6 +76,11 @@ def found(*findings: Finding, **figures: float) -> Inspection:
 def test_the_answer(findings: list[Finding], state: str, sentence: str) -> None:
     given = found(*findings, beyond_delta=0.01739).answer
     assert given.state == state and sentence in given.sentence
+
+
+def test_a_log_without_any_gradient() -> None:
+    without = replace(DRPO, mass=[0.0] * 5, changed=0.0)
+    assert "no token has an advantage, so that there is no gradient" in answer([], 0.15, 0.1, without).sentence
 
 
 def test_the_run_s_own_objective_and_four_others_are_shown() -> None:

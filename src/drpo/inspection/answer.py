@@ -28,11 +28,10 @@ def answer(findings: Sequence[Finding], delta: float, beyond_delta: float, verdi
         return Answer("inert", "The trust region is inert: r = 1 on all tokens, so all objectives are the same.")
     if "vacuous" in by_name:
         return Answer("vacuous", f"The trust region is vacuous: no token has |π − μ| above δ = {delta:g}.")
-    return Answer(
-        "acts",
-        f"The trust region acts: {_percent(beyond_delta)} of the tokens have |π − μ| above δ = {delta:g}, and "
-        f"{verdict.objective} changes {_percent(verdict.changed)} of the gradient.",
-    )
+    beyond = f"The trust region acts: {_percent(beyond_delta)} of the tokens have |π − μ| above δ = {delta:g}"
+    if not any(verdict.mass):
+        return Answer("acts", f"{beyond}, but no token has an advantage, so that there is no gradient.")
+    return Answer("acts", f"{beyond}, and {verdict.objective} changes {_percent(verdict.changed)} of the gradient.")
 
 
 def shown_first(names: Sequence[str], own: str) -> list[str]:

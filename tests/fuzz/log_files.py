@@ -1,8 +1,9 @@
-"""A generated log in a file, or several: JSONL, compressed or not, and Parquet; whole or damaged."""
+"""A generated log in a file, or several: JSONL, compressed or not, JSON, torch.save and Parquet; whole or damaged."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import random
 from collections.abc import Iterator
@@ -26,14 +27,19 @@ def write_log(folder: Path, log: Sketch, random_: random.Random) -> None:
     for number, (first, end) in enumerate(parts):
         name = random_.choice(_NAMES) + str(number)
         part = {column: values[first:end] for column, values in log.columns.items()}
+        document = not parquet and random_.random() < 0.25
         if parquet:
             content, ending = _parquet(part, log.kind, random_), ".parquet"
+        elif document and random_.random() < 0.5:
+            content, ending = _torch(part, log.lists, random_), ".pt"
+        elif document:
+            content, ending = _json(part, random_), ".json"
         else:
             content, ending = _jsonl(part, log.kind, random_), random_.choice((".jsonl", ".ndjson"))
         if log.kind == "bad bytes":
             content = _damaged(content, random_)
-        if not parquet and random_.random() < 0.2:
-            content, ending = gzip.compress(content, 1), ending + ".gz"
+        if not parquet and not document and random_.random() < 0.3:
+            content, ending = _compressed(content, ending, random_)
             content = _damaged(content, random_) if log.kind == "bad bytes" and random_.random() < 0.5 else content
         (folder / (name + ending)).write_bytes(content)
 
@@ -55,6 +61,42 @@ def _jsonl(columns: dict[str, list[Any]], kind: str, random_: random.Random) -> 
         else random_.choice(("utf-8", "utf-8", "utf-8-sig"))
     )
     return content.encode(encoding, "replace")
+
+
+def _compressed(content: bytes, ending: str, random_: random.Random) -> tuple[bytes, str]:
+    import pyarrow
+
+    if random_.random() < 0.5:
+        return gzip.compress(content, 1), ending + ".gz"
+    return pyarrow.compress(content, codec="zstd", asbytes=True), ending + ".zst"
+
+
+def _records(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _json(columns: dict[str, list[Any]], random_: random.Random) -> bytes:
+    """An array of records, or an object of columns."""
+    if random_.random() < 0.4:
+        return _line(columns).encode("utf-8", "replace")
+    return f"[{', '.join(map(_line, _records(columns)))}]".encode("utf-8", "replace")
+
+
+def _torch(columns: dict[str, list[Any]], lists: bool, random_: random.Random) -> bytes:
+    """What torch.save writes of records or columns, tensors among them, or of a dump of slime."""
+    import torch
+
+    def tensors(value: Any) -> Any:
+        numbers = isinstance(value, list) and value and all(type(item) is float for item in value)
+        return torch.tensor(value) if numbers and random_.random() < 0.5 else value
+
+    if lists:
+        columns = {name: [tensors(value) for value in values] for name, values in columns.items()}
+    form = random_.choice(("records", "columns", "samples", "rollout_data") if lists else ("records", "columns"))
+    rows = columns if form in ("columns", "rollout_data") else _records(columns)
+    sink = io.BytesIO()
+    torch.save(rows if form in ("records", "columns") else {"rollout_id": 3, form: rows}, sink)
+    return sink.getvalue()
 
 
 def _line(line: dict[str, Any]) -> str:

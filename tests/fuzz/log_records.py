@@ -118,6 +118,8 @@ def sketch(random_: random.Random, size: int) -> Sketch:
     lists = random_.random() < 0.4
     kind = random_.choice(("sound", "extreme", "bad values", "bad values", "bad columns", "bad bytes", "bad bytes"))
     log = _responses(random_, size) if lists else _tokens(random_, size)
+    if random_.random() < 0.15:
+        _grade(log, random_)
     log.kind = kind
     if kind == "extreme":
         _make_extreme(log, random_)
@@ -201,6 +203,28 @@ def _responses(random_: random.Random, size: int) -> Sketch:
         if random_.random() < 0.5:
             del columns[name]
     return Sketch(columns, True, "sound", tokens, sequences)
+
+
+def _grade(log: Sketch, random_: random.Random) -> None:
+    """A reward and a group of each response in the place of its advantage, if that leaves groups of several."""
+    columns = log.columns
+    count = len(next(iter(columns.values())))
+    if log.lists:
+        keys: list[Any] = list(range(count))
+        groups = [i // 3 for i in keys]
+    else:
+        names = [name for name in ("step", "update", "sequence_id") if name in columns]
+        keys = list(zip(*(columns[name] for name in names), strict=True))
+        groups = [0] * count
+        step = columns.get("step", [0] * count)
+        if len({key for key, at in zip(keys, step, strict=True) if at == step[0]}) < 2:
+            return
+    if count < 6:
+        return
+    del columns["advantages" if log.lists else "advantage"]
+    rewards = {key: random_.choice((0.0, 1.0, -0.5)) for key in keys}
+    columns[random_.choice(("reward", "score"))] = [rewards[key] for key in keys]
+    columns[random_.choice(("uid", "group_id", "prompt_index"))] = groups
 
 
 def _make_extreme(log: Sketch, random_: random.Random) -> None:

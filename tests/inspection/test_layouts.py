@@ -240,7 +240,7 @@ def test_the_standard_input_gives_the_figures_of_a_file(
     content = write_jsonl(tmp_path / "log.jsonl", log).read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     found = inspect([Path("-")], objectives=OBJECTIVES)
-    assert found.files == ["-"] and close(figures(found), figures(expected))
+    assert found.files == ["standard input"] and close(figures(found), figures(expected))
 
 
 def test_ids_of_a_dump_are_those_of_the_response(tmp_path: Path, log: Log, expected: Inspection) -> None:

@@ -92,7 +92,7 @@ def inspect(
 
 def _nothing(log: Log, reading: Reading, survey: Survey | None, steps: Steps) -> str:
     """Why no token is left to count."""
-    files = ", ".join(map(str, log.files[:5])) + (" and others" if len(log.files) > 5 else "")
+    files = ", ".join(log.names[:5]) + (" and others" if len(log.files) > 5 else "")
     if survey is not None and survey.unusable.tokens:
         return (
             f"{files}: no token has two usable log-probabilities (finite and ≤ 0, in nats): "
@@ -193,7 +193,7 @@ class Survey:
         figures = {name: metric.item() for name, metric in self.figures.items()}
         own = next(verdict for verdict in verdicts if verdict.objective == self.objective.name)
         return Inspection(
-            files=[str(file) for file in self.log.files],
+            files=self.log.names,
             answer=answer(found, self.delta, figures["beyond_delta"], own),
             objective=self.objective.name,
             tokens=self.tokens,

@@ -13,7 +13,7 @@ from drpo.checks import is_positive
 from drpo.errors import DataError
 from drpo.inspection.readers.columns import NAMES
 from drpo.inspection.readers.json_file import read_json
-from drpo.inspection.readers.jsonl import STDIN, read_jsonl_tokens, read_stdin
+from drpo.inspection.readers.jsonl import STDIN, STDIN_NAME, read_jsonl_tokens, read_stdin
 from drpo.inspection.readers.parquet import read_parquet
 from drpo.inspection.readers.reading import Reading
 from drpo.inspection.readers.tokens import Tokens
@@ -48,6 +48,11 @@ class Log:
     delta: float | None = None
     objective: str | None = None
     outcome: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """What messages call the files."""
+        return [STDIN_NAME if file == STDIN else str(file) for file in self.files]
 
 
 def find_log(paths: Iterable[Path]) -> Log:

@@ -50,6 +50,23 @@ def test_help_loads_nothing_that_is_slow_to_load() -> None:
     assert "--delta" in result.stdout and "docs/inspect.md" in result.stdout
 
 
+def test_a_log_can_be_piped_in(log: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    with log.open("rb") as stream:
+        result = subprocess.run(
+            [sys.executable, "-m", "drpo", "inspect", "-", "--objectives", "drpo"],
+            stdin=stream,
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 0, result.stderr
+    assert "600 tokens of 30 responses in standard input" in result.stdout
+    assert "read as drpo's token log" in result.stdout and (here / "inspection.html").is_file()
+
+
 def test_it_prints_what_it_found_and_writes_the_page_beside_the_log(log: Path) -> None:
     result = drpo(log, "--objectives", "ppo,dppo_tv,drpo", "--all")
     assert result.returncode == 0, result.stderr

@@ -1,11 +1,13 @@
 """The same tokens in every trainer's layout: the same figures to 6 digits as in our own, and the layout is named.
 
 Our own log is written by the function that `drpo train` and the TRL plug-in write theirs with. The others are made by
-the schema that the trainer documents or writes in its source; no other trainer runs here.
+the schema that the trainer documents or writes in its source. tests/hosts/skyrl and tests/hosts/tinker write logs from
+the real types of SkyRL and Tinker.
 """
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import sys
@@ -21,6 +23,7 @@ from drpo.errors import DataError
 from drpo.inspection.inspect import inspect
 from drpo.inspection.readers.columns import GROUPS, NAMES, PAIRS, resolve
 from drpo.inspection.result import Inspection
+from drpo.report.inspection.page import build_inspection_page
 from drpo.token_log import lists_by_response
 from support.inspections import close, comparable
 from support.synthetic_log import as_responses, make_log, write_jsonl, write_parquet
@@ -230,7 +233,7 @@ def figures(found: Inspection) -> dict[str, Any]:
 def test_a_layout_gives_the_figures_of_our_own(name: str, tmp_path: Path, log: Log, expected: Inspection) -> None:
     write, title = LAYOUTS[name]
     found = inspect([write(tmp_path, log)], objectives=OBJECTIVES)
-    assert found.layouts == [title]
+    assert found.layouts == [title] and f"<dd>{title}</dd>" in html.unescape(build_inspection_page(found))
     assert close(figures(found), figures(expected))
 
 
@@ -243,8 +246,11 @@ def test_the_standard_input_gives_the_figures_of_a_file(
     assert found.files == ["standard input"] and close(figures(found), figures(expected))
 
 
-def test_ids_of_a_dump_are_those_of_the_response(tmp_path: Path, log: Log, expected: Inspection) -> None:
-    found = inspect([slime(tmp_path, log)], objectives=OBJECTIVES)
+@pytest.mark.parametrize("write", [slime, prime_rl])
+def test_ids_are_those_of_the_response(
+    write: Callable[[Path, Log], Path], tmp_path: Path, log: Log, expected: Inspection
+) -> None:
+    found = inspect([write(tmp_path, log)], objectives=OBJECTIVES)
     assert [token.token for token in found.affected] == [token.token for token in expected.affected]
 
 

@@ -63,7 +63,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "sequence_id": (("sequence_id", "sequence_ids"),),
     "step": (("step",),),
     "update": (("update",),),
-    "token": (("token", "tokens"),),
+    "token": (("token", "tokens"), ("token_ids",)),
     "text": (("text", "texts"),),
     "proximal_logprob": (("proximal_logprob", "proximal_logprobs"),),
     "entropy": (("entropy", "entropies"),),

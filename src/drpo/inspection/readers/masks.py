@@ -33,8 +33,15 @@ KEEPS = (
     "sample_masks",
 )
 #: Masks of padding or of the prompt, over other positions than the response's: a mask above covers what they say of a
-#: response, and alone they say too little.
-COVERED = ("attention_mask", "attention_masks", "prompt_mask", "prompt_masks", "completion_attention_mask")
+#: response, and alone they say too little. The last one is SkyRL's, of tokens without a recorded route.
+COVERED = (
+    "attention_mask",
+    "attention_masks",
+    "prompt_mask",
+    "prompt_masks",
+    "completion_attention_mask",
+    "router_padding_mask",
+)
 #: What a loss did with a token, which says nothing about whose token it is (prime-rl).
 VERDICTS = ("is_masked", "is_masked_high", "is_masked_low")
 

@@ -47,14 +47,14 @@ def _load(file: Path) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
-        kind = re.search(r"(?:GLOBAL |class |Unsupported global: )'?([\w.]+)", str(error))
-        what = f"an object of the class {kind[1]:.100}" if kind else "something that is not a tensor"
+        kind = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"it holds an object of {kind[1]:.100}" if kind else "it is no file of torch.save, or is damaged"
         raise DataError(
-            f"{file} was not loaded: it holds {what}, or is no file of torch.save. Only tensors, numbers, texts, lists "
+            f"{file} was not loaded: {what}. Only tensors, numbers, texts, lists "
             "and dicts are loaded, because other objects may run code. Save arrays as tensors or lists."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0][:200]
+        reason = str(error).strip().split("\n")[0].split(". ")[0][:200]
         raise DataError(
             f"{file} cannot be read with torch.load ({reason}). It may be cut off: save it again."
         ) from error

@@ -352,7 +352,7 @@ def test_trl_overrides_are_few() -> None:
     own = {name for name, value in vars(DRPOTrainer).items() if callable(value)} - private
     assert own == {"__init__", "_compute_loss", "_generate_and_score_completions"}
     shared = {name for name in vars(MeasuredLoss) if not name.startswith("__")}
-    assert shared == {"start_measuring", "logs_tokens", "under_weights", "merge", "_check_mismatch"}
+    assert shared == {"start_measuring", "under_weights", "merge", "_check_mismatch"}
     assert not (private | shared | {"head_is_plain", "loss_path", "_token_log"}) & set(dir(GRPOTrainer))
     assert (
         not {f.name for f in dataclasses.fields(DRPOConfig)}

@@ -1,6 +1,6 @@
 """Every objective inside TRL's GRPOTrainer: `DRPOTrainer` and `DRPOConfig` instead of GRPOTrainer and GRPOConfig.
 
-`InProcessRollouts` is a rollout_func for machines without vLLM.
+`InProcessRollouts` is a rollout_func for machines without vLLM. `record` writes the token log of TRL's own losses.
 """
 
 try:
@@ -10,7 +10,8 @@ except ImportError as error:
 
 from drpo.integrations.trl.config import DRPOConfig
 from drpo.integrations.trl.host import TESTED_VERSIONS
+from drpo.integrations.trl.recorder import record
 from drpo.integrations.trl.rollouts import InProcessRollouts
 from drpo.integrations.trl.trainer import DRPOTrainer
 
-__all__ = ["TESTED_VERSIONS", "DRPOConfig", "DRPOTrainer", "InProcessRollouts"]
+__all__ = ["TESTED_VERSIONS", "DRPOConfig", "DRPOTrainer", "InProcessRollouts", "record"]

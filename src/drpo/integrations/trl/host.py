@@ -102,6 +102,11 @@ def check_options(args: Any) -> None:
         )
 
 
+def begins_rollouts(trainer: Any) -> bool:
+    """Whether the loss that is being computed is the first one of a rollout batch."""
+    return trainer._step % (trainer.args.steps_per_generation * trainer.num_iterations) == 0
+
+
 def leave_out_tokens(trainer: Any, output: dict[str, Any], mode: str) -> None:
     """Take the tokens without a log μ out of a rollout batch that TRL has just made, and count them.
 

@@ -227,7 +227,7 @@ class DRPOTrainer(MeasuredLoss, GRPOTrainer):
 
     def _staleness(self) -> int:
         """Updates made since the current rollout batch was sampled."""
-        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or not self._checked:
+        if host.begins_rollouts(self) or not self._checked:
             self._sampled_at = self.state.global_step
         return self.state.global_step - self._sampled_at
 

@@ -215,3 +215,20 @@ def test_steps_of_a_log_without_steps(log: Path) -> None:
     log.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "step"}) + "\n" for row in ROWS))
     refused = drpo(log, "--steps", "1:")
     assert refused.returncode == 2 and "no column step" in refused.stderr
+
+
+def test_another_log_is_put_beside_it(log: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps({**row, "behavior_logprob": row["logprob"]}) + "\n" for row in ROWS))
+    shown = drpo(log, "--against", other, "--objectives", "drpo,ppo")
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(rf"Against +{re.escape(str(other))}", shown.stdout) and "trust region is inert" in shown.stdout
+    assert re.search(r"shift_max +0\.\d+ +0 +0\.\d+", shown.stdout) and "only in the other: " in shown.stdout
+    page = (log.parent / "inspection.html").read_text()
+    assert f"Against <code>{other}" in page and "<code>shift_max</code>" in page
+    found = json.loads(drpo(log, "--against", other, "--json").stdout)["comparison"]
+    (figure,) = (row for row in found["figures"] if row["name"] == "shift_max")
+    assert figure["there"] == 0 and figure["here"] > 0 and found["against"] == str(other)
+    assert "| shift_max | 0." in drpo(log, "--against", other, "--markdown").stdout
+    missing = drpo(log, "--against", tmp_path / "none.jsonl")
+    assert missing.returncode == 2 and "none.jsonl does not exist" in missing.stderr

@@ -207,6 +207,9 @@ def inspect(
     steps: Annotated[
         str | None, typer.Option(metavar="FIRST:LAST", help="Read only these steps; either side may be left out.")
     ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Another log (file, folder or run) to put beside this one.")
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Print every finding, objective and table, not only the most important.")
     ] = False,
@@ -238,14 +241,17 @@ def inspect(
 
       drpo inspect tokens.jsonl --map logprob=lp,behavior_logprob=engine_lp,mask=loss_mask+tool_mask
 
+      drpo inspect after.parquet --against before.parquet
+
       drpo inspect tokens.jsonl --fail-on fault --max beyond_delta=0.05 --junit inspection.xml
 
     docs/inspect.md lists the columns that a log needs.
     """
-    from drpo.cli.inspection import Output, run_inspect
+    from drpo.cli.inspection import Output, Question, run_inspect
 
+    question = Question.of(delta, objectives, columns or [], steps)
     output = Output(html, as_json, as_markdown, everything, junit)
-    run_inspect(log, delta, objectives, columns or [], steps, output, fail_on, limits or [])
+    run_inspect(log, against, question, output, fail_on, limits or [])
 
 
 @app.command()

@@ -10,8 +10,10 @@ from rich.text import Text
 
 from drpo.cli.printing import PlainConsole
 from drpo.inspection.answer import shown_first
+from drpo.inspection.compare import Comparison
 from drpo.inspection.result import VERDICTS, Inspection
 from drpo.report.html.quantities import finite, percent, plain
+from drpo.report.inspection.tables import compared_cells
 
 #: More objectives than this make a matrix too wide for a terminal; more steps or tokens than these, a table too long.
 WIDEST_MATRIX, MOST_STEPS, MOST_TOKENS = 10, 12, 8
@@ -68,6 +70,19 @@ def _details(found: Inspection, console: PlainConsole) -> None:
     if found.affected:
         _heading(console, "Most affected tokens", f"by {found.reference}: largest |Â r| |w − 1|")
         console.print(_affected_table(found))
+
+
+def show_comparison(compared: Comparison, console: PlainConsole) -> None:
+    """Print what differs from the other log."""
+    _heading(console, "Against", compared.against)
+    console.print(Padding(Text(compared.answer), (0, 0, 0, 2)))
+    heads = ("", "this log", "other", "difference")
+    console.print(_table(heads, (compared_cells(row, plain) for row in compared.figures)))
+    _heading(console, "Gradient changed", "by objective")
+    console.print(_table(heads, (compared_cells(row, percent) for row in compared.changed)))
+    for where, titles in (("this log", compared.findings_here), ("the other", compared.findings_there)):
+        for title in titles:
+            console.say(f"  only in {where}: {title}")
 
 
 def _heading(console: PlainConsole, title: str, note: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from drpo.inspection.answer import shown_first
+from drpo.inspection.compare import Comparison
 from drpo.inspection.gate import Check
 from drpo.inspection.result import Inspection
 from drpo.report.html.quantities import finite, percent, plain
+from drpo.report.inspection.tables import compared_cells
 
 #: Figures in the order of the table, with their names for a reader.
 FIGURES = {
@@ -17,8 +19,8 @@ FIGURES = {
 }
 
 
-def markdown(found: Inspection, checks: Sequence[Check]) -> str:
-    """The answer, the findings, the gate and the objectives that are shown first."""
+def markdown(found: Inspection, checks: Sequence[Check], compared: Comparison | None = None) -> str:
+    """The answer, the findings, the gate, the objectives that are shown first, and the other log if there is one."""
     lines = [f"**{escaped(found.answer.sentence)}**", ""]
     lines += [
         f"{found.tokens:,} tokens of {found.sequences:,} responses, δ = {plain(found.delta)}, suggested δ "
@@ -42,6 +44,10 @@ def markdown(found: Inspection, checks: Sequence[Check]) -> str:
         masked, damped, _, _, corrective = by_name[name].tokens
         shares = (masked, damped, corrective, by_name[name].changed)
         lines.append(f"| `{name}` | {' | '.join(percent(share) for share in shares)} |")
+    if compared is not None:
+        lines += ["", f"Against {escaped(compared.against)}: {escaped(compared.answer)}", ""]
+        lines += ["| figure | this log | the other | difference |", "| --- | --- | --- | --- |"]
+        lines += [f"| {' | '.join(compared_cells(row, plain))} |" for row in compared.figures]
     return "\n".join(lines) + "\n"
 
 

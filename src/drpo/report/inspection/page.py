@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from drpo.inspection.compare import Comparison
 from drpo.inspection.result import Inspection
 from drpo.report.html.escape import visible
 from drpo.report.html.quantities import finite, percent, plain
 from drpo.report.html.style import document
-from drpo.report.inspection.tables import affected, agreement, mu_bins, verdicts
+from drpo.report.inspection.tables import affected, agreement, comparison, mu_bins, verdicts
 from drpo.report.run.histograms import Histogram, draw_shares
 from drpo.report.svg.charts import Chart, Line, draw
 from drpo.report.svg.points import Point
@@ -17,13 +18,14 @@ LONGEST, MOST_FILES = 200, 5
 MOST_LINES = 4
 
 
-def build_inspection_page(found: Inspection) -> str:
+def build_inspection_page(found: Inspection, compared: Comparison | None = None) -> str:
     """The page as HTML: no script, no request, the same bytes for the same inspection."""
     return document(
         "Is the trust region doing anything?",
         [
             _head(found),
             _findings(found),
+            comparison(compared),
             _distributions(found),
             verdicts(found),
             _courses(found),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from drpo.inspection.compare import Compared, Comparison
 from drpo.inspection.result import VERDICTS, Inspection
 from drpo.report.html.escape import visible, visible_plain
 from drpo.report.html.quantities import percent, plain
@@ -132,6 +133,34 @@ def affected(found: Inspection) -> str:
         f"<section><h2>Most affected tokens</h2><p class='soft'>Tokens whose gradient <code>{visible(found.reference)}"
         f"</code> changes most.</p>{_grid(heads, rows)}</section>"
     )
+
+
+def comparison(compared: Comparison | None) -> str:
+    """The section that puts another log beside this one; nothing without one."""
+    if compared is None:
+        return ""
+    heads = ("", "this log", "the other", "difference")
+    figures = [compared_cells(row, plain) for row in compared.figures]
+    changed = [compared_cells(row, percent) for row in compared.changed]
+    only = "".join(
+        f"<li>Only in {where}: {visible(title)}</li>"
+        for where, titles in (("this log", compared.findings_here), ("the other", compared.findings_there))
+        for title in titles
+    )
+    return (
+        f"<section><h2>Against <code>{visible(compared.against, 200)}</code></h2><p>{visible(compared.answer)}</p>"
+        f"<ul class='notes'>{only}</ul>{_grid(heads, _coded(figures))}"
+        f"<h3>Share of the gradient that an objective changes</h3>{_grid(heads, _coded(changed))}</section>"
+    )
+
+
+def _coded(rows: Iterable[Sequence[str]]) -> Iterable[Sequence[str]]:
+    return ((f"<code>{visible(name)}</code>", *values) for name, *values in rows)
+
+
+def compared_cells(row: Compared, write: Callable[[float | None], str]) -> tuple[str, str, str, str]:
+    """Name, both values and their difference, as text."""
+    return row.name, write(row.here), write(row.there), write(row.difference)
 
 
 def _line(text: str) -> str:

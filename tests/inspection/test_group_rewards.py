@@ -91,6 +91,37 @@ def test_advantages_are_the_rewards_less_their_groups_mean(
     assert close(a, b)
 
 
+def test_samples_of_a_dump_with_both_policies_need_no_advantage(tmp_path: Path, rewards: dict[str, Any]) -> None:
+    """slime's samples with a field log_probs that a rollout function of one's own adds; a file a rollout."""
+    expected = inspect(
+        [write_parquet(tmp_path / "own.parquet", tokens(rewards, ("advantage", "step")))], objectives=OBJECTIVES
+    )
+    records = lists(rewards, GIVEN)
+    for step in (0, 1):
+        samples = [
+            {
+                "index": i,
+                "group_index": record["group"],
+                "prompt": "2 + 2 =",
+                "tokens": [7, 7, *range(LENGTH)],
+                "response_length": LENGTH,
+                "reward": record["reward"],
+                "loss_mask": None,
+                "rollout_log_probs": record["behavior_logprobs"],
+                "log_probs": record["logprobs"],
+                "status": "completed",
+                "metadata": {},
+            }
+            for i, record in enumerate(records)
+            if record["step"] == step
+        ]
+        torch.save({"rollout_id": step, "samples": samples}, tmp_path / f"rollout_{step}.pt")
+    found = inspect(sorted(tmp_path.glob("*.pt")), objectives=OBJECTIVES)
+    assert found.figures == pytest.approx(expected.figures)
+    assert found.layouts == ["the training data of slime, vime or miles"]
+    assert {token.token for token in found.affected} <= {str(i) for i in range(LENGTH)}
+
+
 def test_a_masked_response_counts_in_the_mean_of_its_group(tmp_path: Path) -> None:
     records = [
         {"logprobs": [-0.5], "behavior_logprobs": [-0.4], "reward": reward, "uid": "a", "loss_mask": [mask]}

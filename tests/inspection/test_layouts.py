@@ -130,19 +130,26 @@ def slime(folder: Path, log: Log) -> Path:
 
 
 def nemo_rl(folder: Path, log: Log) -> Path:
-    """nemo_rl/algorithms/loss: [B, S] with the prompt in it, and a mask of tokens and one of samples."""
-    records = [
-        {
-            "step": row["step"],
-            "prev_logprobs": padded(row["logprobs"], 0.0, PROMPT),
-            "generation_logprobs": padded(row["behavior_logprobs"], 0.0, PROMPT),
-            "advantages": padded([row["advantage"]] * len(row["tokens"]), 0.0, PROMPT),
-            "token_mask": padded([1] * len(row["tokens"]), 0, PROMPT),
-            "sample_mask": 1.0,
-        }
-        for row in responses(log)
-    ]
-    return lines(folder / "train_data.jsonl", records)
+    """nemo_rl/algorithms/grpo.py, utils/logger.py: a file a step, a line a sample, each value in a list of one."""
+    rows = responses(log)
+    for step in sorted({row["step"] for row in rows}):
+        records = [
+            {
+                "content": ["2 + 2 = 4"],
+                "rewards": [1.0],
+                "input_lengths": [PROMPT + len(row["tokens"])],
+                "token_ids": [padded(row["tokens"], 7, PROMPT)],
+                "token_loss_mask": [padded([1] * len(row["tokens"]), 0, PROMPT)],
+                "sample_loss_mask": [1.0],
+                "advantages": [padded([row["advantage"]] * len(row["tokens"]), 0.0, PROMPT)],
+                "generation_logprobs": [padded(row["behavior_logprobs"], 0.0, PROMPT)],
+                "prev_logprobs": [padded(row["logprobs"], 0.0, PROMPT)],
+                "idx": i,
+            }
+            for i, row in enumerate(row for row in rows if row["step"] == step)
+        ]
+        lines(folder / f"train_data_step{step}.jsonl", records)
+    return folder
 
 
 def by_names(pi: str, mu: str, mask: str, ending: str = "jsonl", **more: Any) -> Callable[[Path, Log], Path]:
@@ -246,7 +253,7 @@ def test_the_standard_input_gives_the_figures_of_a_file(
     assert found.files == ["standard input"] and close(figures(found), figures(expected))
 
 
-@pytest.mark.parametrize("write", [slime, prime_rl])
+@pytest.mark.parametrize("write", [slime, prime_rl, nemo_rl])
 def test_ids_are_those_of_the_response(
     write: Callable[[Path, Log], Path], tmp_path: Path, log: Log, expected: Inspection
 ) -> None:
@@ -272,6 +279,19 @@ def test_a_folder_is_read_at_any_depth_and_endings_in_one_order(tmp_path: Path, 
     names = [str(Path(file).relative_to(tmp_path)) for file in found.files]
     assert names == ["part2/rank_0.jsonl", "part2/rank_1/log.parquet", "part10.json", "part11.pt"]
     assert close(figures(found), figures(expected))
+
+
+def test_of_runs_in_a_folder_the_token_logs_are_read(tmp_path: Path, log: Log) -> None:
+    for name in ("b", "a"):
+        run = tmp_path / "study" / name
+        lines(run / "tokens" / "step-000002.jsonl", responses(log)[:3])
+        lines(run / "tokens" / "step-000010.jsonl", responses(log)[3:6])
+        lines(run / "metrics.jsonl", [{"step": 1}])
+        (run / "config.yaml").write_text("objective: {name: drpo}\n")
+    found = inspect([tmp_path], objectives=OBJECTIVES)
+    names = [str(Path(file).relative_to(tmp_path / "study")) for file in found.files]
+    assert names == [f"{run}/tokens/step-{step}.jsonl" for run in "ab" for step in ("000002", "000010")]
+    assert found.sequences == 12
 
 
 ALL = sorted({*NAMES["logprob"], *NAMES["behavior_logprob"], *(name for pair in PAIRS for name in pair)})

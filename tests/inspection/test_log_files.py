@@ -100,6 +100,16 @@ class Opens:
 
 
 HOSTILE: list[tuple[str, Callable[[Path], Any], str]] = [
+    (
+        "log.jsonl",
+        lambda f: f.write_text('{"logprobs": [], "prev_logprobs": [[]], "behavior_logprobs": [[]]}'),
+        "lacks",
+    ),
+    (
+        "log.jsonl",
+        lambda f: f.write_text('{"logprobs": [[-1]], "behavior_logprobs": [-1, 2], "advantage": 1}'),
+        "has 2",
+    ),
     ("log.jsonl.gz", cut_gzip, "damaged or cut off"),
     ("log.jsonl.gz", lambda f: f.write_text(LINE + "\n"), "damaged or cut off"),
     ("log.jsonl.gz", lambda f: f.write_bytes(gzip.compress(b"")), "has no records"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from drpo.inspection.readers.tokens import Tokens
 
 #: The path that stands for the standard input, and what messages call it.
 STDIN, STDIN_NAME = Path("-"), "standard input"
+#: NeMo-RL's log of a step, whose lines do not name it (nemo_rl/algorithms/grpo.py).
+_NEMO_RL = re.compile(r"train_data_step(\d{1,18})\.")
 
 
 def read_jsonl_tokens(file: Path, reading: Reading) -> Iterator[Tokens]:
@@ -23,7 +26,11 @@ def read_jsonl_tokens(file: Path, reading: Reading) -> Iterator[Tokens]:
         DataError: the file is empty, or a line is not JSON, lacks a value, or has one of the wrong type or length;
             the message names the line.
     """
-    return tokens_of_records(read_records(file, reading), str(file), "line", reading)
+    records = read_records(file, reading)
+    if named := _NEMO_RL.match(file.name):
+        step = int(named[1])
+        records = (record._replace(values={"step": step, **record.values}) for record in records)
+    return tokens_of_records(records, str(file), "line", reading)
 
 
 def read_stdin(file: Path, reading: Reading) -> Iterator[Tokens]:

@@ -10,7 +10,8 @@ from drpo.errors import DataError
 #: The name of such a column in `--map`.
 MASK = "mask"
 #: Masks of tokens that are kept where they are not 0. A token is kept if all of them keep it: TRL multiplies
-#: completion_mask and tool_mask, NeMo-RL token_mask and sample_mask (one value a response), SkyRL and AReaL write
+#: completion_mask and tool_mask, NeMo-RL token_mask and sample_mask (one value a response; token_loss_mask and
+#: sample_loss_mask in its log), SkyRL and AReaL write
 #: loss_mask within response_mask.
 KEEPS = (
     "mask",
@@ -31,6 +32,8 @@ KEEPS = (
     "tool_masks",
     "sample_mask",
     "sample_masks",
+    "token_loss_mask",
+    "sample_loss_mask",
 )
 #: Masks of padding or of the prompt, over other positions than the response's: a mask above covers what they say of a
 #: response, and alone they say too little. The last one is SkyRL's, of tokens without a recorded route.

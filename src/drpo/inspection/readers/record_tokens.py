@@ -30,6 +30,7 @@ from drpo.inspection.readers.refusals import (
     refuse_repeat,
     refuse_value,
 )
+from drpo.inspection.readers.tables import batch_size, responses_of
 from drpo.inspection.readers.tokens import CHUNK_TOKENS, Tokens
 
 #: The columns of one sequence, lists of one length; ``line`` has the position of each token's record.
@@ -56,6 +57,9 @@ def tokens_of_records(records: Iterator[Record], where: str, unit: str, reading:
     first = next(records, None)
     if first is None:
         raise DataError(f"{where} has no records. Give a log with at least one token.")
+    if batch_size(first.values):
+        records = responses_of(itertools.chain((first,), records))
+        first = next(records)
     lines = _Lines(first, records, where, unit, reading)
     sequences = _responses(lines) if lines.has_lists else _token_by_token(lines)
     pending: list[Columns] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from drpo.errors import DataError
-from drpo.inspection.readers.columns import NAMES
+from drpo.inspection.readers.columns import NAMES, PAIRS
 from drpo.inspection.readers.json_records import Record
 
+_POLICIES = (*NAMES["logprob"], *NAMES["behavior_logprob"], *{name for pair in PAIRS for name in pair})
 ROWS_OR_COLUMNS = "a list of records, or one object of columns of equal length"
 
 
@@ -34,6 +35,29 @@ def records_of(value: Any, where: str, unit: str, is_list: Callable[[Any], bool]
         yield Record(number, values, number / len(value))
 
 
+def batch_size(values: Mapping[str, Any]) -> int:
+    """How many responses a record holds whose π or μ is a list of lists, as in NeMo-RL's log; 0 for any other."""
+    for name in _POLICIES:
+        lists = values.get(name)
+        if type(lists) is list and lists and type(lists[0]) is list:
+            return len(lists)
+    return 0
+
+
+def responses_of(records: Iterable[Record]) -> Iterator[Record]:
+    """The responses in each record: of each column that has one value a response, that value."""
+    for record in records:
+        size = batch_size(record.values)
+        if not size:
+            yield record
+        for i in range(size):
+            values = {
+                name: value[i] if type(value) is list and len(value) == size else value
+                for name, value in record.values.items()
+            }
+            yield record._replace(values=values)
+
+
 def _rows(columns: Mapping[str, Any], where: str, is_list: Callable[[Any], bool]) -> list[dict[str, Any]]:
     """One dict a record of a dict of columns; or the dict itself, if it is one response."""
     if _is_response(columns, is_list):
@@ -52,6 +76,5 @@ def _is_response(columns: Mapping[str, Any], is_list: Callable[[Any], bool]) -> 
     """Whether the lists are of tokens, with nothing that tells responses apart."""
     if any(is_list(columns.get(name)) for name in NAMES["sequence_id"]):
         return False
-    known = {*NAMES["logprob"], *NAMES["behavior_logprob"]}
-    lists: list[Sequence[Any]] = [values for name, values in columns.items() if name in known and is_list(values)]
+    lists: list[Sequence[Any]] = [values for name, values in columns.items() if name in _POLICIES and is_list(values)]
     return bool(lists) and not any(len(values) and is_list(values[0]) for values in lists)

@@ -41,10 +41,12 @@ def look(**environment: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_importing_verl_registers_one_loss_and_changes_none() -> None:
+def test_importing_verl_registers_our_losses_and_changes_none() -> None:
     with_plugin, without = look(), look(VERL_USE_EXTERNAL_PLUGINS="none")
-    assert set(with_plugin["names"]) - set(without["names"]) == {"drpo"}
-    assert with_plugin["from"] == {**without["from"], "drpo": "drpo.integrations.verl_plugin.loss"}
+    assert set(with_plugin["names"]) - set(without["names"]) == {"drpo", "drpo_record"}
+    plugin = "drpo.integrations.verl_plugin"
+    ours = {"drpo": f"{plugin}.loss", "drpo_record": f"{plugin}.record"}
+    assert with_plugin["from"] == {**without["from"], **ours}
     assert not with_plugin["vllm"]
 
 

@@ -52,6 +52,24 @@ OTHER_LOSSES_SECTION = {
     "ppo_kl_coef": 0.1,
     "dro_beta": None,
 }
+#: What a loss of verl's that is recorded has to see of the rest: name → the value that is refused, and why.
+RECORD_SETTINGS = {
+    "use_v1": (
+        False,
+        "trainer.use_v1=false with bypass_mode=true: verl's legacy trainer then replaces loss_mode by its own bypass "
+        "loss (verl issue 4912). Set trainer.use_v1=true, which is the default.",
+    ),
+    "calculate_log_probs": (
+        False,
+        "the rollout returns no log-probabilities, so that μ is missing. Set "
+        "actor_rollout_ref.rollout.calculate_log_probs=true, which is the default.",
+    ),
+    "model_engine": (
+        "megatron",
+        "model_engine=megatron: with pipeline parallelism rank 0, which writes the log, computes no loss. Record with "
+        "another engine.",
+    ),
+}
 #: Where verl's old_log_probs come from.
 BEHAVIORS = ("rollout", "recomputed")
 
@@ -116,6 +134,28 @@ def check_host(host: Mapping[str, Any] | None, rollout_correction: Mapping[str, 
                 f"{HOST_SETTINGS[name]}={host[name]} is for verl's own losses and would be ignored. "
                 f"Leave it at {default}, and set our objective's parameters under {SECTION}.parameters."
             )
+
+
+def check_recorded(host: Any, rollout_correction: Any, preset: str) -> None:
+    """Refuse a verl configuration under which no log-probabilities of the engine reach the loss that is recorded.
+
+    Raises:
+        ConfigError: μ is missing, the section does not show these settings, or the engine is one whose rank 0 may
+            compute no loss.
+    """
+    if host is None or set(host) != set(RECORD_SETTINGS) or not isinstance(rollout_correction, Mapping):
+        raise ConfigError(
+            f"{SECTION} does not show the loss where old_log_probs come from (host and rollout_correction). Select it "
+            f"with the preset: {preset}"
+        )
+    if not rollout_correction.get("bypass_mode"):
+        raise ConfigError(
+            "no μ to record: verl shows a loss the trainer's own log-probabilities, recomputed, unless "
+            "algorithm.rollout_correction.bypass_mode=true. Set it; verl's ratio is π/μ then."
+        )
+    for name, (refused, why) in RECORD_SETTINGS.items():
+        if host[name] == refused:
+            raise ConfigError(why)
 
 
 def check_other_losses(section: Mapping[str, Any]) -> None:

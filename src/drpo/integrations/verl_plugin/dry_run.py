@@ -23,7 +23,7 @@ from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl.utils.import_utils import load_extern_object
 
 from drpo.errors import ConfigError
-from drpo.integrations.verl import DRPOPolicyLossConfig, running_name
+from drpo.integrations.verl import DRPOPolicyLossConfig, DRPORecordConfig, running_name
 
 CONFIG_FOLDER = Path(verl.__file__).parent / "trainer" / "config"
 #: Sections that verl turns into dataclasses without looking at a model.
@@ -59,12 +59,25 @@ def validate(config: DictConfig) -> list[str]:
     objects = {name: omega_conf_to_dataclass(OmegaConf.select(config, name)) for name in SECTIONS}
     lines += [f"{name} as verl's {type(made).__name__}" for name, made in objects.items()]
     loss = objects["actor_rollout_ref.actor"].policy_loss
-    if not isinstance(loss, DRPOPolicyLossConfig):
-        raise ConfigError("the policy loss is verl's own, not drpo's: the preset +drpo=rollout_anchored is missing")
-    get_policy_loss_fn(loss.loss_mode)
-    lines.append(f"loss {loss.loss_mode} is registered: {running_name(loss)}, anchored on the {loss.behavior} policy")
+    lines.append(describe_loss(loss))
     lines.append(check_sizes(config))
     return lines
+
+
+def describe_loss(loss: Any) -> str:
+    """What the section ``policy_loss`` selects.
+
+    Raises:
+        ConfigError: verl's own loss, unrecorded.
+    """
+    if isinstance(loss, DRPORecordConfig):
+        what = f"verl's {loss.loss}, recorded in {loss.path}"
+    elif isinstance(loss, DRPOPolicyLossConfig):
+        what = f"{running_name(loss)}, anchored on the {loss.behavior} policy"
+    else:
+        raise ConfigError("the policy loss is verl's own, not drpo's: the preset +drpo=rollout_anchored is missing")
+    get_policy_loss_fn(loss.loss_mode)
+    return f"loss {loss.loss_mode} is registered: {what}"
 
 
 def check_sizes(config: DictConfig) -> str:

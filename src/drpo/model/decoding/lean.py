@@ -99,6 +99,9 @@ def lean_forward(model: Any) -> LeanForward | None:
     cache = model(input_ids=ids[:, :2], use_cache=True).past_key_values
     if any(type(layer) is not DynamicLayer for layer in cache.layers):
         return None
+    # accelerate wraps a model's forward in autocast, which is off again here.
+    if any(kept.dtype != torch.float32 for layer in cache.layers for kept in (layer.keys, layer.values)):
+        return None
     expected = model(input_ids=ids, use_cache=False).logits[:, -1]
     spread_rows(cache, torch.arange(2), 3)
     lean = LeanForward(model)

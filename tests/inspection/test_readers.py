@@ -84,6 +84,15 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path: Path, log: Log) 
     assert [file.name for file in find_log([tmp_path]).files] == ["1.jsonl", "9.jsonl", "10.jsonl"]
 
 
+def test_of_a_folder_with_a_token_log_of_ours_nothing_else_is_read(tmp_path: Path, log: Log) -> None:
+    """What TRL writes beside it has no log-probabilities: completions/, checkpoint-1/trainer_state.json."""
+    (tmp_path / "out" / "tokens").mkdir(parents=True)
+    file = write_responses(tmp_path / "out" / "tokens" / "step-000001.jsonl", log)
+    (tmp_path / "out" / "completions").mkdir()
+    (tmp_path / "out" / "completions" / "completions_00001.jsonl").write_text('{"prompt": "a", "advantage": 1.0}\n')
+    assert inspect([tmp_path / "out"]).files == [str(file)] == inspect([tmp_path]).files
+
+
 @pytest.mark.parametrize(
     "names",
     [

@@ -167,15 +167,16 @@ def _files_of_run(run: RunDirectory) -> list[Path]:
 def _files_of_folder(folder: Path) -> list[Path]:
     """Its files at any depth, in the order of the numbers in their paths, as 10.jsonl comes after 9.jsonl.
 
-    Of a run directory within it, the token log.
+    Of a run directory within it, and of any folder with a token log of ours (a TRL run's output), the token log alone.
     """
     files: list[Path] = []
     for place, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         run = RunDirectory(Path(place))
-        if run.exists():
+        logged = run.token_files()
+        if logged or run.exists():
             folders.clear()
-            files += run.token_files()
+            files += logged
         else:
             files += [file for name in names if _is_log(file := Path(place) / name)]
     if not files:

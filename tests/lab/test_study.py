@@ -244,6 +244,14 @@ def test_every_shipped_study_plans_at_every_scale(file: Path) -> None:
         assert name == (file.stem if scale is None else f"{file.stem}-{scale}")
 
 
+def test_the_runs_of_a_study_log_tokens_only_where_it_says_so() -> None:
+    logs = {}
+    for name in ("smoke", "activation"):
+        study = load_study(str(SHIPPED / f"{name}.yaml"), None)[1]
+        logs[name] = {run.config.log_tokens for run in make_plan(study).shared}
+    assert logs == {"smoke": {False}, "activation": {True}}
+
+
 @pytest.mark.parametrize(
     ("changes", "same"), [({"mismatch_limit": 0.5}, True), ({"log_tokens": True}, False), ({"steps": 61}, False)]
 )

@@ -65,7 +65,7 @@ def try_host(host: Host, python: str) -> dict[str, Any]:
     environment = FOLDER / host.name
     shutil.rmtree(environment, ignore_errors=True)
     try:
-        problem = install(host, python, environment)
+        problem = make_environment(host, python, environment)
         versions = installed(environment, [*host.tested, "torch", "transformers"])
         tests = run_tests(host, environment) if all(versions[name] for name in host.tested) else {}
     finally:
@@ -87,7 +87,7 @@ def summary(found: dict[str, Any]) -> str:
     return f"{found['versions']}: {found['error'] or counts}"
 
 
-def install(host: Host, python: str, environment: Path) -> str:
+def make_environment(host: Host, python: str, environment: Path) -> str:
     """Make the environment; what pip said where no set of newest releases agrees, else nothing."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     call([python, "-m", "venv", str(environment)], 600)

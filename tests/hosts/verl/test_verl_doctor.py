@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from drpo.integrations.verl_plugin.checks import explicit_overrides
 from support.host_doctor import ask
+
+WITH_VLLM = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed, which the doctor asks for")
 
 #: Beside our loss, what verl itself wants to be told.
 RUN = [
@@ -30,11 +33,13 @@ def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
 
 
+@WITH_VLLM
 def test_a_vllm_that_verl_does_not_find() -> None:
     assert "no distribution is called vllm" in ask("verl", code=1)["rollout"]["found"]
 
 
 @pytest.mark.usefixtures("vllm")
+@WITH_VLLM
 def test_a_sound_environment() -> None:
     found = ask("verl", code=0)
     assert {found[what]["status"] for what in ("verl", "registry", "preset", "trainer", "rollout")} == {"ok"}
@@ -50,6 +55,7 @@ def test_a_plugin_that_verl_was_told_not_to_load(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("vllm")
+@WITH_VLLM
 def test_the_configuration_of_a_run() -> None:
     found = ask("verl", *RUN, *explicit_overrides(), code=0)
     assert found["run"]["status"] == "ok" and "anchored on the rollout policy" in found["run"]["found"]

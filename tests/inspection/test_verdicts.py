@@ -15,7 +15,7 @@ from drpo.batch import TokenBatch
 from drpo.errors import ConfigError
 from drpo.inspection import verdicts
 from drpo.inspection.inspect import inspect
-from drpo.inspection.readers import jsonl as jsonl_reader
+from drpo.inspection.readers import record_tokens
 from drpo.inspection.result import VERDICTS
 from drpo.inspection.verdicts import choose_objectives, verdict_of
 from drpo.objectives import OBJECTIVES, Objective
@@ -148,6 +148,6 @@ def test_sequences_reach_an_objective_whole(tmp_path: Path, log: Log, monkeypatc
     file = write_jsonl(tmp_path / "log.jsonl", log)
     expected = inspect([file]).verdicts[0]
     assert 0.05 < expected.tokens[0] < 0.95
-    monkeypatch.setattr(jsonl_reader, "CHUNK_TOKENS", 120)
+    monkeypatch.setattr(record_tokens, "CHUNK_TOKENS", 120)
     assert inspect([file]).verdicts[0].tokens == pytest.approx(expected.tokens)
     assert expected.tokens[0] == pytest.approx((weights(log, Whole()) == 0)[log["advantage"] != 0].mean())

@@ -95,7 +95,7 @@ def test_the_entry_point_registers_the_loss_on_import(verl: Path) -> None:
     value = project["entry-points"]["verl.plugins"]["drpo"]
     assert EntryPoint("drpo", value, "verl.plugins").module == "drpo.integrations.verl"
     done = run("-c", LOAD.format(value=value), path=verl)
-    assert done.stdout.strip() == "[] ['drpo'] DRPOPolicyLossConfig", done.stderr
+    assert done.stdout.strip() == "[] ['drpo', 'drpo_record'] DRPOPolicyLossConfig", done.stderr
 
 
 def test_the_plugin_may_be_imported_before_verl_which_then_loads_it(verl: Path) -> None:

@@ -244,6 +244,7 @@ def test_every_shipped_study_plans_at_every_scale(file: Path) -> None:
         assert name == (file.stem if scale is None else f"{file.stem}-{scale}")
 
 
+@pytest.mark.filterwarnings("ignore:.*delta:drpo.errors.DrpoWarning")  # the paper's 12.5 is an arm on purpose
 def test_the_runs_of_a_study_log_tokens_only_where_it_says_so() -> None:
     logs = {}
     for name in ("smoke", "activation"):

@@ -150,7 +150,7 @@ def run_tests(host: Host, environment: Path) -> dict[str, Any]:
     """Counts of the host's tests, the names of the first failures, and an error if pytest did not end."""
     report = FOLDER / f"{host.name}.xml"
     report.unlink(missing_ok=True)
-    tests = ["-m", "pytest", "-q", "-W", "ignore", f"--junitxml={report}", f"tests/hosts/{host.name}"]
+    tests = ["-m", "pytest", "-q", f"--junitxml={report}", f"tests/hosts/{host.name}"]
     try:
         done = call([str(environment / "bin" / "python"), *tests], TEST_LIMIT, check=False)
     except subprocess.TimeoutExpired:

@@ -73,7 +73,7 @@ def test_a_limit_of_no_tokens_is_refused() -> None:
 
 
 def test_the_model_card_cites_the_paper(tmp_path: Path) -> None:
-    trainer = make_trainer(make_config(output_dir=str(tmp_path)))
+    trainer = make_trainer(make_config(output_dir=str(tmp_path), num_iterations=2))
     trainer.create_model_card(model_name="tiny")
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "https://huggingface.co/papers/2606.09821" in card

@@ -52,6 +52,7 @@ def test_the_classes_of_the_authors_compute_our_gradient(name: str, mode) -> Non
     assert compare(THEIRS, {"name": name}, mode).worst <= tolerance(THEIRS)
 
 
+@pytest.mark.filterwarnings("ignore:.*delta:drpo.errors.DrpoWarning")  # their default bounds nothing
 @pytest.mark.parametrize(
     "settings", [{"name": "drpo", "delta": 12.5}, {"name": "cppo", "budget": 0.002}, {"name": "grpo", "ratio_low": 0.1}]
 )

@@ -22,7 +22,7 @@ import torch
 import trl_runs
 from datasets import Dataset
 from transformers import PrinterCallback
-from trl import chat_template_utils
+from trl import chat_template_utils  # pyright: ignore[reportAttributeAccessIssue]
 from trl.experimental.async_grpo import async_grpo_trainer, async_rollout_worker
 from trl.experimental.async_grpo.async_rollout_worker import RolloutSample
 

@@ -1,4 +1,4 @@
-"""Token logs as a stream of records (dicts of JSON values), one a token or one a response."""
+"""Token logs as a stream of records (dicts of JSON values), each a token or a response."""
 
 from __future__ import annotations
 

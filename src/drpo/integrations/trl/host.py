@@ -192,7 +192,7 @@ def eos_token_ids(trainer: Any) -> list[int]:
 
 
 def model_for_generation(trainer: Any) -> AbstractContextManager[Any]:
-    """The trained model as it samples; TRL 1.16 is told how gradient checkpointing is turned on again afterwards."""
+    """The trained model, ready to sample. TRL 1.16 also takes the settings to re-enable gradient checkpointing."""
     further = {"gradient_checkpointing_kwargs": trainer.args.gradient_checkpointing_kwargs}
     taken = inspect.signature(unwrap_model_for_generation).parameters
     return unwrap_model_for_generation(

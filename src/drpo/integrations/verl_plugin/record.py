@@ -1,4 +1,4 @@
-"""The token log of verl's own losses: ``loss_mode=drpo_record`` runs the loss that it is told and writes its tokens.
+"""The token log of verl's own losses: ``loss_mode=drpo_record`` runs the configured loss of verl's and logs its tokens.
 
 Shapes: ``B`` sequences, ``T`` positions.
 """

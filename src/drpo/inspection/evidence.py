@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from drpo.inspection.detectors.alignment import Alignment
-from drpo.inspection.detectors.number_format import Grids, Outliers, Unusable
-from drpo.inspection.detectors.placeholders import Placeholders, TopToken
-from drpo.inspection.detectors.truncation import Truncation
-from drpo.inspection.distributions import Distributions
+from drpo.inspection.counters import Counters
+from drpo.inspection.detectors.number_format import Unusable
 from drpo.inspection.readers.reading import Reading
 from drpo.mismatch.temperature import Slope
 from drpo.objectives import Objective
@@ -25,14 +22,8 @@ class Evidence:
 
     tokens: int
     delta: float
-    distributions: Distributions
-    alignment: Alignment
+    counted: Counters
     slope: Slope | None
-    truncation: Truncation
-    placeholders: Placeholders
-    top_token: TopToken
-    grids: Grids
-    outliers: Outliers
     unusable: Unusable
     bounded: Sequence[Objective]
     reading: Reading
@@ -41,7 +32,7 @@ class Evidence:
     @property
     def is_inert(self) -> bool:
         """Whether r = 1 throughout."""
-        return self.distributions.near >= INERT * self.tokens
+        return self.counted.distributions.near >= INERT * self.tokens
 
 
 def said(count: int) -> str:

@@ -48,13 +48,13 @@ def _unusable(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _rounding(evidence: Evidence) -> Iterator[Finding]:
-    formats = {side: name for side in SIDES if (name := evidence.grids.format_of(side))}
+    formats = {side: name for side in SIDES if (name := evidence.counted.grids.format_of(side))}
     if not formats:
         return
     name = next(iter(formats.values()))
     digits = 8 if name == "bfloat16" else 11
     shares = "; ".join(
-        f"{evidence.grids.share(side, name):.1%} of the values of {side} lie on the {name} grid"
+        f"{evidence.counted.grids.share(side, name):.1%} of the values of {side} lie on the {name} grid"
         for side, name in formats.items()
     )
     sides = " and ".join({"logprob": "π", "behavior_logprob": "μ"}[side] for side in formats)
@@ -70,7 +70,7 @@ def _rounding(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _outliers(evidence: Evidence) -> Iterator[Finding]:
-    found = evidence.outliers
+    found = evidence.counted.outliers
     if not found.count:
         return
     mass = found.mass / found.total_mass if found.total_mass else 0.0
@@ -99,10 +99,10 @@ def _worse(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _inert(evidence: Evidence) -> Iterator[Finding]:
-    share = evidence.distributions.near / evidence.tokens
+    share = evidence.counted.distributions.near / evidence.tokens
     if not evidence.is_inert:
         return
-    same = evidence.distributions.same / evidence.tokens
+    same = evidence.counted.distributions.same / evidence.tokens
     bitwise = (
         f"They are equal on {same:.1%}: one was probably copied from the other, or the trainer recomputed μ."
         if same > INERT
@@ -122,7 +122,7 @@ def _inert(evidence: Evidence) -> Iterator[Finding]:
 def _vacuous(evidence: Evidence) -> Iterator[Finding]:
     if evidence.is_inert:
         return
-    furthest = evidence.distributions.largest_shift
+    furthest = evidence.counted.distributions.largest_shift
     if evidence.delta >= 1:
         title, why = f"δ = {evidence.delta:g} is at least 1", "|π − μ| cannot exceed 1, so no token is ever outside."
     elif evidence.delta > furthest:

@@ -11,13 +11,9 @@ from drpo.errors import ConfigError, DataError
 from drpo.inspection.affected import Affected
 from drpo.inspection.answer import answer
 from drpo.inspection.bounds import suggest_delta
-from drpo.inspection.detectors.alignment import Alignment
+from drpo.inspection.counters import Counters
 from drpo.inspection.detectors.misplaced import MISPLACED
-from drpo.inspection.detectors.number_format import Grids, Outliers, Unusable
-from drpo.inspection.detectors.placeholders import Placeholders, TopToken
-from drpo.inspection.detectors.temperature import Temperature
-from drpo.inspection.detectors.truncation import Truncation
-from drpo.inspection.distributions import Distributions
+from drpo.inspection.detectors.number_format import Unusable
 from drpo.inspection.evidence import Evidence
 from drpo.inspection.findings import findings
 from drpo.inspection.histograms import PROBABILITY, SHIFT, Counts
@@ -123,10 +119,7 @@ class Survey:
         self.reference = next((o for o in chosen if o.name == "drpo"), chosen[0])
         self.objective = next((o for o in chosen if o.name == log.objective), self.reference)
         self.verdicts = Verdicts(chosen)
-        self.distributions = Distributions(self.delta)
-        self.alignment, self.temperature, self.truncation = Alignment(), Temperature(), Truncation()
-        self.placeholders, self.top_token = Placeholders(), TopToken()
-        self.grids, self.outliers, self.unusable = Grids(), Outliers(), Unusable()
+        self.counted, self.unusable = Counters(self.delta), Unusable()
         self.affected = Affected()
         self.figures: dict[str, Metric] = {}
         self.tokens = self.sequences = 0
@@ -146,17 +139,7 @@ class Survey:
         part = Measured.of(kept)
         self.tokens += len(kept)
         self.sequences += part.batch.num_sequences
-        for counter in (
-            self.distributions,
-            self.alignment,
-            self.temperature,
-            self.truncation,
-            self.placeholders,
-            self.top_token,
-            self.grids,
-            self.outliers,
-        ):
-            counter.add(part)
+        self.counted.add(part)
         weights = self.verdicts.add(part)
         self.affected.add(part, weights[self.reference.name])
         measured = diagnose(part.batch, self.delta)
@@ -165,18 +148,12 @@ class Survey:
 
     def result(self) -> Inspection:
         """What was found."""
-        counted = self.distributions
+        counted = self.counted.distributions
         evidence = Evidence(
             self.tokens,
             self.delta,
-            counted,
-            self.alignment,
-            self.temperature.slope(),
-            self.truncation,
-            self.placeholders,
-            self.top_token,
-            self.grids,
-            self.outliers,
+            self.counted,
+            self.counted.temperature.slope(),
             self.unusable,
             [o for o in self.verdicts.objectives if o.shift_bound is not None],
             self.reading,

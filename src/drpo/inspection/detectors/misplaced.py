@@ -23,7 +23,7 @@ def misplaced(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _placeholder(evidence: Evidence) -> Iterator[Finding]:
-    clauses = evidence.placeholders.evidence()
+    clauses = evidence.counted.placeholders.evidence()
     if not clauses:
         return
     yield Finding(
@@ -39,7 +39,7 @@ def _placeholder(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _top_token(evidence: Evidence) -> Iterator[Finding]:
-    found = evidence.top_token
+    found = evidence.counted.top_token
     if not found.found():
         return
     yield Finding(
@@ -55,10 +55,10 @@ def _top_token(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _shifted(evidence: Evidence) -> Iterator[Finding]:
-    lag = evidence.alignment.shifted_by()
+    lag = evidence.counted.alignment.shifted_by()
     if lag is None:
         return
-    own, beside = evidence.alignment.correlation(0), evidence.alignment.correlation(lag)
+    own, beside = evidence.counted.alignment.correlation(0), evidence.counted.alignment.correlation(lag)
     yield Finding(
         "shifted",
         "fault",
@@ -71,7 +71,7 @@ def _shifted(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _truncated(evidence: Evidence) -> Iterator[Finding]:
-    found = evidence.truncation
+    found = evidence.counted.truncation
     if not (found.has_nuclei_of_one or found.is_one_sided):
         return
     apart = found.above + found.below

@@ -26,8 +26,9 @@ NEAR_ONE, NEAR_ZERO = 0.01, 1e-6
 MASKED, DAMPED, UNCHANGED, AMPLIFIED, CORRECTIVE, NONE = range(len(VERDICTS) + 1)
 #: Rows of the sums: Â ≥ 0 and Â < 0.
 _SIGNS = 2
-#: Objectives evaluated at the same time, at most: each holds a few copies of the chunk.
-MOST_THREADS = 8
+#: Objectives evaluated at the same time, at most: each holds a few copies of the chunk. With fewer tokens than the
+#: second, threads cost more than they save.
+MOST_THREADS, FEWEST_SHARED = 8, 1 << 14
 
 
 def choose_objectives(
@@ -164,9 +165,11 @@ class Verdicts:
         def evaluate(objective: Objective) -> _Weighed:
             return _weigh(gradient_weight(objective, part.batch).numpy(), part.mass, negative)
 
-        # Objectives side by side: torch and numpy leave the interpreter free while they work.
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads:
-            found = list(threads.map(evaluate, self.objectives))
+        if len(part.tokens) < FEWEST_SHARED:
+            found = [evaluate(objective) for objective in self.objectives]
+        else:  # side by side: torch and numpy leave the interpreter free while they work
+            with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads:
+                found = list(threads.map(evaluate, self.objectives))
         for k, weighed in enumerate(found):
             self.tokens[k] += weighed.tokens
             self.mass[k] += weighed.mass

@@ -184,7 +184,8 @@ def gradient_weight(objective: Objective, batch: TokenBatch) -> torch.Tensor:
     logprobs = at_least_float32(batch.logprobs.detach()).clone().requires_grad_(True)
     with torch.enable_grad():
         loss = objective(batch.with_logprobs(logprobs)).loss
-        # An objective whose loss is constant everywhere (all tokens dropped) has no graph at all.
-        (slope,) = torch.autograd.grad(loss if loss.requires_grad else 0.0 * logprobs, logprobs, torch.ones_like(loss))
+        # An objective whose loss is constant everywhere (all tokens dropped) has no graph at all. A sum, because torch
+        # loads sympy to check gradients that are handed to it.
+        (slope,) = torch.autograd.grad((loss if loss.requires_grad else 0.0 * logprobs).sum(), logprobs)
     surrogate = batch.advantages * ratio(logprobs.detach(), batch.behavior_logprobs)
     return torch.where(batch.advantages == 0, torch.nan, -slope / surrogate + 0.0)  # + 0.0: no −0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Mapping
+from typing import Any
 
 #: The two-sided 95 % quantile of the normal distribution.
 Z_95 = 1.959963984540054
@@ -41,3 +44,24 @@ def difference_interval(
         difference - math.hypot(q - q_low, p_high - p),
         difference + math.hypot(q_high - q, p - p_low),
     )
+
+
+def accuracy_interval(record: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The 95 % confidence interval of an evaluation's accuracy: the recorded one, over problems (``avg_at_k``), or
+    Wilson's of ``correct`` out of ``samples``; None where the record has neither."""
+    over_problems = record.get("avg_at_k")
+    if isinstance(over_problems, Mapping):
+        low, high = _number(over_problems.get("low")), _number(over_problems.get("high"))
+        if low is not None and high is not None and 0 <= low <= high <= 1:
+            return low, high
+    correct, samples = _number(record.get("correct")), _number(record.get("samples"))
+    if correct is None or samples is None or samples < 1 or not 0 <= correct <= samples:
+        return None
+    return wilson_interval(correct, samples)
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or None; no count is as large as a float cannot be."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        return None
+    return float(value)

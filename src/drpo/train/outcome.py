@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from drpo.intervals import difference_interval, wilson_interval
+from drpo.intervals import accuracy_interval, difference_interval
 
 Kind = Literal["improved", "unchanged", "worse", "unknown"]
 Record = Mapping[str, Any]
@@ -42,7 +42,7 @@ def outcome(evaluations: Sequence[Record], updates: Sequence[Record], config: Ma
         updates: in their order.
         config: the run's resolved settings.
     """
-    measured = [record for record in evaluations if "accuracy" in record and record.get("samples")]
+    measured = [record for record in evaluations if "accuracy" in record and accuracy_interval(record)]
     if len(measured) < 2:
         return Outcome("unknown", "Held-out accuracy was not measured twice, so nothing is known about a change.")
     before, after = _estimate(measured[0]), _estimate(measured[-1])
@@ -58,12 +58,10 @@ def outcome(evaluations: Sequence[Record], updates: Sequence[Record], config: Ma
 
 
 def _estimate(record: Record) -> tuple[float, float, float]:
-    """An evaluation's accuracy with its 95 % confidence interval: over problems where that was recorded."""
-    over_problems = record.get("avg_at_k") or {}
-    low, high = over_problems.get("low"), over_problems.get("high")
-    if low is None or high is None:
-        low, high = wilson_interval(record["correct"], record["samples"])
-    return record["accuracy"], low, high
+    """An evaluation's accuracy with its 95 % confidence interval."""
+    interval = accuracy_interval(record)
+    assert interval is not None, "measured records have their samples"
+    return record["accuracy"], *interval
 
 
 def _reason(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from drpo.intervals import accuracy_interval
 from drpo.report.html.quantities import percent, plain, seconds
 from drpo.report.run.histograms import Histogram, draw_histogram
-from drpo.report.run.history import History, Record, accuracy_interval, time_by_part, value_of
+from drpo.report.run.history import History, Record, time_by_part, value_of
 from drpo.report.svg.charts import Chart, Line, draw
 from drpo.report.svg.points import Point
 from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from drpo.intervals import accuracy_interval
 from drpo.report.html.escape import as_text, visible
 from drpo.report.html.quantities import percent, plain, seconds
-from drpo.report.run.history import History, Record, accuracy_interval, failed_rewards, time_by_part, value_of
+from drpo.report.run.history import History, Record, failed_rewards, time_by_part, value_of
 
 #: Longest setting that is written out.
 LONGEST = 200

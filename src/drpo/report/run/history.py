@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from drpo.intervals import wilson_interval
 from drpo.report.html.quantities import finite
 from drpo.report.svg.points import Point, known, summarize
 from drpo.run_directory import RunDirectory
@@ -140,15 +139,3 @@ def time_by_part(history: History) -> dict[str, float]:
         **{part: sum(history.values(f"timing.{part}")) for part in ("sampling", "grading", "training")},
         "evaluation": sum(known(history.by_evaluation("timing.seconds"))),
     }
-
-
-def accuracy_interval(record: Record) -> tuple[float, float] | None:
-    """The 95 % confidence interval of an evaluation: the recorded one, over problems, or Wilson's of the counts, or
-    None."""
-    low, high = value_of(record, "avg_at_k.low"), value_of(record, "avg_at_k.high")
-    if low is not None and high is not None and 0 <= low <= high <= 1:
-        return low, high
-    correct, samples = value_of(record, "correct"), value_of(record, "samples")
-    if correct is None or samples is None or samples < 1 or not 0 <= correct <= samples:
-        return None
-    return wilson_interval(correct, samples)

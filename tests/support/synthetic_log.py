@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +40,56 @@ def cut_by_top_p(logprobs: Array, p: float) -> Array:
     return cut - np.log(np.where(kept, np.exp(logprobs), 0).sum(-1, keepdims=True))
 
 
+def cut_by_top_k(logprobs: Array, k: int) -> Array:
+    """The k most likely tokens, renormalized; the others get −inf."""
+    least = -np.partition(-logprobs, k - 1, axis=-1)[..., k - 1 : k]
+    return log_softmax(np.where(logprobs >= least, logprobs, -np.inf))
+
+
+def cut_by_min_p(logprobs: Array, share: float) -> Array:
+    """The tokens with at least this share of the largest probability, renormalized; the others get −inf."""
+    least = logprobs.max(-1, keepdims=True) + np.log(share)
+    return log_softmax(np.where(logprobs >= least, logprobs, -np.inf))
+
+
 def make_log(
     tokens: int = 12_000,
     seed: int = 0,
-    drift: float = 0.15,
+    drift: float | Array = 0.15,
     temperature: float = 1.0,
     top_p: float = 1.0,
     length: int = 50,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    trained_temperature: float = 1.0,
 ) -> Log:
     """Tokens sampled from μ, the policy ``drift`` (standard deviation of each logit's change) before π.
 
-    ``temperature`` and ``top_p`` are the sampler's; π is always at temperature 1, uncut.
+    Args:
+        tokens: how many.
+        seed: of everything.
+        drift: one for all tokens, or ``[tokens]``.
+        temperature: the sampler's, as the next ones.
+        top_p: 1 for none.
+        length: tokens of a response.
+        top_k: 0 for none.
+        min_p: 0 for none.
+        trained_temperature: π's, which is never cut.
     """
     random = np.random.default_rng(seed)
     columns: dict[str, list[Array]] = {"logprob": [], "behavior_logprob": [], "token": []}
+    drifts = np.broadcast_to(drift, (tokens,))
     for first in range(0, tokens, 4000):
         logits = states(min(4000, tokens - first), random)
         mu = log_softmax(logits / temperature)
+        if top_k:
+            mu = cut_by_top_k(mu, top_k)
+        if min_p:
+            mu = cut_by_min_p(mu, min_p)
         if top_p < 1:
             mu = cut_by_top_p(mu, top_p)
-        pi = log_softmax(logits + drift * random.normal(0, 1, logits.shape))
+        moved = drifts[first : first + len(logits), None] * random.normal(0, 1, logits.shape)
+        pi = log_softmax((logits + moved) / trained_temperature)
         chosen = (mu + random.gumbel(size=mu.shape)).argmax(-1)
         row = np.arange(len(chosen))
         columns["logprob"].append(pi[row, chosen])
@@ -76,6 +107,33 @@ def make_log(
         "step": index // 40,
         "token": found["token"].astype(np.int64),
     }
+
+
+def make_run(
+    steps: int = 6,
+    updates: int = 4,
+    seed: int = 0,
+    noise: float = 1e-4,
+    drift: float = 0.1,
+    older: Collection[int] = (),
+    **options: Any,
+) -> Log:
+    """A run's log with the column ``update``: 2,000 tokens a step, whose responses are spread over the updates.
+
+    Args:
+        steps: how many.
+        updates: of a step.
+        seed: of everything.
+        noise: the engine's, in the logits.
+        drift: of the last update beyond the first.
+        older: the steps whose μ is of weights as far away as a whole step's drift.
+        options: of :func:`make_log`.
+    """
+    step = np.repeat(np.arange(1, steps + 1), 2000)
+    update = np.tile(np.arange(2000) // 50 * updates // 40, steps)
+    moved = drift * (update / max(updates - 1, 1) + np.isin(step, list(older)))
+    log = make_log(2000 * steps, seed, np.sqrt(noise**2 + moved**2), **options)
+    return {**log, "step": step, "update": update}
 
 
 def round_to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

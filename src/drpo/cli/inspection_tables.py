@@ -11,7 +11,7 @@ from rich.text import Text
 from drpo.cli.printing import PlainConsole
 from drpo.inspection.answer import shown_first
 from drpo.inspection.compare import Comparison
-from drpo.inspection.result import VERDICTS, Inspection
+from drpo.inspection.result import VERDICTS, Inspection, StepFigures, UpdateFigures
 from drpo.report.html.quantities import finite, percent, plain
 from drpo.report.inspection.tables import compared_cells
 
@@ -67,6 +67,9 @@ def _details(found: Inspection, console: PlainConsole) -> None:
     if found.steps:
         _heading(console, "By step", f"{len(found.steps):,} steps")
         console.print(_step_table(found))
+    if found.updates:
+        _heading(console, "By update", "within the rollout batches, over all steps")
+        console.print(_update_table(found))
     if found.affected:
         _heading(console, "Most affected tokens", f"by {found.reference}: largest |Â r| |w − 1|")
         console.print(_affected_table(found))
@@ -169,13 +172,23 @@ def _agreement_table(found: Inspection) -> Padding:
 
 
 def _step_table(found: Inspection) -> Padding:
-    """Steps spread evenly over the log, the first and the last among them."""
-    steps = found.steps
-    count = min(MOST_STEPS, len(steps))
-    shown = [steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)]
+    return _progress_table("step", [(s.step, s) for s in found.steps])
+
+
+def _update_table(found: Inspection) -> Padding:
+    return _progress_table("update", [(u.update, u) for u in found.updates])
+
+
+def _progress_table(head: str, rows: Sequence[tuple[int, StepFigures | UpdateFigures]]) -> Padding:
+    """Rows spread evenly over the log, the first and the last among them."""
+    count = min(MOST_STEPS, len(rows))
+    shown = [rows[round(i * (len(rows) - 1) / max(count - 1, 1))] for i in range(count)]
     return _table(
-        ("step", "tokens", "mean |π−μ|", "mean |log r|", "beyond δ"),
-        ((str(s.step), f"{s.tokens:,}", plain(s.shift), plain(s.mismatch), percent(s.beyond_delta)) for s in shown),
+        (head, "tokens", "mean |π−μ|", "mean |log r|", "beyond δ"),
+        (
+            (str(number), f"{f.tokens:,}", plain(f.shift), plain(f.mismatch), percent(f.beyond_delta))
+            for number, f in shown
+        ),
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from drpo.inspection.detectors.alignment import Alignment
+from drpo.inspection.detectors.first_update import FirstUpdate
 from drpo.inspection.detectors.number_format import Grids, Outliers
 from drpo.inspection.detectors.placeholders import Placeholders, TopToken
 from drpo.inspection.detectors.temperature import Temperature
 from drpo.inspection.detectors.truncation import Truncation
+from drpo.inspection.detectors.updates import Updates
 from drpo.inspection.distributions import Distributions
 from drpo.inspection.measured import Measured
 
@@ -23,6 +25,8 @@ class Counters:
         self.top_token = TopToken()
         self.grids = Grids()
         self.outliers = Outliers()
+        self.updates = Updates(delta)
+        self.first_update = FirstUpdate()
         self._all = tuple(vars(self).values())
 
     def add(self, part: Measured) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from drpo.inspection.detectors.misplaced import misplaced
+from drpo.inspection.detectors.misplaced import MISPLACED, misplaced
 from drpo.inspection.detectors.number_format import OUTLIER, SIDES
 from drpo.inspection.distributions import NEAR
 from drpo.inspection.evidence import INERT, Evidence, said
@@ -15,19 +15,9 @@ _ORDER: dict[Severity, int] = {"fault": 0, "warning": 1, "note": 2}
 
 def findings(evidence: Evidence) -> list[Finding]:
     """All that applies, faults first."""
-    writers: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
-        _unusable,
-        misplaced,
-        _rounding,
-        _worse,
-        _outliers,
-        _inert,
-        _vacuous,
-        _masks,
-        _group_advantages,
-        _unfinished,
-    )
-    found = [finding for write in writers for finding in write(evidence)]
+    found = [finding for write in _ALWAYS for finding in write(evidence)]
+    if not any(finding.name in MISPLACED for finding in found):
+        found += [finding for write in _OF_SOUND_LOGS for finding in write(evidence)]
     return sorted(found, key=lambda finding: _ORDER[finding.severity])
 
 
@@ -179,3 +169,23 @@ def _unfinished(evidence: Evidence) -> Iterator[Finding]:
         f"{'; '.join(evidence.reading.unfinished[:5])} was skipped. The last response may lack its last tokens.",
         "Inspect the log again once it is complete.",
     )
+
+
+Writer = Callable[[Evidence], Iterator[Finding]]
+#: The table of findings: those of any log, and those that a misplaced log-probability would make meaningless.
+_ALWAYS: tuple[Writer, ...] = (
+    _unusable,
+    misplaced,
+    _rounding,
+    _worse,
+    _outliers,
+    _inert,
+    _vacuous,
+    _masks,
+    _group_advantages,
+    _unfinished,
+)
+_OF_SOUND_LOGS: tuple[Writer, ...] = (
+    lambda evidence: evidence.counted.updates.drift(),
+    lambda evidence: evidence.counted.first_update.found(),
+)

@@ -195,6 +195,7 @@ class Survey:
             masked_tokens=self.reading.masked,
             masks=self.reading.masks,
             layouts=self.reading.layouts,
+            updates=self.counted.updates.figures(),
         )
 
 

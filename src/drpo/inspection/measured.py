@@ -49,13 +49,18 @@ class Measured:
     def steps(self) -> tuple[Integers, Integers]:
         """The steps of this chunk ``[S]``, and the position of each token's among them ``[N]``."""
         assert self.tokens.steps is not None
-        low, high = int(self.tokens.steps.min()), int(self.tokens.steps.max())
-        if high - low > 4 * len(self.tokens):
-            return np.unique(self.tokens.steps, return_inverse=True)
-        # Much faster than a sort, and a chunk rarely spans more steps than it has tokens.
-        offset = self.tokens.steps - low
-        present = np.bincount(offset) > 0
-        return low + np.flatnonzero(present), (np.cumsum(present) - 1)[offset]
+        return distinct(self.tokens.steps)
+
+
+def distinct(values: Integers) -> tuple[Integers, Integers]:
+    """The different ``values`` ``[N]`` in order ``[S]``, and the position of each value among them ``[N]``."""
+    low, high = int(values.min()), int(values.max())
+    if high - low > 4 * len(values):
+        return np.unique(values, return_inverse=True)
+    # Much faster than a sort, and a chunk rarely spans more steps than it has tokens.
+    offset = values - low
+    present = np.bincount(offset) > 0
+    return low + np.flatnonzero(present), (np.cumsum(present) - 1)[offset]
 
 
 def _mass(batch: TokenBatch) -> npt.NDArray[np.floating]:

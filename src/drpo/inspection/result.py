@@ -109,6 +109,17 @@ class StepFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateFigures:
+    """One update of the rollout batches, over all steps: as :class:`StepFigures`."""
+
+    update: int
+    tokens: int
+    shift: float
+    mismatch: float
+    beyond_delta: float
+
+
+@dataclass(frozen=True, slots=True)
 class SuggestedDelta:
     """A bound to begin with, and why; ``value`` is None where the log gives no ground for one."""
 
@@ -121,7 +132,7 @@ class Inspection:
     """Everything that ``drpo inspect`` reports. Histograms are counts per bin of their edges.
 
     ``objective`` is the one that the answer is about: the run's own if the log is a run's, else ``drpo``. ``layouts``
-    says whose layouts the files were read as.
+    says whose layouts the files were read as; ``updates`` is empty where the log has no column update.
     """
 
     files: list[str]
@@ -149,3 +160,4 @@ class Inspection:
     masked_tokens: int = 0
     masks: list[str] = field(default_factory=list)
     layouts: list[str] = field(default_factory=list)
+    updates: list[UpdateFigures] = field(default_factory=list)

@@ -91,7 +91,8 @@ class Updates:
         )
 
     def _tail(self, updates: list[int]) -> float:
-        (tail,) = quantiles(sum((self.shifts[u] for u in updates), np.zeros(SHIFT.bins)), SHIFT, (0.99,))
+        counts = np.sum([self.shifts[update] for update in updates], axis=0)
+        (tail,) = quantiles(counts, SHIFT, (0.99,))
         return 10 ** (SHIFT.low if tail is None else tail)
 
 

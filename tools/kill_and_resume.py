@@ -24,6 +24,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from drpo.cpus import wait_briefly
+from drpo.run_checkpoints import checkpoint_folders
 from drpo.run_directory import RunDirectory
 from drpo.train.checkpoint_schema import read_state
 
@@ -108,17 +109,18 @@ def kill_in_checkpoint_write(directory: Path, skip: int) -> bool:
 
 
 def outcome(directory: Path) -> dict[str, object]:
-    """What must be equal: metrics without timings, the trainer's state, and the bytes of the last checkpoint's tensors.
+    """What must be equal: metrics without timings, and of every checkpoint that is kept (the newest ones and the best)
+    the trainer's state and the bytes of the tensors.
 
     Metrics have the names of this version, and no schema number, so that versions can be compared.
     """
     metrics = [{k: v for k, v in record.items() if k != "timing"} for record in RunDirectory(directory).read_metrics()]
-    last = sorted((directory / "checkpoints").glob("step-*"))[-1]
-    files = ("model.safetensors", "optimizer.safetensors")
-    kept = [last / name for name in files] + list(last.glob("rollout_weights.safetensors"))
-    sums = {f"{last.name}/{file.name}": hashlib.sha256(file.read_bytes()).hexdigest() for file in kept}
-    state = read_state(last / "trainer_state.json").model_dump(exclude={"schema"})
-    return {"metrics": metrics, "state": state, **sums}
+    found: dict[str, object] = {"metrics": metrics}
+    for folder in checkpoint_folders(directory / "checkpoints").values():
+        found[folder.name] = read_state(folder / "trainer_state.json").model_dump(exclude={"schema"})
+        for file in folder.glob("*.safetensors"):
+            found[f"{folder.name}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
 
 
 def main() -> None:

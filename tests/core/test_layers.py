@@ -31,6 +31,7 @@ LAYERS = {
     "printable": 0,
     "json_lines": 0,
     "run_directory": 0,
+    "run_checkpoints": 0,
     "child_process": 0,
     "installation": 0,
     "cpus": 0,

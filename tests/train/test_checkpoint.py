@@ -14,7 +14,7 @@ import torch
 from drpo.errors import CheckpointError
 from drpo.model.policy import Policy, load_policy
 from drpo.train import checkpoint as module
-from drpo.train.checkpoint import Progress, find_checkpoint, restore, save_checkpoint
+from drpo.train.checkpoint import Progress, find_checkpoint, remove_old_checkpoints, restore, save_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -59,14 +59,25 @@ def test_restored_training_goes_on_bit_for_bit(tmp_path: Path, policy: Policy) -
     assert all(torch.equal(a, b) for a, b in zip(weights(policy), weights(again), strict=True))
 
 
-def test_the_last_two_are_kept_and_are_hugging_face_directories(tmp_path: Path, policy: Policy) -> None:
-    optimizer = optimizer_of(policy)
-    for step in (2, 4, 6):
-        save_checkpoint(tmp_path, policy, optimizer, Progress(step))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000004", "step-000006"]
-    files = {file.name for file in (tmp_path / "step-000006").iterdir()}
+def test_a_checkpoint_is_a_hugging_face_directory(tmp_path: Path, policy: Policy) -> None:
+    path = save_checkpoint(tmp_path, policy, optimizer_of(policy), Progress(6))
+    files = {file.name for file in path.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "optimizer.safetensors", "checksums.json"} <= files
     assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in files)  # nothing that would be unpickled
+
+
+@pytest.mark.parametrize(
+    ("keep", "best", "left"),
+    [(2, None, [6, 8]), (2, 2, [2, 6, 8]), (1, 4, [4, 8]), (2, 6, [6, 8]), (3, 8, [4, 6, 8]), (9, 2, [2, 4, 6, 8])],
+)
+def test_the_newest_and_the_best_are_kept(tmp_path: Path, keep: int, best: int | None, left: list[int]) -> None:
+    """A later one belongs to a run that was resumed from before it: it stays, and is not among the newest."""
+    for name in ("step-000002", "step-000004", "step-000006", "step-000008", "step-000010", "step-000001-mine"):
+        (tmp_path / name).mkdir()
+    remove_old_checkpoints(tmp_path, 8, keep, best)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [*(f"step-{step:06d}" for step in left), "step-000010", "step-000001-mine"]
+    )
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "no checksums"])

@@ -9,6 +9,7 @@ import typer
 
 import drpo
 from drpo.cli.lab_commands import lab
+from drpo.cli.policy_commands import register_policy_commands
 from drpo.cli.recipe_commands import recipe
 from drpo.integrations.hosts import names
 
@@ -78,95 +79,7 @@ def train(
     run_train(settings or [], out, resume, dry_run)
 
 
-@app.command("eval", context_settings=_SETTINGS)
-def evaluate(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|MODEL",
-            help="The directory of a run (its newest checkpoint is used) or of a Hugging Face model, or embedded:NAME.",
-        ),
-    ],
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[key.sub=value]...", help="Settings that replace those of the run.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Measure accuracy on held-out problems: avg@k and unbiased pass@k, k ≤ eval_samples, with confidence intervals.
-
-    Examples:
-
-      drpo eval runs/2026-01-01-120000-drpo eval_samples=8
-
-      drpo eval embedded:arithmetic eval_examples=256
-
-      drpo eval DIR task=math task.path=TRAIN.parquet task.heldout_path=AIME.jsonl eval_samples=16
-    """
-    from drpo.cli.evaluate import run_evaluate
-
-    run_evaluate(source, settings or [], as_json)
-
-
-@app.command("filter", context_settings=_SETTINGS)
-def filter_problems(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|MODEL",
-            help="The policy: a run's directory (newest checkpoint), a Hugging Face model's, or embedded:NAME.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The JSONL file to write; it must not exist.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[key.sub=value]...", help="The task (math or jsonl) and other settings."),
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Responses per problem.")] = 8,
-    above: Annotated[float, typer.Option(min=0, max=1, help="Keep problems with a pass rate above this.")] = 0.0,
-    below: Annotated[float, typer.Option(min=0, max=1, help="Keep problems with a pass rate below this.")] = 1.0,
-    problems: Annotated[
-        int | None, typer.Option(min=1, help="Sample only the first N training problems. Default: all.")
-    ] = None,
-) -> None:
-    """Keep the training problems with a pass rate between 0 and 1: sample each one, and write it with its pass rate.
-
-    The tasks math and jsonl read the file.
-
-    Examples:
-
-      drpo filter DIR task=math task.path=TRAIN.parquet --out sometimes.jsonl
-
-      drpo filter DIR task=math task.path=TRAIN.parquet --samples 16 --above 0.1 --below 0.9 --out medium.jsonl
-    """
-    from drpo.cli.filter import run_filter
-
-    run_filter(source, settings or [], out, samples, (above, below), problems)
-
-
-@app.command(context_settings=_SETTINGS)
-def export(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|MODEL",
-            help="The directory of a run (its newest checkpoint), a model or a LoRA adapter, or embedded:NAME.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The directory to write; it must not exist.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[key=value]...", help="model=DIR, the base of an adapter; trust_remote_code=true."),
-    ] = None,
-) -> None:
-    """Write a policy as a plain Hugging Face model with any adapter merged, for transformers and inference engines.
-
-    Examples:
-
-      drpo export runs/2026-01-01-120000-drpo --out my-model
-    """
-    from drpo.cli.export import run_export
-
-    run_export(source, out, settings or [])
+register_policy_commands(app, _SETTINGS)
 
 
 @app.command()

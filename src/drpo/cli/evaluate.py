@@ -8,13 +8,14 @@ from typing import Any
 
 from drpo.cli.printing import PlainConsole, write_json
 from drpo.cli.settings import refuse_options
-from drpo.errors import CheckpointError
+from drpo.errors import CheckpointError, ConfigError
 from drpo.model.policy import Policy, load_policy
 from drpo.run_directory import RunDirectory
 from drpo.schema import numbered
 from drpo.tasks import Example, make_task
 from drpo.tasks.grading.grader import Grader
-from drpo.train.checkpoint import CHECKSUMS, damage_of, find_checkpoint
+from drpo.train.checkpoint import CHECKSUMS, damage_of
+from drpo.train.checkpoint_choice import LAST, choose_checkpoint
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.config_text import parse_overrides
 from drpo.train.evaluate import evaluate
@@ -25,11 +26,11 @@ from drpo.train.setup import pick_device
 from drpo.train.threads import computing_threads
 
 
-def run_evaluate(source: str, settings: list[str], as_json: bool) -> None:
-    """Evaluate a run's newest checkpoint or a model, and print the result."""
-    refuse_options([source, *settings], ("--json", "--debug"))
+def run_evaluate(source: str, settings: list[str], step: str | None, as_json: bool) -> None:
+    """Evaluate a run's checkpoint or a model, and print the result."""
+    refuse_options([source, *settings], ("--step", "--json", "--debug"))
     console = PlainConsole()
-    config, model = resolve_source(source, settings, PlainConsole(stderr=True))
+    config, model = resolve_source(source, settings, PlainConsole(stderr=True), step)
     note_default_task(source, config, settings, PlainConsole(stderr=True))
     task = make_task(config.task.name, **config.task.parameters)
     examples = task.heldout_examples(config.eval_examples)
@@ -100,24 +101,32 @@ def fitting_examples(policy: Policy, config: TrainConfig, examples: list[Example
     return found.examples
 
 
-def resolve_source(source: str, settings: list[str], notes: PlainConsole) -> tuple[TrainConfig, str]:
-    """The configuration and the model directory that ``source`` means: a run's directory (its newest checkpoint), one
-    of its checkpoints (with the run's own configuration), or a model.
+def resolve_source(
+    source: str, settings: list[str], notes: PlainConsole, step: str | None = None
+) -> tuple[TrainConfig, str]:
+    """The configuration and the model directory that ``source`` means: a run's directory, one of its checkpoints (with
+    the run's own configuration), or a model.
+
+    Args:
+        source: as typed.
+        settings: ``key=value`` changes.
+        notes: where remarks go.
+        step: which checkpoint of a run; None: the newest.
 
     Raises:
-        CheckpointError: the run has no checkpoint, or the one that is named is damaged.
+        CheckpointError: the run has no such checkpoint, or the one that is named is damaged. ConfigError: ``step`` is
+            given, and ``source`` is no run.
     """
     path = Path(source)
     run = RunDirectory(path)
     if run.exists():
         config = resumed_config(run, settings)
-        checkpoint = find_checkpoint(run.checkpoints, lambda text: notes.say(f"note: {text}"))
-        if checkpoint is None:
-            raise CheckpointError(
-                f"{run.path} has no checkpoint yet. Wait for its first one, or evaluate {config.model}."
-            )
-        return config, str(checkpoint)
-    if (owner := run_of_checkpoint(path)) is not None:
+        return config, str(choose_checkpoint(run, step or LAST, lambda text: notes.say(f"note: {text}")))
+    owner = run_of_checkpoint(path)
+    if step is not None:
+        found = f"one. Give {owner.path} instead" if owner else "no run. Leave it out, or give the directory of a run"
+        raise ConfigError(f"--step {step} chooses one of a run's checkpoints, and {source} is {found}.")
+    if owner is not None:
         if (path / CHECKSUMS).exists() and (damage := damage_of(path)) is not None:
             raise CheckpointError(
                 f"checkpoint {path} is damaged ({damage}). Name another one, or the run for its newest whole one."

@@ -15,16 +15,16 @@ from drpo.train.config_text import parse_overrides
 _SETTINGS = ("model", "trust_remote_code")
 
 
-def run_export(source: str, out: Path, settings: list[str]) -> None:
-    """Write a run's newest checkpoint, or a model, as a plain Hugging Face directory."""
-    refuse_options([source, *settings], ("--out", "--debug"))
+def run_export(source: str, out: Path, settings: list[str], step: str | None) -> None:
+    """Write a run's checkpoint, or a model, as a plain Hugging Face directory."""
+    refuse_options([source, *settings], ("--out", "--step", "--debug"))
     notes = PlainConsole(stderr=True)
     given = parse_overrides(settings)
     for key in given.keys() - set(_SETTINGS):
         raise ConfigError(
             f"{key}: export would ignore it. It takes model=DIR (the base of an adapter) and trust_remote_code=true."
         )
-    config, model = resolve_source(source, settings, notes)
+    config, model = resolve_source(source, settings, notes, step)
     exported = export_model(model, out, given.get("model"), config.trust_remote_code)
     for note in exported.notes:
         notes.say(f"note: {note}")

@@ -17,15 +17,30 @@ from drpo.train.samplers import make_sampler
 from drpo.train.solve_rates import filtered_record, solve_rates, training_problems
 from drpo.train.threads import computing_threads
 
-_OPTIONS = ("--out", "--samples", "--above", "--below", "--problems", "--debug")
+_OPTIONS = ("--out", "--step", "--samples", "--above", "--below", "--problems", "--debug")
 
 
 def run_filter(
-    source: str, settings: list[str], out: Path, samples: int, bounds: tuple[float, float], problems: int | None
+    source: str,
+    settings: list[str],
+    step: str | None,
+    out: Path,
+    samples: int,
+    bounds: tuple[float, float],
+    problems: int | None,
 ) -> None:
     """Write the training problems whose pass rate is strictly between the bounds.
 
     They stand in ``OUT.partial`` until all problems were tried.
+
+    Args:
+        source: a run, one of its checkpoints, or a model.
+        settings: ``key=value`` changes.
+        step: which checkpoint of a run.
+        out: the file to write.
+        samples: responses to each problem.
+        bounds: of the pass rate.
+        problems: how many to try, from the first on; None: all.
     """
     refuse_options([source, *settings], _OPTIONS)
     above, below = bounds
@@ -39,7 +54,7 @@ def run_filter(
     if out.exists():
         raise ConfigError(f"--out {out} exists. Choose another file, or remove it")
     console = PlainConsole()
-    config, model = resolve_source(source, settings, PlainConsole(stderr=True))
+    config, model = resolve_source(source, settings, PlainConsole(stderr=True), step)
     task = make_task(config.task.name, **config.task.parameters)
     examples = training_problems(task, config.task.name)[:problems]
     policy = load_source(config, model, settings, PlainConsole(stderr=True))

@@ -20,6 +20,7 @@ from drpo.cli.prompts import show_prompts
 from drpo.cli.settings import refuse_data_file, refuse_options
 from drpo.errors import ConfigError
 from drpo.report import write_report
+from drpo.run_checkpoints import best_checkpoint
 from drpo.run_directory import RunDirectory
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import train
@@ -135,6 +136,9 @@ def _say_goodbye(console: PlainConsole, run: RunDirectory, summary: Summary) -> 
         if line:
             console.say(line)
     console.say(f"run     {run.path} ({summary.status} after step {summary.step})")
+    best = best_checkpoint(run)
+    if best is not None and best["step"] != summary.step:
+        console.say(f"best    step {best['step']}, held-out accuracy {best['accuracy']:.3f} (--step best)")
     console.say(f"report  {run.report_file}")
     if summary.status == "interrupted":
         console.say(f"resume  drpo train --resume {run.path}")

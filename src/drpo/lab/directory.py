@@ -44,6 +44,7 @@ WITHOUT_EFFECT = frozenset(
         "mismatch_limit",
         "trust_remote_code",
         "checkpoint_every",
+        "checkpoint_keep",
         "trackers",
         "project",
         "grading_workers",

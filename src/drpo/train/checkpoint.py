@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,19 +26,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from drpo.errors import CheckpointError, DataError, WriteError
-from drpo.files import flush, remove_folder
+from drpo.files import flush, remove_folder, writing
 from drpo.model.policy import Policy
+from drpo.run_checkpoints import checkpoint_folders, checkpoint_name, step_of
 from drpo.schema import numbered
 from drpo.train.checkpoint_schema import TrainerState, read_checksums, read_state, require_known
 from drpo.train.rollout_weights import Snapshot
 
-KEPT = 2
 CHECKSUMS = "checksums.json"
 _OPTIMIZER = "optimizer.safetensors"
 _OLDER = "rollout_weights.safetensors"
 _STATE = "trainer_state.json"
-#: A folder of ours; whatever else stands beside it was put there by somebody, and is left alone.
-_NAME = re.compile(r"step-(\d{6,15})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ class Progress:
 def save_checkpoint(
     folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress, older: Sequence[Snapshot] = ()
 ) -> Path:
-    """Write ``folder/step-NNNNNN`` and remove all but the newest two.
+    """Write ``folder/step-NNNNNN``.
 
     The model is saved as it is trained, in float32; ``older`` are weights that steps to come sample from.
 
@@ -65,7 +62,7 @@ def save_checkpoint(
     Raises:
         WriteError: the disk refuses; the previous checkpoints are intact.
     """
-    final = folder / f"step-{progress.step:06d}"
+    final = folder / checkpoint_name(progress.step)
     temporary = folder / f".writing-{final.name}"
     try:
         clean_up(folder)
@@ -92,8 +89,6 @@ def save_checkpoint(
         remove_folder(final)  # left by a run that was resumed from before it, or damaged
         temporary.replace(final)
         flush(folder)
-        for old in _steps(folder)[:-KEPT]:
-            remove_folder(old)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise WriteError(
@@ -101,6 +96,25 @@ def save_checkpoint(
             f"`drpo train --resume {folder.parent}`; earlier checkpoints are intact."
         ) from error
     return final
+
+
+def remove_old_checkpoints(folder: Path, step: int, keep: int, best: int | None) -> None:
+    """Remove checkpoints in ``folder`` of a run that has done ``step`` steps.
+
+    Args:
+        folder: of the run.
+        step: a later checkpoint, left by a run that was resumed from before it, is no business of this one's.
+        keep: how many of the newest stay.
+        best: the step of one that stays besides them.
+
+    Raises:
+        WriteError: the system refuses.
+    """
+    found = [path for at, path in checkpoint_folders(folder).items() if at <= step]
+    with writing(folder):
+        for old in found[:-keep]:
+            if step_of(old) != best:
+                remove_folder(old)
 
 
 def clean_up(folder: Path) -> None:
@@ -122,7 +136,7 @@ def find_checkpoint(folder: Path, note: Callable[[str], None]) -> Path | None:
     Raises:
         CheckpointError: there are checkpoints, and all are damaged. SchemaError: a newer version wrote the newest.
     """
-    found, damage = _steps(folder), None
+    found, damage = list(checkpoint_folders(folder).values()), None
     for checkpoint in reversed(found):
         damage = damage_of(checkpoint)
         if damage is None:
@@ -208,19 +222,6 @@ def _generator_values() -> dict[str, Any]:
     return {"python": random.getstate(), "numpy": [name, np.asarray(keys).tolist(), *rest]}
 
 
-def _steps(folder: Path) -> list[Path]:
-    """The checkpoints of ``folder``, the newest last."""
-    if not folder.is_dir():
-        return []
-    found = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir())
-    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step after which a checkpoint of ours was written."""
-    return int(checkpoint.name.removeprefix("step-"))
-
-
 def damage_of(checkpoint: Path) -> str | None:
     """Why a checkpoint cannot be trusted, or None.
 
@@ -244,8 +245,7 @@ def damage_of(checkpoint: Path) -> str | None:
 
 def _contradiction(checkpoint: Path, state: TrainerState) -> str | None:
     """What the files of a checkpoint say against its name or each other, or None."""
-    named = _NAME.fullmatch(checkpoint.name)
-    if named and int(named[1]) != state.step:
+    if step_of(checkpoint) not in (None, state.step):
         return f"{_STATE} is of step {state.step}"
     if state.older and not (checkpoint / _OLDER).is_file():
         return f"{_OLDER} is missing"

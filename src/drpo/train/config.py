@@ -129,7 +129,12 @@ class TrainConfig(BaseModel):
     eval_every: CountOrZero = Field(default=20, description="steps between evaluations; 0: only before and after")
     eval_examples: Count = Field(default=256, description="held-out problems")
     eval_samples: Count = Field(default=2, description="responses to each")
-    checkpoint_every: Count = Field(default=20, description="steps between checkpoints; the last is always saved")
+    checkpoint_every: Count = Field(
+        default=20, description="steps between checkpoints; the last step, and a new best accuracy, are always saved"
+    )
+    checkpoint_keep: Count = Field(
+        default=2, description="checkpoints kept: the newest N, and the best by held-out accuracy besides them"
+    )
 
     delta_shown: float | None = Field(
         default=None,

@@ -104,6 +104,11 @@ ALIASES: dict[str, str] = {
     **dict.fromkeys(("model_name", "model_path", "model_name_or_path", "base_model", "pretrained"), "model"),
     **dict.fromkeys(("output_dir", "out", "output", "save_dir", "run_dir"), "the option --out DIR"),
     **dict.fromkeys(("save_steps", "save_every", "save_freq"), "checkpoint_every"),
+    **dict.fromkeys(("save_total_limit", "keep_checkpoints", "max_checkpoints", "keep_last_n"), "checkpoint_keep"),
+    **dict.fromkeys(
+        ("save_best", "keep_best", "load_best_model_at_end"),
+        "checkpoint_keep (of the newest; the best is always kept besides, for `drpo eval RUN --step best`)",
+    ),
     **dict.fromkeys(("eval_steps", "test_freq", "eval_freq"), "eval_every"),
     **dict.fromkeys(("bf16", "fp16", "dtype", "torch_dtype", "mixed_precision"), "precision"),
     **dict.fromkeys(("vllm", "use_vllm", "engine"), "sampler=vllm"),

@@ -16,10 +16,11 @@ from drpo.batch import TokenBatch
 from drpo.errors import CheckpointError, DrpoError, WriteError
 from drpo.learning_signal import LearningSignal
 from drpo.model.lora import describe_adapter, is_adapted
+from drpo.run_checkpoints import best_evaluation, checkpoint_folders
 from drpo.run_directory import RunDirectory
 from drpo.tasks.grading.grader import Grader
 from drpo.trackers import make_trackers
-from drpo.train.checkpoint import Progress, save_checkpoint
+from drpo.train.checkpoint import Progress, remove_old_checkpoints, save_checkpoint
 from drpo.train.config import TrainConfig
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.evaluate import evaluate
@@ -28,7 +29,8 @@ from drpo.train.learning_signal import facts_of, hints_for
 from drpo.train.manifest import continued_manifest, ended_manifest, new_manifest
 from drpo.train.mismatch import check_mismatch
 from drpo.train.observer import Observer, Summary
-from drpo.train.outcome import Outcome, outcome
+from drpo.train.outcome import Outcome
+from drpo.train.records import summarize, update_record
 from drpo.train.resume import Resumption, find_resumption, is_finished, rewind
 from drpo.train.rollout import Rollout, roll_out, timed_out
 from drpo.train.rollout_weights import Snapshot
@@ -150,12 +152,14 @@ class Trainer:
         self.threads = threads or Threads(torch.get_num_threads())
         self.progress = parts.progress
         self.signal = LearningSignal(hints_for(run, config.max_new_tokens))
+        self.evaluations = run.read_metrics("evaluation")
 
     def run_steps(self, stop_requested: Callable[[], bool]) -> Summary:
         """The algorithm."""
-        config, parts = self.config, self.parts
+        config = self.config
         self.observer.on_start(config, self.run, self.progress.step)
         self.say_what_to_expect()
+        self.remove_old_checkpoints()  # a killed run may have left some
         if self.progress.step == 0:
             self.evaluate()
         watch = LoadWatch(self.threads.count)
@@ -174,16 +178,8 @@ class Trainer:
             stopping = stop_requested() and step < config.steps
             if step == config.steps or (config.eval_every and step % config.eval_every == 0):
                 self.evaluate()
-            if stopping or step == config.steps or step % config.checkpoint_every == 0:
-                self.observer.on_checkpoint(
-                    save_checkpoint(
-                        self.run.checkpoints,
-                        parts.policy,
-                        parts.optimizer,
-                        self.progress,
-                        parts.rollout_weights.kept(),
-                    )
-                )
+            if stopping or step == config.steps or step % config.checkpoint_every == 0 or self.is_best(step):
+                self.save()
             if stopping:
                 return self.summary("interrupted")
         return self.summary("finished")
@@ -285,9 +281,39 @@ class Trainer:
             config.seed,
         )
         record = {"kind": "evaluation", "step": step, **record}
+        self.evaluations.append(record)
         self.run.append_metrics(record)
         self.run.write_rollouts("evaluation", step, [sample.record() for sample in samples])
         self.observer.on_evaluation(record)
+
+    def save(self) -> None:
+        """A checkpoint of the current step, beside the newest and the best of those before."""
+        parts = self.parts
+        path = save_checkpoint(
+            self.run.checkpoints, parts.policy, parts.optimizer, self.progress, parts.rollout_weights.kept()
+        )
+        self.remove_old_checkpoints()
+        self.observer.on_checkpoint(path)
+
+    def remove_old_checkpoints(self) -> None:
+        """Keep the newest, and the best by held-out accuracy."""
+        step = self.progress.step
+        best = best_evaluation(self.evaluations, self.checkpoints_before(step + 1))
+        kept = None if best is None else best["step"]
+        remove_old_checkpoints(self.run.checkpoints, step, self.config.checkpoint_keep, kept)
+
+    def is_best(self, step: int) -> bool:
+        """Whether ``step`` was evaluated, as better than every earlier one that has a checkpoint.
+
+        The best of all always has one, as it is saved when it is measured and never removed. So this depends on what
+        was measured alone, wherever the run was killed or interrupted.
+        """
+        best = best_evaluation(self.evaluations, self.checkpoints_before(step) | {step})
+        return best is not None and best["step"] == step
+
+    def checkpoints_before(self, step: int) -> set[int]:
+        """The steps before ``step`` that have a checkpoint; later ones are left of a run that went on from before."""
+        return {at for at in checkpoint_folders(self.run.checkpoints) if at < step}
 
     def say_what_to_expect(self) -> None:
         """Tell the user what was left out, what memory the run needs, how exact its forward passes are, of a trust
@@ -310,41 +336,3 @@ class Trainer:
     def summary(self, status: str) -> Summary:
         """How the run stands."""
         return summarize(self.run, status, self.progress.step)
-
-
-def update_record(
-    rollout: Rollout, step: int, index: int, count: int, measured: dict[str, Any], training: float
-) -> dict[str, Any]:
-    """A record of metrics.jsonl.
-
-    Args:
-        rollout: the batch that the update belongs to.
-        step: the number of the batch.
-        index: of the update within the step.
-        count: updates of the step, which share the time of the rollout.
-        measured: by the update.
-        training: seconds of the update.
-    """
-    seconds = {
-        "sampling": rollout.sampling_seconds / count,
-        "grading": rollout.grading_seconds / count,
-        "training": training,
-    }
-    return {
-        "kind": "update",
-        "step": step,
-        "update": index,
-        "lag": rollout.lag,
-        **measured,
-        "failed_rewards": len(rollout.failures) if index == 0 else 0,
-        "timed_out_rewards": len(timed_out(rollout.samples)) if index == 0 else 0,
-        "timing": {**seconds, "tokens_per_second": measured["tokens"] / sum(seconds.values())},
-    }
-
-
-def summarize(run: RunDirectory, status: str, step: int) -> Summary:
-    """How ``run`` stands after ``step``, from what it recorded."""
-    evaluations, updates = run.read_metrics("evaluation"), run.read_metrics("update")
-    accuracies = [record["accuracy"] for record in evaluations if "accuracy" in record]
-    before, after = (accuracies[0], accuracies[-1]) if accuracies else (None, None)
-    return Summary(status, step, before, after, outcome(evaluations, updates, run.read_config()))

@@ -12,9 +12,10 @@ from typing import Any
 from drpo.errors import CheckpointError, ConfigError
 from drpo.files import without_nan
 from drpo.model.source import find_model
+from drpo.run_checkpoints import step_of
 from drpo.run_directory import RunDirectory
 from drpo.run_schema import shortened
-from drpo.train.checkpoint import clean_up, find_checkpoint, step_of
+from drpo.train.checkpoint import clean_up, find_checkpoint
 from drpo.train.config import TrainConfig, layer_config
 from drpo.train.config_text import flat, parse_overrides
 
@@ -36,6 +37,7 @@ CHANGEABLE = frozenset(
         "eval_examples",
         "eval_samples",
         "checkpoint_every",
+        "checkpoint_keep",
         "log_tokens",
         "log_tokens_share",
         "trackers",
@@ -129,7 +131,7 @@ def find_resumption(config: TrainConfig, run: RunDirectory, note: Callable[[str]
     if run.checkpoints.is_dir():
         clean_up(run.checkpoints)
     checkpoint = find_checkpoint(run.checkpoints, note)
-    step = 0 if checkpoint is None else step_of(checkpoint)
+    step = 0 if checkpoint is None else step_of(checkpoint) or 0
     if checkpoint is None:
         _refuse_lost_checkpoints(run, before)
     changes = changed_settings(before.resolved(), config.resolved())

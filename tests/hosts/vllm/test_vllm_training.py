@@ -151,7 +151,7 @@ def test_vllm_writes_into_its_log_alone(undisturbed: Trained, disturbed: Trained
 
 
 def test_the_command_evaluates_with_it(undisturbed: Trained, capfd: pytest.CaptureFixture[str]):
-    run_evaluate(str(undisturbed.run.path), [], as_json=True)
+    run_evaluate(str(undisturbed.run.path), [], None, as_json=True)
     out, err = capfd.readouterr()
     (_, recorded) = undisturbed.run.read_metrics("evaluation")
     assert json.loads(out)["accuracy"] == recorded["accuracy"]

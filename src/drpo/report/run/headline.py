@@ -9,6 +9,7 @@ from drpo.intervals import accuracy_interval
 from drpo.report.html.escape import as_text, visible
 from drpo.report.html.quantities import percent, plain, seconds
 from drpo.report.run.history import History, Record, failed_rewards, time_by_part, value_of
+from drpo.run_checkpoints import best_evaluation
 
 #: Longest setting that is written out.
 LONGEST = 200
@@ -130,6 +131,15 @@ def _intervals(shown: list[Record]) -> str:
     return f"<svg viewBox='0 0 400 68' role='img' aria-label='{label}'>{''.join(parts)}</svg>"
 
 
+def _best(history: History) -> str:
+    """The checkpoint with the highest held-out accuracy."""
+    record = best_evaluation(history.evaluations, history.checkpoints)
+    accuracy = None if record is None else value_of(record, "accuracy")
+    if record is None or accuracy is None:
+        return "–"
+    return f"step {record['step']}, held-out {percent(accuracy)} (<code>--step best</code>)"
+
+
 def _facts(history: History) -> str:
     config, manifest = history.config, history.manifest
     planned = history.steps_planned
@@ -145,6 +155,7 @@ def _facts(history: History) -> str:
         "seed": visible("–" if seed is None else seed, LONGEST),
         "device": visible(manifest.get("device") or "–", LONGEST),
         "started": visible(manifest.get("started") or "–", LONGEST),
+        "best checkpoint": _best(history),
         "measured time": seconds(sum(time_by_part(history).values())),
         "trained on": f"{responses} responses, {tokens} tokens",
         "failed rewards": f"{failed_rewards(history):,.0f}",

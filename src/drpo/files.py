@@ -76,6 +76,44 @@ def growing_text(file: Path) -> Iterator[TextIO]:
         partial.replace(file)
 
 
+@contextmanager
+def growing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to write into: ``folder`` appears when the block ends well and the disk has all of its files.
+
+    Until then it stands beside ``folder`` under a name of its own. Where the block fails it is removed; what a killed
+    process left is removed by the next one.
+
+    Raises:
+        OSError: the disk refuses, or ``folder`` exists and is not empty.
+    """
+    parent, prefix = folder.absolute().parent, f".{folder.name}.writing-"
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.iterdir():
+        number = left.name.removeprefix(prefix)
+        if left.name.startswith(prefix) and number.isdigit() and not _is_alive(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = parent / f"{prefix}{os.getpid()}"
+    try:
+        temporary.mkdir()
+        yield temporary
+        for path in (*temporary.iterdir(), temporary):
+            flush(path)
+        temporary.rename(folder)
+        flush(parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def append_records(file: Path, records: Iterable[dict[str, Any]], sync: bool = False) -> None:
     """Append a JSON line a record, all of them or none; a torn last line is cut first (:func:`cut_torn_line` says so).
 

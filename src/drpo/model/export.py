@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from drpo.errors import ConfigError, WriteError
-from drpo.files import flush
+from drpo.files import growing_folder
 from drpo.model.adapters import base_of_adapter
 from drpo.model.loading import load
 
@@ -41,37 +39,10 @@ def export_model(source: str, out: Path, base: str | None = None, trust_remote_c
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise ConfigError(f"--out {out} exists. Choose another directory, or remove it")
     loaded = load(source, base=base, trust_remote_code=trust_remote_code, merge=True)
-    temporary = out.absolute().parent / f".{out.name}.writing-{os.getpid()}"
     try:
-        _remove_leftovers(out)
-        temporary.mkdir(parents=True)
-        loaded.model.save_pretrained(temporary)
-        loaded.tokenizer.save_pretrained(temporary)
-        for path in (*temporary.iterdir(), temporary):
-            flush(path)
-        temporary.rename(out)
-        flush(out.absolute().parent)
+        with growing_folder(out) as folder:
+            loaded.model.save_pretrained(folder)
+            loaded.tokenizer.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
         raise WriteError(f"cannot write {out}: {error}. Free space or choose another --out") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Exported(base_of_adapter(loaded.source.directory) is not None, loaded.notes)
-
-
-def _remove_leftovers(out: Path) -> None:
-    """What exports to ``out`` left that were killed."""
-    folder, prefix = out.absolute().parent, f".{out.name}.writing-"
-    for left in folder.iterdir() if folder.is_dir() else ():
-        number = left.name.removeprefix(prefix)
-        if left.name.startswith(prefix) and number.isdigit() and not _is_alive(int(number)):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

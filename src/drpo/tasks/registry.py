@@ -7,6 +7,7 @@ from typing import Any
 from drpo.errors import ConfigError, suggest
 from drpo.tasks.base import Task
 from drpo.tasks.builtin.copy import CopyTask
+from drpo.tasks.builtin.sums import SumsTask
 from drpo.tasks.builtin.word_problems import WordProblemsTask
 from drpo.tasks.kinds.jsonl import JsonlTask
 from drpo.tasks.kinds.math import MathTask
@@ -19,6 +20,7 @@ TASKS: dict[str, Any] = {
     "copy": CopyTask,
     "jsonl": JsonlTask,
     "math": MathTask,
+    "sums": SumsTask,
     "word_problems": WordProblemsTask,
 }
 

@@ -27,6 +27,10 @@ ADVANTAGES = (1.0, -0.5, 0.25, -1.0, 0.0, 2.0, -0.125, 0.75)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
 #: What padded positions are made to hold: nothing of it may matter.
 PADDING = (0.0, -100.0, 5.0)
+#: Hosts that pack rows: tokens of each prompt, in turn, whose log-probabilities must not count.
+PROMPTS = (3, 1, 2, 5)
+#: And masked tokens that stay at the end of a response, as a tool's answer does; the other padding is cut off.
+MASKED = (0, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Padded:
 
     def rows(self, start: int, end: int) -> Padded:
         return Padded(*(getattr(self, f.name)[start:end] for f in fields(self)))
+
+    def kept_lengths(self, masked: tuple[int, ...] = MASKED) -> list[int]:
+        """Tokens of each response, with as many ``masked`` ones behind it, in turn, as fit."""
+        lengths = self.mask.sum(1).tolist()
+        return [min(length + masked[row % len(masked)], self.mask.shape[1]) for row, length in enumerate(lengths)]
 
     def micro_batches(self, count: int) -> list[Padded]:
         size = len(self.mask) // count

@@ -10,7 +10,7 @@ from trinity.trainer.tinker.utils import to_tinker_input
 
 from drpo.aggregation import Mode
 from drpo.integrations.parity import Padded, compare, names, tolerance
-from drpo.integrations.trinity.parity import algorithm, experiences, lengths
+from drpo.integrations.trinity.parity import algorithm, experiences
 
 
 def trainer(config):
@@ -39,7 +39,7 @@ class TinkerPath:
         for inputs, row in zip(made.model_inputs_list, padded.behavior_logprobs, strict=True):
             inputs["ref_logprob"] = row  # of a reference model; the KL is off
         found = []
-        for datum, row, length in zip(datums, leaf, lengths(padded), strict=True):
+        for datum, row, length in zip(datums, leaf, padded.kept_lengths(), strict=True):
             prompt = datum.model_input.length - length
             found.append(torch.cat([torch.full((prompt,), -3.0).to(row), row[:length]]))
         loss, metrics = made._loss_func(datums, found)

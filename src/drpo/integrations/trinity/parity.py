@@ -24,7 +24,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine.utils import prepare_micro_batches
 
 from drpo.aggregation import MODES, Mode
-from drpo.integrations.parity import HORIZON, Padded, names
+from drpo.integrations.parity import HORIZON, PROMPTS, Padded, names
 from drpo.integrations.trinity import NAME
 
 #: Our aggregation → Trinity's.
@@ -33,10 +33,6 @@ TRINITY_MODES = {
     "sequence_mean": "seq-mean-token-mean",
     "sequence_sum": "seq-mean-token-sum-norm",
 }
-#: Tokens of each prompt; a prompt's log-probabilities must not count.
-PROMPTS = (3, 1, 2, 5)
-#: Masked tokens that stay within a response, as a tool's answer does; the rest of the padding is cut off.
-MASKED = (0, 2, 1)
 
 logger = logging.getLogger(__name__)
 
@@ -65,24 +61,18 @@ def algorithm(settings: Mapping[str, Any], mode: Mode, **arguments: Any) -> Algo
     )
 
 
-def lengths(padded: Padded) -> list[int]:
-    """Tokens of each response, masked ones within it included."""
-    found = padded.mask.sum(1).tolist()
-    return [min(length + MASKED[i % 3], padded.mask.shape[1]) for i, length in enumerate(found)]
-
-
 def experiences(padded: Padded) -> list[Experience]:
     """The rows without their padding, as Trinity's explorer writes them; each token is the index of its row."""
     return [
         Experience(
-            tokens=torch.full((PROMPTS[row % 4] + length,), row, dtype=torch.int32),
-            prompt_length=PROMPTS[row % 4],
+            tokens=torch.full((PROMPTS[row % len(PROMPTS)] + length,), row, dtype=torch.int32),
+            prompt_length=PROMPTS[row % len(PROMPTS)],
             logprobs=padded.behavior_logprobs[row, :length],
             advantages=padded.advantages[row].expand(length),
             action_mask=padded.mask[row, :length],
             reward=0.0,
         )
-        for row, length in enumerate(lengths(padded))
+        for row, length in enumerate(padded.kept_lengths())
     ]
 
 
@@ -108,7 +98,7 @@ def model_output(logprobs: torch.Tensor, part: TensorDict) -> torch.Tensor:
     parts = []
     for tokens in part["input_ids"].unbind():
         row = int(tokens[0])
-        prompt = PROMPTS[row % 4]
+        prompt = PROMPTS[row % len(PROMPTS)]
         before, after = torch.full((prompt - 1,), -3.0), torch.full((1,), -7.0)
         parts.append(torch.cat([before.to(logprobs), logprobs[row, : len(tokens) - prompt], after.to(logprobs)]))
     return torch.nested.as_nested_tensor(parts, layout=torch.jagged)

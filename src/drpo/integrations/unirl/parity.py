@@ -17,7 +17,7 @@ from unirl.types.sample import Part
 from unirl.types.segments.text import TextSegment
 
 from drpo.aggregation import Mode
-from drpo.integrations.parity import HORIZON, Padded, names
+from drpo.integrations.parity import HORIZON, MASKED, Padded, names
 from drpo.integrations.unirl import DRPOAlgorithm
 
 #: Our aggregation → UniRL's.
@@ -26,8 +26,6 @@ MODES: dict[Mode, str] = {
     "sequence_mean": "seq-mean-token-mean",
     "sequence_sum": "seq-mean-token-sum-norm",
 }
-#: Masked tokens that stay at the end of a response, as a tool's answer does; the rest is cut off.
-MASKED = (0, 2, 1)
 
 
 class Stage:
@@ -73,8 +71,7 @@ class OneProcess:
 
 def part_of(padded: Padded, masked: tuple[int, ...] = MASKED) -> Part:
     """The rows of ``padded`` as a rollout worker hands them to the train stack, with that many masked tokens more."""
-    width = padded.mask.shape[1]
-    kept = [min(int(n) + masked[row % len(masked)], width) for row, n in enumerate(padded.mask.sum(1))]
+    kept = padded.kept_lengths(masked)
 
     def rows(values: torch.Tensor) -> list[torch.Tensor]:
         return [row[:length] for row, length in zip(values, kept, strict=True)]

@@ -19,7 +19,7 @@ from verl.workers.engine.utils import prepare_micro_batches
 from verl.workers.utils.losses import ppo_loss
 
 from drpo.aggregation import MODES, Mode
-from drpo.integrations.parity import HORIZON, Padded, names
+from drpo.integrations.parity import HORIZON, PROMPTS, Padded, names
 from drpo.integrations.verl_plugin.composition import composed, instantiated
 
 #: Our aggregation → verl's.
@@ -28,10 +28,6 @@ VERL_MODES = {
     "sequence_mean": "seq-mean-token-mean",
     "sequence_sum": "seq-mean-token-sum-norm",
 }
-#: Tokens of each prompt; a prompt's log-probabilities must not count.
-PROMPTS = (3, 1, 2, 5)
-#: Masked tokens that stay within a sequence, as a tool's answer does; the rest is cut off, as verl's rows are jagged.
-MASKED = (0, 2, 1)
 
 
 @functools.cache
@@ -53,9 +49,8 @@ def jagged(rows: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def to_tensordict(padded: Padded, **extra: torch.Tensor) -> TensorDict:
     """The rows of ``padded`` (and of ``extra``, ``[B, T]``) without their padding, as a worker receives them."""
-    lengths = padded.mask.sum(1).tolist()
-    kept = [min(length + MASKED[i % 3], padded.mask.shape[1]) for i, length in enumerate(lengths)]
-    prompts = [torch.zeros(PROMPTS[i % 4], dtype=torch.int64) for i in range(len(kept))]
+    kept = padded.kept_lengths()
+    prompts = [torch.zeros(PROMPTS[i % len(PROMPTS)], dtype=torch.int64) for i in range(len(kept))]
 
     def rows(values: torch.Tensor) -> torch.Tensor:
         return jagged([row[:length] for row, length in zip(values, kept, strict=True)])

@@ -153,7 +153,8 @@ print(TrainerState.model_fields["seconds"].default)
 
 
 def test_the_section_is_in_the_report(clone: Path):
-    assert "<h2>Best step</h2><p>Step " in run(clone, "-c", PAGE_PROGRAM)
+    page = run(clone, "-c", PAGE_PROGRAM)
+    assert "<a href='#best-step'>Best step</a>" in page and "</h2><p>Step " in page
 
 
 def test_the_study_is_a_study(clone: Path):

@@ -36,7 +36,7 @@ def test_hostile_text_everywhere_stays_text(tmp_path: Path) -> None:
         record = {**sampled(HOSTILE, HOSTILE, answer=HOSTILE), "stop_reason": HOSTILE}
         run.write_rollouts("evaluation", step, [record])
     page = check(build_report(run))
-    assert "<script" not in page and "<img" not in page
+    assert page.count("<script") == 1 and "<img" not in page
     assert not re.search("[\x00\u202e\u2066]", page)
     assert page.count("</title>") == page.count("</style>") == 1
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 15

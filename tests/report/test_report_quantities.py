@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from drpo.intervals import wilson_interval
 from drpo.report.html.quantities import finite, percent, plain, seconds
-from drpo.report.html.style import STYLE
 from drpo.report.svg.scales import Linear, Log, Steps
 
 
@@ -101,21 +98,3 @@ def test_steps_axis_labels_whole_numbers_only() -> None:
     assert Steps(1, 1).ticks() == [1, 2]
     assert Steps(0, 80).ticks() == [0, 20, 40, 60, 80]
     assert Steps(0, 12).ticks() == [0, 5, 10]
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_every_text_color_has_enough_contrast(dark: bool) -> None:
-    light, _, rest = STYLE.partition("prefers-color-scheme: dark")
-    colors = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]+)", rest if dark else light))
-    for text in ("ink", "soft", "c1", "c2", "c3", "c4", "warn", "good"):
-        for ground in ("ground", "card", "warn-ground"):
-            low, high = sorted((_luminance(colors[text]), _luminance(colors[ground])))
-            assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
-
-
-def _luminance(color: str) -> float:
-    """Relative luminance, WCAG 2."""
-    digits = color[1:] if len(color) == 7 else "".join(2 * digit for digit in color[1:])
-    channels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

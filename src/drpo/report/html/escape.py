@@ -24,6 +24,11 @@ def visible_plain(value: object, limit: int | None = None) -> str:
     return _shortened(as_text(value), limit, "[{}]", "{}")
 
 
+def readable(value: object, limit: int | None = None) -> str:
+    """As :func:`visible_plain` but not escaped: for data of the page's script, which sets it as text."""
+    return html.unescape(visible_plain(value, limit))
+
+
 def as_text(value: object) -> str:
     """``value`` itself if it is text, otherwise what it reads as in JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from drpo.inspection.compare import Comparison
 from drpo.inspection.result import Inspection
 from drpo.report.html.escape import visible
+from drpo.report.html.frame import Section, document
 from drpo.report.html.quantities import finite, percent, plain
-from drpo.report.html.style import document
-from drpo.report.inspection.tables import affected, agreement, comparison, mu_bins, verdicts
+from drpo.report.inspection.agreement import agreement
+from drpo.report.inspection.tables import affected, comparison, legend, mu_bins, not_evaluated, objectives_table
+from drpo.report.palette import paint
 from drpo.report.run.histograms import Histogram, draw_shares
 from drpo.report.svg.charts import Chart, Line, draw
 from drpo.report.svg.points import Point
@@ -19,15 +21,16 @@ MOST_LINES = 4
 
 
 def build_inspection_page(found: Inspection, compared: Comparison | None = None) -> str:
-    """The page as HTML: no script, no request, the same bytes for the same inspection."""
+    """The page as HTML: no script but the page's own, no request, the same bytes for the same inspection."""
     return document(
         "Is the trust region doing anything?",
+        _head(found),
         [
-            _head(found),
             _findings(found),
             comparison(compared),
             _distributions(found),
-            verdicts(found),
+            _by_mu(found),
+            _objectives(found),
             _courses(found),
             agreement(found),
             affected(found),
@@ -53,7 +56,7 @@ def _head(found: Inspection) -> str:
     }
     listed = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in facts.items())
     return (
-        f"<header><h1>{visible(found.answer.sentence)}</h1><p class='soft'>{names}{more}</p></header>"
+        f"<h1>{visible(found.answer.sentence)}</h1><p class='soft'>{names}{more}</p>"
         f"<div class='lead'><div><p class='result'>{percent(f['beyond_delta'])}</p>"
         f"<p class='soft'>of tokens have |π − μ| > δ = {plain(found.delta)}</p>"
         f"<p><b>Suggested δ: {plain(suggested.value)}</b><br>{visible(suggested.reason)}</p></div>"
@@ -73,7 +76,7 @@ def _temperature(found: Inspection) -> str:
     return f"{t.value:.3f} (95 % confidence interval {t.low:.3f} to {t.high:.3f})"
 
 
-def _findings(found: Inspection) -> str:
+def _findings(found: Inspection) -> Section:
     items = "".join(
         f"<li{'' if f.severity == 'note' else ' class=warn'}><b>{visible(f.title)}</b> "
         f"<span class='soft'>({f.severity})</span><br>{visible(f.evidence)}<br><i class='fix'>Fix:</i> "
@@ -82,10 +85,10 @@ def _findings(found: Inspection) -> str:
     )
     if not items:
         items = "<li>No fault found.</li>"
-    return f"<section><h2>Findings</h2><ul class='notes'>{items}</ul></section>"
+    return Section("Findings", f"<ul class='notes'>{items}</ul>")
 
 
-def _distributions(found: Inspection) -> str:
+def _distributions(found: Inspection) -> Section:
     mu = Histogram(
         "mu",
         "Probability μ of the sampled token",
@@ -104,11 +107,26 @@ def _distributions(found: Inspection) -> str:
         log=True,
     )
     charts = draw_shares(mu, [("", _shares(found.mu_counts))]) + draw_shares(shift, [("", _shares(found.shift_counts))])
-    return (
-        f"<section><h2>How far π has moved</h2><div class='charts'>{charts}</div>"
-        f"<h2>By the behavior policy's probability μ</h2>"
-        f"<p class='soft'>A rare token's ratio changes much while its probability changes little. Bounds on the ratio "
-        f"and bounds on |π − μ| differ most on such tokens.</p>{mu_bins(found)}</section>"
+    return Section("How far π has moved", f"<div class='charts'>{charts}</div>")
+
+
+def _by_mu(found: Inspection) -> Section:
+    return Section(
+        "By the behavior policy's probability μ",
+        "<p class='soft'>A rare token's ratio changes much while its probability changes little. Bounds on the ratio "
+        f"and bounds on |π − μ| differ most on such tokens.</p>{mu_bins(found)}",
+        name="by-mu",
+    )
+
+
+def _objectives(found: Inspection) -> Section:
+    names = [verdict.objective for verdict in found.verdicts]
+    return Section(
+        "What each objective does to these tokens",
+        "<p class='soft'>The weight w scales the plain surrogate's gradient Â r ∇log π; mass is |Â r|; “changed” is "
+        "Σ |Â r| |w − 1| / Σ |Â r|. Tokens with Â = 0 have no gradient and are excluded.</p>"
+        f"{legend()}{objectives_table(found, names, 'objectives')}{not_evaluated(found)}",
+        name="objectives",
     )
 
 
@@ -116,19 +134,19 @@ def _shares(counts: list[int]) -> list[float]:
     return [count / max(sum(counts), 1) for count in counts]
 
 
-def _courses(found: Inspection) -> str:
-    """Curves by step; nothing where the log has fewer than two steps."""
+def _courses(found: Inspection) -> Section | None:
+    """Curves by step; None where the log has fewer than two steps."""
     if len(found.steps) < 2:
-        return ""
+        return None
     x = [float(step.step) for step in found.steps]
     by_change = sorted(found.verdicts, key=lambda verdict: -verdict.changed)[:MOST_LINES]
     lines = [
         Line(
             v.objective,
             [Point(at, value, None, None) for at, value in zip(x, v.changed_by_step, strict=True)],
-            color=i + 1,
+            *paint(v.objective),
         )
-        for i, v in enumerate(by_change)
+        for v in by_change
         if v.changed > 0
     ]
     charts = [
@@ -147,7 +165,7 @@ def _courses(found: Inspection) -> str:
         ),
     ]
     figures = "".join(draw(chart, (x[0], x[-1])) for chart in charts)
-    return f"<section><h2>By step</h2><div class='charts'>{figures}</div></section>"
+    return Section("By step", f"<div class='charts'>{figures}</div>")
 
 
 def _line(x: list[float], y: list[float]) -> Line:

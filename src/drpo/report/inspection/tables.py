@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from drpo.inspection.compare import Compared, Comparison
-from drpo.inspection.result import VERDICTS, Inspection
+from drpo.inspection.result import VERDICTS, Inspection, Verdict
 from drpo.report.html.escape import visible, visible_plain
+from drpo.report.html.frame import Section
 from drpo.report.html.quantities import percent, plain
+from drpo.report.html.table import Cell, Column, Row, number, share, table
 
 #: Longest text of a token, or of its neighbors, that is written out.
 LONGEST = 60
@@ -17,159 +19,157 @@ MEANING = ("w = 0", "0 < w < 1", "w = 1 within 1 %", "w > 1", "w < 0")
 
 def mu_bins(found: Inspection) -> str:
     """Quantiles of r and |π − μ|, by bin of μ."""
-    heads = ("μ", "tokens", "r at 5 %", "median", "95 %", "|π − μ| median", "95 %", "99 %", "beyond δ")
-    rows = (
-        (
-            f"{plain(b.low)} – {plain(b.high)}",
-            percent(b.share),
-            plain(b.ratio_p05),
-            plain(b.ratio_p50),
-            plain(b.ratio_p95),
-            plain(b.shift_p50),
-            plain(b.shift_p95),
-            plain(b.shift_p99),
-            percent(b.beyond_delta),
+    columns = [
+        Column("μ"),
+        Column("tokens"),
+        Column("r at 5 %", "the ratio below which 5 % of the tokens lie"),
+        Column("r median"),
+        Column("r at 95 %"),
+        Column("|π − μ| median"),
+        Column("at 95 %"),
+        Column("at 99 %"),
+        Column("beyond δ", "share of these tokens with |π − μ| > δ"),
+    ]
+    rows = [
+        Row(
+            [
+                Cell(f"{plain(b.low)} – {plain(b.high)}", f"{b.high:.9g}"),
+                share(b.share),
+                *map(number, (b.ratio_p05, b.ratio_p50, b.ratio_p95, b.shift_p50, b.shift_p95, b.shift_p99)),
+                share(b.beyond_delta),
+            ]
         )
         for b in found.mu_bins
-    )
-    return _grid(heads, rows)
+    ]
+    return table("tokens by μ", columns, rows)
 
 
-def verdicts(found: Inspection) -> str:
-    """One row an objective: what it does to the tokens and to the gradient."""
-    legend = "".join(
-        f"<span class='key v{i}'>■</span> {name} ({meaning}) "
+def objectives_table(found: Inspection, names: Sequence[str], caption: str) -> str:
+    """A row for each of the objectives ``names``: what it does to the tokens and to the gradient."""
+    columns = [
+        Column("objective", words=True),
+        Column("tokens", "share of tokens by gradient weight"),
+        *(Column(name, meaning) for name, meaning in zip(VERDICTS, MEANING, strict=True)),
+        Column("gradient changed", "Σ |Â r| |w − 1| / Σ |Â r|"),
+        Column("where Â > 0"),
+        Column("where Â < 0"),
+    ]
+    by_name = {verdict.objective: verdict for verdict in found.verdicts}
+    rows = [Row(_verdict(by_name[name]), own=name == found.objective) for name in names]
+    return table(caption, columns, rows)
+
+
+def _verdict(verdict: Verdict) -> list[Cell]:
+    name = f"<b>{visible(verdict.objective)}</b><br><span class='soft'>{visible(verdict.parameters, LONGEST)}</span>"
+    return [
+        Cell(name, verdict.objective),
+        Cell(bar(verdict.tokens, f"{verdict.objective}, tokens"), f"{1 - verdict.tokens[2]:.9g}"),
+        *map(share, verdict.tokens),
+        share(verdict.changed),
+        share(verdict.changed_positive),
+        share(verdict.changed_negative),
+    ]
+
+
+def legend() -> str:
+    """What the colors of the bars mean."""
+    keys = "".join(
+        f"<span class='nowrap'><span class='key v{i}'>■</span> {name} ({meaning})</span> "
         for i, (name, meaning) in enumerate(zip(VERDICTS, MEANING, strict=True))
     )
-    heads = ("objective", "tokens", *VERDICTS, "gradient mass", "changed", "Â > 0", "Â < 0")
-    rows = (
-        (
-            f"<b>{visible(v.objective)}</b><br><span class='soft'>{visible(v.parameters, LONGEST)}</span>",
-            bar(v.tokens, f"{v.objective}, tokens"),
-            *(percent(share) if share else "–" for share in v.tokens),
-            bar(v.mass, f"{v.objective}, gradient mass"),
-            percent(v.changed),
-            percent(v.changed_positive),
-            percent(v.changed_negative),
-        )
-        for v in found.verdicts
-    )
-    return (
-        "<section><h2>What each objective does to these tokens</h2>"
-        "<p class='soft'>The weight w scales the plain surrogate's gradient Â r ∇log π; mass is |Â r|; “changed” is "
-        "Σ |Â r| |w − 1| / Σ |Â r|. Tokens with Â = 0 have no gradient and are excluded.</p>"
-        f"<p class='soft'>{legend}</p>{_grid(heads, rows)}{_left_out(found)}</section>"
-    )
+    return f"<p class='soft'>{keys}</p>"
 
 
 def bar(shares: Sequence[float], label: str) -> str:
     """A stacked bar from 0 to 1, in the colors of the verdicts."""
     parts, at = [], 0.0
-    for i, share in enumerate(shares):
-        if share > 0:
-            parts.append(f"<path class='v{i}' d='M{100 * at:.2f} 0H{100 * (at + share):.2f}V10H{100 * at:.2f}Z'/>")
-        at += share
-    said = ", ".join(f"{name} {percent(share)}" for name, share in zip(VERDICTS, shares, strict=True) if share > 0)
+    for i, part in enumerate(shares):
+        if part > 0:
+            parts.append(f"<path class='v{i}' d='M{100 * at:.2f} 0H{100 * (at + part):.2f}V10H{100 * at:.2f}Z'/>")
+        at += part
+    said = ", ".join(f"{name} {percent(part)}" for name, part in zip(VERDICTS, shares, strict=True) if part > 0)
     return (
         f"<svg class='bar' viewBox='0 0 100 10' preserveAspectRatio='none' role='img' "
-        f"aria-label='{visible_plain(label, LONGEST)}: {said}'>{''.join(parts)}</svg>"
+        f"aria-label='{visible_plain(label, LONGEST)}: {said}'><title>{said}</title>{''.join(parts)}</svg>"
     )
 
 
-def _left_out(found: Inspection) -> str:
+def not_evaluated(found: Inspection) -> str:
+    """Which objectives are missing, and why."""
     if not found.not_evaluated:
         return ""
     reasons = "; ".join(f"<b>{visible(name)}</b> {visible(why)}" for name, why in found.not_evaluated.items())
     return f"<p class='soft'>Not evaluated: {reasons}.</p>"
 
 
-def agreement(found: Inspection) -> str:
-    """The matrix of objectives against objectives."""
-    if len(found.verdicts) < 2:
-        return ""
-    names = [visible(verdict.objective) for verdict in found.verdicts]
-    heads = "".join(f"<th scope='col'><span>{name}</span></th>" for name in names)
-    rows = "".join(
-        f"<tr><th scope='row'>{name}</th>{''.join(_shaded(share) for share in row)}</tr>"
-        for name, row in zip(names, found.agreement, strict=True)
-    )
-    return (
-        "<section><h2>Agreement of objectives</h2><p class='soft'>Percentage of tokens that two objectives treat alike "
-        "(masked, damped, unchanged, amplified or corrective under both).</p>"
-        f"<div class='scroll'><table class='matrix'><tr><td></td>{heads}</tr>{rows}</table></div></section>"
-    )
-
-
-def _shaded(share: float) -> str:
-    # From half up: objectives that agree on less are all equally pale.
-    strength = round(60 * max(0.0, share - 0.5) / 0.5)
-    return f"<td style='background:color-mix(in srgb,var(--c1) {strength}%,transparent)'>{_whole(share)}</td>"
-
-
-def _whole(share: float) -> str:
-    """A percentage without decimals that never rounds to 100 what is less."""
-    return "100" if share == 1 else f"{min(99.9, 100 * share):.3g}" if share > 0.99 else f"{100 * share:.0f}"
-
-
-def affected(found: Inspection) -> str:
+def affected(found: Inspection) -> Section | None:
     """The tokens whose gradient the reference objective changes most."""
     if not found.affected:
-        return ""
-    heads = ("token in its text", "where", "Â", "μ", "π", "w", "|Â r| |w − 1|")
-    rows = (
-        (
-            f"<bdi class='said'><span class='soft'>{_line(token.before)}</span>"
-            f"<b>{_line(token.text or token.token or '–')}</b><span class='soft'>{_line(token.after)}</span></bdi>",
-            (f"step {token.step}, " if token.step is not None else "") + f"row {token.row}",
-            plain(token.advantage),
-            plain(token.mu),
-            plain(token.pi),
-            plain(token.weight),
-            plain(token.change),
+        return None
+    columns = [
+        Column("token in its text", words=True),
+        Column("where", words=True),
+        Column("Â"),
+        Column("μ"),
+        Column("π"),
+        Column("w", "gradient weight"),
+        Column("|Â r| |w − 1|"),
+    ]
+    rows = [
+        Row(
+            [
+                Cell(
+                    f"<bdi class='said'><span class='soft'>{_line(token.before)}</span>"
+                    f"<b>{_line(token.text or token.token or '–')}</b>"
+                    f"<span class='soft'>{_line(token.after)}</span></bdi>"
+                ),
+                Cell((f"step {token.step}, " if token.step is not None else "") + f"row {token.row}"),
+                *map(number, (token.advantage, token.mu, token.pi, token.weight, token.change)),
+            ]
         )
         for token in found.affected
-    )
-    return (
-        f"<section><h2>Most affected tokens</h2><p class='soft'>Tokens whose gradient <code>{visible(found.reference)}"
-        f"</code> changes most.</p>{_grid(heads, rows)}</section>"
-    )
+    ]
+    said = f"<p class='soft'>Tokens whose gradient <code>{visible(found.reference)}</code> changes most.</p>"
+    return Section("Most affected tokens", said + table("most affected tokens", columns, rows))
 
 
-def comparison(compared: Comparison | None) -> str:
-    """The section that puts another log beside this one; nothing without one."""
+def comparison(compared: Comparison | None) -> Section | None:
+    """The section that puts another log beside this one; None without one."""
     if compared is None:
-        return ""
-    heads = ("", "this log", "the other", "difference")
-    figures = [compared_cells(row, plain) for row in compared.figures]
-    changed = [compared_cells(row, percent) for row in compared.changed]
+        return None
     only = "".join(
         f"<li>Only in {where}: {visible(title)}</li>"
         for where, titles in (("this log", compared.findings_here), ("the other", compared.findings_there))
         for title in titles
     )
-    return (
-        f"<section><h2>Against <code>{visible(compared.against, 200)}</code></h2><p>{visible(compared.answer)}</p>"
-        f"<ul class='notes'>{only}</ul>{_grid(heads, _coded(figures))}"
-        f"<h3>Share of the gradient that an objective changes</h3>{_grid(heads, _coded(changed))}</section>"
+    return Section(
+        f"Against {compared.against}",
+        f"<p>{visible(compared.answer)}</p><ul class='notes'>{only}</ul>"
+        f"{_side_by_side('figures of both logs', compared.figures, plain)}"
+        f"<h3>Share of the gradient that an objective changes</h3>"
+        f"{_side_by_side('gradient changed in both logs', compared.changed, percent)}",
+        name="against",
     )
 
 
-def _coded(rows: Iterable[Sequence[str]]) -> Iterable[Sequence[str]]:
-    return ((f"<code>{visible(name)}</code>", *values) for name, *values in rows)
+def _side_by_side(caption: str, rows: Iterable[Compared], write: Callable[[float | None], str]) -> str:
+    columns = [Column("name", words=True), Column("this log"), Column("the other"), Column("difference")]
+    cells = (
+        [Cell(f"<code>{visible(row.name)}</code>"), *(number(value, write) for value in _both(row))] for row in rows
+    )
+    return table(caption, columns, [Row(row) for row in cells])
+
+
+def _both(row: Compared) -> tuple[float | None, float | None, float | None]:
+    return row.here, row.there, row.difference
 
 
 def compared_cells(row: Compared, write: Callable[[float | None], str]) -> tuple[str, str, str, str]:
     """Name, both values and their difference, as text."""
-    return row.name, write(row.here), write(row.there), write(row.difference)
+    here, there, difference = _both(row)
+    return row.name, write(here), write(there), write(difference)
 
 
 def _line(text: str) -> str:
     """On one line: a row of the table is one token."""
     return visible(text.replace("\n", "↵"), LONGEST)
-
-
-def _grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A wide table that scrolls by itself; ``heads`` and cells are HTML."""
-    head = "".join(f"<th scope='col'>{cell}</th>" for cell in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<div class='scroll'><table class='grid'><tr>{head}</tr>{body}</table></div>"

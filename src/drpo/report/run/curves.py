@@ -138,7 +138,7 @@ def _corrected(history: History) -> list[Chart]:
             "share of tokens with a negative gradient weight w (corrective), and with w = 0 (masked).",
             [
                 Line("w < 0", history.by_step("corrective_share")),
-                Line("w = 0", history.average("masked_share"), 2, dashed=True),
+                Line("w = 0", history.average("masked_share"), 2, dash=1),
             ],
             text=percent,
         ),
@@ -147,7 +147,7 @@ def _corrected(history: History) -> list[Chart]:
             "their share of the gradient mass Σ |Â r|.",
             [
                 Line("w < 0", history.by_step("corrective_mass")),
-                Line("w = 0", history.average("masked_mass"), 2, dashed=True),
+                Line("w = 0", history.average("masked_mass"), 2, dash=1),
             ],
             text=percent,
         ),

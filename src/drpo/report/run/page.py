@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 
+from drpo.report.html.command import command
 from drpo.report.html.escape import as_text, visible
-from drpo.report.html.style import document
+from drpo.report.html.frame import Section, document
 from drpo.report.run.curves import charts_by_section
 from drpo.report.run.headline import LONGEST, headline, title_of
 from drpo.report.run.history import History
@@ -19,7 +20,7 @@ MOST_SETTINGS = 200
 
 
 def build_report(run: RunDirectory) -> str:
-    """The page as HTML: no script, no request, the same bytes for the same run.
+    """The page as HTML: no script but the page's own, no request, the same bytes for the same run.
 
     Any state of a run will do: without updates or evaluations, interrupted, with figures that are not finite.
 
@@ -30,9 +31,8 @@ def build_report(run: RunDirectory) -> str:
     history = History.read(run)
     return document(
         title_of(history),
+        headline(history) + remarks(history),
         [
-            headline(history),
-            remarks(history),
             *(_charts(*section) for section in charts_by_section(history)),
             responses(history),
             _configuration(history),
@@ -51,25 +51,22 @@ def write_report(run: RunDirectory) -> None:
     run.write_report(build_report(run))
 
 
-def _charts(heading: str, introduction: str, figures: list[str]) -> str:
+def _charts(heading: str, introduction: str, figures: list[str]) -> Section:
     said = f"<p class='soft'>{introduction}</p>" if introduction else ""
-    return f"<section><h2>{heading}</h2>{said}<div class='charts'>{''.join(figures)}</div></section>"
+    return Section(heading, f"{said}<div class='charts'>{''.join(figures)}</div>")
 
 
-def _configuration(history: History) -> str:
+def _configuration(history: History) -> Section:
     settings = list(_flat(history.config))
     left_out = len(settings) - MOST_SETTINGS
     more = f"<p class='soft'>{left_out:,} more are in config.yaml.</p>" if left_out > 0 else ""
     versions = history.manifest.get("versions")
     installed = (
-        f"<h2>Versions</h2><div class='tables'>{_table(list(versions.items()))}</div>"
+        f"<h3>Versions</h3><div class='tables'>{_table(list(versions.items()))}</div>"
         if isinstance(versions, Mapping) and versions
         else ""
     )
-    return (
-        f"<section><h2>Configuration</h2><div class='tables'>{_table(settings[:MOST_SETTINGS])}</div>{more}"
-        f"{installed}</section>"
-    )
+    return Section("Configuration", f"<div class='tables'>{_table(settings[:MOST_SETTINGS])}</div>{more}{installed}")
 
 
 def _table(rows: list[tuple[str, object]]) -> str:
@@ -87,14 +84,11 @@ def _flat(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{key}", value
 
 
-def _reproduce(history: History) -> str:
-    command = history.manifest.get("command")
+def _reproduce(history: History) -> Section:
+    given = history.manifest.get("command")
     said = ""
-    if command:
-        line = shlex.join(map(str, command)) if isinstance(command, list) else as_text(command)
-        said = f"<p class='soft'>This run was started with</p><pre>{visible(line, 8000)}</pre>"
-    again = "drpo train config.yaml --out another-directory"
-    return (
-        f"<section><h2>Reproduce</h2>{said}"
-        f"<p class='soft'>In this directory, with its resolved configuration:</p><pre>{again}</pre></section>"
-    )
+    if given:
+        line = shlex.join(map(str, given)) if isinstance(given, list) else as_text(given)
+        said = f"<p class='soft'>This run was started with</p>{command(line, 8000)}"
+    again = command("drpo train config.yaml --out another-directory")
+    return Section("Reproduce", f"{said}<p class='soft'>In this directory, with its resolved configuration:</p>{again}")

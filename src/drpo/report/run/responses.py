@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from drpo.report.html.escape import as_text, visible
+from drpo.report.html.frame import Section
 from drpo.report.html.quantities import plain
 from drpo.report.run.history import History, Record, value_of
 
@@ -16,8 +17,8 @@ LONGEST_PROMPT, LONGEST_RESPONSE = 1200, 2000
 Side = tuple[str, Record | None]
 
 
-def responses(history: History) -> str:
-    """The section as HTML; empty if no responses were kept."""
+def responses(history: History) -> Section | None:
+    """The section; None if no responses were kept."""
     if history.held_out:
         steps = sorted(history.held_out)
         shown = steps[:1] if len(steps) == 1 else [steps[0], steps[-1]]
@@ -28,13 +29,14 @@ def responses(history: History) -> str:
         rows = _same_prompts([(f"step {step}", history.training[step])])
         choice = f"training prompts of step {step}, one sample each; no held-out responses were kept"
     else:
-        return ""
+        return None
     if not rows:
-        return ""
+        return None
     examples = "".join(_example(sides) for sides in rows[:PROMPTS])
-    return (
-        f"<section><h2>Responses</h2><p class='soft'>The first {min(PROMPTS, len(rows))} {choice}. "
-        f"Invisible characters are shown as <code>U+XXXX</code>.</p>{examples}</section>"
+    return Section(
+        "Responses",
+        f"<p class='soft'>The first {min(PROMPTS, len(rows))} {choice}. "
+        f"Invisible characters are shown as <code>U+XXXX</code>.</p>{examples}",
     )
 
 

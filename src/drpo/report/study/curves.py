@@ -77,7 +77,7 @@ def _objective(keys: Row) -> Row:
 def panels(study: Row) -> list[Panel]:
     """A picture for each family, its δ as a ramp from light to dark, then the other arms by up to ARMS."""
     references, rest = _others(study)
-    dashed = {arm: Line(arm, (), color, dashed=True) for color, arm in enumerate(references, start=2)}
+    dashed = {arm: Line(arm, (), color, dash=1) for color, arm in enumerate(references, start=2)}
     found = []
     for family in families(study):
         last = len(family.members) - 1
@@ -100,7 +100,7 @@ def course(panel: Panel, curves: Curves, key: str, title: str, text: Callable[[f
     lines = []
     for arm, line in panel.lines.items():
         points = [Point(*point) for point in curves.get((arm, key), ())]
-        lines.append(Line(line.name, points, line.color, line.dashed, shade=line.shade))
+        lines.append(Line(line.name, points, line.color, line.dash, shade=line.shade))
     title = f"{title}, {panel.name}" if panel.name else title
     chart = Chart(title, "Mean over seeds, and their range.", lines, text=text, from_zero=key != ACCURACY[0])
     return draw(chart, (0.0, float(last)))
@@ -120,9 +120,9 @@ def over_delta(study: Row, rows: Sequence[Row], summary: Sequence[Row]) -> list[
     ends = (min(values), max(values))
     for color, arm in enumerate(_others(study)[0], start=len(lines) + 1):
         level = [_point(x, by_arm[arm]) for x in ends if arm in by_arm]
-        lines.append(Line(arm, level, color, dashed=True))
+        lines.append(Line(arm, level, color, dash=1))
     before = mean(row["accuracy_before"] for row in rows if row.get("accuracy_before") is not None)
-    lines.append(Line("untrained", [Point(x, before, None, None) for x in ends], 4, dashed=True))
+    lines.append(Line("untrained", [Point(x, before, None, None) for x in ends], 4, dash=1))
     return [draw(Chart("Final accuracy against δ", ESTIMATE, lines, x_label="δ", from_zero=False), Log(values))]
 
 

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from drpo.report.html.escape import visible
+from drpo.report.html.frame import Section
 from drpo.report.html.quantities import finite, plain
 from drpo.report.svg.dot_rows import DotChart, DotRow, Shape, draw_rows
 from drpo.report.svg.scales import Linear, Log, Scale
@@ -22,17 +23,15 @@ INTRODUCTION = (
 )
 
 
-def verdicts_section(verdicts: Sequence[Row]) -> str:
+def verdicts_section(verdicts: Sequence[Row]) -> Section:
     """Every hypothesis as a picture of its settings, then every verdict as a sentence."""
     if not verdicts:
-        return "<section><h2>Verdicts</h2><p class='soft'>The study has no hypotheses.</p></section>"
+        return Section("Verdicts", "<p class='soft'>The study has no hypotheses.</p>")
     claims = [list(group) for _, group in groupby(verdicts, key=lambda verdict: verdict["hypothesis"])]
     scales = _scales(verdicts)
     pictures = "".join(_forest(claim, scales[_measure(claim[0])]) for claim in claims)
-    return (
-        f"<section><h2>Verdicts</h2>{INTRODUCTION}<div class='charts'>{pictures}</div>"
-        f"{''.join(map(_sentences, claims))}</section>"
-    )
+    sentences = "".join(map(_sentences, claims))
+    return Section("Verdicts", f"{INTRODUCTION}<div class='charts'>{pictures}</div>{sentences}")
 
 
 def _measure(verdict: Row) -> tuple[str, str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from drpo.report.html.command import command
 from drpo.report.html.escape import visible
+from drpo.report.html.frame import Section, document
 from drpo.report.html.quantities import mean, percent, plain
-from drpo.report.html.style import document
+from drpo.report.html.table import Cell, Column, number, table, words
+from drpo.report.html.table import Row as TableRow
 from drpo.report.study.curves import ACCURACY, COURSES, Curves, course, over_delta, over_settings, panels
 from drpo.report.study.forest import verdicts_section
 from drpo.report.study.seeds import seed_charts
@@ -40,7 +43,7 @@ def build_study_page(
     summaries: Mapping[str, Sequence[Row]],
     curves: AllCurves,
 ) -> str:
-    """The page as HTML: no script, no request, the same bytes for the same study.
+    """The page as HTML: no script but the page's own, no request, the same bytes for the same study.
 
     Args:
         study: as study.yaml holds it; settings with every number that they have, also by default, are compared by it.
@@ -54,8 +57,8 @@ def build_study_page(
     told = begun + (["all"] if len(begun) == len(study["settings"]) else [])
     return document(
         study["title"],
+        _head(study, rows, begun),
         [
-            _head(study, rows, begun),
             verdicts_section([verdict for verdict in verdicts if verdict["setting"] in told]),
             _across(study, rows, summaries),
             *(_setting(study, rows, summaries, curves, setting) for setting in begun),
@@ -83,26 +86,28 @@ def _head(study: Row, rows: Sequence[Row], begun: Sequence[str]) -> str:
     )
 
 
-def _across(study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[Row]]) -> str:
+def _across(study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[Row]]) -> Section | None:
     parts = []
     for phase, said in PHASES.items():
         mine = [row for row in rows if row["phase"] == phase]
         if mine and (figures := over_settings(study, mine, summaries[phase])):
             parts.append(f"<h3>{said.capitalize()}</h3>{_grid(figures)}")
-    return f"<section><h2>Across settings</h2>{''.join(parts)}</section>" if parts else ""
+    return Section("Across settings", "".join(parts)) if parts else None
 
 
 def _setting(
     study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[Row]], curves: AllCurves, setting: str
-) -> str:
+) -> Section:
     parts = []
     for phase, said in PHASES.items():
         mine = [row for row in rows if row["setting"] == setting and row["phase"] == phase]
         if mine:
             summary = [row for row in summaries[phase] if row["setting"] == setting]
             own = {(arm, name): found for (*place, arm, name), found in curves.items() if place == [phase, setting]}
-            parts.append(f"<h3>{said.capitalize()}</h3>{_charts(study, mine, summary, own)}{_summary(summary)}")
-    return f"<section><h2>{visible(setting)}</h2>{''.join(parts)}</section>"
+            parts.append(
+                f"<h3>{said.capitalize()}</h3>{_charts(study, mine, summary, own)}{_summary(setting, phase, summary)}"
+            )
+    return Section(setting, "".join(parts))
 
 
 def _charts(study: Row, rows: Sequence[Row], summary: Sequence[Row], curves: Curves) -> str:
@@ -121,20 +126,27 @@ def _grid(figures: Sequence[str]) -> str:
     return f"<div class='charts'>{''.join(figures)}</div>"
 
 
-def _summary(rows: Sequence[Row]) -> str:
-    headings = ("arm", "ended", "failed", "final accuracy", "95 %", *(heading for heading, _, _ in SUMMARY))
-    head = "".join(f"<th>{heading}</th>" for heading in headings)
+def _summary(setting: str, phase: str, rows: Sequence[Row]) -> str:
+    columns = [
+        Column("arm", words=True),
+        Column("ended", "runs that finished or failed, of those planned"),
+        Column("failed"),
+        Column("final accuracy", "interquartile mean over seeds"),
+        Column("95 %", "confidence interval over seeds"),
+        *(Column(heading) for heading, _, _ in SUMMARY),
+    ]
     body = []
     for row in rows:
         interval = "–" if row["low"] is None else f"{plain(row['low'])} to {plain(row['high'])}"
-        ended = f"{row['finished'] + row['failed']} of {row['runs']}"
-        cells = [ended, str(row["failed"]), plain(row["final_accuracy"]), interval]
-        cells += [text(row[key]) for _, key, text in SUMMARY]
-        body.append(f"<tr><td>{visible(row['arm'])}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    return f"<div class='scroll'><table class='grid'><tr>{head}</tr>{''.join(body)}</table></div>"
+        ended = row["finished"] + row["failed"]
+        cells = [words(row["arm"]), Cell(f"{ended} of {row['runs']}", str(ended)), number(row["failed"], plain)]
+        cells += [number(row["final_accuracy"]), Cell(interval)]
+        cells += [number(row[key], text) for _, key, text in SUMMARY]
+        body.append(TableRow(cells))
+    return table(f"arms in {setting}, {phase}", columns, body)
 
 
-def _runs(rows: Sequence[Row]) -> str:
+def _runs(rows: Sequence[Row]) -> Section:
     places = dict.fromkeys((row["phase"], row["setting"]) for row in rows)
     parts = []
     for phase, setting in places:
@@ -148,7 +160,7 @@ def _runs(rows: Sequence[Row]) -> str:
     average = mean(row["seconds"] for row in rows if row["status"] == "finished")
     took = f"A finished run took {plain(average)} s on average. " if average else ""
     said = f"<p class='soft'>{took}All figures are in results.csv.</p>"
-    return f"<section><h2>Every run</h2>{said}{''.join(parts)}</section>"
+    return Section("Every run", f"{said}{''.join(parts)}")
 
 
 def _run(row: Row) -> str:
@@ -158,5 +170,5 @@ def _run(row: Row) -> str:
     good = " finished" if row["status"] == "finished" else ""
     return (
         f"<p>{visible(name)} <span class='status{good}'>{visible(row['status'])}</span> final accuracy "
-        f"{plain(row.get('final_accuracy'))}{reason}</p><pre>{visible(row['command'], 2000)}</pre>"
+        f"{plain(row.get('final_accuracy'))}{reason}</p>{command(row['command'], 2000)}"
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from drpo.report.html.escape import visible_plain
 from drpo.report.html.quantities import plain
 from drpo.report.svg.points import Point, known
+from drpo.report.svg.readout import readout
 from drpo.report.svg.scales import Linear, Log, Scale, Steps
 
 #: The drawing's size in its own units, and the margins around the plot.
@@ -32,7 +33,8 @@ class Line:
     name: str
     points: Sequence[Point]
     color: int = 1
-    dashed: bool = False
+    #: Key of the palette's dashes; 0 is solid.
+    dash: int = 0
     #: Drawn as dots with whiskers: a measurement with an interval, rather than a course.
     marks: bool = False
     #: Place on a ramp from light, 0, to dark, 1, of its color: for one of many lines in an order.
@@ -73,7 +75,8 @@ def draw(chart: Chart, horizontally: tuple[float, float] | Scale) -> str:
     labels = [_label(line, chart.text) for line in lines]
     body += _labels(lines, labels, y)
     width = max(WIDTH, round(RIGHT + 13 + LETTER * max(len(f"{name} {value}") for name, value in labels)))
-    return figure(chart.title, chart.caption, svg(_summary(chart, lines), body, width=width))
+    drawing = svg(_summary(chart, lines), body, width=width, read=_read(chart, lines, x))
+    return figure(chart.title, chart.caption, drawing)
 
 
 def figure(title: str, caption: str, body: str) -> str:
@@ -81,9 +84,18 @@ def figure(title: str, caption: str, body: str) -> str:
     return f"<figure><figcaption><b>{visible_plain(title)}</b> {caption}</figcaption>{body}</figure>"
 
 
-def svg(summary: str, body: Sequence[str], height: int = HEIGHT, width: int = WIDTH) -> str:
-    """The drawing, ``width`` by ``height`` units, with ``summary`` for readers who do not see it."""
-    return f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='{visible_plain(summary)}'>{''.join(body)}</svg>"
+def svg(summary: str, body: Sequence[str], height: int = HEIGHT, width: int = WIDTH, read: str = "") -> str:
+    """The drawing.
+
+    Args:
+        summary: for readers who do not see it.
+        body: its elements.
+        height: in its own units.
+        width: in its own units.
+        read: an attribute with the values that the page's script shows, from :mod:`drpo.report.svg.readout`.
+    """
+    label = f"role='img' aria-label='{visible_plain(summary)}'"
+    return f"<svg viewBox='0 0 {width} {height}' {label}{read}>{''.join(body)}</svg>"
 
 
 def grid(y: Scale, text: Callable[[float | None], str]) -> list[str]:
@@ -180,7 +192,8 @@ def _line(line: Line, x: Scale, y: Scale, shift: float) -> str:
         parts.append(f"<path class='line' d='M{'L'.join(f'{a:.1f} {b:.1f}' for a, b in places)}'/>")
         if marked or len(run) == 1:
             parts += [f"<circle cx='{a:.1f}' cy='{b:.1f}' r='3'/>" for a, b in places]
-    return f"<g {_paint(line)}>{''.join(parts)}</g>"
+    title = f"<title>{visible_plain(line.name)}</title>" if line.name else ""
+    return f"<g {_paint(line)}>{title}{''.join(parts)}</g>"
 
 
 def _dots(line: Line, x: Scale, y: Scale, shift: float) -> str:
@@ -193,7 +206,7 @@ def _dots(line: Line, x: Scale, y: Scale, shift: float) -> str:
 
 def _paint(line: Line) -> str:
     """The attributes that color a line."""
-    classes = f"c{line.color}" + " dashed" * line.dashed
+    classes = f"c{line.color}" + f" d{line.dash}" * bool(line.dash)
     if line.shade is None:
         return f"class='{classes}'"
     # Light half: mixed with the page's ground; dark half: with its ink. So the order survives print and a dark page.
@@ -228,6 +241,19 @@ def _whisker(point: Point, x: Scale, y: Scale, shift: float) -> str:
         f"<path class='whisker' d='M{horizontal(x, point.x) + shift:.1f} {vertical(y, point.low):.1f}"
         f"V{vertical(y, point.high):.1f}'/>"
     )
+
+
+def _read(chart: Chart, lines: Sequence[Line], x: Scale) -> str:
+    """The values of all lines by x, as text."""
+    series = [
+        (
+            line.name,
+            line.color,
+            [(point.x, chart.text(point.value) if point.value is not None else None) for point in line.points],
+        )
+        for line in lines
+    ]
+    return readout(chart.x_label, series, lambda value: horizontal(x, value))
 
 
 def _label(line: Line, text: Callable[[float | None], str]) -> tuple[str, str]:

@@ -1,0 +1,45 @@
+"""One paint for each objective, and colors that can be told apart and read."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+import drpo
+from drpo.report.html.style import STYLE
+from drpo.report.palette import COLORS, DASHES, OTHER, PAINTS, paint
+
+
+def test_every_objective_has_a_paint_of_its_own() -> None:
+    assert set(PAINTS) == set(drpo.OBJECTIVES)
+    assert [used for used, times in Counter(PAINTS.values()).items() if times > 1] == []
+    assert all(one.color in COLORS and one.dash in DASHES for one in (*PAINTS.values(), OTHER))
+    assert paint("my_own") == OTHER and OTHER not in PAINTS.values()
+
+
+def test_the_style_sheet_has_every_color_and_kind_of_dashes() -> None:
+    light, _, dark = STYLE.partition("prefers-color-scheme: dark")
+    for number, color in COLORS.items():
+        assert f"--c{number}: {color.light};" in light and f"--c{number}: {color.dark};" in dark
+        assert f".c{number} {{" in STYLE
+    assert len(re.findall(r"svg \.d\d \.line", STYLE)) == len(DASHES) - 1
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_text_color_has_enough_contrast(dark: bool) -> None:
+    light, _, rest = STYLE.partition("prefers-color-scheme: dark")
+    colors = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]+)", rest if dark else light))
+    for text in ("ink", "soft", "warn", "good", "link", *(f"c{number}" for number in COLORS)):
+        for ground in ("ground", "card", "warn-ground"):
+            low, high = sorted((_luminance(colors[text]), _luminance(colors[ground])))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
+
+
+def _luminance(color: str) -> float:
+    """Relative luminance, WCAG 2."""
+    digits = color[1:] if len(color) == 7 else "".join(2 * digit for digit in color[1:])
+    channels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

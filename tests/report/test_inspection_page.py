@@ -13,10 +13,13 @@ from drpo.inspection.result import (
     MuBin,
     StepFigures,
     SuggestedDelta,
+    UpdateFigures,
     Verdict,
 )
 from drpo.mismatch.estimate import Estimate
+from drpo.report.inspection.agreement import clusters
 from drpo.report.inspection.page import build_inspection_page
+from drpo.report.inspection.words import one_in
 from support.page_check import check
 
 HOSTILE = "</td><script>alert(1)</script>\u202e\x1b[31m"
@@ -109,7 +112,7 @@ def test_what_a_model_wrote_stays_text() -> None:
         )
     )
     assert page.count("<script") == 1 and "\u202e" not in page and "\x1b" not in page
-    assert "4 more" in words(page)
+    assert "6 more" in words(page)
 
 
 def test_a_log_without_steps_text_or_findings() -> None:
@@ -127,3 +130,51 @@ def test_a_log_without_steps_text_or_findings() -> None:
         )
     )
     assert "No fault found" in page and "By step" not in page and "Most affected" not in page
+
+
+def test_the_answer_comes_first_and_details_last() -> None:
+    updates = [UpdateFigures(update, 300, 0.01 * update, 0.1, 0.02) for update in (0, 1)]
+    page = check(build_inspection_page(inspection(updates=updates)))
+    names = re.findall(r"<section id='([^']*)'", page)
+    assert names == [
+        "findings",
+        "objective",
+        "figures",
+        "distributions",
+        "by-step",
+        "by-update",
+        "by-mu",
+        "objectives",
+        "agreement",
+        "most-affected-tokens",
+    ]
+    assert page.index("<h1>The trust region is inert.</h1>") < page.index("<section")
+    assert re.findall(r"<a href='#([^']*)'>", page) == names
+    assert "from 0 to 0.01" in words(page)
+
+
+def test_five_findings_are_shown_and_the_others_are_folded() -> None:
+    found = [Finding(f"x{i}", "note", f"Title {i}.", "", "") for i in range(7)]
+    page = check(build_inspection_page(inspection(findings=found)))
+    shown, _, rest = page.partition("<summary>2 more findings</summary>")
+    assert "Title 4." in shown and "Title 5." not in shown and "Title 6." in rest
+
+
+def test_figures_are_judged_in_words() -> None:
+    said = words(build_inspection_page(inspection(figures={**inspection().figures, "beyond_delta": 0.0248})))
+    assert "2.48 %" in said and "1 token in 40.3; many" in said
+    assert "41.7 % of δ" in said  # 0.0625 of 0.15
+    for value, expected in ((0.0, "no token"), (0.5, "1 token in 2"), (1.0, "every token"), (None, "unknown")):
+        assert one_in(value) == expected
+
+
+def test_objectives_that_agree_are_told_in_a_sentence() -> None:
+    shares = [[1.0, 0.995, 0.3], [0.995, 1.0, 0.98], [0.3, 0.98, 1.0]]
+    assert clusters(shares) == [[0, 1], [2]]
+    found = inspection(
+        verdicts=[verdict(name, [0, 0, 1, 0, 0]) for name in ("drpo", "dppo_tv", "spo")], agreement=shares
+    )
+    page = check(build_inspection_page(found))
+    said = " ".join(words(page).split())
+    assert "drpo and dppo_tv agree on 99.5 % of the tokens. drpo and spo agree least, on 30 %." in said
+    assert "title='drpo and spo: 30 %'" in page and page.count("data-v='0.995'") == 2

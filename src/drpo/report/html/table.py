@@ -51,20 +51,21 @@ def words(value: object, limit: int | None = None) -> Cell:
     return Cell(f"<bdi>{visible(value, limit)}</bdi>")
 
 
-def table(caption: str, columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def table(caption: str, columns: Sequence[Column], rows: Sequence[Row], stacked: bool = False) -> str:
     """The table as HTML, in a frame that scrolls by itself where it is too wide.
 
     Args:
         caption: what it shows, for readers who do not see the page, and for the name of the file.
         columns: one a cell.
         rows: each with as many cells.
+        stacked: on a phone the last column, prose, stands below the others.
     """
     head = "".join(_heading(column) for column in columns)
     body = "".join(_row(row, columns) for row in rows)
-    label = visible_plain(caption)
+    label, layout = visible_plain(caption), "grid stacked" if stacked else "grid"
     return (
         f"<div class='framed'><div class='scroll' role='region' tabindex='0' aria-label='{label}'>"
-        f"<table class='grid' data-sortable data-file='{anchor_name(caption)}'><thead><tr>{head}</tr></thead>"
+        f"<table class='{layout}' data-sortable data-file='{anchor_name(caption)}'><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div></div>"
     )
 

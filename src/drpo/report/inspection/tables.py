@@ -20,7 +20,7 @@ MEANING = ("w = 0", "0 < w < 1", "w = 1 within 1 %", "w > 1", "w < 0")
 def mu_bins(found: Inspection) -> str:
     """Quantiles of r and |π − μ|, by bin of μ."""
     columns = [
-        Column("μ"),
+        Column("μ", words=True),
         Column("tokens"),
         Column("r at 5 %", "the ratio below which 5 % of the tokens lie"),
         Column("r median"),
@@ -44,23 +44,29 @@ def mu_bins(found: Inspection) -> str:
     return table("tokens by μ", columns, rows)
 
 
-def objectives_table(found: Inspection, names: Sequence[str], caption: str) -> str:
-    """A row for each of the objectives ``names``: what it does to the tokens and to the gradient."""
+def objectives_table(found: Inspection, names: Sequence[str], caption: str, by_sign: bool = True) -> str:
+    """A row for each objective: what it does to the tokens and to the gradient.
+
+    Args:
+        found: the inspection.
+        names: of the objectives.
+        caption: of the table.
+        by_sign: whether there are columns for Â > 0 and Â < 0.
+    """
     columns = [
         Column("objective", words=True),
-        Column("tokens", "share of tokens by gradient weight"),
+        Column("tokens", "share of tokens by gradient weight", words=True),
         *(Column(name, meaning) for name, meaning in zip(VERDICTS, MEANING, strict=True)),
         Column("gradient changed", "Σ |Â r| |w − 1| / Σ |Â r|"),
-        Column("where Â > 0"),
-        Column("where Â < 0"),
+        *([Column("where Â > 0"), Column("where Â < 0")] if by_sign else []),
     ]
     by_name = {verdict.objective: verdict for verdict in found.verdicts}
-    rows = [Row(_verdict(by_name[name]), own=name == found.objective) for name in names]
+    rows = [Row(_verdict(by_name[name])[: len(columns)], own=name == found.objective) for name in names]
     return table(caption, columns, rows)
 
 
 def _verdict(verdict: Verdict) -> list[Cell]:
-    name = f"<b>{visible(verdict.objective)}</b><br><span class='soft'>{visible(verdict.parameters, LONGEST)}</span>"
+    name = f"<b>{visible(verdict.objective)}</b><span class='soft given'>{visible(verdict.parameters, LONGEST)}</span>"
     return [
         Cell(name, verdict.objective),
         Cell(bar(verdict.tokens, f"{verdict.objective}, tokens"), f"{1 - verdict.tokens[2]:.9g}"),
@@ -130,7 +136,7 @@ def affected(found: Inspection) -> Section | None:
         for token in found.affected
     ]
     said = f"<p class='soft'>Tokens whose gradient <code>{visible(found.reference)}</code> changes most.</p>"
-    return Section("Most affected tokens", said + table("most affected tokens", columns, rows))
+    return Section("Most affected tokens", said + table("most affected tokens", columns, rows), folded=True)
 
 
 def comparison(compared: Comparison | None) -> Section | None:

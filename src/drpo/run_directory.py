@@ -29,6 +29,7 @@ import yaml
 
 from drpo.errors import CheckpointError, DataError
 from drpo.files import (
+    JsonLine,
     append_records,
     cut_torn_line,
     json_line,
@@ -40,7 +41,7 @@ from drpo.files import (
     writing,
 )
 from drpo.locking import locked
-from drpo.run_schema import check_manifest, check_metrics
+from drpo.run_schema import MEASURED, Metrics, check_manifest, check_metrics
 from drpo.schema import check_schema, numbered, unnumbered
 
 #: Bin edges of the histograms that every update records; values outside fall into the first or last bin.
@@ -175,9 +176,27 @@ class RunDirectory:
             DataError: a line is damaged; the message names the file, the line and the field. SchemaError: a newer
                 version wrote one.
         """
-        lines = numbered_jsonl(self.metrics_file, ignore_cut_line=True) if self.metrics_file.is_file() else ()
-        records = (check_metrics(line.record, f"{self.metrics_file}, line {line.number}") for line in lines)
+        records = (check_metrics(line.record, self._where(line)) for line in self._metrics_lines())
         return [record for record in records if kind is None or record["kind"] == kind]
+
+    def read_measured(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """All whole records of updates and of evaluations, each with what a comparison of runs needs.
+
+        Raises:
+            DataError: a record lacks it, or a line is damaged. SchemaError: a newer version wrote one.
+        """
+        found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in MEASURED}
+        for line in self._metrics_lines():
+            kind = str(line.record.get("kind"))
+            record = check_metrics(line.record, self._where(line), MEASURED.get(kind, Metrics))
+            found.setdefault(kind, []).append(record)
+        return found["update"], found["evaluation"]
+
+    def _metrics_lines(self) -> Iterable[JsonLine]:
+        return numbered_jsonl(self.metrics_file, ignore_cut_line=True) if self.metrics_file.is_file() else ()
+
+    def _where(self, line: JsonLine) -> str:
+        return f"{self.metrics_file}, line {line.number}"
 
     def missing_metrics(self, step: int) -> str:
         """What metrics.jsonl lacks of a run that has done ``step`` steps, in words; empty if nothing."""

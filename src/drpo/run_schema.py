@@ -11,12 +11,15 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from drpo.errors import DataError
-from drpo.schema import renamed, unnumbered
+from drpo.schema import check_schema, renamed, unnumbered
 
 #: No machine has more; torch ends in a segmentation fault at a million.
 MOST_THREADS = 4096
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
+
+#: The schema of metrics since which names are the present ones.
+NAMED = 2
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -76,6 +79,10 @@ class EvaluationMetrics(Metrics):
     timing: EvaluationTiming
 
 
+#: What is needed of each kind of record.
+MEASURED: dict[str, type[Metrics]] = {"update": UpdateMetrics, "evaluation": EvaluationMetrics}
+
+
 def check_manifest(value: Any, file: Path) -> dict[str, Any]:
     """``value`` with its fields as they should be, without its schema number.
 
@@ -94,7 +101,9 @@ def check_metrics(record: dict[str, Any], where: str, model: type[Metrics] = Met
     Raises:
         DataError: naming ``where`` and the field. SchemaError: a newer version wrote it.
     """
-    record = renamed(unnumbered("metrics", record, where))
+    number, record = check_schema("metrics", record, where), unnumbered("metrics", record, where)
+    if number < NAMED:
+        record = renamed(record)
     checked(model, record, where, " Remove the line, and the record is left out.")
     return record
 

@@ -29,6 +29,7 @@ SCHEMAS = {
     "verdicts": 1,
     "inspection": 2,
     "evaluation": 1,
+    "comparison": 1,
     "bench": 1,
 }
 #: Name of a metric in metrics, results and inspection before schema 2 → its name now.

@@ -57,6 +57,7 @@ LAYERS = {
     "rollouts": 4,
     "train": 5,
     "lab": 6,
+    "comparison": 6,
     "bench": 6,
     "host_runs": 6,
     "report": 7,

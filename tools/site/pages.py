@@ -23,7 +23,7 @@ from drpo.train.config_text import read_yaml
 
 #: Heading in the navigation → its pages, in the order in which a reader needs them.
 NAVIGATION = {
-    "Start": ("demo", "demo-llm", "training", "resume", "tracking", "glossary"),
+    "Start": ("demo", "demo-llm", "training", "resume", "compare", "tracking", "glossary"),
     "In your trainer": (
         "integrations/README",
         *(f"integrations/{host}" for host in HOSTS),

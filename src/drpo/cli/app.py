@@ -91,6 +91,36 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="The director
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run directories, or directories of runs; the first is the reference."),
+    ],
+    html: Annotated[
+        Path | None,
+        typer.Option(help="File for the page. Default: comparison.html, here or in the one directory given."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a line a run, with the settings that differ.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, and write a page only with --html.")
+    ] = False,
+) -> None:
+    """Put runs side by side: curves, settings that differ, final accuracies with intervals, and answers.
+
+    Runs that differ in their seed alone are one configuration. Differences are paired by seed where seeds agree.
+
+    Examples:
+
+      drpo compare runs/drpo runs/grpo
+
+      drpo compare runs --csv runs.csv
+    """
+    from drpo.cli.compare import Output, run_compare
+
+    run_compare(runs, Output(html, csv, as_json))
+
+
+@app.command()
 def inspect(
     log: Annotated[
         list[Path],

@@ -126,3 +126,9 @@ def update_metrics(updates: Sequence[Record]) -> Record:
     for name in HIGHEST:
         found[name] = max((record[name] for record in updates if record.get(name) is not None), default=None)
     return found
+
+
+def measured_seconds(updates: Iterable[Record], evaluations: Iterable[Record]) -> float:
+    """What sampling, grading, training and evaluation took together."""
+    training = sum(sum(record["timing"][part] for part in ("sampling", "grading", "training")) for record in updates)
+    return training + sum(record["timing"]["seconds"] for record in evaluations)

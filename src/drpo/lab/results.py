@@ -10,12 +10,19 @@ from typing import Any
 from drpo.files import replace_text
 from drpo.lab.csv_tables import csv_text, read_table
 from drpo.lab.directory import State, StudyDirectory
-from drpo.lab.metrics import COURSES, accuracy_curve, accuracy_metrics, by_step, tokens_to, update_metrics
+from drpo.lab.metrics import (
+    COURSES,
+    accuracy_curve,
+    accuracy_metrics,
+    by_step,
+    measured_seconds,
+    tokens_to,
+    update_metrics,
+)
 from drpo.lab.plan import Run
 from drpo.lab.statistics import interquartile_mean, rate
 from drpo.lab.study import Study
 from drpo.run_directory import RunDirectory
-from drpo.run_schema import EvaluationMetrics, Metrics, UpdateMetrics, check_metrics
 from drpo.schema import renamed
 
 Row = dict[str, Any]
@@ -36,8 +43,7 @@ def read_row(directory: StudyDirectory, run: Run, state: State, study: Study) ->
     An interrupted run has the figures of the part that it ran.
     """
     records = RunDirectory(directory.path / run.path)
-    updates = _records(records, "update", UpdateMetrics)
-    evaluations = _records(records, "evaluation", EvaluationMetrics)
+    updates, evaluations = records.read_measured()
     curve = accuracy_curve(evaluations, run.evaluations, failed=state.status == "failed" and bool(evaluations))
     target = (
         {} if study.target_accuracy is None else {"tokens_to_target": tokens_to(study.target_accuracy, curve, updates)}
@@ -55,22 +61,11 @@ def read_row(directory: StudyDirectory, run: Run, state: State, study: Study) ->
         **target,
         **update_metrics(updates),
         "heldout_problems": min((record["examples"] for record in evaluations if "examples" in record), default=None),
-        "seconds": _seconds(updates, evaluations),
+        "seconds": measured_seconds(updates, evaluations),
         "machine_device": records.read_manifest().get("device"),
         "command": run.command(directory.path),
         "curves": {"accuracy": curve, **{name: by_step(name, updates) for name in COURSES}},
     }
-
-
-def _records(run: RunDirectory, kind: str, model: type[Metrics]) -> list[Row]:
-    """The records of a kind, each with all that a comparison needs."""
-    found = run.read_metrics(kind)
-    return [check_metrics(record, f"{run.metrics_file}, {kind} of step {record['step']}", model) for record in found]
-
-
-def _seconds(updates: Sequence[Row], evaluations: Sequence[Row]) -> float:
-    training = sum(sum(record["timing"][part] for part in ("sampling", "grading", "training")) for record in updates)
-    return training + sum(record["timing"]["seconds"] for record in evaluations)
 
 
 def write_csv(directory: StudyDirectory, rows: Sequence[Row]) -> None:

@@ -235,8 +235,8 @@ class RunDirectory:
         """Write ``rollouts/NAME-STEP.jsonl``: dicts with prompt, answer, text, reward, stop_reason."""
         self._write(self.rollouts / f"{name}-{step:06d}.jsonl", _lines("rollouts", records))
 
-    def read_rollouts(self, name: str) -> dict[int, list[dict[str, Any]]]:
-        """Step → records of every ``rollouts/NAME-*.jsonl``, in order of step.
+    def read_rollouts(self, name: str, only: int | None = None) -> dict[int, list[dict[str, Any]]]:
+        """Step → records of every ``rollouts/NAME-*.jsonl``, or that of one step alone, in order of step.
 
         Raises:
             DataError: a line is no JSON object. SchemaError: a newer version wrote the file.
@@ -244,6 +244,7 @@ class RunDirectory:
         return {
             step: [unnumbered("rollouts", line.record, f"{file}, line {line.number}") for line in numbered_jsonl(file)]
             for step, file in numbered_files(self.rollouts, re.escape(name))
+            if only is None or step == only
         }
 
     def steps_sampled(self) -> int:

@@ -18,6 +18,7 @@ import pytest
 
 from drpo.run_directory import RunDirectory
 from drpo.trackers import TrackedRun, flat_scalars, updates_done
+from drpo.trackers.base import RESPONSES
 from drpo.trackers.tensorboard import TensorBoard
 
 pytest.importorskip("tensorboard")
@@ -89,7 +90,7 @@ def expected(run: RunDirectory) -> list[tuple[int, dict[str, float]]]:
 
 
 def timeless(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if "timing/" not in name}
+    return {name: value for name, value in row.items() if "timing/" not in name and not name.startswith(RESPONSES)}
 
 
 def test_tensorboard_shows_each_figure_once(tracked: Tracked) -> None:
@@ -151,6 +152,88 @@ def test_wandb_goes_on_with_the_run(tracked: Tracked) -> None:
         records = {record.WhichOneof("record_type"): record for record in wandb_records(file)}
         assert (records["run"].run.project, records["run"].run.run_id) == ("tested", run_id)
         assert records["exit"].exit.exit_code == 0
+
+
+def test_each_tracker_has_the_responses_and_the_report(tracked: Tracked) -> None:
+    """Of both processes: the run, and the one that resumed it."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
+
+    from support.wandb_file import wandb_records  # pyright: ignore[reportMissingImports]
+
+    prompt = tracked.run.read_rollouts("evaluation")[0][0]["prompt"].splitlines()[0]
+    events = EventAccumulator(str(tracked.run.path / "tensorboard")).Reload()
+    texts = events.Tensors(f"{RESPONSES}/text_summary")
+    assert sorted({event.step for event in texts}) == [0, 4, 8]  # it purges figures, and no texts
+    assert all(prompt.encode() in text.tensor_proto.string_val[0] for text in texts[:1])
+    assert events.Tensors("report/text_summary")
+
+    with sqlite3.connect(tracked.trackio / "tested.db") as database:
+        rows = database.execute("select step, metrics from metrics order by id").fetchall()
+    tables = [(step, json.loads(row)[RESPONSES]) for step, row in rows if RESPONSES in json.loads(row)]
+    assert [step for step, _ in tables] == [0, 4, 8]
+    assert any(tracked.trackio.rglob("report.html")) or any(
+        b"<!DOCTYPE html>" in file.read_bytes()[:200] for file in tracked.trackio.rglob("*") if file.is_file()
+    )
+
+    for folder in sorted((tracked.run.path / "wandb").glob("offline-run-*")):
+        assert list((folder / "files" / "media" / "table" / "evaluation").glob("responses_*.table.json"))
+        (file,) = folder.glob("run-*.wandb")
+        kinds = [
+            record.artifact.type for record in wandb_records(file) if record.WhichOneof("record_type") == "artifact"
+        ]
+        assert "report" in kinds
+
+
+def test_tensorboard_shows_an_alert_as_text(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
+
+    tracker = TensorBoard()
+    tracker.start(TrackedRun(tmp_path, "id", "drpo", {}))
+    tracker.alert(3, "The policy moves too far", "# no heading <script>")
+    (event,) = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Tensors("alerts/text_summary")
+    assert event.step == 3 and b"    # no heading <script>\n" in event.tensor_proto.string_val[0]
+    tracker.finish("finished")
+
+
+ALERTING = """
+import sys
+from pathlib import Path
+from drpo.trackers import TrackedRun, TRACKERS
+name = sys.argv[1]
+tracker = TRACKERS[name]()
+tracker.start(TrackedRun(Path("run"), "abc", "alerted", {"seed": 0}))
+tracker.log(3, {"train/loss": 0.5})
+tracker.alert(3, "The policy moves too far", "Lower learning_rate.")
+tracker.finish("finished")
+"""
+
+
+def alerting(name: str, home: Path) -> None:
+    """In a process of its own: both packages keep state."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "TRACKIO_"))}
+    environment |= {"WANDB_MODE": "offline", "TRACKIO_DIR": str(home / "trackio"), "HOME": str(home)}
+    environment |= {"HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", ALERTING, name]
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_trackio_keeps_an_alert(tmp_path: Path) -> None:
+    alerting("trackio", tmp_path)
+    with sqlite3.connect(tmp_path / "trackio" / "alerted.db") as database:
+        rows = database.execute("select step, title, text from alerts").fetchall()
+    assert rows == [(3, "The policy moves too far", "Lower learning_rate.")]
+
+
+def test_wandb_keeps_an_alert(tmp_path: Path) -> None:
+    from support.wandb_file import wandb_records  # pyright: ignore[reportMissingImports]
+
+    alerting("wandb", tmp_path)
+    (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
+    alerts = [record.alert for record in wandb_records(file) if record.WhichOneof("record_type") == "alert"]
+    assert [(alert.title, alert.text) for alert in alerts] == [
+        ("The policy moves too far", "After 3 updates: Lower learning_rate.")
+    ]
 
 
 def test_the_user_is_told_where_to_look(tracked: Tracked) -> None:

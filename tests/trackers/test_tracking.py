@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,11 +15,12 @@ import pytest
 import drpo.trackers
 from drpo.errors import ConfigError, TrackingError
 from drpo.run_directory import RunDirectory
-from drpo.trackers import TRACKERS, TrackedRun, flat_scalars, make_trackers, updates_done
+from drpo.trackers import TRACKERS, Response, TrackedRun, flat_scalars, make_trackers, updates_done
 from drpo.train import loop, setup
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import train
 from drpo.train.observer import Observer
+from drpo.train.tracking import Tracking
 from drpo.train.update import OTHERS
 from support import mixtures
 
@@ -49,6 +51,9 @@ class Fake:
     def __init__(self) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []
         self.ended: list[str] = []
+        self.tables: list[tuple[int, list[Response]]] = []
+        self.alerts: list[tuple[int, str, str]] = []
+        self.reports: list[Path] = []
         type(self).made.append(self)
 
     def start(self, run: TrackedRun) -> str:
@@ -57,9 +62,19 @@ class Fake:
         self.fail("start")
         return "here"
 
-    def log(self, step: int, scalars: dict[str, float]) -> None:
+    def log(self, step: int, scalars: dict[str, float], responses: Sequence[Response] = ()) -> None:
         self.fail(f"log {step}")
         self.rows.append((step, scalars))
+        if responses:
+            self.tables.append((step, list(responses)))
+
+    def alert(self, step: int, title: str, text: str) -> None:
+        self.fail("alert")
+        self.alerts.append((step, title, text))
+
+    def keep(self, report: Path) -> None:
+        assert not self.ended and report.is_file()
+        self.reports.append(report)
 
     def finish(self, status: str) -> None:
         self.ended.append(status)
@@ -68,6 +83,10 @@ class Fake:
     def fail(self, where: str) -> None:
         if where in self.fails_at:
             raise OSError(f"no network at {where}")
+
+
+class _NoPackage(Fake):
+    made: ClassVar[list[Fake]] = []
 
 
 class Notes(Observer):
@@ -115,6 +134,56 @@ def test_every_record_reaches_every_tracker(copyist: Path, tmp_path: Path, fakes
         assert tracker.run.id == run.read_manifest()["run_id"]
         assert (tracker.run.project, tracker.run.resumed, tracker.run.first) == ("drpo", False, 0)
     assert notes_of(observer, "fake: ") == ["fake: here"]
+
+
+def test_each_evaluation_has_a_table_of_responses(copyist: Path, tmp_path: Path, fakes: Any) -> None:
+    """The first sample of each held-out prompt, as the rollouts have it."""
+    run = RunDirectory(tmp_path / "run")
+    train(configuration(copyist), run)
+    (tracker,) = fakes[0].made
+    assert [step for step, _ in tracker.tables] == [0, 4]
+    kept = run.read_rollouts("evaluation")[2]
+    firsts = {record["prompt"]: record for record in reversed(kept)}
+    assert [(prompt, text) for prompt, _, text, _, _ in tracker.tables[1][1]] == [
+        (prompt, firsts[prompt]["text"]) for prompt in dict.fromkeys(record["prompt"] for record in kept)
+    ]
+
+
+def test_the_report_is_kept_before_the_tracker_closes(copyist: Path, tmp_path: Path, fakes: Any) -> None:
+    class Writing(Notes):
+        def on_end(self, status: str) -> None:
+            run.write_report("the report")
+
+    run = RunDirectory(tmp_path / "run")
+    train(configuration(copyist), run, Writing())
+    assert [tracker.reports for kind in fakes for tracker in kind.made] == [[run.report_file]] * 2
+
+
+def test_warnings_and_a_far_policy_raise_alerts(tmp_path: Path) -> None:
+    """Three steps in a row beyond δ are one alert; a step inside begins the count again."""
+    tracker, notes = _NoPackage(), Notes()
+    tracking = Tracking(notes, {"fake": tracker}, RunDirectory(tmp_path), updates_per_step=1)
+    for step, far in enumerate([0.2, 0.2, 0.1, 0.2, 0.2, 0.2, 0.2], start=1):
+        tracking.on_step([{"kind": "update", "step": step, "update": 0, "shift_p99": far, "delta": 0.15}])
+    ((step, title, text),) = tracker.alerts
+    assert (step, title) == (6, "The policy moves too far") and "learning_rate" in text
+    tracking.on_warning("no group's rewards vary")
+    assert tracker.alerts[1:] == [(7, "Warning", "no group's rewards vary")]
+    assert notes.notes == ["no group's rewards vary"]
+
+
+def test_a_run_that_got_worse_or_failed_raises_an_alert(tmp_path: Path) -> None:
+    for status, manifest, title in (
+        ("finished", {"outcome": {"kind": "worse", "sentence": "It fell.", "try_next": "Try less."}}, "got worse"),
+        ("failed", {"failure": "out of memory"}, "failed"),
+        ("finished", {"outcome": {"kind": "improved", "sentence": "It rose."}}, None),
+    ):
+        run, tracker = RunDirectory(tmp_path / status), _NoPackage()
+        run.create({}, {"status": status, **manifest})
+        Tracking(Notes(), {"fake": tracker}, run, updates_per_step=1).on_end(status)
+        assert [said for _, said, _ in tracker.alerts if title is None or title not in said] == []
+        assert len(tracker.alerts) == (title is not None)
+        assert tracker.ended == [status]
 
 
 def test_a_resumed_run_keeps_its_identity(copyist: Path, tmp_path: Path, fakes: Any) -> None:

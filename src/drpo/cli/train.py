@@ -24,7 +24,7 @@ from drpo.run_checkpoints import best_checkpoint
 from drpo.run_directory import RunDirectory
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import train
-from drpo.train.observer import Summary
+from drpo.train.observer import Forwarding, Observer, Summary
 from drpo.train.resume import resumed_config
 
 OUTCOME_STYLES = {"improved": "bold green", "unchanged": "bold yellow", "worse": "bold red", "unknown": "bold"}
@@ -51,9 +51,25 @@ def run_train(settings: list[str], out: Path | None, resume: Path | None, dry_ru
             return
         run = RunDirectory(out or _new_directory(config))
     with watch(console) as observer, _finish_step_on_signal(observer.on_note) as stop_requested:
-        summary = train(config, run, observer, resume is not None, stop_requested)
-    write_report(run)
+        reporting = _Reporting(observer, run)
+        summary = train(config, run, reporting, resume is not None, stop_requested)
+    if not reporting.written:  # nothing was left to do
+        write_report(run)
     _say_goodbye(console, run, summary)
+
+
+class _Reporting(Forwarding):
+    """Writes the report as soon as the run has ended, so that trackers can keep it."""
+
+    def __init__(self, observer: Observer, run: RunDirectory):
+        super().__init__(observer)
+        self.run, self.written = run, False
+
+    def on_end(self, status: str) -> None:
+        super().on_end(status)
+        if status != "failed":  # what failed is the message to read
+            write_report(self.run)
+            self.written = True
 
 
 def split_settings(settings: list[str]) -> tuple[Path | None, list[str]]:

@@ -10,13 +10,13 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 from drpo.errors import ConfigError
 from drpo.installation import install
-from drpo.trackers.base import TrackedRun, Tracker
+from drpo.trackers.base import Response, TrackedRun, Tracker
 from drpo.trackers.scalars import flat_scalars, updates_done
 from drpo.trackers.tensorboard import TensorBoard
 from drpo.trackers.trackio import Trackio
 from drpo.trackers.wandb import WandB
 
-__all__ = ["TRACKERS", "TrackedRun", "Tracker", "flat_scalars", "make_trackers", "updates_done"]
+__all__ = ["TRACKERS", "Response", "TrackedRun", "Tracker", "flat_scalars", "make_trackers", "updates_done"]
 
 #: Name, which is also that of the package on PyPI → adapter.
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "trackio": Trackio, "wandb": WandB}

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+#: Columns of the table of sampled responses, and its name.
+RESPONSE_COLUMNS = ("prompt", "answer", "response", "reward", "stop reason")
+RESPONSES = "evaluation/responses"
+#: A row of it, in this order.
+Response = tuple[str, str, str, float | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +47,17 @@ class Tracker(Protocol):
         """Open or reopen the run; says where a person finds it."""
         ...
 
-    def log(self, step: int, scalars: dict[str, float]) -> None:
-        """Show ``scalars`` (name → finite value) at ``step``, which never falls between calls and may repeat."""
+    def log(self, step: int, scalars: dict[str, float], responses: Sequence[Response] = ()) -> None:
+        """Show ``scalars`` (name → finite value), and the table of ``responses`` if there are some, at ``step``, which
+        never falls between calls and may repeat."""
+        ...
+
+    def alert(self, step: int, title: str, text: str) -> None:
+        """Tell the user at once what is wrong with the run."""
+        ...
+
+    def keep(self, report: Path) -> None:
+        """Keep ``report``, a file of the run's directory, with the run; called before :meth:`finish`."""
         ...
 
     def finish(self, status: str) -> None:

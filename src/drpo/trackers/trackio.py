@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from drpo.trackers.base import TrackedRun
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from drpo.trackers.base import RESPONSE_COLUMNS, RESPONSES, Response, TrackedRun
 
 
 class Trackio:
@@ -25,10 +29,28 @@ class Trackio:
         self._next_step: int = getattr(self._run, "_next_step", 0) if run.resumed else 0
         return f"trackio show --project {run.project}"
 
-    def log(self, step: int, scalars: dict[str, float]) -> None:
+    def log(self, step: int, scalars: dict[str, float], responses: Sequence[Response] = ()) -> None:
         """Queue a row, unless the run had got this far before it was resumed."""
+        if step < self._next_step:
+            return
+        row: dict[str, Any] = dict(scalars)
+        if responses:
+            import trackio  # pyright: ignore[reportMissingImports]
+
+            data = [[*map(str, texts), reward, reason] for *texts, reward, reason in responses]
+            row[RESPONSES] = trackio.Table(columns=list(RESPONSE_COLUMNS), data=data)
+        self._run.log(row, step=step)
+
+    def alert(self, step: int, title: str, text: str) -> None:
+        """Queue an alert, which trackio prints, shows, and sends to TRACKIO_WEBHOOK_URL."""
         if step >= self._next_step:
-            self._run.log(scalars, step=step)
+            self._run.alert(title, text, step=step)
+
+    def keep(self, report: Path) -> None:
+        """Copy the report into the run's artifacts."""
+        import trackio  # pyright: ignore[reportMissingImports]
+
+        trackio.log_artifact(report, name=f"report-{self._run.name}", type="report")
 
     def finish(self, status: str) -> None:
         """Write what is queued; trackio knows no status."""

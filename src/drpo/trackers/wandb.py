@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 from drpo.errors import ConfigError
-from drpo.trackers.base import TrackedRun
+from drpo.trackers.base import RESPONSE_COLUMNS, RESPONSES, Response, TrackedRun
 
 
 class WandB:
@@ -35,9 +39,26 @@ class WandB:
             return f"wandb sync {run.directory / 'wandb'}/offline-run-*"
         return self._run.url or "disabled by WANDB_MODE"
 
-    def log(self, step: int, scalars: dict[str, float]) -> None:
+    def log(self, step: int, scalars: dict[str, float], responses: Sequence[Response] = ()) -> None:
         """Hand the figures to wandb's own process; those of one step become one row."""
-        self._run.log(scalars, step=step)
+        row: dict[str, Any] = dict(scalars)
+        if responses:
+            import wandb  # pyright: ignore[reportMissingImports]
+
+            row[RESPONSES] = wandb.Table(columns=list(RESPONSE_COLUMNS), data=[list(row) for row in responses])
+        self._run.log(row, step=step)
+
+    def alert(self, step: int, title: str, text: str) -> None:
+        """Let wandb send it by mail or Slack, as the user's settings there say."""
+        self._run.alert(title, f"After {step} updates: {text}", level="WARN")
+
+    def keep(self, report: Path) -> None:
+        """Upload the report as an artifact."""
+        import wandb  # pyright: ignore[reportMissingImports]
+
+        artifact = wandb.Artifact(f"report-{self._run.id}", type="report")
+        artifact.add_file(str(report))
+        self._run.log_artifact(artifact)
 
     def finish(self, status: str) -> None:
         """Wait until everything is stored; a run that failed is marked so."""

@@ -209,7 +209,7 @@ class Trainer:
                 f"step {step}: {len(slow)} responses took too long to grade and count as wrong, for example: {slow[-1]}"
             )
         for text in self.signal.add(facts_of(rollout)):
-            self.observer.on_note(f"step {step}: {text}")
+            self.observer.on_warning(f"step {step}: {text}")
         return rollout
 
     def update(self, rollout: Rollout, step: int) -> list[dict[str, Any]]:

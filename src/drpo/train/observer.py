@@ -43,5 +43,37 @@ class Observer:
     def on_note(self, text: str) -> None:
         """Something the user should know."""
 
+    def on_warning(self, text: str) -> None:
+        """Something is wrong with the run, and what to try."""
+        self.on_note(text)
+
     def on_end(self, status: str) -> None:
         """The run ended as ``finished``, ``interrupted`` or ``failed``, and its manifest says so."""
+
+
+class Forwarding(Observer):
+    """Passes everything on to ``observer``."""
+
+    def __init__(self, observer: Observer):
+        self.observer = observer
+
+    def on_start(self, config: TrainConfig, run: RunDirectory, step: int) -> None:
+        self.observer.on_start(config, run, step)
+
+    def on_step(self, records: list[dict[str, Any]]) -> None:
+        self.observer.on_step(records)
+
+    def on_evaluation(self, record: dict[str, Any]) -> None:
+        self.observer.on_evaluation(record)
+
+    def on_checkpoint(self, path: Path) -> None:
+        self.observer.on_checkpoint(path)
+
+    def on_note(self, text: str) -> None:
+        self.observer.on_note(text)
+
+    def on_warning(self, text: str) -> None:
+        self.observer.on_warning(text)
+
+    def on_end(self, status: str) -> None:
+        self.observer.on_end(status)

@@ -3,52 +3,84 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from drpo.errors import DrpoError, TrackingError
 from drpo.run_directory import RunDirectory
-from drpo.trackers import TrackedRun, Tracker, flat_scalars, updates_done
+from drpo.trackers import Response, TrackedRun, Tracker, flat_scalars, updates_done
 from drpo.train.config import TrainConfig
-from drpo.train.observer import Observer
+from drpo.train.observer import Forwarding, Observer
+
+#: Responses in the table of an evaluation: the first sample of as many prompts.
+MOST_RESPONSES = 16
+#: Steps in a row beyond the trust region that are an alert.
+BEYOND_STEPS = 3
 
 
-class Tracking(Observer):
-    """Passes everything on to ``observer``, and every metrics record to ``trackers`` (name → started tracker).
+class Tracking(Forwarding):
+    """Passes everything on to ``observer``; to ``trackers`` (name → started tracker) the metrics records, a table of
+    responses an evaluation, alerts, and at the end the report, if ``observer`` has written one.
 
     A tracker that fails is named in a note and left out from then on; training goes on.
     """
 
-    def __init__(self, observer: Observer, trackers: dict[str, Tracker], updates_per_step: int):
-        self.observer, self.trackers, self.updates_per_step = observer, dict(trackers), updates_per_step
-
-    def on_start(self, config: TrainConfig, run: RunDirectory, step: int) -> None:
-        self.observer.on_start(config, run, step)
+    def __init__(self, observer: Observer, trackers: dict[str, Tracker], run: RunDirectory, updates_per_step: int):
+        super().__init__(observer)
+        self.trackers, self.run, self.updates_per_step = dict(trackers), run, updates_per_step
+        self.shown = self.steps_beyond = 0
 
     def on_step(self, records: list[dict[str, Any]]) -> None:
-        self.observer.on_step(records)
+        super().on_step(records)
         for record in records:
             self.log(record)
+        beyond = any(record["shift_p99"] > record["delta"] for record in records)
+        self.steps_beyond = self.steps_beyond + 1 if beyond else 0
+        if self.steps_beyond == BEYOND_STEPS:
+            self.alert(
+                "The policy moves too far",
+                f"In the last {BEYOND_STEPS} steps |π − μ| was beyond δ = {records[-1]['delta']:g} on more than 1 % of "
+                "the tokens of an update. Lower learning_rate or updates_per_step.",
+            )
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
-        self.observer.on_evaluation(record)
-        self.log(record)
+        super().on_evaluation(record)
+        self.log(record, self.responses(record["step"]))
 
-    def on_checkpoint(self, path: Path) -> None:
-        self.observer.on_checkpoint(path)
-
-    def on_note(self, text: str) -> None:
-        self.observer.on_note(text)
+    def on_warning(self, text: str) -> None:
+        super().on_warning(text)
+        self.alert("Warning", text)
 
     def on_end(self, status: str) -> None:
-        self.observer.on_end(status)
+        super().on_end(status)
+        manifest = self.run.read_manifest()
+        outcome = manifest.get("outcome") or {}
+        if status == "failed":
+            self.alert("The run failed", str(manifest.get("failure") or "No reason is known."))
+        elif outcome.get("kind") == "worse":
+            said = (outcome.get(part) for part in ("sentence", "reason", "try_next"))
+            self.alert("Held-out accuracy got worse", " ".join(filter(None, said)))
+        if self.run.report_file.is_file():
+            self.tell(lambda tracker: tracker.keep(self.run.report_file))
         self.tell(lambda tracker: tracker.finish(status))
 
-    def log(self, record: dict[str, Any]) -> None:
+    def log(self, record: dict[str, Any], responses: Sequence[Response] = ()) -> None:
         """Show one record in every tracker."""
-        step, scalars = updates_done(record, self.updates_per_step), flat_scalars(record)
-        self.tell(lambda tracker: tracker.log(step, scalars))
+        self.shown, scalars = updates_done(record, self.updates_per_step), flat_scalars(record)
+        self.tell(lambda tracker: tracker.log(self.shown, scalars, responses))
+
+    def alert(self, title: str, text: str) -> None:
+        """Raise one in every tracker, at the newest step."""
+        self.tell(lambda tracker: tracker.alert(self.shown, title, text))
+
+    def responses(self, step: int) -> list[Response]:
+        """The first sample of each of the first prompts of an evaluation."""
+        firsts: dict[tuple[str, str], Response] = {}
+        for record in self.run.read_rollouts("evaluation", step).get(step, ()):
+            prompt, answer = str(record["prompt"]), str(record["answer"])
+            response = (prompt, answer, str(record["text"]), record["reward"], str(record["stop_reason"]))
+            firsts.setdefault((prompt, answer), response)
+        return list(firsts.values())[:MOST_RESPONSES]
 
     def tell(self, message: Callable[[Tracker], None]) -> None:
         """Give ``message`` to every tracker that still works."""
@@ -85,7 +117,8 @@ def start_tracking(
         try:
             where = tracker.start(tracked)
         except Exception as error:
-            Tracking(observer, dict(list(trackers.items())[:count]), config.updates_per_step).on_end("failed")
+            started = dict(list(trackers.items())[:count])
+            Tracking(observer, started, run, config.updates_per_step).tell(lambda tracker: tracker.finish("failed"))
             for folder in untouched:
                 shutil.rmtree(folder, ignore_errors=True)
             reason = str(error) if isinstance(error, DrpoError) else f"{type(error).__name__}: {error}"
@@ -93,4 +126,4 @@ def start_tracking(
                 f"trackers: {name} cannot start: {reason}\nFix that, or leave {name} out of trackers."
             ) from error
         observer.on_note(f"{name}: {where}")
-    return Tracking(observer, trackers, config.updates_per_step) if trackers else observer
+    return Tracking(observer, trackers, run, config.updates_per_step) if trackers else observer

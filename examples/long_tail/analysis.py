@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,7 @@ class Verdict:
 
     Args:
         p: the difference's, after Holm's correction over all hypotheses and settings.
+        detectable: the minimum detectable difference at the level that this hypothesis faces.
         improvement: probability that a run of ours beats a run of theirs.
         spread: variance over seeds, ours to theirs.
     """
@@ -49,14 +51,17 @@ class Verdict:
     setting: str
     ours: str
     theirs: str
-    difference: stats.Difference
+    difference: stats.MeanDifference
     p: float
+    detectable: stats.Estimate
     improvement: stats.Estimate
     spread: stats.Difference
 
     @property
     def said(self) -> str:
-        return self.difference.verdict(self.p)
+        if math.isnan(self.p) or self.p > stats.ALPHA:
+            return "undecided"
+        return "better" if self.difference.value > 0 else "worse"
 
 
 def evaluate(runs: Sequence[Run], plan: Plan) -> Evaluated:
@@ -82,23 +87,48 @@ def evaluate(runs: Sequence[Run], plan: Plan) -> Evaluated:
 def verdicts(settings: Mapping[str, Evaluated], shared: bool = False) -> list[Verdict]:
     """Every hypothesis in every setting, at each arm's own best cell or at the shared rate."""
     pairs = [(name, found, *arms) for name, found in settings.items() for arms in HYPOTHESES]
-    scores = []
-    for _, found, ours, theirs in pairs:
-        cells = found.shared if shared else found.best
-        scores.append((found.scores(cells[ours]), found.scores(cells[theirs])))
-    differences = [stats.paired_difference([one], [other]) for one, other in scores]
-    adjusted = stats.holm([difference.p for difference in differences])
-    return [
-        Verdict(
-            name,
-            ours,
-            theirs,
-            difference,
-            p,
-            stats.probability_of_improvement([one], [other]),
-            stats.variance_ratio(one, other),
-        )
-        for (name, _, ours, theirs), (one, other), difference, p in zip(
-            pairs, scores, differences, adjusted, strict=True
-        )
+    arms = [
+        {name: found.scores(cell) for name, cell in (found.shared if shared else found.best).items()}
+        for _, found, _, _ in pairs
     ]
+    differences = [
+        stats.paired_difference([scores[ours]], [scores[theirs]])
+        for (_, _, ours, theirs), scores in zip(pairs, arms, strict=True)
+    ]
+    p_values = [difference.p for difference in differences]
+    adjusted, levels = stats.holm(p_values), stats.holm_levels(p_values)
+    return [
+        _verdict(pairs[place], arms[place], differences[place], adjusted[place], levels[place])
+        for place in range(len(pairs))
+    ]
+
+
+def _verdict(
+    pair: tuple[str, Evaluated, str, str],
+    arms: Mapping[str, np.ndarray],
+    difference: stats.MeanDifference,
+    p: float,
+    level: float,
+) -> Verdict:
+    """One hypothesis.
+
+    Args:
+        pair: the setting, its runs, and the two arms.
+        arms: scores by seed of every arm.
+        difference: of the two.
+        p: the difference's after the correction.
+        level: what the p-value before it had to be at most.
+    """
+    name, _, ours, theirs = pair
+    one, other = arms[ours], arms[theirs]
+    spread = stats.difference_spread(one, other, list(arms.values()))
+    return Verdict(
+        name,
+        ours,
+        theirs,
+        difference,
+        p,
+        stats.detectable([spread], [len(one)], len(one) - 1, level),
+        stats.probability_of_improvement([one], [other]),
+        stats.variance_ratio(one, other),
+    )

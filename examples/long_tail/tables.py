@@ -17,14 +17,14 @@ MINUS = "−"
 def arms_table(found: Evaluated) -> list[str]:
     """A line an arm, at its own best threshold and rate."""
     lines = [
-        "| arm | threshold | rate | final value, IQM (95 %) | best | largest fall | collapsed | below μ | final value "
+        "| arm | threshold | rate | final value (95 %) | best | largest fall | collapsed | below μ | final value "
         "at the shared rate |",
         "|" + " --- |" * 9,
     ]
     for name, cell in found.best.items():
-        final = stats.interquartile_mean([found.scores(cell)])
+        final = stats.mean(found.scores(cell))
         best, fall = (float(found.scores(cell, score).mean()) for score in (lambda r: r.best, lambda r: r.drawdown))
-        shared = float(stats.iqm(found.scores(found.shared[name])))
+        shared = float(found.scores(found.shared[name]).mean())
         lines.append(
             f"| `{name}` | {threshold(cell)} | {cell.learning_rate:g} | {final.value:.3f} ({final.low:.3f} to "
             f"{final.high:.3f}) | {best:.3f} | {fall:.3f} | {_count(found, cell, collapsed)} | "
@@ -63,7 +63,7 @@ def verdicts_table(own: Sequence[Verdict], shared: Sequence[Verdict]) -> list[st
         gap, spread = at_own.difference, at_own.spread
         lines.append(
             f"| `{at_own.ours}` − `{at_own.theirs}` | {signed(gap.value)} ({signed(gap.low)} to {signed(gap.high)}) | "
-            f"{at_own.p:.2g} | {at_own.said} | {gap.detectable:.3f} | {at_own.improvement.value:.2f} | "
+            f"{at_own.p:.2g} | {at_own.said} | {at_own.detectable.value:.3f} | {at_own.improvement.value:.2f} | "
             f"{spread.value:.2g} ({spread.low:.2g} to {spread.high:.2g}) | {signed(at_shared.difference.value)}, "
             f"{at_shared.said} |"
         )
@@ -77,7 +77,7 @@ def signed(value: float) -> str:
 
 def sentences(own: Sequence[Verdict]) -> list[str]:
     """What one setting's verdicts say, a line for each arm whose hypotheses they are."""
-    words_of = {"better": "better than", "worse": "worse than", "not shown": "no difference shown to"}
+    words_of = {"better": "better than", "worse": "worse than", "undecided": "undecided against"}
     lines = []
     for name in dict.fromkeys(ours for ours, _ in HYPOTHESES):
         parts = []

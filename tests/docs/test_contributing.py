@@ -159,7 +159,7 @@ def test_the_section_is_in_the_report(clone: Path):
 
 def test_the_study_is_a_study(clone: Path):
     pytest.importorskip("scipy")
-    assert run(clone, "-c", STUDY_PROGRAM) == "taper 10 The fading weight ends higher than DRPO.\n"
+    assert run(clone, "-c", STUDY_PROGRAM) == "taper 12 The fading weight ends higher than DRPO.\n"
 
 
 def test_the_loss_of_the_host_is_the_token_mean(clone: Path):

@@ -58,7 +58,7 @@ def test_it_says_what_came_out(whole: tuple[Path, str]) -> None:
     (verdict,) = json.loads((out / "verdicts.json").read_text())["verdicts"]
     assert verdict["sentence"] in printed and verdict["seeds"] == 2
     assert re.search(
-        r"In arithmetic, drpo is .* dppo_tv in final accuracy \(difference [+-]0\.\d{3}, 95 % confidence interval",
+        r"In arithmetic, .*drpo .* than dppo_tv in final accuracy \(difference [+-]0\.\d{3}, 95 % confidence interval",
         verdict["sentence"],
     )
     assert "runs    4 finished" in printed and printed.count("starts  runs/arithmetic/") == 4

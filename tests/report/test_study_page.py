@@ -107,8 +107,9 @@ def page(**changes: Any) -> str:
     verdicts = [
         verdict("one", "better", (0.2, 0.1, 0.3)),
         verdict("two", "worse", (-0.2, -0.3, -0.1)),
-        verdict("all", "not shown", (0.0, -0.1, 0.1)),
+        verdict("all", "undecided", (0.0, -0.1, 0.1)),
         verdict("one", "not judged", None, claim="It is not."),
+        verdict("one", "equivalent", (0.01, -0.02, 0.03), claim="It is the same."),
         verdict("one", "better", (0.1, 0.01, 0.9), claim="It varies less.", compare="variance"),
     ]
     shared = [summary(setting, arm, 0.2 * place) for setting in STUDY["settings"] for place, arm in enumerate(ARMS)]
@@ -131,7 +132,7 @@ def test_verdicts_runs_and_reasons_are_all_there() -> None:
     assert "<h1>A &lt;b&gt;study&lt;/b&gt;</h1>" in text and text.count("<script>") == 1
     assert "1 failed, 18 finished, 1 missing" in text
     assert "<h3>It is &gt; that.</h3>" in text and "<li>In one, better.</li><li>In two, worse.</li>" in text
-    assert "<li class=warn>In all, not shown.</li></ul><details><summary>In each setting</summary>" in text
+    assert "<li class=warn>In all, undecided.</li></ul><details><summary>In each setting</summary>" in text
     assert "<li class=warn>In one, not judged.</li>" in text
     assert len(re.findall(r"<pre data-copy>drpo train objective.name=[\w.]+ seed=\d --out D</pre>", text)) == 20
     assert "<details open><summary>one, shared: 9 of 10 finished</summary>" in text
@@ -149,10 +150,12 @@ def test_a_forest_has_each_setting_with_its_answer_on_one_side_of_the_line() -> 
     ends = [tuple(map(float, pair)) for pair in re.findall(r"<path class='whisker' d='M(\S+) \S+H(\S+)'", forest)]
     assert len(ends) == 2 and ends[0][0] < better < ends[0][1] < 275 and ends[1][1] < float(zero)
     assert "<circle class='ring'" in forest and "class='whisker bold'" in forest  # over all settings, and open
-    for said in ("+0.200 better", "−0.200 worse", "+0.000 not shown"):
+    for said in ("+0.200 better", "−0.200 worse", "+0.000 undecided"):
         assert f">{said}<" in forest
     (unknown,) = figures(text, "It is not.")
     assert ">not judged<" in unknown and not places(unknown, "circle") and "class='zero'" in unknown
+    (same,) = figures(text, "It is the same.")
+    assert ">+0.010 equivalent<" in same and "<g class='c3'>" in same and "l4.6 -4.6l4.6 4.6" in same
     (ratio,) = figures(text, "It varies less.")
     (one,) = re.findall(r"<path class='zero' d='M([\d.]+) ", ratio)
     assert places(ratio, "circle")[0] < float(one) and "Variance of final accuracy: a / b." in ratio
@@ -260,4 +263,4 @@ def test_what_has_not_run_takes_no_room() -> None:
 def test_nothing_overflows_in_a_browser_and_nothing_complains(tmp_path: Path) -> None:
     for found in looks(page(), tmp_path / "profile"):
         assert found["overflow"] <= 0 and found["outside"] == [], found
-        assert found["drawings"] == 3 + 2 * (1 + 1 + 1 + 2)
+        assert found["drawings"] == 4 + 2 * (1 + 1 + 1 + 2)

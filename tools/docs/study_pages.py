@@ -15,11 +15,15 @@ from matplotlib.figure import Figure
 
 from drpo.cli.lab import write_page
 from drpo.files import read_json
+from drpo.lab.directory import StudyDirectory
+from drpo.lab.judge import judge
 from drpo.lab.results import Row, read_csv, summary_rows
-from drpo.lab.run import kept_results
+from drpo.lab.run import kept_results, write_verdicts
+from drpo.lab.statistics import ALPHA
 from drpo.lab.study import Study, check_study
 from drpo.lab.tables import table
-from drpo.lab.verdict import Verdict, judge, signed
+from drpo.lab.tuning import read_choices
+from drpo.lab.verdict import Verdict, signed
 from drpo.report.figures.delta_curve import Point, delta_curve
 from drpo.train.config_text import read_yaml
 from tools import RESULTS
@@ -31,14 +35,15 @@ FIGURES = ("rare_share", "beyond_delta")
 PHASES = {"shared": "At the shared learning rate", "best": "Each arm at its best of the tuning"}
 #: How to read :func:`claims_table`.
 LEGEND = (
-    "Each cell is the first objective − the second in final accuracy, or in what the claim names, paired by seed, with "
-    "its 95 % confidence interval. × is a ratio of variances; below 1 the first varies less. **better** and **worse** "
-    "mark differences that are significant after Holm's correction for the study's claims. Other cells show no "
-    "difference and end with the minimum detectable difference: the smallest effect that these seeds find with 80 % "
-    "power (for a ratio: it or its inverse)."
+    "Each cell is the first objective − the second in final accuracy, or in what the claim names: the mean over seeds, "
+    "paired by seed, with its 95 % confidence interval. × is a ratio of variances; below 1 the first varies less. "
+    "**better** and **worse** mark differences that are significant after Holm's correction over all comparisons of "
+    "the study, each claim in each setting and over all of them. Every other cell is undecided and ends with the "
+    "minimum detectable difference: the smallest effect that these seeds find with 80 % power at the level that the "
+    "comparison faces after the correction (for a ratio: it or its inverse). † Student's test alone would say better "
+    "or worse; five seeds of one setting give no verdict, as a sign-flip test, which assumes no distribution, cannot "
+    "go below 0.0625."
 )
-#: How an answer is said where its own word is too short.
-SAID = {"not shown": "no difference shown"}
 
 
 @cache
@@ -46,7 +51,8 @@ def load(name: str) -> tuple[Study, tuple[Row, ...], tuple[Verdict, ...]]:
     """A study with its rows, and its verdicts judged again from them."""
     study = check_study(read_yaml(RESULTS / name / "study.yaml"), name)
     rows = read_csv(RESULTS / name / "results.csv")
-    return study, tuple(rows), tuple(judge(study, rows))
+    choices = read_choices(StudyDirectory(RESULTS / name))
+    return study, tuple(rows), tuple(judge(study, rows, choices))
 
 
 def record(name: str, file: str) -> Any:
@@ -110,13 +116,8 @@ def studies_block() -> str:
 def listed(verdicts: Sequence[Verdict]) -> str:
     """A line a verdict: the claim, the answer, the sentence with its interval."""
     return "\n".join(
-        f"- {verdict.hypothesis.claim} **{said(verdict).capitalize()}.** {verdict.sentence}" for verdict in verdicts
+        f"- {verdict.hypothesis.claim} **{verdict.answer.capitalize()}.** {verdict.sentence}" for verdict in verdicts
     )
-
-
-def said(verdict: Verdict) -> str:
-    """The answer in words."""
-    return SAID.get(verdict.answer, verdict.answer)
 
 
 def arms_table(study: Study, rows: Sequence[Row], phase: str, settings: Sequence[str]) -> str:
@@ -206,14 +207,17 @@ def best_parts() -> list[str]:
         [
             f"`{arm}`",
             *(
-                f"{row['final_accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+                f"{row['final_accuracy']:.3f} ({row['least']:.3f} to {row['most']:.3f})"
                 for row in (cells[setting, arm] for setting in where)
             ),
         ]
         for arm in study.arms
     ]
     lines.append(["before training", *(f"{untrained(rows, setting):.3f}" for setting in where)])
-    return ["**Final accuracy, each objective at its best**", table(("objective", *where), lines)]
+    return [
+        "**Final accuracy, each objective at its best: mean over seeds, and range**",
+        table(("objective", *where), lines),
+    ]
 
 
 def untrained(rows: Sequence[Row], setting: str) -> float:
@@ -253,14 +257,15 @@ def answer(verdict: Verdict) -> str | None:
     """What was found in one setting, as :data:`LEGEND` explains it."""
     if (found := verdict.found) is None:
         return None
+    power = verdict.detectable
+    assert power is not None
     if verdict.hypothesis.compare == "variance":
-        text = f"× {found.value:.2g} ({found.low:.2g} to {found.high:.2g})"
-        detectable = f"× {found.detectable:.2g}"
+        text, least = f"× {found.value:.2g} ({found.low:.2g} to {found.high:.2g})", f"× {power.value:.2g}"
     else:
-        text = f"{signed(found.value)} ({signed(found.low)} to {signed(found.high)})"
-        detectable = f"{found.detectable:.3f}"
-    shown = verdict.answer in ("better", "worse")
-    return f"**{verdict.answer}** {text}" if shown else f"{text}; {detectable}"
+        text, least = f"{signed(found.value)} ({signed(found.low)} to {signed(found.high)})", f"{power.value:.3f}"
+    if verdict.answer != "undecided":
+        return f"**{verdict.answer}** {text}"
+    return f"{text}; {least}{' †' if verdict.adjusted_p <= ALPHA else ''}"
 
 
 def figure() -> Figure:
@@ -278,7 +283,9 @@ def figure() -> Figure:
 
 
 def write_report(name: str) -> Path:
-    """Write a study's report.html beside its tables (git ignores it); returns the file."""
+    """Write a study's verdicts.json, results.md and report.html (git ignores it) from its tables; returns the page."""
     folder = RESULTS / name
-    write_page(kept_results(load(name)[0], folder), folder)
+    results = kept_results(load(name)[0], folder)
+    write_verdicts(results, folder)
+    write_page(results, folder)
     return folder / "report.html"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from drpo.errors import DrpoError
 from drpo.lab.plan import Plan
+from drpo.lab.statistics import ALPHA, smallest_sign_flip
 from drpo.tasks import make_task
 from drpo.train.config import TrainConfig
 from drpo.train.resume import names_data
@@ -13,8 +14,9 @@ FEW_PROBLEMS = 32
 
 
 def doubts(plan: Plan) -> list[str]:
-    """A sentence for each arm that cannot differ from another, and for each setting with few held-out problems."""
-    found, arms = [], dict[tuple[str, str], TrainConfig]()
+    """A sentence for too few seeds, for each arm that cannot differ from another, and for each setting with few
+    held-out problems."""
+    found, arms = _few_seeds(plan), dict[tuple[str, str], TrainConfig]()
     for run in plan.shared:
         arms.setdefault((run.setting, run.arm), run.config)
     for setting in plan.study.settings:
@@ -33,6 +35,16 @@ def doubts(plan: Plan) -> list[str]:
         if configs and (few := _few_problems(next(iter(configs.values())))):
             found.append(f"in {setting}, {few}")
     return found
+
+
+def _few_seeds(plan: Plan) -> list[str]:
+    count = len(plan.study.seeds)
+    if not plan.study.hypotheses or smallest_sign_flip(count) <= ALPHA:
+        return []
+    return [
+        f"a comparison in one setting gets no verdict from {count} seed{'s' if count > 1 else ''}, as a sign-flip test "
+        f"cannot go below {smallest_sign_flip(count):.2g}; six seeds or more can"
+    ]
 
 
 def _few_problems(config: TrainConfig) -> str:

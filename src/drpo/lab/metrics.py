@@ -25,10 +25,13 @@ METRICS = {
     "area": Measure("area under the accuracy curve"),
     "best_accuracy": Measure("best accuracy"),
     "drawdown": Measure("largest drawdown", more_is_better=False),
+    "training_reward": Measure("mean training reward"),
     "shift": Measure("mean |π − μ|", more_is_better=False),
     "shift_p99": Measure("p99 |π − μ|", more_is_better=False),
     "entropy": Measure("entropy"),
 }
+#: Those of them that are shares of held-out responses.
+ACCURACIES = frozenset({"final_accuracy", "area", "best_accuracy", "drawdown"})
 #: Means over a run's updates, by tokens: what the trust region met and did.
 ALONG = (
     "reward",

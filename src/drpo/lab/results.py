@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from drpo.files import replace_text
 from drpo.lab.csv_tables import csv_text, read_table
 from drpo.lab.directory import State, StudyDirectory
@@ -20,7 +22,7 @@ from drpo.lab.metrics import (
     update_metrics,
 )
 from drpo.lab.plan import Run
-from drpo.lab.statistics import interquartile_mean, rate
+from drpo.lab.statistics import mean, rate
 from drpo.lab.study import Study
 from drpo.run_directory import RunDirectory
 from drpo.schema import renamed
@@ -87,7 +89,8 @@ def read_csv(file: Path) -> list[Row]:
 def summary_rows(study: Study, rows: Sequence[Row], phase: str) -> list[Row]:
     """A row for each setting and arm: how its runs stand, and what they come to over the seeds.
 
-    Figures are of runs that ended, whether well or not; the interval is of the interquartile mean.
+    Figures are of runs that ended, whether well or not; the interval is Student's of the mean; ``least`` and
+    ``most`` are the range over seeds.
     """
     found = []
     for setting in study.settings:
@@ -97,7 +100,7 @@ def summary_rows(study: Study, rows: Sequence[Row], phase: str) -> list[Row]:
                 row for row in mine if row.get("final_accuracy") is not None and row["status"] in ("finished", "failed")
             ]
             scores = [row["final_accuracy"] for row in ended]
-            several = interquartile_mean([scores]) if len(scores) > 1 else None  # pyright: ignore[reportArgumentType]
+            several = mean(np.array(scores)) if len(scores) > 1 else None
             collapsed = sum(row["collapsed"] for row in ended)
             found.append(
                 {
@@ -108,6 +111,8 @@ def summary_rows(study: Study, rows: Sequence[Row], phase: str) -> list[Row]:
                     "final_accuracy": several.value if several else (scores[0] if scores else None),
                     "low": several.low if several else None,
                     "high": several.high if several else None,
+                    "least": min(scores, default=None),
+                    "most": max(scores, default=None),
                     "spread": _spread(scores),
                     **{
                         name: _mean(row.get(name) for row in ended)

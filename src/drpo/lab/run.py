@@ -9,6 +9,7 @@ from pathlib import Path
 from drpo.files import json_text, replace_text, without_nan
 from drpo.lab.curves import curves_text
 from drpo.lab.directory import State, StudyDirectory
+from drpo.lab.judge import judge
 from drpo.lab.plan import Plan, Run, make_plan
 from drpo.lab.results import Row, read_csv, read_rows, write_csv
 from drpo.lab.reuse import finished_runs, reuse_runs
@@ -16,7 +17,7 @@ from drpo.lab.runner import Runner, Watcher
 from drpo.lab.study import Study
 from drpo.lab.tables import markdown
 from drpo.lab.tuning import choose, read_choices, write_choices
-from drpo.lab.verdict import Verdict, judge
+from drpo.lab.verdict import Verdict
 from drpo.lab.workers import Workers
 from drpo.run_directory import RunDirectory
 from drpo.schema import numbered
@@ -101,7 +102,7 @@ def read_results(study: Study, path: Path) -> Results:
     best = plan.best(choices) if choices else []
     rows = read_rows(directory, [*plan.tuning, *plan.shared], study)
     rows += [row | {"phase": "best"} for row in read_rows(directory, best, study)]
-    return Results(study, rows, judge(study, rows))
+    return Results(study, rows, judge(study, rows, choices))
 
 
 def write_results(study: Study, path: Path) -> Results:
@@ -113,13 +114,19 @@ def write_results(study: Study, path: Path) -> Results:
     if is_kept(study, path):
         return kept_results(study, path)
     results = read_results(study, path)
-    verdicts = numbered("verdicts", {"verdicts": plain_verdicts(results.verdicts)})
     with directory.writing():
         write_csv(directory, results.rows)
         replace_text(path / "curves.csv", curves_text(results.rows))
-        replace_text(path / "verdicts.json", json_text(verdicts))
-        replace_text(path / "results.md", markdown(study, results.rows, results.verdicts))
+    write_verdicts(results, path)
     return results
+
+
+def write_verdicts(results: Results, path: Path) -> None:
+    """Write results.md and verdicts.json, which follow from the study's rows."""
+    verdicts = numbered("verdicts", {"verdicts": plain_verdicts(results.verdicts)})
+    with StudyDirectory(path).writing():
+        replace_text(path / "verdicts.json", json_text(verdicts))
+        replace_text(path / "results.md", markdown(results.study, results.rows, results.verdicts))
 
 
 def is_kept(study: Study, path: Path) -> bool:
@@ -136,7 +143,7 @@ def kept_results(study: Study, path: Path) -> Results:
         DataError: a table is damaged. SchemaError: a newer version wrote one.
     """
     rows = read_csv(path / "results.csv")
-    return Results(study, rows, judge(study, rows))
+    return Results(study, rows, judge(study, rows, read_choices(StudyDirectory(path))))
 
 
 def plain_verdicts(verdicts: Sequence[Verdict]) -> list[Row]:

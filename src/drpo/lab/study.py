@@ -49,6 +49,8 @@ COMMON = frozenset(
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Seed = Annotated[int, Field(ge=0)]
 Keys = dict[str, Any]
+#: What a hypothesis of means is tested for.
+Test = Literal["difference", "equivalence"]
 
 
 class Part(BaseModel):
@@ -117,7 +119,12 @@ class Tuning(Part):
 
 
 class Hypothesis(Part):
-    """What is claimed of ``ours`` against ``theirs``, in a sentence; the lab finds out, whichever way it goes."""
+    """What is claimed of ``ours`` against ``theirs``, in a sentence; the lab finds out, whichever way it goes.
+
+    With a ``margin`` it is also tested whether the arms are equivalent: whether the difference is below it in both
+    directions; ``test: equivalence`` makes that test alone. ``one_sided``: only whether ours is better.
+    ``secondary`` hypotheses are corrected among themselves.
+    """
 
     claim: str = Field(min_length=1)
     ours: str
@@ -126,6 +133,40 @@ class Hypothesis(Part):
     metric: str | None = None
     settings: list[str] | None = None
     at: Literal["shared", "best"] = "shared"
+    margin: float | None = Field(default=None, gt=0)
+    test: Test | None = None
+    one_sided: bool = False
+    secondary: bool = False
+
+    @property
+    def tests(self) -> tuple[Test, ...]:
+        """What it is tested for."""
+        if self.test:
+            return (self.test,)
+        return ("difference",) if self.margin is None else ("difference", "equivalence")
+
+    @model_validator(mode="after")
+    def _testable(self) -> Hypothesis:
+        if self.compare == "variance" and (self.margin is not None or self.test or self.one_sided):
+            raise ValueError("margin, test and one_sided are for compare: mean. Leave them out.")
+        if self.test == "equivalence" and self.margin is None:
+            raise ValueError("test: equivalence needs a margin, for example margin: 0.02")
+        if self.margin is not None and self.test == "difference":
+            raise ValueError("margin would be ignored with test: difference. Leave one of them out.")
+        if self.one_sided and self.test == "equivalence":
+            raise ValueError("one_sided would be ignored with test: equivalence. Leave one of them out.")
+        return self
+
+
+class Family(Part):
+    """Claims that are corrected together although they lie in several studies.
+
+    ``elsewhere`` is the number of the family's comparisons in other studies; where those are not at hand, they count
+    as not shown.
+    """
+
+    name: Name
+    elsewhere: int = Field(ge=1)
 
 
 class Scale(Part):
@@ -151,6 +192,7 @@ class Study(Part):
     metric: str = "final_accuracy"
     target_accuracy: float | None = Field(default=None, gt=0, le=1)
     hypotheses: list[Hypothesis] = []
+    family: Family | None = None
     scales: dict[Name, Scale] = {}
 
     @model_validator(mode="before")
@@ -219,6 +261,10 @@ class Study(Part):
                 found.append(f"scales.{label}: tuning_seeds would be ignored: the study has no tuning")
         return found
 
+    def looks_of(self, hypothesis: Hypothesis) -> list[int]:
+        """The numbers of seeds at which a hypothesis is judged; the last is all of its arms' seeds."""
+        return [len(self.seeds)]
+
     def at_scale(self, name: str | None) -> Study:
         """The study with the changes of that scale; itself for None.
 
@@ -286,7 +332,9 @@ def check_study(values: Mapping[str, Any], source: str) -> Study:
 def _explain(problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        model = {"tuning": Tuning, "hypotheses": Hypothesis, "scales": Scale}.get(str(problem["loc"][0]), Study)
+        model = {"tuning": Tuning, "hypotheses": Hypothesis, "scales": Scale, "family": Family}.get(
+            str(problem["loc"][0]), Study
+        )
         return f"unknown key {place!r}.{suggest(str(problem['loc'][-1]), model.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":

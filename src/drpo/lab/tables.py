@@ -42,7 +42,7 @@ def markdown(study: Study, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> 
 
 
 def summary_table(study: Study, rows: Sequence[Row], phase: str) -> str:
-    """Arms by setting: interquartile mean of the final accuracy, its 95 % confidence interval, and means over seeds."""
+    """Arms by setting: mean of the final accuracy, its 95 % confidence interval, and means over seeds."""
     lines = []
     for row in summary_rows(study, rows, phase):
         final = "–" if row["final_accuracy"] is None else f"{row['final_accuracy']:.3f}"

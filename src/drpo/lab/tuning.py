@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from drpo.files import json_text, read_json, replace_text
 from drpo.lab.directory import StudyDirectory
 from drpo.lab.metrics import METRICS
-from drpo.lab.plan import Plan
+from drpo.lab.plan import Plan, tries
 from drpo.lab.results import Row
+from drpo.lab.study import Study
 from drpo.run_schema import checked
 from drpo.schema import check_schema, numbered
 
@@ -60,6 +61,19 @@ def choose(plan: Plan, rows: Sequence[Row]) -> tuple[Choices, list[Row]]:
 
 def _mean(scores: Sequence[float | None], worst: float) -> float:
     return math.fsum(worst if score is None else score for score in scores) / len(scores)
+
+
+def edges(study: Study, arm: str, choice: str) -> list[str]:
+    """Where a choice is at the edge of an arm's grid, so that a better value may lie beyond: in words, one for each
+    key; none for no choice."""
+    grid = {one.name: one.keys for one in tries(study, arm)}
+    found = []
+    for key, value in grid.get(choice, {}).items():
+        values = sorted(keys[key] for keys in grid.values() if isinstance(keys[key], int | float))
+        if values and values[0] < values[-1] and value in (values[0], values[-1]):
+            end = "lowest" if value == values[0] else "highest"
+            found.append(f"{end} {key.rsplit('.', 1)[-1].replace('_', ' ')} ({value:g})")
+    return found
 
 
 def write_choices(directory: StudyDirectory, records: Sequence[Row]) -> None:

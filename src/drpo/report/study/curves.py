@@ -29,7 +29,7 @@ COURSES = (
     ("beyond_delta", "Tokens beyond δ", percent),
     ("corrective_share", "Corrective tokens (w < 0)", percent),
 )
-ESTIMATE = "Interquartile mean over seeds with its 95 % confidence interval; a small dot is a seed."
+ESTIMATE = "Mean over seeds with its 95 % confidence interval; a small dot is a seed."
 
 
 @dataclass(frozen=True)

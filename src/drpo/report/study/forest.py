@@ -15,11 +15,19 @@ from drpo.report.svg.scales import Linear, Log, Scale
 Row = Mapping[str, Any]
 
 #: Answer → shape and color of its mark; the shape alone says it where colors do not show.
-MARKS: dict[str, tuple[Shape, int]] = {"better": ("dot", 1), "worse": ("square", 2), "not shown": ("ring", 4)}
+MARKS: dict[str, tuple[Shape, int]] = {
+    "better": ("dot", 1),
+    "worse": ("square", 2),
+    "equivalent": ("diamond", 3),
+    "undecided": ("ring", 4),
+}
+#: Answers that say something.
+SHOWN = ("better", "worse", "equivalent")
 INTRODUCTION = (
     "<p class='soft'>Differences paired by seed, with 95 % confidence intervals: <b class='c1'>●</b> better, "
-    "<b class='c2'>■</b> worse, <b class='c4'>○</b> no difference shown, after Holm's correction over the study's "
-    "hypotheses in each setting. Intervals are not corrected: one that excludes the line may show no difference.</p>"
+    "<b class='c2'>■</b> worse, <b class='c3'>◆</b> equivalent within the margin, <b class='c4'>○</b> undecided, after "
+    "Holm's correction over the study's comparisons. Intervals are not corrected: one that excludes the line may be "
+    "undecided.</p>"
 )
 
 
@@ -99,7 +107,7 @@ def _sentences(verdicts: Sequence[Row]) -> str:
 
 def _list(verdicts: Sequence[Row]) -> str:
     items = (
-        f"<li{'' if verdict['answer'] in ('better', 'worse') else ' class=warn'}>{visible(verdict['sentence'])}</li>"
+        f"<li{'' if verdict['answer'] in SHOWN else ' class=warn'}>{visible(verdict['sentence'])}</li>"
         for verdict in verdicts
     )
     return f"<ul class='notes tight'>{''.join(items)}</ul>"

@@ -39,7 +39,7 @@ def _final(rows: Sequence[Row], summary: Sequence[Row]) -> str:
         said = plain(one["final_accuracy"]) + (f" ({plain(one['low'])}–{plain(one['high'])})" if interval else "")
         lines.append(DotRow(one["arm"], said, whole, collapsed, one["final_accuracy"], interval, bold=True))
         values += [*whole, *collapsed, *(interval or ())]
-    caption = "Small dot: a seed; cross: a collapsed one; large dot: the interquartile mean of all."
+    caption = "Small dot: a seed; cross: a collapsed one; large dot: the mean, with its 95 % confidence interval."
     return draw_rows(DotChart("Final accuracy of every seed", caption, lines, "mean (95 %)"), _axis(values))
 
 

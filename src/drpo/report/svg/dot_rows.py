@@ -20,7 +20,7 @@ LONGEST = 17
 #: Most ticks whose labels do not touch.
 TICKS = 5
 
-Shape = Literal["dot", "square", "ring"]
+Shape = Literal["dot", "square", "diamond", "ring"]
 
 
 @dataclass(frozen=True)
@@ -108,5 +108,7 @@ def _cross(x: float, y: float) -> str:
 def _mark(shape: Shape, x: float, y: float) -> str:
     if shape == "square":
         return f"<rect x='{x - 3.5:.1f}' y='{y - 3.5:.1f}' width='7' height='7'/>"
+    if shape == "diamond":
+        return f"<path d='M{x - 4.6:.1f} {y:.1f}l4.6 -4.6l4.6 4.6l-4.6 4.6z'/>"
     ring = " class='ring'" if shape == "ring" else ""
     return f"<circle{ring} cx='{x:.1f}' cy='{y:.1f}' r='3.6'/>"

@@ -131,7 +131,7 @@ def _summary(setting: str, phase: str, rows: Sequence[Row]) -> str:
         Column("arm", words=True),
         Column("ended", "runs that finished or failed, of those planned"),
         Column("failed"),
-        Column("final accuracy", "interquartile mean over seeds"),
+        Column("final accuracy", "mean over seeds"),
         Column("95 %", "confidence interval over seeds"),
         *(Column(heading) for heading, _, _ in SUMMARY),
     ]

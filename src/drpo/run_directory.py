@@ -200,10 +200,10 @@ class RunDirectory:
 
     def missing_metrics(self, step: int) -> str:
         """What metrics.jsonl lacks of a run that has done ``step`` steps, in words; empty if nothing."""
-        recorded = {record["step"] for record in self.read_metrics("update")}
-        missing = [number for number in range(1, step + 1) if number not in recorded]
-        evaluated = any(record["step"] == 0 for record in self.read_metrics("evaluation"))
-        lacking = ([] if evaluated or not step else ["the evaluation before training"]) + (
+        recorded, first = {record["step"] for record in self.read_metrics("update")}, self.first_step()
+        missing = [number for number in range(first + 1, step + 1) if number not in recorded]
+        evaluated = any(record["step"] == first for record in self.read_metrics("evaluation"))
+        lacking = ([] if evaluated or step <= first else ["the evaluation before training"]) + (
             [f"the updates of {_steps_in_words(missing)}"] if missing else []
         )
         return f"{self.metrics_file} lacks {' and '.join(lacking)}; curves and means leave them out" if lacking else ""
@@ -246,6 +246,11 @@ class RunDirectory:
             for step, file in numbered_files(self.rollouts, re.escape(name))
             if only is None or step == only
         }
+
+    def first_step(self) -> int:
+        """The step after which the run began: 0, or that of the checkpoint that a branch goes on from."""
+        parent = self.read_manifest().get("parent")
+        return parent["step"] if parent else 0
 
     def steps_sampled(self) -> int:
         """The last step whose rollouts were kept; 0 if none was."""

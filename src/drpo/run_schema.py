@@ -28,6 +28,13 @@ class _Open(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
+class Parent(_Open):
+    """Of a branch: the run that it goes on from, after ``step``."""
+
+    path: str
+    step: Count
+
+
 class Manifest(_Open):
     """manifest.json."""
 
@@ -39,6 +46,7 @@ class Manifest(_Open):
     config: dict[str, Any] | None = None
     config_before: dict[str, Any] | None = None
     changes: list[dict[str, Any]] | None = None
+    parent: Parent | None = None
     versions: dict[str, Any] | None = None
 
 

@@ -17,6 +17,7 @@ import yaml
 from drpo.errors import CheckpointError, ConfigError, DataError, DrpoError
 from drpo.run_checkpoints import best_checkpoint
 from drpo.run_directory import RunDirectory
+from drpo.train.branch import make_branch
 from drpo.train.checkpoint import find_checkpoint
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import train
@@ -215,14 +216,13 @@ def test_what_must_not_change_is_refused_with_what_to_do(run: RunDirectory, chan
     assert contents(run.path) == before
 
 
-def test_a_refused_change_names_the_command_that_starts_from_here(run: RunDirectory, tmp_path: Path) -> None:
+def test_a_refused_change_names_the_branch(run: RunDirectory) -> None:
     with pytest.raises(ConfigError) as caught:
         resume(run, "objective.delta=0.3")
     (command,) = [part for part in str(caught.value).split("`") if part.startswith("drpo train")]
-    words = command.replace("VALUE", "0.3").replace("DIR", str(tmp_path / "branch")).split()[2:]
-    assert words[0] == str(run.config_file) and f"model={run.checkpoints / 'step-000004'}" in words
-    config, _ = load_config(words[0], [word for word in words[1:] if "=" in word])
-    assert train(config, RunDirectory(tmp_path / "branch")).status == "finished"
+    _, _, option, origin, change = command.replace("VALUE", "0.3").split()
+    assert (option, origin) == ("--from", str(run.path))
+    assert make_branch(origin, [change], print).config.make_objective().shift_bound == 0.3
 
 
 def test_the_tables_name_settings_that_exist() -> None:
@@ -234,7 +234,12 @@ def test_the_tables_name_settings_that_exist() -> None:
 def test_a_finished_run_says_what_to_type_and_changes_nothing(run: RunDirectory) -> None:
     before = contents(run.path)
     summary, notes = resume(run)
-    assert summary.status == "finished" and f"drpo train --resume {run.path} steps=8" in notes[-1]
+    assert summary.status == "finished" and f"drpo train --resume {run.path} steps=8`" in notes[-1]
+    assert "--from" not in notes[-1]
+    _, notes = resume(run, "learning_rate=1e-5", "project=null")
+    assert "no setting was changed" in notes[-1]
+    assert f"`drpo train --resume {run.path} steps=8 learning_rate=1e-05`" in notes[-1]
+    assert f"`drpo train --from {run.path}:best learning_rate=1e-05`" in notes[-1]
     assert contents(run.path) == before
 
 

@@ -54,6 +54,14 @@ def train(
         Path | None,
         typer.Option(help="Continue the run in this directory. You may change steps and some other settings."),
     ] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN[:best|last|STEP]",
+            help="Start a new run from a checkpoint of this one, with its weights and optimizer and other settings.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every setting with its source and exit.")] = False,
 ) -> None:
     """Train a policy. Without arguments it runs the demo, a few minutes on two CPU cores.
@@ -73,10 +81,12 @@ def train(
       drpo train --resume runs/2026-01-01-120000-drpo
 
       drpo train --resume runs/2026-01-01-120000-drpo steps=200 learning_rate=1e-5
+
+      drpo train --from runs/2026-01-01-120000-drpo:best learning_rate=1e-5
     """
     from drpo.cli.train import run_train
 
-    run_train(settings or [], out, resume, dry_run)
+    run_train(settings or [], out, resume, origin, dry_run)
 
 
 register_policy_commands(app, _SETTINGS)

@@ -15,7 +15,7 @@ from drpo.schema import numbered
 from drpo.tasks import Example, make_task
 from drpo.tasks.grading.grader import Grader
 from drpo.train.checkpoint import CHECKSUMS, damage_of
-from drpo.train.checkpoint_choice import LAST, choose_checkpoint
+from drpo.train.checkpoint_choice import LAST, choose_checkpoint, run_of_checkpoint
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.config_text import parse_overrides
 from drpo.train.evaluate import evaluate
@@ -134,13 +134,6 @@ def resolve_source(
         return resumed_config(owner, settings), source
     config, _ = load_config(None, [*settings, f"model={source}"])
     return config, source
-
-
-def run_of_checkpoint(path: Path) -> RunDirectory | None:
-    """The run in whose checkpoints ``path`` is a directory."""
-    place = path.absolute()
-    run = RunDirectory(place.parent.parent)
-    return run if place.parent.name == run.checkpoints.name and place.is_dir() and run.exists() else None
 
 
 def note_default_task(source: str, config: TrainConfig, settings: list[str], notes: PlainConsole) -> None:

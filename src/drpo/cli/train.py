@@ -22,6 +22,7 @@ from drpo.errors import ConfigError
 from drpo.report import write_report
 from drpo.run_checkpoints import best_checkpoint
 from drpo.run_directory import RunDirectory
+from drpo.train.branch import Branch, make_branch
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import train
 from drpo.train.observer import Forwarding, Observer, Summary
@@ -30,29 +31,33 @@ from drpo.train.resume import resumed_config
 OUTCOME_STYLES = {"improved": "bold green", "unchanged": "bold yellow", "worse": "bold red", "unknown": "bold"}
 
 
-def run_train(settings: list[str], out: Path | None, resume: Path | None, dry_run: bool) -> None:
-    """Start or continue a run, show it, and write its report."""
+def run_train(settings: list[str], out: Path | None, resume: Path | None, origin: str | None, dry_run: bool) -> None:
+    """Start, continue or branch a run, show it, and write its report.
+
+    Args:
+        settings: as typed: a configuration file and ``key=value`` changes.
+        out: the directory of a new run.
+        resume: the directory of a run to continue.
+        origin: the run, and which of its checkpoints, to branch from.
+        dry_run: show the settings of a new run instead.
+    """
     console = PlainConsole()
     file, overrides = split_settings(settings)
+    _check_options(file, out, resume, origin, dry_run)
+    branch = None
     if resume is not None:
-        if file is not None or out is not None or dry_run:
-            raise ConfigError(
-                "--resume takes its configuration and directory from the run. Leave out the "
-                "configuration file, --out and --dry-run."
-            )
-        run = RunDirectory(resume)
-        config = _resumed_config(run, overrides)
+        run, config = RunDirectory(resume), resumed_config(RunDirectory(resume), overrides)
     else:
-        config, sources = load_config(file, overrides)
+        if origin is not None:
+            branch = make_branch(origin, overrides, lambda text: PlainConsole(stderr=True).say(f"note: {text}"))
+        config, sources = (branch.config, branch.sources) if branch else load_config(file, overrides)
         if dry_run:
-            console.print(_settings_table(config, sources))
-            show_memory(console, config)
-            show_prompts(console, config)
+            _show_settings(console, config, sources, branch)
             return
         run = RunDirectory(out or _new_directory(config))
     with watch(console) as observer, _finish_step_on_signal(observer.on_note) as stop_requested:
         reporting = _Reporting(observer, run)
-        summary = train(config, run, reporting, resume is not None, stop_requested)
+        summary = train(config, run, reporting, resume is not None, stop_requested, branch)
     if not reporting.written:  # nothing was left to do
         write_report(run)
     _say_goodbye(console, run, summary)
@@ -72,13 +77,37 @@ class _Reporting(Forwarding):
             self.written = True
 
 
+def _check_options(file: Path | None, out: Path | None, resume: Path | None, origin: str | None, dry_run: bool) -> None:
+    """Refuse options that contradict each other."""
+    if resume is not None and (file is not None or out is not None or origin is not None or dry_run):
+        raise ConfigError(
+            "--resume takes its configuration and directory from the run. Leave out the "
+            "configuration file, --out, --from and --dry-run."
+        )
+    if origin is not None and file is not None:
+        raise ConfigError(
+            f"--from takes its configuration from the run. Leave out {file}, and give changes as key=value."
+        )
+
+
+def _show_settings(console: PlainConsole, config: TrainConfig, sources: dict[str, str], branch: Branch | None) -> None:
+    """What a run would do."""
+    for note in branch.notes()[:1] if branch else ():
+        console.say(f"note: {note}\n")
+    console.print(_settings_table(config, sources))
+    if branch and not config.lora:  # the base itself may be gone
+        config = config.model_copy(update={"model": str(branch.checkpoint)})
+    show_memory(console, config)
+    show_prompts(console, config)
+
+
 def split_settings(settings: list[str]) -> tuple[Path | None, list[str]]:
     """The configuration file, if one is given, and the ``key=value`` overrides.
 
     Raises:
         ConfigError: more than one file, a data file, or an option that is none.
     """
-    refuse_options(settings, ("--out", "--resume", "--dry-run", "--debug"))
+    refuse_options(settings, ("--out", "--resume", "--from", "--dry-run", "--debug"))
     files = [setting for setting in settings if _is_file(setting)]
     if len(files) > 1:
         raise ConfigError(
@@ -94,12 +123,6 @@ def _is_file(argument: str) -> bool:
     """Whether it names a file: it has no ``=``, or a slash before it, as no key does (runs/rate=0.1/seed-0.yaml)."""
     key, equals, _ = argument.partition("=")
     return not equals or "/" in key
-
-
-def _resumed_config(run: RunDirectory, overrides: list[str]) -> TrainConfig:
-    """The run's own configuration with the changes asked for."""
-    config = resumed_config(run, overrides)
-    return config
 
 
 def _new_directory(config: TrainConfig) -> Path:

@@ -45,6 +45,13 @@ def choose_checkpoint(run: RunDirectory, which: str, note: Callable[[str], None]
     return checkpoint
 
 
+def run_of_checkpoint(path: Path) -> RunDirectory | None:
+    """The run in whose checkpoints ``path`` is a directory."""
+    place = path.absolute()
+    run = RunDirectory(place.parent.parent)
+    return run if place.parent.name == run.checkpoints.name and place.is_dir() and run.exists() else None
+
+
 def _best(run: RunDirectory, folders: dict[int, Path], note: Callable[[str], None]) -> Path:
     evaluations, left = run.read_metrics("evaluation"), dict(folders)
     while (best := best_evaluation(evaluations, left.keys())) is not None:

@@ -20,6 +20,7 @@ from drpo.run_checkpoints import best_evaluation, checkpoint_folders
 from drpo.run_directory import RunDirectory
 from drpo.tasks.grading.grader import Grader
 from drpo.trackers import make_trackers
+from drpo.train.branch import Branch
 from drpo.train.checkpoint import Progress, remove_old_checkpoints, save_checkpoint
 from drpo.train.config import TrainConfig
 from drpo.train.determinism import deterministic_algorithms
@@ -31,7 +32,7 @@ from drpo.train.mismatch import check_mismatch
 from drpo.train.observer import Observer, Summary
 from drpo.train.outcome import Outcome
 from drpo.train.records import summarize, update_record
-from drpo.train.resume import Resumption, find_resumption, is_finished, rewind
+from drpo.train.resume import Resumption, find_resumption, is_finished, nothing_left, rewind
 from drpo.train.rollout import Rollout, roll_out, timed_out
 from drpo.train.rollout_weights import Snapshot
 from drpo.train.router_replay import routing_mismatch
@@ -49,10 +50,17 @@ def train(
     observer: Observer | None = None,
     resume: bool = False,
     stop_requested: Callable[[], bool] = lambda: False,
+    branch: Branch | None = None,
 ) -> Summary:
-    """Run ``config`` in the directory ``run``, from the start or from its newest checkpoint.
+    """Run ``config`` in the directory ``run``: from the start, from its newest checkpoint, or from another run's.
 
-    ``stop_requested`` is asked after every step; once it says yes, a checkpoint is written and training ends.
+    Args:
+        config: every setting.
+        run: the directory.
+        observer: told of everything.
+        resume: go on with the run that is there.
+        stop_requested: asked after every step; once it says yes, a checkpoint is written and training ends.
+        branch: which other run to go on from; ``config`` is its configuration.
 
     Raises:
         DrpoError: whatever went wrong, with its fix; checkpoints written so far are intact. A run that cannot start
@@ -67,14 +75,12 @@ def train(
             )
         resumption = find_resumption(config, run, observer.on_note) if resume else None
         if resumption is not None and resumption.step == config.steps and is_finished(run):
-            observer.on_note(
-                f"nothing is left to do: the run is finished, after step {config.steps}. For more steps, "
-                f"type `drpo train --resume {run.path} steps={2 * config.steps}`"
-            )
+            observer.on_note(nothing_left(run, config.steps, resumption.changes))
             return summarize(run, "finished", config.steps)
-        recorded = run.read_manifest().get("threads") if resume else None
+        before = run if resume else branch and branch.parent
+        recorded = before.read_manifest().get("threads") if before else None
         with deterministic_algorithms(), computing_threads(config.threads, recorded) as threads:
-            return _train(config, run, observer, resumption, stop_requested, threads)
+            return _train(config, run, observer, resumption, branch, stop_requested, threads)
 
 
 def _train(
@@ -82,12 +88,14 @@ def _train(
     run: RunDirectory,
     observer: Observer,
     resumption: Resumption | None,
+    branch: Branch | None,
     stop_requested: Callable[[], bool],
     threads: Threads,
 ) -> Summary:
     """As :func:`train`, with the directory held."""
-    resume = resumption is not None
-    checkpoint = resumption.checkpoint if resumption else None
+    checkpoint = resumption.checkpoint if resumption else branch and branch.checkpoint
+    for note in branch.notes() if branch else ():
+        observer.on_note(note)
     trackers = make_trackers(config.trackers)  # a missing package is told before a model is loaded
     parts = build(config, checkpoint, run.engine_log, observer.on_note)
     step = parts.progress.step
@@ -96,8 +104,10 @@ def _train(
         manifest = continued_manifest(run.read_manifest(), config, threads.count, run.read_config(), resumption.changes)
     else:
         loss = loss_path(parts.policy, parts.objective, parts.settings.forward)
-        manifest = new_manifest(config, parts.policy, loss, parts.memory.as_dict())
-    observer = start_tracking(trackers, config, run, manifest["run_id"], observer, step, resume)
+        manifest = new_manifest(config, parts.policy, loss, parts.memory.as_dict(), branch)
+    observer = start_tracking(trackers, config, run, manifest["run_id"], observer, step, resumption is not None)
+    if branch is not None:
+        branch.copy_checkpoint(run.checkpoints)  # before the run exists: it never does without it
     run.create(config.resolved(), manifest)
     manifest.pop("config_before", None)  # config.yaml is replaced: one copy holds
     run.write_manifest(manifest)
@@ -152,6 +162,7 @@ class Trainer:
         self.threads = threads or Threads(torch.get_num_threads())
         self.progress = parts.progress
         self.signal = LearningSignal(hints_for(run, config.max_new_tokens))
+        self.first = run.first_step()
         self.evaluations = run.read_metrics("evaluation")
 
     def run_steps(self, stop_requested: Callable[[], bool]) -> Summary:
@@ -160,7 +171,7 @@ class Trainer:
         self.observer.on_start(config, self.run, self.progress.step)
         self.say_what_to_expect()
         self.remove_old_checkpoints()  # a killed run may have left some
-        if self.progress.step == 0:
+        if self.progress.step == self.first and not self.evaluations:
             self.evaluate()
         watch = LoadWatch(self.threads.count)
         while self.progress.step < config.steps:
@@ -250,7 +261,7 @@ class Trainer:
                 parts.settings,
                 on_tokens,
             )
-            if self.progress.updates == 0:
+            if step == self.first + 1 and index == 0 and rollout.lag == 0:
                 self.observer.on_note(check_mismatch(seen[0], record, config))
             self.progress = Progress(self.progress.step, self.progress.updates + 1, self.progress.cursor)
             training = record.pop("seconds") + preparing / len(shares)

@@ -13,6 +13,7 @@ import torch
 
 import drpo
 from drpo.model.policy import Policy
+from drpo.train.branch import Branch
 from drpo.train.config import TrainConfig
 from drpo.train.outcome import Outcome
 from drpo.train.resume import data_sums, json_values
@@ -25,9 +26,18 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def new_manifest(config: TrainConfig, policy: Policy, loss: str, memory: dict[str, Any]) -> dict[str, Any]:
-    """Seed, command, versions, device, how the loss is computed, the memory expected (bytes) and what the start check
-    found, of a run that starts now."""
+def new_manifest(
+    config: TrainConfig, policy: Policy, loss: str, memory: dict[str, Any], branch: Branch | None = None
+) -> dict[str, Any]:
+    """What is said of a run that starts now.
+
+    Args:
+        config: every setting.
+        policy: its device, its source and what the start check found are recorded.
+        loss: how the loss is computed.
+        memory: the bytes expected.
+        branch: which other run it goes on from, if any.
+    """
     return {
         "status": "running",
         "run_id": new_run_id(),
@@ -43,6 +53,7 @@ def new_manifest(config: TrainConfig, policy: Policy, loss: str, memory: dict[st
         "memory": memory,
         "start_check": policy.passes.as_dict(),
         "threads": torch.get_num_threads(),
+        **({} if branch is None else {"parent": branch.record()}),
         "versions": {"drpo": drpo.__version__, "python": sys.version.split()[0], **_versions()},
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from drpo.run_directory import RunDirectory
 from drpo.run_schema import shortened
 from drpo.train.checkpoint import clean_up, find_checkpoint
 from drpo.train.config import TrainConfig, layer_config
-from drpo.train.config_text import flat, parse_overrides
+from drpo.train.config_text import as_text, flat, parse_overrides
 
 #: Settings that a resumed run may change: how long it runs, how far a step goes, what it costs, what it records, where
 #: it runs. None of them changes which data comes next or what the objective means.
@@ -160,6 +161,17 @@ def is_finished(run: RunDirectory) -> bool:
     return run.read_manifest().get("status") == "finished"
 
 
+def nothing_left(run: RunDirectory, steps: int, changes: Iterable[Mapping[str, Any]]) -> str:
+    """What to type, told to whoever resumes a finished run."""
+    changed = "".join(" " + shlex.quote(f"{change['key']}={as_text(change['after'])}") for change in changes)
+    longer = f"`drpo train --resume {run.path} steps={2 * steps}{changed}`"
+    done = f"nothing is left to do: the run is finished, after step {steps}"
+    if not changed:
+        return f"{done}. For more steps, type {longer}"
+    branch = f"`drpo train --from {run.path}:best{changed}`"
+    return f"{done}, and no setting was changed. For more steps, type {longer}; for a run from its best step, {branch}"
+
+
 def rewind(run: RunDirectory, step: int, note: Callable[[str], None]) -> None:
     """Forget what the run recorded after ``step``; ``note`` is told what is missing of the steps before."""
     if torn := run.torn_metrics():
@@ -201,12 +213,13 @@ def names_data(key: str) -> bool:
 
 
 def _refuse_lost_checkpoints(run: RunDirectory, config: TrainConfig) -> None:
-    """A run that has checkpointed cannot start again from nothing: what it recorded would be erased."""
+    """A run that has checkpointed cannot start again from nothing: what it recorded would be erased. A branch begins
+    with a checkpoint."""
     recorded = max((record["step"] for record in run.read_metrics("update")), default=0)
-    if recorded > config.checkpoint_every or is_finished(run):
+    if recorded > config.checkpoint_every or is_finished(run) or run.first_step():
         raise CheckpointError(
-            f"{run.checkpoints} holds no checkpoint, though the run has done {recorded} steps: they "
-            "were removed. Restore one from a backup, or start a new run."
+            f"{run.checkpoints} holds no checkpoint, though the run has done {max(recorded, run.first_step())} steps: "
+            "they were removed. Restore one from a backup, or start a new run."
         )
 
 
@@ -219,13 +232,17 @@ def _refuse(key: str, config: TrainConfig, run: RunDirectory, checkpoint: Path |
         if checkpoint is None or config.lora is not None:
             return
         reason = "the weights come from the checkpoint, so that it would be ignored. Leave it out"
+    elif checkpoint is None:
+        reason = f"{_why(section)}. It has no checkpoint yet: start a new run with {key}=VALUE instead"
+    elif section == "lora":
+        reason = f"{_why(section)}. `drpo train --from {run.path} {key}=VALUE` says how to train other adapters"
     else:
-        model = config.model if checkpoint is None else checkpoint
-        reason = (
-            f"{KEPT.get(section, 'it decides what the run computes')}. To go on with another value, start a new "
-            f"run from here: `drpo train {run.config_file} model={model} {key}=VALUE --out DIR`"
-        )
+        reason = f"{_why(section)}. To go on with another value, branch: `drpo train --from {run.path} {key}=VALUE`"
     raise ConfigError(f"{key}: a resumed run keeps it: {reason}. May change: {', '.join(sorted(CHANGEABLE))}.")
+
+
+def _why(section: str) -> str:
+    return KEPT.get(section, "it decides what the run computes")
 
 
 def _check_data(config: TrainConfig, run: RunDirectory) -> None:

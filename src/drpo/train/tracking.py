@@ -109,8 +109,8 @@ def start_tracking(
     Raises:
         TrackingError: one cannot start; the others are closed, and a new run's directory is as it was.
     """
-    # Before any step comes an evaluation at 0; a resumed run has the one at its step already.
-    first = step * config.updates_per_step + 1 if step else 0
+    # A run begins with an evaluation, at 0 or where a branch begins; a resumed one has the one at its step already.
+    first = step * config.updates_per_step + bool(step and resumed)
     tracked = TrackedRun(run.path, run_id, config.project or "drpo", config.resolved(), resumed, first)
     untouched = [folder for folder in (run.path, *(run.path / name for name in trackers)) if not folder.exists()]
     for count, (name, tracker) in enumerate(trackers.items()):

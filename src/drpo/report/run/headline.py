@@ -131,6 +131,13 @@ def _intervals(shown: list[Record]) -> str:
     return f"<svg viewBox='0 0 400 68' role='img' aria-label='{label}'>{''.join(parts)}</svg>"
 
 
+def _parent(parent: object) -> dict[str, str]:
+    """Of a branch, what it goes on from."""
+    if not isinstance(parent, Mapping):
+        return {}
+    return {"branch of": f"{visible(parent.get('path'), LONGEST)}, after its step {visible(parent.get('step'), 20)}"}
+
+
 def _best(history: History) -> str:
     """The checkpoint with the highest held-out accuracy."""
     record = best_evaluation(history.evaluations, history.checkpoints)
@@ -151,6 +158,7 @@ def _facts(history: History) -> str:
         "objective": f"<code>{described(config.get('objective'))}</code>",
         "task": f"<code>{described(config.get('task'))}</code>",
         "model": described(config.get("model")),
+        **_parent(manifest.get("parent")),
         "steps": f"{steps}, {len(history.updates):,} updates",
         "seed": visible("–" if seed is None else seed, LONGEST),
         "device": visible(manifest.get("device") or "–", LONGEST),

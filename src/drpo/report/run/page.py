@@ -90,5 +90,7 @@ def _reproduce(history: History) -> Section:
     if given:
         line = shlex.join(map(str, given)) if isinstance(given, list) else as_text(given)
         said = f"<p class='soft'>This run was started with</p>{command(line, 8000)}"
+    if history.manifest.get("parent"):  # its configuration alone would start from the base
+        return Section("Reproduce", said)
     again = command("drpo train config.yaml --out another-directory")
     return Section("Reproduce", f"{said}<p class='soft'>In this directory, with its resolved configuration:</p>{again}")

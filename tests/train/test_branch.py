@@ -232,6 +232,14 @@ def test_adapters_keep_their_rank_and_their_base_may_have_moved(copyist: Path, t
     assert grow(branch, tmp_path / "branch")[0].step == 3
 
 
+def test_a_run_is_no_model_and_names_the_way(parent: RunDirectory, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is the directory of a run") as caught:
+        start(tmp_path / "run", parent.path)
+    assert f"`drpo train --from {parent.path} KEY=VALUE`" in str(caught.value)
+    weights = str(caught.value).rpartition("model=")[2].rstrip(".")
+    assert weights == str(parent.checkpoints / "step-000006")
+
+
 def test_a_branch_of_a_branch(parent: RunDirectory, tmp_path: Path) -> None:
     _, child, _ = grow(branch_of(f"{parent.path}:2", "steps=4"), tmp_path / "child")
     _, grandchild, _ = grow(branch_of(child.path, "steps=6"), tmp_path / "grandchild")
@@ -250,7 +258,7 @@ def test_the_command_line(parent: RunDirectory, tmp_path: Path) -> None:
     assert manifest["parent"]["step"] == 6 and manifest["command"][:3] == ["drpo", "train", "--from"]
     result = command.run(["train", "--from", f"{parent.path}:4", "seed=5", "--dry-run"], tmp_path)
     assert result.returncode == 0 and "after its step 4" in result.stdout
-    assert re.search(r"^seed +5 +command line$", result.stdout, re.MULTILINE) and "config.yaml" in result.stdout
+    assert re.search(r"^seed +5 +command line *$", result.stdout, re.MULTILINE) and "config.yaml" in result.stdout
     for arguments in (["--resume", parent.path], ["some.yaml"]):
         assert command.run(["train", "--from", parent.path, *arguments]).returncode == 2
     result = command.run(["train", "--resume", parent.path, "learning_rate=1e-4"])

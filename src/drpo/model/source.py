@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from drpo.errors import ConfigError
+from drpo.run_checkpoints import checkpoint_folders
+from drpo.run_directory import RunDirectory
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 #: The model that ships with the package.
@@ -69,11 +71,23 @@ def find_source(name: str, trust_remote_code: bool = False, weights: bool = True
             f"model: {source.directory} holds only GGUF files ({gguf[0]}), which are for inference. Give "
             "the Hugging Face directory that they were made from (config.json, *.safetensors)."
         )
+    if RunDirectory(source.directory).exists():
+        raise ConfigError(_is_a_run(source.directory))
     inner = sorted(file.parent.name for file in source.directory.glob("*/config.json"))
     inside = f" One lies in a folder of it: {source.directory / inner[0]}." if inner else ""
     raise ConfigError(
         f"model: {source.directory} is not a Hugging Face model directory (no config.json). Give a "
         f"directory that model.save_pretrained wrote, or embedded:arithmetic.{inside}"
+    )
+
+
+def _is_a_run(directory: Path) -> str:
+    """What to type instead of the directory of a run."""
+    folders = checkpoint_folders(RunDirectory(directory).checkpoints)
+    weights = f"model={folders[max(folders)]}" if folders else "its checkpoint, once there is one"
+    return (
+        f"model: {directory} is the directory of a run. To go on from it with its optimizer, type `drpo train --from "
+        f"{directory} KEY=VALUE`; to start with its weights alone, {weights}."
     )
 
 

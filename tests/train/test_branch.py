@@ -258,7 +258,7 @@ def test_the_command_line(parent: RunDirectory, tmp_path: Path) -> None:
     assert manifest["parent"]["step"] == 6 and manifest["command"][:3] == ["drpo", "train", "--from"]
     result = command.run(["train", "--from", f"{parent.path}:4", "seed=5", "--dry-run"], tmp_path)
     assert result.returncode == 0 and "after its step 4" in result.stdout
-    assert re.search(r"^seed +5 +command line *$", result.stdout, re.MULTILINE) and "config.yaml" in result.stdout
+    assert re.search(r"^seed +5 +command line *$", result.stdout, re.MULTILINE) and "its parent" in result.stdout
     for arguments in (["--resume", parent.path], ["some.yaml"]):
         assert command.run(["train", "--from", parent.path, *arguments]).returncode == 2
     result = command.run(["train", "--resume", parent.path, "learning_rate=1e-4"])

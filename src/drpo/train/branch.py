@@ -100,7 +100,7 @@ def make_branch(origin: str, overrides: Iterable[str], note: Callable[[str], Non
     checkpoint = choose_checkpoint(run, which, note)
     step = step_of(checkpoint) or 0
     before = layer_config([(str(run.config_file), parent_config)])[0]
-    layers: list[tuple[str, dict[str, Any]]] = [(str(run.config_file), parent_config)]
+    layers: list[tuple[str, dict[str, Any]]] = [("its parent", parent_config)]
     if before.steps <= step:
         layers.append(("as many again", {"steps": step + before.steps}))
     changed = parse_overrides(given)

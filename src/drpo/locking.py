@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -46,6 +47,36 @@ def locked(file: Path, note: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def last_holder(file: Path) -> Holder | None:
+    """The process that took the lock last, as ``file`` names it; None if it names none. The lock is not touched."""
+    try:
+        found = json.loads(file.read_bytes()[:_DESCRIPTION])
+        return Holder(int(found["pid"]), str(found["host"]), datetime.fromisoformat(found["since"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that took a lock, the machine that it ran on, and when it took it."""
+
+    pid: int
+    host: str
+    since: datetime
+
+    def is_gone(self) -> bool:
+        """Whether it was a process of this machine that has ended; of other machines nothing is known."""
+        if fcntl is None or self.host != socket.gethostname() or self.pid <= 0:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except (PermissionError, OverflowError):
+            pass
+        return False
 
 
 def _open(file: Path) -> int:

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from drpo.files import (
     replace_text,
     writing,
 )
-from drpo.locking import locked
+from drpo.locking import last_holder, locked
 from drpo.run_schema import MEASURED, Metrics, check_manifest, check_metrics
 from drpo.schema import check_schema, numbered, unnumbered
 
@@ -164,6 +165,23 @@ class RunDirectory:
         """Replace the manifest."""
         self._write(self.manifest_file, json_text(numbered("manifest", manifest)))
 
+    def is_over(self) -> bool:
+        """Whether nothing more is written here: the manifest says how the run ended, or its process has ended without
+        a word. A process that has taken the directory since, to go on with the run, may not have said so yet.
+
+        Raises:
+            DataError: the manifest is damaged. SchemaError: a newer version wrote it.
+        """
+        manifest, holder = self.read_manifest(), last_holder(self.lock_file)
+        if manifest.get("status") == "running":
+            return holder is not None and holder.is_gone()
+        if holder is None or holder.is_gone():
+            return True
+        try:
+            return datetime.fromisoformat(str(manifest.get("ended"))) >= holder.since
+        except (ValueError, TypeError):  # no time, or one without a zone
+            return True
+
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
         with self._writing():
@@ -263,16 +281,17 @@ class RunDirectory:
             self.tokens.mkdir(exist_ok=True)
         self._write(self.tokens / token_file(step), _lines("tokens", records))
 
-    def token_files(self) -> list[Path]:
-        """Every ``tokens/step-*.jsonl`` with a record, in order of step.
+    def token_files(self, known: Container[Path] = ()) -> list[Path]:
+        """Every ``tokens/step-*.jsonl`` with a record, in order of step; of those ``known``, the schema was checked.
 
         Raises:
             SchemaError: a newer version wrote one.
         """
-        files = [file for _, file in numbered_files(self.tokens, "step") if file.stat().st_size]
+        files = [file for _, file in numbered_files(self.tokens, "step") if _size(file)]
         for file in files:  # one version writes a file, so that its first line speaks for it
-            with suppress(DataError):  # whoever reads the tokens names the line
-                check_schema("tokens", next(read_jsonl(file), None), str(file))
+            if file not in known:
+                with suppress(DataError, FileNotFoundError):  # whoever reads the tokens names the line
+                    check_schema("tokens", next(read_jsonl(file), None), str(file))
         return files
 
     def write_inspection(self, html: str) -> None:
@@ -300,12 +319,26 @@ def token_file(step: int) -> str:
     return f"step-{step:06d}.jsonl"
 
 
+def step_of_file(file: Path) -> int | None:
+    """The step whose token log ``file`` is, ``tokens/step-NNNNNN.jsonl``; None for any other file."""
+    match = re.fullmatch(r"step-(\d{6,15})\.jsonl", file.name)
+    return int(match[1]) if match and file.absolute().parent.name == "tokens" else None
+
+
 def numbered_files(folder: Path, name: str) -> list[tuple[int, Path]]:
     """The files NAME-STEP.jsonl of ``folder`` by step; a copy, or a file of any other name, is somebody else's."""
     if not folder.is_dir():
         return []
     found = ((re.fullmatch(rf"({name})-(\d{{6,15}})\.jsonl", file.name), file) for file in folder.iterdir())
     return sorted((int(match[2]), file) for match, file in found if match and file.is_file())
+
+
+def _size(file: Path) -> int:
+    """In bytes; 0 for a file that has just been removed."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _lines(kind: str, records: Iterable[dict[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from drpo.run_directory import RunDirectory
 from support import command
 
 pytestmark = pytest.mark.slow
@@ -95,7 +96,7 @@ def test_a_mask_that_is_named_is_applied_and_said(log: Path) -> None:
     result = drpo(log, "--objectives", "drpo", "--map", "mask=kl_mask,logprob=lp", "--map", "text=none")
     assert result.returncode == 0, result.stderr
     assert "300 tokens of 30 responses" in result.stdout and re.search(r"300 more.*kl_mask", result.stdout)
-    assert "300 by kl_mask" in (log.parent / "inspection.html").read_text()
+    assert "300 tokens by kl_mask" in (log.parent / "inspection.html").read_text()
 
 
 def test_json_for_machines(log: Path, tmp_path: Path) -> None:
@@ -225,10 +226,94 @@ def test_another_log_is_put_beside_it(log: Path, tmp_path: Path) -> None:
     assert re.search(rf"Against +{re.escape(str(other))}", shown.stdout) and "trust region is inert" in shown.stdout
     assert re.search(r"shift_max +0\.\d+ +0 +0\.\d+", shown.stdout) and "only in the other: " in shown.stdout
     page = (log.parent / "inspection.html").read_text()
-    assert f"Against <code>{other}" in page and "<code>shift_max</code>" in page
+    assert f"Against {other}" in page and "<code>shift_max</code>" in page
     found = json.loads(drpo(log, "--against", other, "--json").stdout)["comparison"]
     (figure,) = (row for row in found["figures"] if row["name"] == "shift_max")
     assert figure["there"] == 0 and figure["here"] > 0 and found["against"] == str(other)
     assert "| shift_max | 0." in drpo(log, "--against", other, "--markdown").stdout
     missing = drpo(log, "--against", tmp_path / "none.jsonl")
     assert missing.returncode == 2 and "none.jsonl does not exist" in missing.stderr
+
+
+def test_the_other_log_may_be_of_another_objective_and_bound(tmp_path: Path) -> None:
+    for name, delta in (("grpo", None), ("dppo_kl", None), ("drpo", 0.07)):
+        run = RunDirectory(tmp_path / name)
+        objective = {"name": name} | ({} if delta is None else {"delta": delta})
+        run.create({"objective": objective}, {"status": "finished"})
+        records = [{key: value for key, value in row.items() if key != "sequence_id"} for row in ROWS[:400]]
+        for record in records:
+            for key in ("logprob", "behavior_logprob"):
+                record[f"{key}s"] = [record.pop(key)]
+            record["texts"] = [record.pop("text")]
+        run.write_tokens(1, records)
+    shown = drpo(tmp_path / "drpo", "--against", tmp_path / "dppo_kl")
+    assert shown.returncode == 0, shown.stderr
+    said = " ".join(shown.stdout.split())
+    assert "The answers are about two objectives: drpo here, dppo_kl there." in said
+    assert "The bounds differ: δ = 0.07 here, 0.15 there." in said
+    table = shown.stdout.split("Gradient changed")[-1]
+    listed = re.findall(r"^  (\w+) +[\d–]", table, re.MULTILINE)
+    assert listed == ["drpo", "dppo_tv", "grpo", "spo", "gspo", "dppo_kl"] and "--all: 15 more" in table
+    everything = drpo(tmp_path / "drpo", "--against", tmp_path / "dppo_kl", "--all").stdout.split("Gradient changed")[
+        -1
+    ]
+    assert len(re.findall(r"^  (\w+) +[\d–]", everything, re.MULTILINE)) == 21
+    found = json.loads(drpo(tmp_path / "drpo", "--against", tmp_path / "dppo_kl", "--json").stdout)["comparison"]
+    assert (found["delta_here"], found["objective_there"], found["only_here"]) == (0.07, "dppo_kl", [])
+    same = drpo(tmp_path / "grpo", "--against", tmp_path / "grpo").stdout
+    assert "two objectives" not in same and "bounds differ" not in same
+
+
+def test_objectives_that_one_log_alone_could_evaluate_are_named(log: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps({**row, "proximal_logprob": row["logprob"]}) + "\n" for row in ROWS))
+    shown = drpo(log, "--against", other)
+    assert "Evaluated on the other log alone: " in shown.stdout and "this log alone" not in shown.stdout
+    assert "Evaluated on this log alone: " in drpo(other, "--against", log, "--markdown").stdout
+
+
+@pytest.mark.parametrize(
+    ("last", "tokens"), [(1, "200 tokens of 10"), (2, "400 tokens of 20"), (9, "600 tokens of 30")]
+)
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_last_steps_in_any_order(log: Path, last: int, tokens: str, order: int) -> None:
+    log.write_text("".join(json.dumps(row) + "\n" for row in ROWS[::order]))
+    shown = drpo(log, "--last", last, "--objectives", "drpo", "--all")
+    assert tokens in shown.stdout, shown.stderr
+    steps = re.findall(r"^  (\d) +200 ", shown.stdout, re.MULTILINE)
+    assert steps == ["0", "1", "2"][-last:]
+
+
+def test_last_steps_that_are_none(log: Path) -> None:
+    both, none = drpo(log, "--last", 1, "--steps", "1:"), drpo(log, "--last", 0)
+    assert both.returncode == none.returncode == 2
+    assert "give one of them" in both.stderr and "--last must be a number of steps above 0, got 0" in none.stderr
+    piped = drpo("-", "--last", 1)
+    assert piped.returncode == 2 and "--last asks for. Save it as a file" in piped.stderr
+    log.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "step"}) + "\n" for row in ROWS))
+    without = drpo(log, "--last", 1)
+    assert without.returncode == 2 and "no column step" in without.stderr and "leave --last out" in without.stderr
+
+
+def test_files_that_name_their_step_are_read_once(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "tokens"
+    folder.mkdir(parents=True)
+    for step in range(1, 13):
+        lines = [json.dumps({**row, "step": step}) + "\n" for row in ROWS[: 20 * step]]
+        (folder / f"step-{step:06d}.jsonl").write_text("".join(lines) if step > 9 else "this is not read\n")
+    shown = drpo(tmp_path / "run", "--last", 3, "--objectives", "drpo")
+    assert "660 tokens of 33 responses in 3 files" in shown.stdout, shown.stderr
+    broken = drpo(tmp_path / "run", "--last", 4)
+    assert broken.returncode == 2 and "step-000009.jsonl, line 1: not JSON" in broken.stderr
+
+
+def test_last_steps_of_a_log_with_rewards(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    rows = [
+        {"logprobs": [-0.5, -1.0], "behavior_logprobs": [-0.6, -0.9], "step": step, "reward": i % 2, "group_id": i // 4}
+        for step in (3, 1, 2)
+        for i in range(8)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = drpo(file, "--last", 2, "--objectives", "drpo")
+    assert "32 tokens of 16 responses" in shown.stdout, shown.stderr

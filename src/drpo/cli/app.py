@@ -160,6 +160,15 @@ def inspect(
     steps: Annotated[
         str | None, typer.Option(metavar="FIRST:LAST", help="Read only these steps; either side may be left out.")
     ] = None,
+    last: Annotated[int | None, typer.Option(metavar="N", help="Read only the last N steps of the log.")] = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="Read on while the log is written, until its run is over or Ctrl-C; print a line (on a terminal, all) "
+            "and write the page each time that something new was logged.",
+        ),
+    ] = False,
     against: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Another log (file, folder or run) to put beside this one.")
     ] = None,
@@ -190,6 +199,8 @@ def inspect(
 
       drpo inspect runs/2026-01-01-120000-drpo
 
+      drpo inspect runs/2026-01-01-120000-drpo --follow
+
       drpo inspect tokens.parquet --delta 0.2 --objectives drpo,dppo_tv,grpo
 
       drpo inspect tokens.jsonl --map logprob=lp,behavior_logprob=engine_lp,mask=loss_mask+tool_mask
@@ -202,9 +213,9 @@ def inspect(
     """
     from drpo.cli.inspection import Output, Question, run_inspect
 
-    question = Question.of(delta, objectives, columns or [], steps)
+    question = Question.of(delta, objectives, columns or [], steps, last)
     output = Output(html, as_json, as_markdown, everything, junit)
-    run_inspect(log, against, question, output, fail_on, limits or [])
+    run_inspect(log, against, question, output, fail_on, limits or [], follow)
 
 
 @app.command()

@@ -75,14 +75,17 @@ def _details(found: Inspection, console: PlainConsole) -> None:
         console.print(_affected_table(found))
 
 
-def show_comparison(compared: Comparison, console: PlainConsole) -> None:
-    """Print what differs from the other log."""
+def show_comparison(compared: Comparison, console: PlainConsole, *, every_objective: bool) -> None:
+    """Print what differs from the other log; without ``every_objective``, of both logs' own and four others."""
     _heading(console, "Against", compared.against)
-    console.print(Padding(Text(compared.answer), (0, 0, 0, 2)))
+    for said in (compared.answer, *compared.caveats()):
+        console.print(Padding(Text(said), (0, 0, 0, 2)))
     heads = ("", "this log", "other", "difference")
     console.print(_table(heads, (compared_cells(row, plain) for row in compared.figures)))
-    _heading(console, "Gradient changed", "by objective")
-    console.print(_table(heads, (compared_cells(row, percent) for row in compared.changed)))
+    rows = compared.changed if every_objective else compared.changed_first()
+    more = len(compared.changed) - len(rows)
+    _heading(console, "Gradient changed", f"by objective; --all: {more} more" if more else "by objective")
+    console.print(_table(heads, (compared_cells(row, percent) for row in rows)))
     for where, titles in (("this log", compared.findings_here), ("the other", compared.findings_there)):
         for title in titles:
             console.say(f"  only in {where}: {title}")

@@ -20,10 +20,10 @@ from drpo.inspection.histograms import PROBABILITY, SHIFT, Counts
 from drpo.inspection.measured import Measured, usable
 from drpo.inspection.readers.column_map import AUTOMATIC, ColumnMap
 from drpo.inspection.readers.reading import Reading
-from drpo.inspection.readers.sources import Log, find_log, read_log
+from drpo.inspection.readers.sources import Log, find_log, last_files, read_log
 from drpo.inspection.readers.tokens import Tokens
 from drpo.inspection.result import Inspection, SuggestedDelta
-from drpo.inspection.steps import Steps
+from drpo.inspection.steps import LastSteps, Steps
 from drpo.inspection.verdicts import Verdicts, choose_objectives
 from drpo.metrics import Metric
 from drpo.mismatch.axis import Axis
@@ -55,6 +55,7 @@ def inspect(
     on_progress: Callable[[float], None] = lambda done: None,
     columns: ColumnMap = AUTOMATIC,
     steps: Steps = Steps(),  # noqa: B008 - it is frozen
+    last: int | None = None,
 ) -> Inspection:
     """Inspect the token records in ``paths``: files, folders of files, or run directories.
 
@@ -66,27 +67,38 @@ def inspect(
         on_progress: called with the share of the log read so far.
         columns: names of columns that go before the known ones.
         steps: the steps to read.
+        last: so many of the last steps instead. To find them a log is read twice, unless the names of its files say
+            which steps they hold.
 
     Raises:
-        DataError: a file is missing or malformed, or no token is usable.
+        DataError: a file is missing or malformed, no token is usable, or the log has no steps.
         ConfigError: delta is not positive, an objective is unknown or cannot be evaluated, pyarrow is missing.
     """
-    if delta is not None and not is_positive(delta):
-        raise ConfigError(f"--delta must be a finite probability > 0, got {delta!r}")
+    require_delta(delta)
     log, reading = find_log(paths), Reading(columns)
     survey: Survey | None = None
-    for whole, done in read_log(log, reading):
-        tokens = steps.select(whole)
+    newest = None
+    if last is not None:
+        named = last_files(log, last)
+        log, newest = (log, LastSteps(last)) if named is None else (named, None)
+    for whole, done in read_log(log, reading, newest and newest.note):
+        tokens = (newest.steps if newest else steps).select(whole)
         if survey is None:
             survey = Survey(log, delta, objectives, tokens.optional, reading)
         survey.add(tokens)
         on_progress(done)
     if survey is None or not survey.tokens:
-        raise DataError(_nothing(log, reading, survey, steps))
+        raise DataError(nothing_counted(log, reading, survey, steps))
     return survey.result()
 
 
-def _nothing(log: Log, reading: Reading, survey: Survey | None, steps: Steps) -> str:
+def require_delta(delta: float | None) -> None:
+    """Raise a ConfigError unless ``delta`` is a bound on |π − μ|, or None."""
+    if delta is not None and not is_positive(delta):
+        raise ConfigError(f"--delta must be a finite probability > 0, got {delta!r}")
+
+
+def nothing_counted(log: Log, reading: Reading, survey: Survey | None, steps: Steps) -> str:
     """Why no token is left to count."""
     files = ", ".join(log.names[:5]) + (" and others" if len(log.files) > 5 else "")
     if survey is not None and survey.unusable.tokens:
@@ -189,12 +201,12 @@ class Survey:
             agreement=self.verdicts.agreements(),
             not_evaluated=self.not_evaluated,
             steps=counted.step_figures(),
-            affected=self.affected.found,
+            affected=list(self.affected.found),
             reference=self.reference.name,
             temperature=None if slope is None else slope.estimate,
             masked_tokens=self.reading.masked,
-            masks=self.reading.masks,
-            layouts=self.reading.layouts,
+            masks=list(self.reading.masks),
+            layouts=list(self.reading.layouts),
             updates=self.counted.updates.figures(),
         )
 

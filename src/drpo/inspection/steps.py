@@ -1,4 +1,4 @@
-"""Which steps of a log are read."""
+"""Which steps of a log are read: a range, or the last ones."""
 
 from __future__ import annotations
 
@@ -37,6 +37,32 @@ class Steps:
         if self.last is not None:
             keep &= tokens.steps <= self.last
         return tokens.select(keep)
+
+
+class LastSteps:
+    """Finds the last ``count`` steps of a log, in whatever order they come."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self._last: list[int] = []
+
+    def note(self, tokens: Tokens) -> None:
+        """Note the steps of one chunk.
+
+        Raises:
+            DataError: the log has no steps.
+        """
+        if tokens.steps is None:
+            raise DataError(
+                f"{tokens.source} has no column step, so that there are no last steps. Log the step of each token (the "
+                "column step, or --map step=NAME), or leave --last out."
+            )
+        self._last = sorted({*self._last, *np.unique(tokens.steps).tolist()})[-self.count :]
+
+    @property
+    def steps(self) -> Steps:
+        """From the first of them on; all steps where none was noted."""
+        return Steps(self._last[0] if self._last else None)
 
 
 def parse_steps(text: str | None) -> Steps:

@@ -18,13 +18,13 @@ from drpo.json_lines import parse_json, parse_line
 LARGEST = 1 << 28
 
 
-def read_json(file: Path, reading: Reading) -> Iterator[Tokens]:
+def read_json(file: Path, reading: Reading) -> Iterator[Tokens | None]:
     """The tokens of ``file`` in chunks of whole sequences; a file of one object a line is read as JSONL.
 
     Raises:
         DataError: the file is too large, not JSON, or holds something else than records or columns.
     """
-    if _is_jsonl(file):
+    if is_jsonl(file):
         return read_jsonl_tokens(file, reading)
     if file.stat().st_size > LARGEST:
         raise DataError(
@@ -35,7 +35,7 @@ def read_json(file: Path, reading: Reading) -> Iterator[Tokens]:
     return tokens_of_records(records_of(value, str(file), "record", _is_list), str(file), "record", reading)
 
 
-def _is_jsonl(file: Path) -> bool:
+def is_jsonl(file: Path) -> bool:
     """Whether the first line is an object of its own, and others follow."""
     with file.open("rb") as stream:
         first = stream.readline(LARGEST)

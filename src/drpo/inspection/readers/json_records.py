@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from drpo.errors import ConfigError, DataError
+from drpo.inspection.readers.growing import LONGEST_LINE, growing_lines, is_tailed
 from drpo.inspection.readers.reading import Reading
 from drpo.installation import install
 from drpo.json_lines import parse_line
-
-#: Longest line that is read (bytes): a file without line ends must not fill the memory.
-LONGEST_LINE = 1 << 28
 
 
 class Record(NamedTuple):
@@ -27,20 +25,24 @@ class Record(NamedTuple):
     done: float
 
 
-def read_records(file: Path, reading: Reading) -> Iterator[Record]:
+def read_records(file: Path, reading: Reading) -> Iterator[Record | None]:
     """The objects of ``file``, one a line; empty lines are passed over.
 
     A last line without its newline that is not JSON is one that a writer has not finished: it is passed over and noted
-    in ``reading``.
+    in ``reading``. Of a file that is followed (:func:`drpo.inspection.readers.growing.is_tailed`), None where there is
+    no more for now.
 
     Raises:
         ConfigError: the file is compressed with zstd, and pyarrow is not installed.
         DataError: the file cannot be read, or a line is not a JSON object; the message names file and line.
     """
+    if reading.follows and is_tailed(file):
+        yield from _growing(file, reading)
+        return
     size = max(file.stat().st_size, 1)
     try:
         with file.open("rb") as raw:
-            stream = DECOMPRESSED.get(file.suffix.lower(), lambda plain, where: plain)(raw, str(file))
+            stream = decompressed(file, raw)
             for number, values in read_lines(stream, str(file), reading):
                 yield Record(number, values, min(raw.tell() / size, 1.0))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -68,8 +70,15 @@ def read_lines(stream: BinaryIO, where: str, reading: Reading) -> Iterator[tuple
     number = 0
     while line := stream.readline(LONGEST_LINE + 1):
         number += 1
-        if (record := _record(line, f"{where}, line {number}", reading)) is not None:
+        if (record := parsed_line(line, f"{where}, line {number}", reading)) is not None:
             yield number, record
+
+
+def _growing(file: Path, reading: Reading) -> Iterator[Record | None]:
+    for number, line in growing_lines(file, reading):
+        record = None if line is None else parsed_line(line, f"{file}, line {number}", reading)
+        if line is None or record is not None:
+            yield None if record is None else Record(number, record, 0.0)
 
 
 def _gunzipped(raw: BinaryIO, where: str) -> BinaryIO:
@@ -91,11 +100,21 @@ def _unzstd(raw: BinaryIO, where: str) -> BinaryIO:
 DECOMPRESSED: dict[str, Callable[[BinaryIO, str], BinaryIO]] = {".gz": _gunzipped, ".zst": _unzstd}
 
 
+def decompressed(file: Path, raw: BinaryIO) -> BinaryIO:
+    """The bytes of ``file``, opened as ``raw``, decompressed as its ending says."""
+    return DECOMPRESSED.get(file.suffix.lower(), lambda plain, where: plain)(raw, str(file))
+
+
 def _damaged(file: Path, error: Exception) -> DataError:
     return DataError(f"{file} is damaged or cut off ({error}). Compress it again, or let its writer close it.")
 
 
-def _record(line: bytes, where: str, reading: Reading) -> dict[str, Any] | None:
+def parsed_line(line: bytes, where: str, reading: Reading) -> dict[str, Any] | None:
+    """The object of a line; None for an empty line, and for an unfinished one, which is noted in ``reading``.
+
+    Raises:
+        DataError: it is too long, or no JSON object.
+    """
     if len(line) > LONGEST_LINE:
         raise DataError(f"{where} is longer than {LONGEST_LINE >> 20} MiB. A log has one line a token or a response.")
     if not line.strip():

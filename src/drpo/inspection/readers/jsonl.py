@@ -19,8 +19,9 @@ STDIN, STDIN_NAME = Path("-"), "standard input"
 _NEMO_RL = re.compile(r"train_data_step(\d{1,18})\.")
 
 
-def read_jsonl_tokens(file: Path, reading: Reading) -> Iterator[Tokens]:
-    """The tokens of ``file`` in chunks of whole sequences, in either layout.
+def read_jsonl_tokens(file: Path, reading: Reading) -> Iterator[Tokens | None]:
+    """The tokens of ``file`` in chunks of whole sequences, in either layout; of a file that is followed, None where
+    there is no more for now.
 
     Raises:
         DataError: the file is empty, or a line is not JSON, lacks a value, or has one of the wrong type or length;
@@ -29,11 +30,11 @@ def read_jsonl_tokens(file: Path, reading: Reading) -> Iterator[Tokens]:
     records = read_records(file, reading)
     if named := _NEMO_RL.match(file.name):
         step = int(named[1])
-        records = (record._replace(values={"step": step, **record.values}) for record in records)
+        records = (record and record._replace(values={"step": step, **record.values}) for record in records)
     return tokens_of_records(records, str(file), "line", reading)
 
 
-def read_stdin(file: Path, reading: Reading) -> Iterator[Tokens]:
+def read_stdin(file: Path, reading: Reading) -> Iterator[Tokens | None]:
     """The tokens of JSONL in the standard input, as :func:`read_jsonl_tokens`. The share read so far stays 0.
 
     Raises:

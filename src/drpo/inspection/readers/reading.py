@@ -23,6 +23,9 @@ class Reading:
         unfinished: the files, with the line, whose last line is cut off.
         layouts: whose layouts the files have, in order of appearance.
         rewards: what the advantages are computed from, where none are logged.
+        follows: a JSONL file is still being written: its reader stops at the last whole line, yields None, and goes on
+            from there when it is asked again.
+        ended: the last look at such a file: what is unfinished is read as that of any other.
     """
 
     columns: ColumnMap = AUTOMATIC
@@ -31,6 +34,8 @@ class Reading:
     unfinished: list[str] = field(default_factory=list)
     layouts: list[str] = field(default_factory=list)
     rewards: GroupRewards = field(default_factory=GroupRewards)
+    follows: bool = False
+    ended: bool = False
 
     def uses(self, columns: Mapping[str, str], present: Collection[str], where: str) -> None:
         """Note the masks, the layout and the source of the advantages of the file ``where``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -41,11 +41,13 @@ _NUMBERS = {float, int, type(None)}
 _OCCASIONAL = {"text", "token", "entropy", "proximal_logprob"}
 
 
-def tokens_of_records(records: Iterator[Record], where: str, unit: str, reading: Reading) -> Iterator[Tokens]:
+def tokens_of_records(
+    records: Iterator[Record | None], where: str, unit: str, reading: Reading
+) -> Iterator[Tokens | None]:
     """The tokens of ``records`` in chunks of whole sequences, in either layout.
 
     Args:
-        records: of one file.
+        records: of one file; where one is None there is no more for now, which is handed on after all whole sequences.
         where: the file, for messages.
         unit: what a record is called there: line, record or sample.
         reading: the names that the user gave; what was found is noted in it.
@@ -54,24 +56,40 @@ def tokens_of_records(records: Iterator[Record], where: str, unit: str, reading:
         DataError: there are no records, or one lacks a value, or has one of the wrong type or length; the message names
             the record.
     """
-    first = next(records, None)
+    first = yield from _first(records)
     if first is None:
+        if reading.follows:  # nothing but a line that nobody finished
+            return
         raise DataError(f"{where} has no records. Give a log with at least one token.")
     if batch_size(first.values):
         records = responses_of(itertools.chain((first,), records))
         first = next(records)
+        assert first is not None  # it is a response of the first record
     lines = _Lines(first, records, where, unit, reading)
     sequences = _responses(lines) if lines.has_lists else _token_by_token(lines)
     pending: list[Columns] = []
     count, done = 0, 0.0
-    for sequence, done in sequences:
-        pending.append(sequence)
-        count += len(sequence["logprob"])
-        if count >= CHUNK_TOKENS:
+    for found in sequences:
+        if found is not None:
+            sequence, done = found
+            pending.append(sequence)
+            count += len(sequence["logprob"])
+        if pending and (found is None or count >= CHUNK_TOKENS):
             yield _chunk(pending, done, lines, reading)
             pending, count = [], 0
+        if found is None:
+            yield None
     if pending:
         yield _chunk(pending, 1.0, lines, reading)
+
+
+def _first(records: Iterator[Record | None]) -> Generator[None, None, Record | None]:
+    """Return the first record, None if there is none at all; until it comes, None is handed on."""
+    for record in records:
+        if record is not None:
+            return record
+        yield None
+    return None
 
 
 class _Lines:
@@ -82,7 +100,7 @@ class _Lines:
         has_lists: a record is a response, not a token.
     """
 
-    def __init__(self, first: Record, others: Iterator[Record], where: str, unit: str, reading: Reading):
+    def __init__(self, first: Record, others: Iterator[Record | None], where: str, unit: str, reading: Reading):
         self.where, self.unit, self.reading = where, unit, reading
         self.columns = self._resolve(first)
         self.has_lists = isinstance(first.values[self.columns["logprob"]], list)
@@ -91,12 +109,15 @@ class _Lines:
         reading.uses(self.columns, first.values.keys(), where)
         self.records = itertools.chain((first,), others)
 
-    def __iter__(self) -> Iterator[tuple[Record, dict[str, Any]]]:
-        """Each record, and column → its value."""
+    def __iter__(self) -> Iterator[tuple[Record, dict[str, Any]] | None]:
+        """Each record, and column → its value; None is handed on."""
         known: set[frozenset[str]] = set()
         keys = frozenset[str]()
         columns = list(self.columns.items())
         for record in self.records:
+            if record is None:
+                yield None
+                continue
             values = record.values
             if values.keys() != keys:
                 keys = frozenset(values)
@@ -128,9 +149,13 @@ class _Lines:
                 )
 
 
-def _responses(lines: _Lines) -> Iterator[tuple[Columns, float]]:
-    """Each line's response, and the share of the file read until then."""
-    for record, found in lines:
+def _responses(lines: _Lines) -> Iterator[tuple[Columns, float] | None]:
+    """Each line's response, and the share of the file read until then; None is handed on."""
+    for item in lines:
+        if item is None:
+            yield None
+            continue
+        record, found = item
         values = found["logprob"]
         if not isinstance(values, list):
             raise DataError(
@@ -177,15 +202,19 @@ def _listed(column: str, value: Any, length: int, lines: _Lines, line: int) -> l
     refuse_lengths(name, None, length, lines.where, line, lines.unit)
 
 
-def _token_by_token(lines: _Lines) -> Iterator[tuple[Columns, float]]:
-    """The tokens of one sequence after the other, and the share of the file read until then."""
+def _token_by_token(lines: _Lines) -> Iterator[tuple[Columns, float] | None]:
+    """The tokens of one sequence after the other, and the share of the file read until then; None is handed on."""
     keys = [column for column in KEYS if column in lines.columns]
     names = [column for column in lines.columns if column not in ("sequence_id", *ONE_A_RESPONSE)]
     seen: set[Any] = set()
     sequence: Columns = {}
     response: dict[str, Any] = {}
     key, done, advantage = None, 0.0, 0.0
-    for record, found in lines:
+    for item in lines:
+        if item is None:
+            yield None
+            continue
+        record, found = item
         mine = tuple(found[column] for column in keys)
         # 1 == True: the same value of another type is not the same id.
         if not sequence or mine != key or bool in map(type, mine):

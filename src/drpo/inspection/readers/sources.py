@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from drpo.checks import is_positive
 from drpo.errors import DataError
@@ -18,10 +18,10 @@ from drpo.inspection.readers.parquet import read_parquet
 from drpo.inspection.readers.reading import Reading
 from drpo.inspection.readers.tokens import Tokens
 from drpo.inspection.readers.torch_file import read_torch
-from drpo.run_directory import RunDirectory
+from drpo.run_directory import RunDirectory, step_of_file
 
 #: Ending → reader.
-READERS: dict[str, Callable[[Path, Reading], Iterator[Tokens]]] = {
+READERS: dict[str, Callable[[Path, Reading], Iterator[Tokens | None]]] = {
     ".parquet": read_parquet,
     ".jsonl": read_jsonl_tokens,
     ".ndjson": read_jsonl_tokens,
@@ -61,39 +61,65 @@ def find_log(paths: Iterable[Path]) -> Log:
     Raises:
         DataError: a path does not exist, has an unknown ending, or holds no token records.
     """
-    files: list[Path] = []
-    deltas: set[float] = set()
-    objectives: set[str] = set()
-    outcomes: list[Mapping[str, Any]] = []
+    paths, files = list(paths), []
     for path in paths:
-        try:
-            run = RunDirectory(path)
-            if path == STDIN:
-                files.append(path)
-            elif path.is_dir() and run.exists():
-                files += _files_of_run(run)
-                config = run.read_config()
-                deltas |= _delta_of(config)
-                objectives |= _objective_of(config)
-                outcomes.append(_outcome_of(run))
-            elif path.is_dir():
-                files += _files_of_folder(path)
-            else:
-                files.append(path)
-        except OSError as error:
-            raise DataError(
-                f"{path!s:.200} cannot be read: {error.strerror or error}. Check the path and its permissions."
-            ) from error
-    _require_files(files)
+        found = files_of(path)
+        if not found:
+            raise DataError(_none_in(path))
+        files += found
+    require_files(files)
+    return describe_log(paths, files)
+
+
+def files_of(path: Path, known: Container[Path] = ()) -> list[Path]:
+    """The files that ``path`` means, in order: itself, those of a folder, or the token log of a run; empty where a
+    folder or a run has none.
+
+    Args:
+        path: need not exist.
+        known: files that were read, of which the schema need not be checked.
+
+    Raises:
+        DataError: it cannot be read. SchemaError: a newer version of drpo wrote a file.
+    """
+    try:
+        if path == STDIN or not path.is_dir():
+            return [path]
+        run = RunDirectory(path)
+        return run.token_files(known) if run.exists() else _files_of_folder(path, known)
+    except OSError as error:
+        raise DataError(
+            f"{path!s:.200} cannot be read: {error.strerror or error}. Check the path and its permissions."
+        ) from error
+
+
+def describe_log(paths: Iterable[Path], files: list[Path]) -> Log:
+    """The log of these ``files``, with what the runs among ``paths`` say.
+
+    Raises:
+        CheckpointError, DataError: a configuration or manifest is damaged.
+    """
+    runs = [run for path in paths if path != STDIN and (run := RunDirectory(path)).exists()]
+    configs = [run.read_config() for run in runs]
+    deltas = {delta for config in configs if (delta := _delta_of(config)) is not None}
+    objectives = {name for config in configs if (name := _objective_of(config)) is not None}
     return Log(
         files,
         deltas.pop() if len(deltas) == 1 else None,
         objectives.pop() if len(objectives) == 1 else None,
-        outcomes[0] if len(outcomes) == 1 else {},
+        _outcome_of(runs[0]) if len(runs) == 1 else {},
     )
 
 
-def _require_files(files: Sequence[Path]) -> None:
+def _none_in(path: Path) -> str:
+    """Why a folder or a run has no token log, and what to do."""
+    if RunDirectory(path).exists():
+        return f"{path} logged no tokens. Start the run again with log_tokens=sample, or true for all tokens."
+    return f"{path} holds neither a run nor token logs ({', '.join(READERS)})."
+
+
+def require_files(files: Sequence[Path]) -> None:
+    """Raise a DataError that names the first file that is none, is of an unknown kind, or is empty."""
     if (piped := files.count(STDIN)) > 1:
         raise DataError(f"- stands for the standard input, and was given {piped} times. Give it once.")
     for file in files:
@@ -105,7 +131,7 @@ def _require_files(files: Sequence[Path]) -> None:
                 f"{file!s:.300} {what}. Give Parquet, JSONL, JSON or .pt files, a folder of them, a run "
                 "directory, or - for JSONL from the standard input."
             )
-        if _reader_of(file) is None:
+        if reader_of(file) is None:
             raise DataError(
                 f"{file}: unknown ending {file.suffix!r:.80}. Known: {', '.join(READERS)}. Rename the "
                 "file, or convert it."
@@ -114,57 +140,72 @@ def _require_files(files: Sequence[Path]) -> None:
             raise DataError(f"{file} is empty (0 bytes). Give a log with at least one token.")
 
 
-def read_log(log: Log, reading: Reading | None = None) -> Iterator[tuple[Tokens, float]]:
+def read_log(
+    log: Log, reading: Reading | None = None, first_look: Callable[[Tokens], None] | None = None
+) -> Iterator[tuple[Tokens, float]]:
     """The chunks of every file, each with the share of the whole log read so far (0 for the standard input).
 
     A log without advantages is read twice, first for the rewards that they are computed from.
 
+    Args:
+        log: the files.
+        reading: what the reader is told and tells.
+        first_look: is shown every chunk of a first reading, before the log is read again.
+
     Raises:
-        DataError: a file is malformed.
+        DataError: a file is malformed; or the standard input is to be read twice.
     """
     reading = Reading() if reading is None else reading
-    chunks = _chunks(log, reading)
-    for chunk in chunks:
-        if not reading.rewards.collecting:
-            yield chunk
+    if first_look is not None and STDIN in log.files:
+        raise DataError("the standard input cannot be read twice, which --last asks for. Save it as a file.")
+    for tokens, done in _chunks(log, reading):
+        if first_look is not None:
+            first_look(tokens)
+        elif not reading.rewards.collecting:
+            yield tokens, done
+    if reading.rewards.collecting and STDIN in log.files:
+        raise DataError(
+            "the standard input has no advantages, and to compute them from rewards a log is read twice. Save it "
+            "as a file."
+        )
     if reading.rewards.collecting:
-        if STDIN in log.files:
-            raise DataError(
-                "the standard input has no advantages, and to compute them from rewards a log is read twice. Save it "
-                "as a file."
-            )
         reading.rewards.finish()
-        reading.start_again()
-        yield from _chunks(log, reading)
+    elif first_look is None:
+        return
+    reading.start_again()
+    yield from _chunks(log, reading)
+
+
+def last_files(log: Log, count: int) -> Log | None:
+    """The log of the last ``count`` steps alone, where each file is a step's and its name says which, as in our own
+    token logs; None for any other log."""
+    steps = [step_of_file(file) for file in log.files]
+    if None in steps:
+        return None
+    last = set(sorted({step for step in steps if step is not None})[-count:])
+    return replace(log, files=[file for file, step in zip(log.files, steps, strict=True) if step in last])
 
 
 def _chunks(log: Log, reading: Reading) -> Iterator[tuple[Tokens, float]]:
     sizes = [0 if file == STDIN else file.stat().st_size for file in log.files]
     total, before = max(sum(sizes), 1), 0
     for file, size in zip(log.files, sizes, strict=True):
-        read = _reader_of(file)
+        read = reader_of(file)
         assert read is not None  # find_log has refused other endings
         for tokens in read(file, reading):
-            yield tokens, (before + size * tokens.done) / total
+            if tokens is not None:
+                yield tokens, (before + size * tokens.done) / total
         before += size
 
 
-def _reader_of(file: Path) -> Callable[[Path, Reading], Iterator[Tokens]] | None:
+def reader_of(file: Path) -> Callable[[Path, Reading], Iterator[Tokens | None]] | None:
+    """What reads ``file``, by its ending; None for an unknown one."""
     if file == STDIN:
         return read_stdin
     return next((reader for ending, reader in READERS.items() if file.name.lower().endswith(ending)), None)
 
 
-def _files_of_run(run: RunDirectory) -> list[Path]:
-    files = run.token_files()
-    if not files:
-        raise DataError(
-            f"{run.path} logged no tokens. Start the run again with log_tokens=sample, or true for all tokens."
-        )
-    return files
-
-
-def _files_of_folder(folder: Path) -> list[Path]:
+def _files_of_folder(folder: Path, known: Container[Path]) -> list[Path]:
     """Its files at any depth, in the order of the numbers in their paths, as 10.jsonl comes after 9.jsonl.
 
     Of a run directory within it, and of any folder with a token log of ours (a TRL run's output), the token log alone.
@@ -173,14 +214,12 @@ def _files_of_folder(folder: Path) -> list[Path]:
     for place, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         run = RunDirectory(Path(place))
-        logged = run.token_files()
+        logged = run.token_files(known)
         if logged or run.exists():
             folders.clear()
             files += logged
         else:
-            files += [file for name in names if _is_log(file := Path(place) / name)]
-    if not files:
-        raise DataError(f"{folder} holds neither a run nor token logs ({', '.join(READERS)}).")
+            files += [file for name in names if (file := Path(place) / name) in known or _is_log(file)]
     return sorted(
         files,
         key=lambda file: [
@@ -189,29 +228,33 @@ def _files_of_folder(folder: Path) -> list[Path]:
     )
 
 
-def _refuse(error: OSError) -> NoReturn:
-    raise error
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # a folder that was removed meanwhile holds no log
+        raise error
 
 
 def _is_log(file: Path) -> bool:
-    if _reader_of(file) is None or file.name.startswith(".") or not file.is_file():
+    if reader_of(file) is None or file.name.startswith(".") or not file.is_file():
         return False
     if not file.name.lower().endswith(SHARED):
         return True
-    with file.open("rb") as stream:
-        return _TELLING.search(stream.read(_PEEK)) is not None
+    try:
+        with file.open("rb") as stream:
+            return _TELLING.search(stream.read(_PEEK)) is not None
+    except FileNotFoundError:  # removed meanwhile
+        return False
 
 
-def _delta_of(config: dict[str, Any]) -> set[float]:
+def _delta_of(config: dict[str, Any]) -> float | None:
     objective = config.get("objective")
     delta = objective.get("delta") if isinstance(objective, dict) else None
-    return {float(delta)} if is_positive(delta) else set()  # pyright: ignore[reportArgumentType]
+    return float(delta) if is_positive(delta) else None  # pyright: ignore[reportArgumentType]
 
 
-def _objective_of(config: dict[str, Any]) -> set[str]:
+def _objective_of(config: dict[str, Any]) -> str | None:
     objective = config.get("objective")
     name = objective.get("name") if isinstance(objective, dict) else None
-    return {name} if isinstance(name, str) else set()
+    return name if isinstance(name, str) else None
 
 
 def _outcome_of(run: RunDirectory) -> Mapping[str, Any]:

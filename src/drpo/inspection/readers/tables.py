@@ -44,9 +44,12 @@ def batch_size(values: Mapping[str, Any]) -> int:
     return 0
 
 
-def responses_of(records: Iterable[Record]) -> Iterator[Record]:
-    """The responses in each record: of each column that has one value a response, that value."""
+def responses_of(records: Iterable[Record | None]) -> Iterator[Record | None]:
+    """The responses in each record: of each column that has one value a response, that value. None is handed on."""
     for record in records:
+        if record is None:
+            yield None
+            continue
         size = batch_size(record.values)
         if not size:
             yield record

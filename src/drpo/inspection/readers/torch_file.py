@@ -31,7 +31,7 @@ SAMPLES, COLUMNS = "samples", "rollout_data"
 _LENGTHS = ("response_length", "response_lengths")
 
 
-def read_torch(file: Path, reading: Reading) -> Iterator[Tokens]:
+def read_torch(file: Path, reading: Reading) -> Iterator[Tokens | None]:
     """The tokens of ``file`` in chunks of whole sequences. Tensors are mapped into memory, not read at once.
 
     Raises:

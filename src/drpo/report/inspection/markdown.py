@@ -45,7 +45,8 @@ def markdown(found: Inspection, checks: Sequence[Check], compared: Comparison | 
         shares = (masked, damped, corrective, by_name[name].changed)
         lines.append(f"| `{name}` | {' | '.join(percent(share) for share in shares)} |")
     if compared is not None:
-        lines += ["", f"Against {escaped(compared.against)}: {escaped(compared.answer)}", ""]
+        said = " ".join((compared.answer, *compared.caveats()))
+        lines += ["", f"Against {escaped(compared.against)}: {escaped(said)}", ""]
         lines += ["| figure | this log | the other | difference |", "| --- | --- | --- | --- |"]
         lines += [f"| {' | '.join(compared_cells(row, plain))} |" for row in compared.figures]
     return "\n".join(lines) + "\n"

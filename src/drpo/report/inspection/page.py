@@ -22,8 +22,11 @@ LONGEST, MOST_FILES = 200, 3
 MOST_FINDINGS = 5
 
 
-def build_inspection_page(found: Inspection, compared: Comparison | None = None) -> str:
-    """The page as HTML: no script but the page's own, no request, the same bytes for the same inspection."""
+def build_inspection_page(found: Inspection, compared: Comparison | None = None, refresh: int | None = None) -> str:
+    """The page as HTML: no script but the page's own, no request, the same bytes for the same inspection.
+
+    ``refresh``: seconds after which the browser loads the page again, of a log that is followed; None: never.
+    """
     return document(
         found.answer.sentence,
         _head(found),
@@ -40,6 +43,7 @@ def build_inspection_page(found: Inspection, compared: Comparison | None = None)
             agreement(found),
             affected(found),
         ],
+        refresh,
     )
 
 

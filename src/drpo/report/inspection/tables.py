@@ -148,9 +148,10 @@ def comparison(compared: Comparison | None) -> Section | None:
         for where, titles in (("this log", compared.findings_here), ("the other", compared.findings_there))
         for title in titles
     )
+    said = "".join(f"<p>{visible(text)}</p>" for text in (compared.answer, *compared.caveats()))
     return Section(
         f"Against {compared.against}",
-        f"<p>{visible(compared.answer)}</p><ul class='notes'>{only}</ul>"
+        f"{said}<ul class='notes'>{only}</ul>"
         f"{_side_by_side('figures of both logs', compared.figures, plain)}"
         f"<h3>Share of the gradient that an objective changes</h3>"
         f"{_side_by_side('gradient changed in both logs', compared.changed, percent)}",

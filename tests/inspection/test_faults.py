@@ -29,9 +29,9 @@ def names(found: Inspection) -> list[str]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("drift", [0.15, 0.3, 0.5])
-def test_a_sound_log_has_no_findings(tmp_path: Path, seed: int, drift: float) -> None:
+def test_a_sound_log_has_no_findings_but_that_it_moved_far(tmp_path: Path, seed: int, drift: float) -> None:
     found = inspected(tmp_path, make_log(seed=seed, drift=drift), delta=0.1)
-    assert names(found) == []
+    assert names(found) == (["moved_far"] if drift == 0.5 else [])
     assert found.figures["ratio"] == pytest.approx(1, abs=0.01)
 
 

@@ -10,6 +10,7 @@ import pytest
 from drpo.errors import DataError
 from drpo.inspection.inspect import inspect
 from drpo.inspection.result import Inspection
+from support.planted import filled
 from support.synthetic_log import Log, log_softmax, make_log, round_to_bfloat16, states, write_jsonl, write_parquet
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
@@ -26,11 +27,6 @@ def names(found: Inspection) -> list[str]:
     return [finding.name for finding in found.findings]
 
 
-def filled(log: Log, column: str, value: float, share: float, seed: int = 0) -> Log:
-    where = np.random.default_rng(seed).random(len(log[column])) < share
-    return {**log, column: np.where(where, value, log[column]).astype(np.float32)}
-
-
 @pytest.mark.parametrize("share", [1.0, 0.05])
 @pytest.mark.parametrize("column", ["logprob", "behavior_logprob"])
 def test_zeros_are_placeholders_and_not_top_p(tmp_path: Path, column: str, share: float) -> None:
@@ -39,6 +35,31 @@ def test_zeros_are_placeholders_and_not_top_p(tmp_path: Path, column: str, share
     assert found.suggested_delta.value is None
     finding = found.findings[0]
     assert f"log {'π' if column == 'logprob' else 'μ'} is exactly 0" in finding.evidence and finding.severity == "fault"
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("column", ["logprob", "behavior_logprob"])
+def test_zeros_on_tokens_that_the_other_side_finds_likely_are_placeholders_too(
+    tmp_path: Path, column: str, seed: int
+) -> None:
+    """No π is near 0 there, so that they look like the ones of a cut: but other tokens have a larger π, and no one."""
+    log = make_log(seed=seed)
+    other = "logprob" if column == "behavior_logprob" else "behavior_logprob"
+    likely = (np.random.default_rng(seed).random(12_000) < 0.1) & (log[other] > np.log(0.2))
+    found = inspected(tmp_path, {**log, column: np.where(likely, 0, log[column]).astype(np.float32)})
+    assert found.findings[0].name == "placeholder" and "as low as 0.2" in found.findings[0].evidence
+
+
+@pytest.mark.parametrize("column", ["logprob", "behavior_logprob"])
+def test_a_policy_that_was_certain_or_became_it_has_no_placeholders(tmp_path: Path, column: str) -> None:
+    """Its probabilities round to 1 on one side, and 1 − p spreads over all sizes."""
+    random = np.random.default_rng(0)
+    sure, less = (-(10 ** random.uniform(low, -0.5, 12_000)).astype(np.float32) for low in (-9, -4))
+    other = "logprob" if column == "behavior_logprob" else "behavior_logprob"
+    moved = np.where(sure > -0.01, np.minimum(sure, less), sure * random.uniform(0.7, 1.4, 12_000))
+    log = {**make_log(), column: sure, other: moved.astype(np.float32)}
+    assert ((np.exp(sure) == 1) & (moved < -1e-3)).mean() > 0.01
+    assert not {"placeholder", "truncated"} & set(names(inspected(tmp_path, log)))
 
 
 @pytest.mark.parametrize("value", [-9999.0, -100.0, -1e4, -1e9, -1e10, -1e30, LOWEST, 1.0, 100.0])

@@ -10,6 +10,8 @@ from drpo.inspection.distributions import NEAR
 from drpo.inspection.evidence import INERT, Evidence, said
 from drpo.inspection.result import Finding, Severity
 
+#: A 99 % quantile of |π − μ| of this many δ is far beyond it.
+FAR = 2.0
 _ORDER: dict[Severity, int] = {"fault": 0, "warning": 1, "note": 2}
 
 
@@ -73,6 +75,31 @@ def _outliers(evidence: Evidence) -> Iterator[Finding]:
         "If the mean |log r| by step is large too, the policy has moved that far: lower the learning rate, or make "
         "fewer updates per step. Otherwise the two sides see different tokens: tokens that the engine masked or forced "
         "(stop tokens, tool output, grammar), text that was tokenized again, or prefixes that were cut differently.",
+    )
+
+
+def _moved(evidence: Evidence) -> Iterator[Finding]:
+    """The policy left the trust region, in whatever update: what is left to say where the log has no updates."""
+    (tail,) = evidence.counted.distributions.shift.quantiles((0.99,))
+    if tail is None or 10**tail < FAR * evidence.delta or any(evidence.counted.updates.drift()):
+        return
+    steps = evidence.counted.distributions.step_figures()
+    by_step = ""
+    if len(steps) > 1:
+        furthest = max(steps, key=lambda step: step.beyond_delta)
+        by_step = (
+            f" By step the share beyond δ goes from {steps[0].beyond_delta:.2%} in step {steps[0].step} to "
+            f"{steps[-1].beyond_delta:.2%} in step {steps[-1].step}, and is largest in step {furthest.step} "
+            f"({furthest.beyond_delta:.2%})."
+        )
+    yield Finding(
+        "moved_far",
+        "warning",
+        f"The policy moved far beyond δ: 99 % quantile of |π − μ| is {10**tail:.2g}, {10**tail / evidence.delta:.2g} δ",
+        f"1 % of the tokens have |π − μ| above {10**tail:.2g}, where δ = {evidence.delta:g}.{by_step}",
+        "Lower the learning rate, or make fewer updates per rollout batch (updates_per_step; TRL: "
+        "steps_per_generation, num_iterations; verl: ppo_epochs, ppo_mini_batch_size). Log the column update to see "
+        "where in a batch it happens.",
     )
 
 
@@ -181,6 +208,7 @@ _ALWAYS: tuple[Writer, ...] = (
     _outliers,
     _inert,
     _vacuous,
+    lambda evidence: evidence.counted.no_signal.found(evidence.reading.rewards),
     _masks,
     _group_advantages,
     _unfinished,
@@ -188,4 +216,6 @@ _ALWAYS: tuple[Writer, ...] = (
 _OF_SOUND_LOGS: tuple[Writer, ...] = (
     lambda evidence: evidence.counted.updates.drift(),
     lambda evidence: evidence.counted.first_update.found(),
+    _moved,
+    lambda evidence: evidence.counted.progress.found(),
 )

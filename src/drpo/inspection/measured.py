@@ -16,7 +16,10 @@ from drpo.objectives.base import is_diverging
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Usable tokens, and per token ``[N]``: log π − log μ (nats), |π − μ|, |Â| r, and whether Â(r − 1) > 0."""
+    """Usable tokens, and per token ``[N]``: log π − log μ (nats), |π − μ|, |Â| r, and whether Â(r − 1) > 0.
+
+    ``starts`` ``[S]`` is where each sequence begins.
+    """
 
     tokens: Tokens
     batch: TokenBatch
@@ -24,6 +27,7 @@ class Measured:
     distance: Floats
     mass: npt.NDArray[np.floating]
     diverging: Flags
+    starts: Integers
 
     @classmethod
     def of(cls, tokens: Tokens) -> Measured:
@@ -44,7 +48,17 @@ class Measured:
             binary_tv(batch.logprobs, batch.behavior_logprobs).numpy(),
             _mass(batch),
             is_diverging(batch.advantages, log_ratio).numpy(),
+            np.flatnonzero(np.diff(tokens.sequences, prepend=tokens.sequences[0] - 1)),
         )
+
+    def fresh(self) -> Flags:
+        """``[N]`` tokens whose π may have the weights that sampled: those of update 0, or all without updates."""
+        updates = self.tokens.updates
+        return np.ones(len(self.tokens), dtype=np.bool_) if updates is None else updates == 0
+
+    def lengths(self) -> Integers:
+        """``[S]`` the tokens of each sequence."""
+        return np.diff(self.starts, append=len(self.tokens))
 
     def steps(self) -> tuple[Integers, Integers]:
         """The steps of this chunk ``[S]``, and the position of each token's among them ``[N]``."""

@@ -10,20 +10,39 @@ from drpo.inspection.evidence import Evidence, said
 from drpo.inspection.result import Finding
 
 #: Their names.
-MISPLACED = frozenset({"placeholder", "shifted", "top_token", "truncated", "temperature"})
+MISPLACED = frozenset(
+    {
+        "unsampled",
+        "mask_edge",
+        "placeholder",
+        "shifted",
+        "top_token",
+        "truncated",
+        "temperature",
+        "retokenized",
+    }
+)
 
 
 def misplaced(evidence: Evidence) -> Iterator[Finding]:
-    """At most one finding, tested in this order, because each makes the later tests meaningless: placeholders, shift by
-    one token, the most likely token's μ, truncation, temperature."""
-    for write in (_placeholder, _shifted, _top_token, _truncated, _temperature):
+    """At most one kind, tested in this order, because each makes the later tests meaningless."""
+    for write in (
+        lambda evidence: evidence.counted.unsampled.found(),
+        lambda evidence: evidence.counted.edges.found(),
+        _placeholder,
+        _shifted,
+        _top_token,
+        _truncated,
+        _temperature,
+        lambda evidence: evidence.counted.retokenized.found(),
+    ):
         if found := list(write(evidence)):
             yield from found
             return
 
 
 def _placeholder(evidence: Evidence) -> Iterator[Finding]:
-    clauses = evidence.counted.placeholders.evidence()
+    clauses = evidence.counted.placeholders.evidence(evidence.counted.ones)
     if not clauses:
         return
     yield Finding(
@@ -71,28 +90,35 @@ def _shifted(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _truncated(evidence: Evidence) -> Iterator[Finding]:
-    found = evidence.counted.truncation
-    if not (found.has_nuclei_of_one or found.is_one_sided):
+    found, ones = evidence.counted.truncation, evidence.counted.ones.mu
+    cut = found.cut(ones)
+    if cut is None:
         return
     apart = found.above + found.below
-    signs, p = [], found.top_p()
-    if found.has_nuclei_of_one:
+    signs = []
+    if cut.kind in ("top-p", "min-p"):
         signs.append(
-            f"{said(found.alone)} ({found.alone / found.tokens:.1%}) have μ = 1 exactly and π < 1, "
-            f"down to {p:.3f}: the nucleus held that token alone, as with top-p ≈ {p:.2f}"
+            f"{said(ones.count)} ({ones.count / ones.tokens:.1%}) have μ = 1 exactly and π < 1, "
+            f"down to {ones.least:.3f}: no other token was left in their states, as with {cut}"
         )
+    if cut.kind == "min-p":
+        signs.append(f"no μ lies between {found.largest:.4f} = 1/(1 + min_p) and 1")
     if found.is_one_sided:
         signs.append(
             f"of {said(apart)} where π and μ differ, π is above μ on only {found.above / max(apart, 1):.1%}: "
             "renormalizing raised μ"
         )
+    if cut.kind == "top-k":
+        signs.append(f"the mean of 1/μ, which is the number of tokens left in a state, is {cut.value:.1f} at any π/μ")
+    elif not cut.kind:
+        signs.append("which of them it was cannot be told")
     yield Finding(
         "truncated",
         "fault",
-        "μ was truncated by top-p (or top-k, min-p) and renormalized, π was not",
+        f"μ was cut by {cut} and renormalized, π was not",
         "; ".join(signs) + ". The test for temperature was skipped.",
-        "Sample with top_p=1, top_k=-1, min_p=0. Otherwise r is biased below 1, and tokens outside the nucleus are "
-        "never sampled. If you need truncation, truncate π the same way before taking its log-probabilities.",
+        "Sample with top_p=1, top_k=-1, min_p=0. Otherwise r is biased below 1, and tokens that were cut off are "
+        "never sampled. If you need the cut, make it on π the same way before taking its log-probabilities.",
     )
 
 

@@ -1,8 +1,8 @@
 """Signs that a log-probability is not the sampled token's: placeholders, and values of another token.
 
 Log-probabilities of sampled tokens have many digits: no value below −10, and no whole number, repeats often. An exact 0
-means that the token was certain. Under top-p the other side then gives it at least p, or a little less where the
-temperatures differ as well, but never a probability near 0.
+means that the token was certain. Where top-p or min-p left it alone, π gives it at least the mass that was kept, never
+a probability near 0, and gives no more to tokens that were not alone.
 
 If μ is of the most likely token, it is right where that token was sampled and too large elsewhere: there π + μ ≤ 1, π
 is far below μ and never far above, and only μ lacks rare tokens.
@@ -15,11 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from drpo.inspection.detectors.truncation import ALONE, FEWEST_ALONE, LESS
-from drpo.inspection.histograms import Histogram
+from drpo.inspection.detectors.ones import BothOnes, Ones
 from drpo.inspection.measured import Measured
 from drpo.inspection.readers.tokens import Floats
-from drpo.mismatch.axis import Axis
 
 #: Fewest tokens with one value; largest plausible repeated value; share of the values below it that is suspicious.
 FEWEST, LOW, LOW_SHARE = 20, -10.0, 0.3
@@ -33,18 +31,16 @@ MOST_VALUES = 100_000
 
 @dataclass(slots=True)
 class _Side:
-    """Counts of one side's values: exact zeros by the probability on the other side, and repeated ones."""
+    """Counts of one side's values: repeated ones, and the range of all."""
 
     tokens: int = 0
-    zeros: Histogram = field(default_factory=lambda: Histogram(Axis(0.0, 1.0, 1000)))
     low: Counter[float] = field(default_factory=Counter)
     whole: Counter[float] = field(default_factory=Counter)
     least: float = np.inf
     most: float = -np.inf
 
-    def add(self, values: Floats, others: Floats) -> None:
+    def add(self, values: Floats) -> None:
         self.tokens += len(values)
-        self.zeros.add(np.exp(others[(values == 0) & (others < LESS)]))
         self.whole.update(values[(values <= -1) & (values == np.floor(values))].tolist())
         if len(self.low) < MOST_VALUES:
             self.low.update(values[values < LOW].tolist())
@@ -65,13 +61,15 @@ class _Side:
                 found[value] = count
         return list(found.items())
 
-    def false_zeros(self) -> tuple[int, float] | None:
-        """Of the zeros that cannot be a nucleus of one token: how many, and the probability on the other side."""
-        count = int(self.zeros.counts.sum())
-        (least,) = self.zeros.quantiles((0.01,))
-        if least is None or count < max(FEWEST_ALONE, ALONE * self.tokens) or least >= LEAST_NUCLEUS:
-            return None
-        return count, least
+
+def false_ones(ones: Ones, is_sampler: bool) -> bool:
+    """Whether one side's ones are values of 0 that were filled in.
+
+    The sampler may have cut its distribution; then the other side gives each of them the mass that was kept.
+    """
+    if not ones.are_many:
+        return False
+    return ones.least < LEAST_NUCLEUS or not (is_sampler and ones.are_alone)
 
 
 class Placeholders:
@@ -82,18 +80,20 @@ class Placeholders:
 
     def add(self, part: Measured) -> None:
         """Count one chunk."""
-        pi, mu = part.tokens.logprobs, part.tokens.behavior_logprobs
-        self.sides["π"].add(pi, mu)
-        self.sides["μ"].add(mu, pi)
+        self.sides["π"].add(part.tokens.logprobs)
+        self.sides["μ"].add(part.tokens.behavior_logprobs)
 
-    def evidence(self) -> list[str]:
+    def evidence(self, ones: BothOnes) -> list[str]:
         """One clause a suspicious value; none in a sound log."""
         clauses = []
-        for (name, side), other in zip(self.sides.items(), ("μ", "π"), strict=True):
-            if zeros := side.false_zeros():
+        sides = (("π", ones.pi, "μ"), ("μ", ones.mu, "π"))
+        for name, own, other in sides:
+            side = self.sides[name]
+            zeros = false_ones(own, is_sampler=name == "μ")
+            if zeros:
                 clauses.append(
-                    f"log {name} is exactly 0 on {zeros[0]:,} tokens ({zeros[0] / side.tokens:.1%}) to "
-                    f"which {other} gives a probability as low as {zeros[1]:.2g}"
+                    f"log {name} is exactly 0 on {own.count:,} tokens ({own.count / side.tokens:.1%}) to "
+                    f"which {other} gives a probability as low as {own.least:.2g}"
                 )
             if side.constant() and not self.sides[other].constant() and not zeros:
                 clauses.append(f"log {name} is {side.least:g} on all tokens")

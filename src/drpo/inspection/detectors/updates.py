@@ -21,8 +21,6 @@ MOST_UPDATES = 1000
 BEYOND, FEWEST_BEYOND, HELD = 0.02, 50, 0.6
 #: Share beyond δ up to which an update counts as inside the trust region, for the advice.
 INSIDE = 0.01
-#: A 99 % quantile of |π − μ| of this many δ is far beyond it.
-FAR = 2.0
 
 
 class Updates:
@@ -56,7 +54,7 @@ class Updates:
     def figures(self) -> list[UpdateFigures]:
         """One entry an update, in order; empty where the log has none."""
         return [
-            UpdateFigures(update, int(n), shift / n, mismatch / n, beyond / n)
+            UpdateFigures(update, int(n), float(shift / n), float(mismatch / n), float(beyond / n))
             for update, (n, shift, mismatch, beyond) in sorted(self.sums.items())
         ]
 

@@ -179,8 +179,9 @@ def _print(
 ) -> None:
     """Print what was found, in the form that ``output`` says."""
     if output.json:
-        comparison = {} if compared is None else {"comparison": dataclasses.asdict(compared)}
-        write_json(numbered("inspection", dataclasses.asdict(found) | comparison))
+        further = {} if compared is None else {"comparison": dataclasses.asdict(compared)}
+        further |= {"checks": [dataclasses.asdict(check) for check in checks]} if checks else {}
+        write_json(numbered("inspection", dataclasses.asdict(found) | further))
     elif output.markdown:
         sys.stdout.write(markdown(found, checks, compared))
     else:

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from drpo.cli.printing import PlainConsole, wide_console, write_json
-from drpo.cli.progress import progress
+from drpo.cli.progress_bar import progress_bar
 from drpo.comparison.compare import compare_runs, csv_rows
 from drpo.comparison.result import FIGURES, RunComparison
 from drpo.errors import ConfigError
@@ -40,7 +40,7 @@ def run_compare(paths: Sequence[Path], output: Output) -> None:
     """Compare the runs, print the tables or JSON, and write the page."""
     if output.csv is not None and output.csv == output.html:
         raise ConfigError(f"--csv and --html name the same file, {output.csv}; give two")
-    with progress("reading") as advance:
+    with progress_bar("reading") as advance:
         found = compare_runs(paths, advance)
     console = PlainConsole()
     if output.json:

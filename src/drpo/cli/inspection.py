@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from drpo.cli.inspection_follow import REFRESH, watch
 from drpo.cli.inspection_tables import show, show_comparison
 from drpo.cli.printing import PlainConsole, write_json
+from drpo.cli.progress_bar import progress_bar
 from drpo.errors import ConfigError
 from drpo.files import replace_text, writing
 from drpo.inspection.compare import Comparison, compare
@@ -98,7 +97,7 @@ class Question:
 
     def ask(self, log: list[Path]) -> Inspection:
         """Inspect ``log`` under a progress bar."""
-        with _progress(None if STDIN in log else 1.0) as advance:
+        with progress_bar("reading", None if STDIN in log else 1.0) as advance:
             return inspect(log, self.delta, self.objectives, advance, self.columns, self.steps, self.last)
 
     def begin(self, log: list[Path]) -> Following:
@@ -201,24 +200,3 @@ def _write_page(first: Path, given: Path | None, html: str) -> Path:
     with writing(page, "Name another place with --html."):
         replace_text(page, html)
     return page
-
-
-@contextmanager
-def _progress(total: float | None) -> Iterator[Callable[[float], None]]:
-    """A bar on the terminal's error stream, so that what is printed can be piped.
-
-    ``total`` is where it ends, None if unknown.
-    """
-    console = PlainConsole(stderr=True)
-    bar = Progress(
-        TextColumn("reading"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %" if total else ""),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task("", total=total)
-        yield lambda done: bar.update(task, completed=done)

@@ -11,7 +11,7 @@ from drpo.cli.printing import PlainConsole
 
 
 @contextmanager
-def progress(what: str, total: float | None = 1.0) -> Iterator[Callable[[float], None]]:
+def progress_bar(what: str, total: float | None = 1.0) -> Iterator[Callable[[float], None]]:
     """A bar on the terminal's error stream, so that what is printed can be piped.
 
     ``total`` is where it ends, None if unknown.

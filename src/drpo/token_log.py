@@ -5,6 +5,7 @@ Shapes: ``N`` kept response tokens of a batch.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -45,7 +46,9 @@ class TokenLog:
     Args:
         path: the folder; it is made if need be.
         tokenizer: its ``decode`` gives the texts where :meth:`add` gets none.
-        limit: no response is added to an update that has as many tokens; None writes all of them.
+        limit: no response is added to an update that has as many tokens; None writes all of them. Which responses of
+            a call are written is drawn at random, the same ones each time: all responses of an update have the same
+            chance if they come in one call. Of micro-batches the first ones fill the update.
 
     Raises:
         ConfigError: ``limit`` is not a whole number above 0. WriteError: the folder cannot be made.
@@ -74,7 +77,7 @@ class TokenLog:
         tokens: torch.Tensor | Sequence[int] | None = None,
         texts: Sequence[str] | None = None,
     ) -> int:
-        """Append the responses of a batch or micro-batch, the first ones where the limit does not allow all.
+        """Append the responses of a batch or micro-batch, some at random where the limit does not allow all.
 
         Args:
             batch: its log π are those under the weights that are being updated; a sequence is a response, whole.
@@ -96,13 +99,18 @@ class TokenLog:
             )
         self._begin(_index("step", step))
         update = None if update is None else _index("update", update)
-        lengths = self._room(_lengths(batch), self._tokens[update])
+        spans = list(_spans(_lengths(batch)))
+        chosen = self._room([stop - start for start, stop in spans], update)
+        lengths = [spans[row][1] - spans[row][0] for row in chosen]
         count = sum(lengths)
         if not count:
             return 0
+        positions = [position for row in chosen for position in range(*spans[row])]
+        where = torch.tensor(positions, device=batch.logprobs.device)
         with torch.no_grad():
-            records = _records(batch.select(slice(0, count)), lengths)
-        words = self._words(None if ids is None else ids[:count], texts)
+            records = _records(batch.select(where), lengths)
+        said = None if texts is None else [str(texts[position]) for position in positions]
+        words = self._words(None if ids is None else ids[where.to(ids.device)], said)
         moment = {"step": step} | ({} if update is None else {"update": update})
         lines = [
             numbered("tokens", {**moment, "sequence_id": self._sequences + row, **_part(words, start, stop), **record})
@@ -144,14 +152,17 @@ class TokenLog:
         self.step, self._sequences = step, 0
         self._tokens.clear()
 
-    def _room(self, lengths: list[int], written: int) -> list[int]:
-        """The lengths of the first responses that the limit allows."""
-        allowed = []
-        for length in lengths:
-            if self.limit is not None and written >= self.limit:
+    def _room(self, lengths: list[int], update: int | None) -> list[int]:
+        """The responses, of those with so many tokens, that the limit allows: all in order, or some at random."""
+        written = self._tokens[update]
+        if self.limit is None or written + sum(lengths) <= self.limit:
+            return list(range(len(lengths)))
+        allowed: list[int] = []
+        for row in random.Random(f"{self.step} {update} {written}").sample(range(len(lengths)), len(lengths)):
+            if written >= self.limit:
                 break
-            allowed.append(length)
-            written += length
+            allowed.append(row)
+            written += lengths[row]
         return allowed
 
     def _words(self, ids: torch.Tensor | None, texts: Sequence[str] | None) -> dict[str, Sequence[Any]]:

@@ -83,12 +83,40 @@ def test_further_fields_are_written_and_a_batch_without_ids_is_one_response(tmp_
 
 
 def test_no_response_is_added_to_a_full_update(tmp_path: Path) -> None:
-    log = drpo.TokenLog(tmp_path, limit=4)
-    assert [log.add(batch(), step=1, update=update) for update in (0, 0, 1)] == [4, 0, 4]
-    assert log.add(batch((9, 1)), step=2) == 9  # whole responses
-    assert [len(r["logprobs"]) for r in records(tmp_path)] == [3, 1, 3, 1, 9]
-    assert [r["sequence_id"] for r in records(tmp_path)] == [0, 1, 2, 3, 0]
+    log = drpo.TokenLog(tmp_path / "some", limit=4)
+    written = [log.add(batch(), step=1, update=update) for update in (0, 0, 1)]
+    assert written[0] >= 4 and written[1] == 0 and written[2] >= 4
+    assert log.add(batch((9,)), step=2) == 9  # whole responses
+    lengths = [len(r["logprobs"]) for r in records(log.path)]
+    assert sum(lengths) == sum(written) + 9 and set(lengths) <= {3, 1, 4, 9}
+    for update, count in ((0, written[0]), (1, written[2])):
+        kept = [len(r["logprobs"]) for r in records(log.path) if r.get("update") == update]
+        assert sum(kept[:-1]) < 4 <= sum(kept) == count
+    assert [r["sequence_id"] for r in records(log.path)] == [*range(len(lengths) - 1), 0]
     assert drpo.TokenLog(tmp_path / "all", limit=None).add(batch((9000, 9000)), step=1) == 18_000
+
+
+def test_a_bounded_log_is_a_random_sample_of_what_comes_in_one_call(tmp_path: Path) -> None:
+    """Each of 20 responses has the same chance, wherever it stands and however long it is."""
+    lengths = tuple(1 + i % 5 for i in range(20))
+    whole = batch(lengths)
+    starts = [sum(lengths[:i]) for i in range(20)]
+    log, kept = drpo.TokenLog(tmp_path, limit=12), [0] * 20
+    for step in range(400):
+        log.add(whole, step=step, tokens=range(sum(lengths)), texts=[str(i) for i in range(sum(lengths))])
+    for record in records(tmp_path):
+        row = starts.index(record["tokens"][0])
+        kept[row] += 1
+        span = range(starts[row], starts[row] + lengths[row])
+        assert record["tokens"] == [*span] and record["texts"] == [str(i) for i in span]
+        assert record["logprobs"] == pytest.approx(whole.logprobs[span.start : span.stop].tolist())
+    expected = sum(kept) / 20
+    assert all(abs(count - expected) < 4.5 * expected**0.5 for count in kept)
+    again = drpo.TokenLog(tmp_path / "again", limit=12)
+    again.add(whole, step=7)
+    assert [r["logprobs"] for r in records(again.path)] == [
+        r["logprobs"] for r in read_jsonl(tmp_path / "step-000007.jsonl")
+    ]
 
 
 def test_a_loop_that_goes_on_writes_its_steps_again(tmp_path: Path) -> None:

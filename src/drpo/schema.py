@@ -29,6 +29,7 @@ SCHEMAS = {
     "verdicts": 2,
     "inspection": 2,
     "evaluation": 1,
+    "sample": 1,
     "comparison": 1,
     "bench": 1,
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.cli.printing import PlainConsole, write_json
+from drpo.cli.responses import check_output, show_responses, write_responses
 from drpo.cli.settings import refuse_options
 from drpo.errors import CheckpointError, ConfigError
 from drpo.model.policy import Policy, load_policy
@@ -26,9 +27,28 @@ from drpo.train.setup import pick_device
 from drpo.train.threads import computing_threads
 
 
-def run_evaluate(source: str, settings: list[str], step: str | None, as_json: bool) -> None:
-    """Evaluate a run's checkpoint or a model, and print the result."""
-    refuse_options([source, *settings], ("--step", "--json", "--debug"))
+def run_evaluate(
+    source: str,
+    settings: list[str],
+    step: str | None,
+    as_json: bool,
+    show: int | None = None,
+    wrong: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Evaluate a run's checkpoint or a model, and print the result.
+
+    Args:
+        source: a run, one of its checkpoints, or a model.
+        settings: ``key=value`` changes.
+        step: which checkpoint of a run.
+        as_json: print one JSON object.
+        show: print the responses to so many problems.
+        wrong: only those that are wrong.
+        out: a file for all responses.
+    """
+    refuse_options([source, *settings], ("--step", "--json", "--show", "--wrong", "--out", "--debug"))
+    shown = check_output(show, wrong, out, as_json)
     console = PlainConsole()
     config, model = resolve_source(source, settings, PlainConsole(stderr=True), step)
     note_default_task(source, config, settings, PlainConsole(stderr=True))
@@ -41,7 +61,11 @@ def run_evaluate(source: str, settings: list[str], step: str | None, as_json: bo
         closing(make_sampler(config, policy)) as sampler,
         Grader(task, config.grading_time_limit, config.grading_workers) as grader,
     ):
-        record, _ = evaluate(policy, sampler, grader, examples, config.eval_samples, config.sampling(), config.seed)
+        record, samples = evaluate(
+            policy, sampler, grader, examples, config.eval_samples, config.sampling(), config.seed
+        )
+    if out is not None:
+        write_responses(samples, config.eval_samples, out)
     if as_json:
         write_json(numbered("evaluation", {"model": model, "task": config.task.name, **record}), indent=2)
         return
@@ -58,6 +82,7 @@ def run_evaluate(source: str, settings: list[str], step: str | None, as_json: bo
             f"{name} {rate['mean']:.3f}  95 % confidence interval {rate['low']:.3f} to {rate['high']:.3f}, over "
             f"{rate['problems']} problems"
         )
+    show_responses(console, samples, config.eval_samples, shown, wrong)
 
 
 def load_source(config: TrainConfig, model: str, settings: list[str], notes: PlainConsole) -> Policy:

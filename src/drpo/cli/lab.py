@@ -12,6 +12,7 @@ from rich.table import Table
 
 from drpo.cli.lab_display import duration, watch
 from drpo.cli.printing import PlainConsole, wide_console
+from drpo.cli.settings import refuse_data_file, refuse_options
 from drpo.errors import CheckpointError
 from drpo.files import replace_text
 from drpo.lab.curves import read_curves
@@ -22,6 +23,7 @@ from drpo.lab.plan import Plan, make_plan, tries
 from drpo.lab.results import summary_rows
 from drpo.lab.run import Results, plain_verdicts, run_study, write_results
 from drpo.lab.study import Keys, Study, load_study
+from drpo.lab.typed_study import typed_study
 from drpo.lab.workers import LocalWorkers, Workers
 from drpo.report.study.page import build_study_page
 from drpo.train.config import TrainConfig
@@ -95,10 +97,46 @@ def run_run(
     reuse: Sequence[Path],
     settings: Sequence[str],
 ) -> None:
-    """Run the study, show its progress, and print the verdicts."""
-    console = PlainConsole()
+    """Run the study of ``source``, show its progress, and print the verdicts."""
     name, study = load_study(source, scale)
     path = out or default_directory(name)
+    _run(study, path, jobs, where, retry_failed, keep_checkpoints, reuse, settings)
+
+
+def run_compare(
+    arguments: Sequence[str], seeds: int, out: Path | None, jobs: int | None, reuse: Sequence[Path] = ()
+) -> None:
+    """Compare objectives on one task, as a study that the command line describes.
+
+    Args:
+        arguments: objectives, and ``key=value`` settings of every run.
+        seeds: how many.
+        out: the directory of the study.
+        jobs: runs at the same time.
+        reuse: directories of studies whose finished runs are taken over.
+    """
+    refuse_options(arguments, ("--seeds", "--out", "--jobs", "--reuse", "--debug"))
+    arms = [argument for argument in arguments if "=" not in argument.partition(":")[0]]
+    for arm in arms:
+        refuse_data_file(Path(arm))
+    name, study = typed_study(arms, [argument for argument in arguments if argument not in arms], seeds)
+    path = out or default_directory(name)
+    _run(study, path, jobs, reuse=reuse)
+    PlainConsole().say(f"study   {path / 'study.yaml'} (drpo lab run {path / 'study.yaml'} --out {path} goes on)")
+
+
+def _run(
+    study: Study,
+    path: Path,
+    jobs: int | None,
+    where: str = "local",
+    retry_failed: bool = False,
+    keep_checkpoints: bool = False,
+    reuse: Sequence[Path] = (),
+    settings: Sequence[str] = (),
+) -> None:
+    """Run ``study`` in ``path`` (:func:`drpo.lab.run.run_study` describes the rest)."""
+    console = PlainConsole()
     for doubt in doubts(make_plan(study).only(settings)):
         console.say(f"note: {doubt}")
     with _workers(where, jobs) as workers, watch(console) as watcher:

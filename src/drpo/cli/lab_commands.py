@@ -21,6 +21,10 @@ Jobs = Annotated[
     int | None,
     typer.Option(min=1, help="Runs at the same time; they share the cores. Default: one per GPU, or else per core."),
 ]
+Reuse = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="DIRECTORY", help="Copy finished runs of the same configuration from here. Repeatable."),
+]
 
 
 class Where(StrEnum):
@@ -67,10 +71,7 @@ def run(
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep the weights of finished runs.")
     ] = False,
-    reuse: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="DIRECTORY", help="Copy finished runs of the same configuration from here. Repeatable."),
-    ] = None,
+    reuse: Reuse = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Run only this setting now. Repeatable."),
@@ -96,6 +97,33 @@ def run(
     from drpo.cli.lab import run_run
 
     run_run(study, out, scale, jobs, on.value, retry_failed, keep_checkpoints, reuse or [], setting or [])
+
+
+@lab.command(context_settings={"ignore_unknown_options": True})
+def compare(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="OBJECTIVE... [key.sub=value]...",
+            help="Two or more objectives, NAME or NAME:parameter=value,…, and settings of every run.",
+        ),
+    ],
+    seeds: Annotated[int, typer.Option(min=2, help="Runs of each objective, with seeds 0, 1, ….")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Directory of the study. Default: runs/lab/OBJECTIVES.")] = None,
+    jobs: Jobs = None,
+    reuse: Reuse = None,
+) -> None:
+    """Compare objectives on your own task: a study without a file. The same command goes on after a stop.
+
+    Examples:
+
+      drpo lab compare drpo grpo --seeds 3 task=jsonl task.path=problems.jsonl task.heldout_fraction=0.25
+
+      drpo lab compare drpo drpo:delta=0.3 surrogate --seeds 5 learning_rate=1e-4 steps=40 eval_every=5
+    """
+    from drpo.cli.lab import run_compare
+
+    run_compare(arguments, seeds, out, jobs, reuse or [])
 
 
 @lab.command()

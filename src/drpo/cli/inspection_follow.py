@@ -19,10 +19,10 @@ from drpo.inspection.follow import Following
 from drpo.inspection.result import Inspection
 
 #: Seconds between two looks, at least and at most.
-SHORTEST, LONGEST = 1.0, 10.0
+SHORTEST, LONGEST = 2.0, 10.0
 #: Share of one CPU that showing what was found may take; within the bounds above.
 SHARE = 0.01
-#: Seconds after which a browser loads the page of a log that is followed again.
+#: Seconds after which the page of a log that is followed is written again, and loaded again by a browser.
 REFRESH = 10
 #: Seconds in which a signal is noticed.
 _NAP = 0.1
@@ -56,7 +56,7 @@ def watch(
         DataError: the log is malformed, or nothing was counted.
     """
     with _view(everything, chosen) as view, _stop_on_signal() as wait:
-        said = ""
+        said, page = "", _Page(write_page, view)
         while True:
             over, began = following.is_over(), time.process_time()
             news = following.look()
@@ -71,7 +71,8 @@ def watch(
                 began = time.process_time()
                 found = following.result()
                 view.show(found)
-                said = _write(write_page, found, view, said)
+                page.show(found)
+            page.write()
             pause = 0.0 if following.is_behind else (time.process_time() - began) / SHARE
             if wait(0.0 if following.is_behind else min(max(SHORTEST, pause), LONGEST)):
                 break
@@ -80,15 +81,31 @@ def watch(
     return following.result()
 
 
-def _write(write_page: Callable[[Inspection], object], found: Inspection, view: View, said: str) -> str:
-    """Write the page; returns what the disk says against it, which ``view`` is told once."""
-    try:
-        write_page(found)
-    except WriteError as error:
-        if str(error) != said:
-            view.note(f"{error} It is tried again.")
-        return str(error)
-    return ""
+class _Page:
+    """Writes the page of what was found last, at once and then every :data:`REFRESH` seconds, if there is news."""
+
+    def __init__(self, write_page: Callable[[Inspection], object], view: View):
+        self._write_page, self._view = write_page, view
+        self._found: Inspection | None = None
+        self._due = 0.0
+        self._refusal = ""
+
+    def show(self, found: Inspection) -> None:
+        self._found = found
+
+    def write(self) -> None:
+        """Write what is due; what the disk says against it is told once."""
+        if self._found is None or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + REFRESH
+        try:
+            self._write_page(self._found)
+        except WriteError as error:
+            if str(error) != self._refusal:
+                self._view.note(f"{error} It is tried again.")
+            self._refusal = str(error)
+        else:
+            self._found, self._refusal = None, ""
 
 
 def _say_notes(following: Following, view: View) -> None:

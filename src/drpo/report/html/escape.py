@@ -44,6 +44,8 @@ def _shortened(text: str, limit: int | None, mark: str, cut: str) -> str:
 
 def _escaped(text: str, mark: str) -> str:
     """Escaped, with each run of an invisible character as ``U+XXXX`` in a ``mark`` of its own."""
+    if text.isprintable():  # nearly always; nothing in it is invisible
+        return html.escape(text)
     pieces = []
     for character, run in groupby(text):
         length = sum(1 for _ in run)

@@ -10,8 +10,8 @@ import pytest
 from drpo.errors import DataError
 from drpo.inspection.inspect import inspect
 from drpo.inspection.result import Inspection
-from support.planted import filled
-from support.synthetic_log import Log, log_softmax, make_log, round_to_bfloat16, states, write_jsonl, write_parquet
+from support.planted import filled, of_top_token
+from support.synthetic_log import Log, make_log, round_to_bfloat16, write_jsonl, write_parquet
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
 
@@ -98,17 +98,7 @@ def test_a_constant_is_a_placeholder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("drift", [0.0, 0.02, 0.15])
 def test_the_most_likely_tokens_probability_is_told_from_top_p(tmp_path: Path, seed: int, drift: float) -> None:
-    log = make_log(seed=seed, drift=drift)
-    random = np.random.default_rng(seed)
-    # The same states as in make_log, whose first draws they are.
-    parts = []
-    for first in range(0, 12_000, 4000):
-        logits = states(min(4000, 12_000 - first), random)
-        parts.append(log_softmax(logits).max(-1))
-        random.normal(0, 1, logits.shape)
-        random.gumbel(size=logits.shape)
-    log["behavior_logprob"] = np.concatenate(parts).astype(np.float32)
-    found = inspected(tmp_path, log)
+    found = inspected(tmp_path, of_top_token(12_000, seed, drift))
     assert "top_token" in names(found) and not {"truncated", "temperature", "shifted"} & set(names(found))
     assert found.suggested_delta.value is None
 

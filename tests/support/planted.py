@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from support.synthetic_log import Log
+from support.synthetic_log import Log, log_softmax, make_log, states
 
 Integers = npt.NDArray[np.integer]
 
@@ -101,3 +101,17 @@ def cut_short(log: Log, lengths: Integers) -> Log:
     place = np.arange(len(log["step"])) - np.repeat(starts_of(log), lengths_of(log))
     keep = place < np.repeat(lengths, lengths_of(log))
     return {name: values[keep] for name, values in log.items()}
+
+
+def of_top_token(tokens: int, seed: int, drift: float) -> Log:
+    """μ is the most likely token's, whichever was sampled."""
+    log = make_log(tokens, seed, drift)
+    random = np.random.default_rng(seed)
+    largest = []
+    # The same states as in make_log, whose first draws of a part they are.
+    for first in range(0, tokens, 4000):
+        logits = states(min(4000, tokens - first), random)
+        largest.append(log_softmax(logits).max(-1))
+        random.normal(0, 1, logits.shape)
+        random.gumbel(size=logits.shape)
+    return {**log, "behavior_logprob": np.concatenate(largest).astype(np.float32)}

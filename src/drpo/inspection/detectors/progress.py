@@ -1,6 +1,6 @@
 """How responses change over the steps of a log: entropy, length, repetition.
 
-The first quarter of the steps is compared with the last. Two means over responses differ if they are more than five
+The first quarter of the steps is compared with the last. Two means over responses differ if they are more than four
 standard errors apart, where the standard error is the larger one of that over responses and that over steps: responses
 of one step share their weights and their prompts. The entropy of a response is the mean of its entropy column, else of
 −log μ, whose expectation it is.
@@ -20,7 +20,7 @@ from drpo.inspection.result import Finding
 from drpo.inspection.token_ids import integer_ids
 
 #: Fewest steps, fewest responses of a quarter, and standard errors between two means that differ.
-FEWEST_STEPS, FEWEST, APART = 8, 20, 5.0
+FEWEST_STEPS, FEWEST, APART = 8, 20, 4.0
 #: Entropy: how much less at the end is a fall (from at least so many nats), how much more is a rise (to at least).
 FALLS, FALLS_FROM, RISES, RISES_TO = 0.25, 0.02, 3.0, 0.5
 #: Length: this part of the first is a collapse; share of the responses at the longest length, at the end and before.

@@ -22,7 +22,7 @@ DECIDED = np.log(0.99)
 #: Fewest tokens of a span; fewest tokens in spans, in number and as a share of those that are not passed over.
 FEWEST_IN_SPAN, FEWEST, SHARE = 3, 30, 0.002
 #: How often such a token follows another one, at least, and how often it follows any other token, at most.
-STAYS, BEGINS = 0.7, 0.1
+STAYS, BEGINS = 0.6, 0.1
 #: Beside copies of π, tokens of the same sequence differ by more than rounding (nats).
 DIFFERENT = 1e-3
 #: Share of the tokens in spans at the beginning of sequences that makes them prompts, and else inner ones.

@@ -75,7 +75,7 @@ class Updates:
         yield Finding(
             "update_drift",
             "warning",
-            f"The policy leaves the trust region within a rollout batch: {shares[1]:.2g} of the later tokens are "
+            f"The policy leaves the trust region within a rollout batch: {shares[1]:.1%} of the later tokens are "
             "beyond δ",
             f"Mean |π − μ| grows from {figures[0].shift:.2g} at update {figures[0].update} to {figures[-1].shift:.2g} "
             f"at update {figures[-1].update}. Beyond δ = {self.delta:g} are {shares[0]:.2%} of the tokens in updates "

@@ -14,6 +14,7 @@ from tools import ROOT
 from tools.docs import (
     architectures_page,
     bench_tables,
+    demo_llm_table,
     heatmap_figure,
     inspection_table,
     long_tail_page,
@@ -25,6 +26,7 @@ from tools.docs import (
     settings_table,
     study_pages,
     threads_table,
+    tutorial_page,
     weight_figure,
 )
 from tools.docs.blocks import replace_block
@@ -57,6 +59,7 @@ class Drawing:
 PAGES: dict[str, Maker | dict[str, Maker]] = {
     "docs/architectures.md": architectures_page.page,
     "docs/benchmarks.md": {"bench": bench_tables.tables},
+    "docs/demo-llm.md": {"demo-llm": demo_llm_table.block},
     "docs/integrations/README.md": {"parity": parity_table.tables, "newest": newest_table.table},
     "docs/long-tail.md": {"long-tail": long_tail_page.block},
     "docs/mismatch.md": {"mismatch": mismatch_page.block},
@@ -66,6 +69,11 @@ PAGES: dict[str, Maker | dict[str, Maker]] = {
     "docs/schema.md": {"inspection": inspection_table.block},
     "docs/settings.md": {"settings": settings_table.block},
     "docs/studies.md": {"studies": study_pages.studies_block},
+    "docs/tutorial-inspect.md": {
+        "healthy": tutorial_page.block("healthy", whole=True),
+        "wrong-temperature": tutorial_page.block("wrong-temperature"),
+        "collapsed": tutorial_page.block("collapsed"),
+    },
     "docs/which-objective.md": {"claims": study_pages.which_block},
 }
 #: Figure in docs/figures → what draws it.

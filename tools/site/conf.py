@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "src")]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "src"), str(ROOT)]
 
 import drpo  # noqa: E402
 

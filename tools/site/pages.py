@@ -5,6 +5,7 @@ The navigation, the pages of the studies, a first page named index.html, and lin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -16,10 +17,13 @@ from sphinx.application import Sphinx
 
 from drpo.cli.lab import study_page
 from drpo.files import replace_text
+from drpo.inspection.inspect import inspect
 from drpo.integrations.hosts import HOSTS
 from drpo.lab.run import kept_results
 from drpo.lab.study import check_study
+from drpo.report.inspection.page import build_inspection_page
 from drpo.train.config_text import read_yaml
+from examples import token_logs
 
 #: Heading in the navigation → its pages, in the order in which a reader needs them.
 NAVIGATION = {
@@ -31,7 +35,7 @@ NAVIGATION = {
         "recipes",
     ),
     "Your own loop": ("own-loop",),
-    "Inspect a run": ("inspect", "mismatch", "sampling", "precision", "moe"),
+    "Inspect a run": ("inspect", "tutorial-inspect", "mismatch", "sampling", "precision", "moe"),
     "Which objective": ("which-objective", "gradient-weight", "objectives", "geometry"),
     "The lab": ("lab", "studies", "settings", "long-tail"),
     "Models and tasks": ("models", "architectures", "bases", "tasks"),
@@ -43,6 +47,8 @@ CONTRIBUTE = ("CONTRIBUTING", "CHANGELOG")
 ASSETS = {"docs/gradient-weight": ("gradient_weight.css", "gradient_weight.js", "gradient_weight_page.js")}
 #: Folder of the site with a page for each study.
 STUDIES = "studies"
+#: Folder of the site with the inspection page of each log of the tutorial.
+LOGS = "token-logs"
 REDIRECT = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -76,6 +82,12 @@ def links_to_studies(root: Path) -> str:
     return f"Each study has a page with charts, curves and every run: {', '.join(links)}."
 
 
+def links_to_logs() -> str:
+    """A sentence with a link to the inspection page of every log of the tutorial."""
+    links = [f'<a href="../{LOGS}/{name}.html">{name}</a>' for name in token_logs.NAMES]
+    return f"The pages that `drpo inspect` writes for the three logs: {', '.join(links)}."
+
+
 def add_to_source(app: Sphinx, docname: str, source: list[str]) -> None:
     """Append what only the site needs to a page's text."""
     if docname == app.config.root_doc:
@@ -83,6 +95,9 @@ def add_to_source(app: Sphinx, docname: str, source: list[str]) -> None:
     elif docname == "docs/studies":
         title, text = source[0].split("\n", 1)
         source[0] = f"{title}\n\n{links_to_studies(Path(app.srcdir))}\n{text}"
+    elif docname == "docs/tutorial-inspect":
+        title, text = source[0].split("\n", 1)
+        source[0] = f"{title}\n\n{links_to_logs()}\n{text}"
 
 
 def add_assets(app: Sphinx, pagename: str, *_: Any) -> None:
@@ -111,7 +126,7 @@ def show_folders(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def write_other_pages(app: Sphinx, exception: Exception | None) -> None:
-    """Write index.html, and the page of every study."""
+    """Write index.html, the page of every study, and that of every log of the tutorial."""
     if exception is not None or app.builder.format != "html":
         return
     out = Path(app.outdir)
@@ -121,6 +136,16 @@ def write_other_pages(app: Sphinx, exception: Exception | None) -> None:
     for name, folder in studies(Path(app.srcdir)).items():
         study = check_study(read_yaml(folder / "study.yaml"), name)
         replace_text(out / STUDIES / f"{name}.html", study_page(kept_results(study, folder), folder))
+    write_inspections(Path(app.srcdir), out / LOGS)
+
+
+def write_inspections(root: Path, out: Path) -> None:
+    """Write the inspection page of every log of the tutorial into the folder ``out``."""
+    out.mkdir(exist_ok=True)
+    for name in token_logs.NAMES:
+        with contextlib.chdir(root):  # the pages name the logs as one does in a clone
+            found = inspect([(token_logs.FOLDER / name).relative_to(root)])
+        replace_text(out / f"{name}.html", build_inspection_page(found))
 
 
 def escape_bars(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:

@@ -36,6 +36,7 @@ LAYERS = {
     "installation": 0,
     "cpus": 0,
     "intervals": 0,
+    "collapse": 0,
     "learning_signal": 0,
     "setting_types": 0,
     "recipe_files": 0,

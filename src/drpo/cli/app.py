@@ -62,6 +62,13 @@ def train(
             help="Start a new run from a checkpoint of this one, with its weights and optimizer and other settings.",
         ),
     ] = None,
+    stop_on_collapse: Annotated[
+        bool,
+        typer.Option(
+            "--stop-on-collapse",
+            help="stop_on_collapse=true: end with a checkpoint, and exit status 3, once held-out accuracy has halved.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every setting with its source and exit.")] = False,
 ) -> None:
     """Train a policy. Without arguments it runs the demo, a few minutes on two CPU cores.
@@ -86,7 +93,8 @@ def train(
     """
     from drpo.cli.train import run_train
 
-    run_train(settings or [], out, resume, origin, dry_run)
+    given = [*(settings or []), *(["stop_on_collapse=true"] if stop_on_collapse else [])]
+    run_train(given, out, resume, origin, dry_run)
 
 
 register_policy_commands(app, _SETTINGS)

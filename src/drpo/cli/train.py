@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from drpo.train.loop import train
 from drpo.train.observer import Forwarding, Observer, Summary
 from drpo.train.resume import resumed_config
 
+#: The exit status of a run that stop_on_collapse ended.
+COLLAPSED = 3
 OUTCOME_STYLES = {"improved": "bold green", "unchanged": "bold yellow", "worse": "bold red", "unknown": "bold"}
 
 
@@ -60,7 +63,10 @@ def run_train(settings: list[str], out: Path | None, resume: Path | None, origin
         summary = train(config, run, reporting, resume is not None, stop_requested, branch)
     if not reporting.written:  # nothing was left to do
         write_report(run)
-    _say_goodbye(console, run, summary)
+    stopped = config.stop_on_collapse and summary.status == "interrupted" and summary.outcome.collapsed
+    _say_goodbye(console, run, summary, stopped)
+    if stopped:
+        sys.exit(COLLAPSED)
 
 
 class _Reporting(Forwarding):
@@ -107,7 +113,7 @@ def split_settings(settings: list[str]) -> tuple[Path | None, list[str]]:
     Raises:
         ConfigError: more than one file, a data file, or an option that is none.
     """
-    refuse_options(settings, ("--out", "--resume", "--from", "--dry-run", "--debug"))
+    refuse_options(settings, ("--out", "--resume", "--from", "--stop-on-collapse", "--dry-run", "--debug"))
     files = [setting for setting in settings if _is_file(setting)]
     if len(files) > 1:
         raise ConfigError(
@@ -168,7 +174,8 @@ def _settings_table(config: TrainConfig, sources: dict[str, str]) -> Table:
     return table
 
 
-def _say_goodbye(console: PlainConsole, run: RunDirectory, summary: Summary) -> None:
+def _say_goodbye(console: PlainConsole, run: RunDirectory, summary: Summary, stopped: bool) -> None:
+    """How the run ended; ``stopped``: by stop_on_collapse, which has said how to go on."""
     found = summary.outcome
     console.print(Text.assemble("\n", (found.sentence, OUTCOME_STYLES[found.kind])))
     for line in (found.reason, found.try_next):
@@ -179,5 +186,5 @@ def _say_goodbye(console: PlainConsole, run: RunDirectory, summary: Summary) -> 
     if best is not None and best["step"] != summary.step:
         console.say(f"best    step {best['step']}, held-out accuracy {best['accuracy']:.3f} (--step best)")
     console.say(f"report  {run.report_file}")
-    if summary.status == "interrupted":
+    if summary.status == "interrupted" and not stopped:
         console.say(f"resume  drpo train --resume {run.path}")

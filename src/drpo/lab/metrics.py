@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-Record = dict[str, Any]
+from drpo.collapse import LAST, has_collapsed
+from drpo.intervals import accuracy_interval
 
-#: Evaluations whose mean is the final accuracy.
-LAST = 3
+Record = dict[str, Any]
 
 
 class Measure(NamedTuple):
@@ -73,12 +73,16 @@ def accuracy_curve(evaluations: Iterable[Record], steps: Sequence[int], failed: 
     return curve + [(step, 0.0) for step in steps if step > max(found, default=-1)] if failed else curve
 
 
-def accuracy_metrics(curve: Sequence[tuple[int, float]]) -> Record:
+def accuracy_metrics(curve: Sequence[tuple[int, float]], evaluations: Iterable[Record] = ()) -> Record:
     """Final, mean, best accuracy, drawdown and collapse of an :func:`accuracy_curve`; empty for an empty one.
 
     ``final_accuracy`` is the mean of the last three evaluations after training began, ``area`` the area under the
-    curve by steps as a mean height, ``drawdown`` the deepest fall below the best so far; a run ``collapsed`` if it fell
-    by at least half of its best and stays there: the final accuracy and the last evaluation are below half of the best.
+    curve by steps as a mean height, ``drawdown`` the deepest fall below the best so far; whether it ``collapsed`` says
+    :func:`drpo.collapse.has_collapsed`.
+
+    Args:
+        curve: (step, accuracy).
+        evaluations: the records behind it, with their samples; a step without one is certain.
     """
     if not curve:
         return {}
@@ -86,6 +90,8 @@ def accuracy_metrics(curve: Sequence[tuple[int, float]]) -> Record:
     trained = values[1:] or values
     final = math.fsum(trained[-LAST:]) / len(trained[-LAST:])
     pieces = [(b - a) * (x + y) / 2 for a, b, x, y in zip(steps, steps[1:], values, values[1:], strict=False)]
+    found = {record["step"]: accuracy_interval(record) for record in evaluations}
+    intervals = [found.get(step, (value, value)) for step, value in curve] if found else ()
     best, drawdown = 0.0, 0.0
     for value in values:
         best = max(best, value)
@@ -96,8 +102,7 @@ def accuracy_metrics(curve: Sequence[tuple[int, float]]) -> Record:
         "area": math.fsum(pieces) / (steps[-1] - steps[0]) if len(steps) > 1 else values[0],
         "best_accuracy": best,
         "drawdown": drawdown,
-        # A run that only rose has a low mean of its last evaluations too: the last one tells it from a fall.
-        "collapsed": final < best / 2 and values[-1] <= best / 2,
+        "collapsed": has_collapsed(values, intervals),
     }
 
 

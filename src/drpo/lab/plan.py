@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from drpo.collapse import LAST
 from drpo.errors import ConfigError, suggest
-from drpo.lab.metrics import LAST, evaluation_steps
+from drpo.lab.metrics import evaluation_steps
 from drpo.lab.study import Keys, Study
 from drpo.train.config import TrainConfig, as_overrides, layer_config
 from drpo.train.config_text import parse_overrides
@@ -177,6 +178,8 @@ def _unsuitable(config: TrainConfig) -> list[str]:
             f"eval_every={config.eval_every} gives {evaluations} evaluations in {config.steps} steps; the "
             f"final accuracy is the mean of the last {LAST}. Set eval_every in budget."
         )
+    if config.stop_on_collapse:
+        found.append("stop_on_collapse=true: a comparison needs every evaluation of a run. Leave it out.")
     if layer_config([("", config.as_dict())])[0] != config:
         found.append(
             "the run's configuration file would be read with a default: a task or objective leaves out a parameter "

@@ -59,7 +59,7 @@ def read_row(directory: StudyDirectory, run: Run, state: State, study: Study) ->
         "status": state.status,
         "reason": state.reason,
         "steps": updates[-1]["step"] if updates else 0,
-        **accuracy_metrics(curve),
+        **accuracy_metrics(curve, evaluations),
         **target,
         **update_metrics(updates),
         "heldout_problems": min((record["examples"] for record in evaluations if "examples" in record), default=None),

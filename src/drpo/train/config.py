@@ -136,6 +136,12 @@ class TrainConfig(BaseModel):
         default=2, description="checkpoints kept: the newest N, and the best by held-out accuracy besides them"
     )
 
+    stop_on_collapse: bool = Field(
+        default=False,
+        description="stop with a checkpoint, and exit status 3, once held-out accuracy fell to half of its best and "
+        "stays there (docs/resume.md)",
+    )
+
     delta_shown: float | None = Field(
         default=None,
         gt=0,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from drpo.batch import TokenBatch
+from drpo.collapse import collapsed_run
 from drpo.errors import CheckpointError, DrpoError, WriteError
 from drpo.learning_signal import LearningSignal
 from drpo.model.lora import describe_adapter, is_adapted
@@ -173,6 +174,8 @@ class Trainer:
         self.remove_old_checkpoints()  # a killed run may have left some
         if self.progress.step == self.first and not self.evaluations:
             self.evaluate()
+        if self.stops_on_collapse():  # killed once it had, or resumed without a change
+            return self.summary("interrupted")
         watch = LoadWatch(self.threads.count)
         while self.progress.step < config.steps:
             step = self.progress.step + 1
@@ -189,6 +192,7 @@ class Trainer:
             stopping = stop_requested() and step < config.steps
             if step == config.steps or (config.eval_every and step % config.eval_every == 0):
                 self.evaluate()
+            stopping = self.stops_on_collapse() or stopping
             if stopping or step == config.steps or step % config.checkpoint_every == 0 or self.is_best(step):
                 self.save()
             if stopping:
@@ -321,6 +325,19 @@ class Trainer:
         """
         best = best_evaluation(self.evaluations, self.checkpoints_before(step) | {step})
         return best is not None and best["step"] == step
+
+    def stops_on_collapse(self) -> bool:
+        """Whether the run ends here, as it has collapsed; the user is told. The recorded evaluations alone decide."""
+        step = self.progress.step
+        due = self.config.stop_on_collapse and step < self.config.steps and bool(self.evaluations)
+        if not (due and self.evaluations[-1]["step"] == step and collapsed_run(self.evaluations)):
+            return False
+        self.observer.on_note(
+            f"step {step}: held-out accuracy has collapsed, and stop_on_collapse=true ends the run here. From its best "
+            f"step, type `drpo train --from {self.run.path}:best` with what should be different; to go on all the "
+            f"same, `drpo train --resume {self.run.path} stop_on_collapse=false`"
+        )
+        return True
 
     def checkpoints_before(self, step: int) -> set[int]:
         """The steps before ``step`` that have a checkpoint; later ones are left of a run that went on from before."""

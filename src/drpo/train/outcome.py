@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from drpo.collapse import collapsed_run
 from drpo.intervals import accuracy_interval, difference_interval
 
 Kind = Literal["improved", "unchanged", "worse", "unknown"]
@@ -21,12 +22,14 @@ NEAR = 0.1
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How held-out accuracy changed over a run, in ``sentence``; the likely ``reason`` and the setting to ``try_next``,
-    where there is one."""
+    where there is one. ``collapsed``: it fell from its best as :func:`drpo.collapse.has_collapsed` says, which counts
+    as worse."""
 
     kind: Kind
     sentence: str
     reason: str = ""
     try_next: str = ""
+    collapsed: bool = False
 
     @property
     def text(self) -> str:
@@ -45,16 +48,21 @@ def outcome(evaluations: Sequence[Record], updates: Sequence[Record], config: Ma
     measured = [record for record in evaluations if "accuracy" in record and accuracy_interval(record)]
     if len(measured) < 2:
         return Outcome("unknown", "Held-out accuracy was not measured twice, so nothing is known about a change.")
-    before, after = _estimate(measured[0]), _estimate(measured[-1])
+    collapsed = collapsed_run(measured)
+    first = max(measured, key=lambda record: record["accuracy"]) if collapsed else measured[0]
+    before, after = _estimate(first), _estimate(measured[-1])
     change, low, high = difference_interval(before, after)
     kind: Kind = "improved" if low > 0 else "worse" if high < 0 else "unchanged"
     said = {"improved": "improved", "worse": "got worse", "unchanged": "did not change measurably"}[kind]
+    if collapsed:
+        when = f"after step {first['step']}" if first.get("step") else "before training"
+        said = f"collapsed from its best, {when}, and stays below half of it"
     sentence = (
         f"Held-out accuracy {said}: {before[0]:.3f} → {after[0]:.3f} ({change:+.3f}, 95 % confidence interval "
         f"{low:+.3f} to {high:+.3f})."
     )
     reason, try_next = ("", "") if kind == "improved" else _reason(kind, updates, config, measured[-1], (low, high))
-    return Outcome(kind, sentence, reason, try_next)
+    return Outcome(kind, sentence, reason, try_next, collapsed)
 
 
 def _estimate(record: Record) -> tuple[float, float, float]:

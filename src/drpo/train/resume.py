@@ -39,6 +39,7 @@ CHANGEABLE = frozenset(
         "eval_samples",
         "checkpoint_every",
         "checkpoint_keep",
+        "stop_on_collapse",
         "log_tokens",
         "log_tokens_share",
         "trackers",

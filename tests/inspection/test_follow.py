@@ -458,3 +458,19 @@ def test_the_end_of_a_run_and_what_it_came_to(tmp_path: Path) -> None:
     assert same(following.result(), run.path)
     assert not follow(tmp_path).is_over()  # other runs may come
     assert not follow(run.path, tmp_path / "log.jsonl").is_over()
+
+
+def test_small_chunks_are_weighed_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file a step, and files without a step between them: the figures are those of each file by itself."""
+    for step in range(1, 6):
+        append(tmp_path / f"{step}.jsonl", lines_of(*(response(step, seed) for seed in range(3))))
+    for name in ("3.jsonl", "5.jsonl"):
+        records = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        (tmp_path / name).write_bytes(lines_of(*({k: v for k, v in r.items() if k != "step"} for r in records)))
+    together = inspect([tmp_path])
+    monkeypatch.setattr("drpo.inspection.inspect.TOGETHER", 0)
+    apart = inspect([tmp_path])
+    assert len(together.verdicts) > 15 and close(comparable(together), comparable(apart))
+    assert [token.source for token in together.affected] == [token.source for token in apart.affected]
+    assert [figures.step for figures in together.steps] == [1, 2, 4]
+    assert all(len(verdict.changed_by_step) == 3 for verdict in together.verdicts)

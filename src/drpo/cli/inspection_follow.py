@@ -18,9 +18,9 @@ from drpo.errors import WriteError
 from drpo.inspection.follow import Following
 from drpo.inspection.result import Inspection
 
-#: Seconds between two looks, at least and at most.
-SHORTEST, LONGEST = 2.0, 10.0
-#: Share of one CPU that showing what was found may take; within the bounds above.
+#: Seconds until the next look, if there was no news; if there was, at least and at most.
+IDLE, SHORTEST, LONGEST = 2.0, 5.0, 10.0
+#: Share of one CPU that looks and showing what was found may take; within the bounds above.
 SHARE = 0.01
 #: Seconds after which the page of a log that is followed is written again, and loaded again by a browser.
 REFRESH = 10
@@ -73,8 +73,8 @@ def watch(
                 view.show(found)
                 page.show(found)
             page.write()
-            pause = 0.0 if following.is_behind else (time.process_time() - began) / SHARE
-            if wait(0.0 if following.is_behind else min(max(SHORTEST, pause), LONGEST)):
+            pause = max(SHORTEST if news else IDLE, (time.process_time() - began) / SHARE)
+            if wait(0.0 if following.is_behind else min(pause, LONGEST)):
                 break
         following.finish()
         _say_notes(following, view)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from drpo.checks import is_positive
 from drpo.diagnostics import DEFAULT_DELTA, diagnose
 from drpo.errors import ConfigError, DataError
@@ -17,7 +19,7 @@ from drpo.inspection.detectors.number_format import Unusable
 from drpo.inspection.evidence import Evidence
 from drpo.inspection.findings import findings
 from drpo.inspection.histograms import PROBABILITY, SHIFT, Counts
-from drpo.inspection.measured import Measured, usable
+from drpo.inspection.measured import Measured, joined, usable
 from drpo.inspection.readers.column_map import AUTOMATIC, ColumnMap
 from drpo.inspection.readers.reading import Reading
 from drpo.inspection.readers.sources import Log, find_log, last_files, read_log
@@ -44,6 +46,8 @@ FIGURES = (
     "k3_kl",
     "rare_share",
 )
+#: Tokens of small chunks that the objectives are evaluated on together.
+TOGETHER = 1 << 14
 #: Bins of the histograms that are drawn: ten a decade, of the fifty that are counted.
 MERGED = 5
 
@@ -135,6 +139,7 @@ class Survey:
         self.affected = Affected()
         self.figures: dict[str, Metric] = {}
         self.tokens = self.sequences = 0
+        self._waiting: list[Measured] = []
 
     def add(self, tokens: Tokens) -> None:
         """Count one chunk."""
@@ -152,14 +157,27 @@ class Survey:
         self.tokens += len(kept)
         self.sequences += part.batch.num_sequences
         self.counted.add(part)
-        weights = self.verdicts.add(part)
-        self.affected.add(part, weights[self.reference.name])
+        if self._waiting and (self._waiting[0].tokens.steps is None) != (kept.steps is None):
+            self._weigh()
+        self._waiting.append(part)
+        if sum(len(waiting.tokens) for waiting in self._waiting) >= TOGETHER:
+            self._weigh()
         measured = diagnose(part.batch, self.delta)
         for name in FIGURES:
             self.figures[name] = self.figures[name] + measured[name] if name in self.figures else measured[name]
 
+    def _weigh(self) -> None:
+        """Evaluate the objectives on the chunks that wait for it, which costs the same for few tokens as for many."""
+        parts, self._waiting = self._waiting, []
+        if parts:
+            weights = self.verdicts.add(joined(parts))[self.reference.name]
+            ends = np.cumsum([len(part.tokens) for part in parts])
+            for part, its in zip(parts, np.split(weights, ends[:-1]), strict=True):
+                self.affected.add(part, its)
+
     def result(self) -> Inspection:
         """What was found."""
+        self._weigh()
         counted = self.counted.distributions
         evidence = Evidence(
             self.tokens,

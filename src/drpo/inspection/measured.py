@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,29 @@ class Measured:
         """The steps of this chunk ``[S]``, and the position of each token's among them ``[N]``."""
         assert self.tokens.steps is not None
         return distinct(self.tokens.steps)
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    """The tokens of several chunks as one, without their texts; all have steps, or none has. The source of the whole is
+    no file."""
+    if len(parts) == 1:
+        return parts[0]
+    chunks = [part.tokens for part in parts]
+    first = np.cumsum([0, *(int(chunk.sequences[-1]) + 1 for chunk in chunks)])
+    steps = [chunk.steps for chunk in chunks if chunk.steps is not None]
+    return Measured.of(
+        Tokens(
+            np.concatenate([chunk.logprobs for chunk in chunks]),
+            np.concatenate([chunk.behavior_logprobs for chunk in chunks]),
+            np.concatenate([chunk.advantages for chunk in chunks]),
+            np.concatenate([chunk.sequences + before for chunk, before in zip(chunks, first, strict=False)]),
+            np.concatenate([chunk.rows for chunk in chunks]),
+            "several files",
+            1.0,
+            steps=np.concatenate(steps) if steps else None,
+            optional={name: np.concatenate([chunk.optional[name] for chunk in chunks]) for name in chunks[0].optional},
+        )
+    )
 
 
 def distinct(values: Integers) -> tuple[Integers, Integers]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterator, MutableMapping
@@ -32,6 +33,31 @@ def wait_briefly(environment: MutableMapping[str, str] | None = None) -> None:
 def usable_cpus(proc: Path = _PROC) -> int:
     """The CPUs that this process may use: of the machine, of its affinity mask (and cpuset), of its cgroups' limits."""
     return max(1, min(len(allowed_cpus()), int(quota(proc) or sys.maxsize)))
+
+
+def cpu_name(proc: Path = _PROC) -> str:
+    """The processor's name, as well as the system knows it."""
+    return _cpuinfo(proc).get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_model(proc: Path = _PROC) -> str:
+    """The processor's name with what tells models of one name apart: sums of floats may differ between them."""
+    found = _cpuinfo(proc)
+    parts = [f"{key} {found[key]}" for key in ("cpu family", "model", "stepping") if key in found]
+    return ", ".join([cpu_name(proc), *parts])
+
+
+def _cpuinfo(proc: Path) -> dict[str, str]:
+    """The facts of the first processor; empty where the system does not say."""
+    try:
+        lines = (proc / "cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    return found
 
 
 def free_cpus(others: float) -> int:

@@ -34,6 +34,7 @@ LAYERS = {
     "run_checkpoints": 0,
     "child_process": 0,
     "installation": 0,
+    "code_version": 0,
     "cpus": 0,
     "intervals": 0,
     "collapse": 0,

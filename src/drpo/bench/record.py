@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from drpo.bench.frame import Row
+from drpo.cpus import cpu_name
 from drpo.errors import CheckpointError
 from drpo.files import replace_text
 from drpo.schema import numbered
@@ -54,14 +55,6 @@ def describe(device: str = "cpu") -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def cpu_name() -> str:
-    """The processor's name, as well as the system knows it."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def cores() -> int:

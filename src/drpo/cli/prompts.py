@@ -16,7 +16,7 @@ def show_prompts(console: PlainConsole, config: TrainConfig) -> None:
     """How many problems each side has, the longest prompt, and what is left out; no weights are loaded."""
     try:
         task = make_task(config.task.name, **config.task.parameters)
-        heldout = task.heldout_examples(config.eval_examples)
+        heldout = task.heldout_examples(config.most_examples)
         directory = find_model(config.model, config.trust_remote_code, weights=False)
         tokenizer = load_tokenizer(directory, config.trust_remote_code)
         model = load_model_config(directory, config.trust_remote_code)

@@ -40,6 +40,15 @@ class Section(BaseModel):
         return dict(self.model_extra or {})
 
 
+class EvaluationSize(BaseModel):
+    """How many held-out problems are answered, and how often each."""
+
+    model_config = STRICT
+
+    examples: Count
+    samples: Count
+
+
 class TrainConfig(BaseModel):
     """Every setting of a run. The defaults are the demo: `drpo train` with no arguments."""
 
@@ -129,6 +138,11 @@ class TrainConfig(BaseModel):
     eval_every: CountOrZero = Field(default=20, description="steps between evaluations; 0: only before and after")
     eval_examples: Count = Field(default=256, description="held-out problems")
     eval_samples: Count = Field(default=2, description="responses to each")
+    eval_final: EvaluationSize | None = Field(
+        default=None,
+        description="size of the evaluation after the last step, for example {examples: 1024, samples: 4}; default: as "
+        "the others",
+    )
     checkpoint_every: Count = Field(
         default=20, description="steps between checkpoints; the last step, and a new best accuracy, are always saved"
     )
@@ -249,6 +263,17 @@ class TrainConfig(BaseModel):
         self.sampling()
         PromptSettings(self.system_prompt, self.chat_template_kwargs)
         return self
+
+    def evaluation_size(self, step: int) -> EvaluationSize:
+        """Of the evaluation after ``step``."""
+        if self.eval_final is not None and step == self.steps:
+            return self.eval_final
+        return EvaluationSize(examples=self.eval_examples, samples=self.eval_samples)
+
+    @property
+    def most_examples(self) -> int:
+        """Held-out problems of the largest evaluation."""
+        return max(self.eval_examples, self.eval_final.examples if self.eval_final else 0)
 
     @property
     def sampling_precision(self) -> Precision:

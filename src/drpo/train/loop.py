@@ -285,13 +285,14 @@ class Trainer:
     def evaluate(self) -> None:
         """Held-out accuracy at the current weights, recorded under the current step."""
         config, parts, step = self.config, self.parts, self.progress.step
+        size = config.evaluation_size(step)
         parts.sampler.load_weights(parts.policy.weights())
         record, samples = evaluate(
             parts.policy,
             parts.sampler,
             self.grader,
-            parts.prompts.heldout.examples,
-            config.eval_samples,
+            parts.prompts.heldout.examples[: size.examples],
+            size.samples,
             config.sampling(),
             config.seed,
         )

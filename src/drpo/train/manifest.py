@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 import drpo
+from drpo.code_version import training_code
+from drpo.cpus import cpu_model
 from drpo.model.policy import Policy
 from drpo.train.branch import Branch
 from drpo.train.config import TrainConfig
@@ -54,6 +56,8 @@ def new_manifest(
         "start_check": policy.passes.as_dict(),
         "threads": torch.get_num_threads(),
         **({} if branch is None else {"parent": branch.record()}),
+        "cpu": cpu_model(),
+        "code": training_code(),
         "versions": {"drpo": drpo.__version__, "python": sys.version.split()[0], **_versions()},
     }
 
@@ -76,11 +80,19 @@ def continued_manifest(
         "run_id": new_run_id(),
         **kept,
         "threads": threads,
+        "cpu": _also(before.get("cpu"), cpu_model()),
+        "code": _also(before.get("code"), training_code()),
         "status": "running",
         **made,
         "config": json_values(config.resolved()),
         "config_before": json_values(written),
     }
+
+
+def _also(before: str | None, now: str) -> str:
+    """What a run was made with so far, and now: each once."""
+    parts = (before or "not recorded").split("; ")
+    return "; ".join(dict.fromkeys([*parts, now]))
 
 
 def new_run_id() -> str:

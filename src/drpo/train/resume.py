@@ -37,6 +37,7 @@ CHANGEABLE = frozenset(
         "eval_every",
         "eval_examples",
         "eval_samples",
+        "eval_final",
         "checkpoint_every",
         "checkpoint_keep",
         "stop_on_collapse",

@@ -157,7 +157,7 @@ def _policy(config: TrainConfig, checkpoint: Path | None, device: torch.device) 
 
 def _checked_prompts(config: TrainConfig, policy: Policy, task: Task) -> PromptCheck:
     """The prompts of the run; refuses held-out ones that the model's rotary frequencies do not fit."""
-    encoder, heldout = policy.prompt_encoder, task.heldout_examples(config.eval_examples)
+    encoder, heldout = policy.prompt_encoder, task.heldout_examples(config.most_examples)
     prompts = check_prompts(encoder, policy.model.config, task, heldout, config)
     if policy.regimes.longrope is not None:
         lengths = {len(encoder.encode(e.prompt, e.chat, e.turns)) for e in prompts.heldout.examples}

@@ -229,7 +229,8 @@ def _sampling(shape: Shape, config: TrainConfig, prompt_tokens: int, positions: 
     if not isinstance(options, InProcessOptions):
         return ()
     width, most = WIDTH[config.sampling_precision], options.max_rows
-    batches = ((config.prompts_per_step, config.group_size), (config.eval_examples, config.eval_samples))
+    sizes = (config.evaluation_size(0), config.evaluation_size(config.steps))
+    batches = ((config.prompts_per_step, config.group_size), *((size.examples, size.samples) for size in sizes))
     rows = max(max(each, min(most, prompts * each)) for prompts, each in batches)
     prompts = max(min(prompts, max(1, most // each)) for prompts, each in batches)
     window = min(shape.window, positions)

@@ -19,12 +19,14 @@ from drpo.lab.study import check_study, load_study
 from drpo.train.config_text import read_yaml
 
 KEPT = Path(__file__).resolve().parents[2] / "results" / "mask"
-HEAD = "schema,phase,setting,arm,attempt,seed,step,accuracy,beyond_delta,corrective_share\n"
+HEAD = "schema,phase,setting,arm,attempt,seed,step,accuracy,beyond_delta,corrective_share\n"  # before rewards
 
 
 def row(seed: int, accuracy: list[tuple[int, float]], phase: str = "shared", **courses: Any) -> dict[str, Any]:
     place = {"phase": phase, "setting": "one", "arm": "drpo", "attempt": "", "seed": seed}
-    return place | {"curves": {"accuracy": accuracy, "beyond_delta": [], "corrective_share": [], **courses}}
+    return place | {
+        "curves": {"accuracy": accuracy, "beyond_delta": [], "corrective_share": [], "reward": [], **courses}
+    }
 
 
 def test_mean_and_range_over_seeds_by_hand(tmp_path: Path) -> None:
@@ -37,9 +39,9 @@ def test_mean_and_range_over_seeds_by_hand(tmp_path: Path) -> None:
     file = tmp_path / "curves.csv"
     file.write_text(curves_text(rows), encoding="utf-8")
     assert file.read_text(encoding="utf-8").splitlines()[:3] == [
-        HEAD.strip(),
-        "1,shared,one,drpo,,0,0,0.25,,",
-        "1,shared,one,drpo,,0,1,,0.1,",
+        f"{HEAD.strip()},reward",
+        "1,shared,one,drpo,,0,0,0.25,,,",
+        "1,shared,one,drpo,,0,1,,0.1,,",
     ]
     assert read_curves(file) == {
         Curve("shared", "one", "drpo", "accuracy"): [

@@ -227,16 +227,15 @@ def test_secondary_claims_are_corrected_among_themselves() -> None:
 
 
 def test_a_family_of_several_studies_is_corrected_together() -> None:
-    family = {"name": "settle2", "elsewhere": 3}
-    study = studies.study(seeds=SEEDS, hypotheses=claims(), settings={"one": {}}, family=family)
+    study = studies.study(seeds=SEEDS, hypotheses=claims(), settings={"one": {}}, family={"other": 3})
     mine = rows(study, {("one", "drpo"): OURS, ("one", "dppo"): THEIRS})
     (alone,) = judge(study, mine)  # the other three count as not shown
     plain = stats.paired_difference([np.array(OURS)], [np.array(THEIRS)]).p
     assert alone.adjusted_p == pytest.approx(4 * plain) and alone.level == 0.0125
     three = [*claims(), *claims(metric="drawdown"), *claims(metric="area")]
-    other = studies.study(seeds=SEEDS, hypotheses=three, settings={"one": {}}, family={**family, "elsewhere": 1})
+    other = studies.study(seeds=SEEDS, hypotheses=three, settings={"one": {}}, family={"this": 1})
     theirs = rows(other, {("one", "drpo"): APART["drpo"], ("one", "dppo"): APART["dppo"]}, area=0.5)
-    (first,), rest = judge_family([Member(study, mine, {}), Member(other, theirs, {})])
+    (first,), rest = judge_family([Member(study, mine, {}, "this"), Member(other, theirs, {}, "other")])
     assert first.adjusted_p == pytest.approx(4 * plain) and len(rest) == 3
     assert rest[0].level == pytest.approx(0.05 / 3)  # one of four is shown
     assert [verdict.answer for verdict in rest] == ["undecided", "undecided", "not judged"]

@@ -152,7 +152,7 @@ def test_the_best_at_the_shared_configuration_is_the_shared_run() -> None:
         ({"seeds": [0, "1"]}, r"seeds.1: input should be a valid integer, got '1'"),
         ({"seeds": [-1]}, r"seeds.0: input should be greater than or equal to 0"),
         ({"tuning": {**studies.TUNING, "seeds": [2, 100]}}, r"seeds \[2\] are used for tuning and for evaluation"),
-        ({"tuning": {**studies.TUNING, "rates": []}}, r"unknown key 'tuning.rates'.* Known: learning_rates, seeds"),
+        ({"tuning": {**studies.TUNING, "rates": []}}, r"unknown key 'tuning.rates'.* Known: .*learning_rates, points"),
         ({"arms": {"a b": DRPO}, "hypotheses": None}, r"arms.a b.*string should match pattern"),
         ({"metric": "final_acuracy"}, r"unknown metric 'final_acuracy'. Did you mean 'final_accuracy'\?"),
         ({"hypotheses": [{**CLAIM, "ours": "dprpo"}]}, r"hypotheses.0: unknown arm 'dprpo'. Did you mean 'drpo'\?"),
@@ -260,3 +260,106 @@ def test_runs_are_the_same_where_a_study_reads_the_same_from_them(changes: dict[
     """A run without token logs must not stand in for one with them."""
     other = TrainConfig().model_copy(update=changes)
     assert (comparable(other) == comparable(TrainConfig())) == same
+
+
+RANGES = {"points": 4, "seeds": [100], "learning_rates": {"log": [1e-5, 4e-4]}}
+
+
+def test_points_are_the_same_rates_for_every_arm() -> None:
+    arms = {
+        "drpo": {**DRPO, "tries": {"objective.delta": {"log": [0.05, 0.5]}}},
+        "grpo": {
+            "objective": "grpo",
+            "tries": {"objective.ratio_low": {"log": [0.1, 0.4]}, "objective.ratio_high": {"log": [0.14, 0.56]}},
+        },
+        "surrogate": {"objective": "surrogate"},
+    }
+    study = studies.study(arms=arms, tuning=RANGES, hypotheses=None, settings={"one": {}})
+    tried = {arm: [one.keys for one in tries(study, arm)] for arm in arms}
+    rates = [keys["learning_rate"] for keys in tried["surrogate"]]
+    assert len(set(rates)) == 4 and all(1e-5 < rate < 4e-4 for rate in rates)
+    assert all([keys["learning_rate"] for keys in own] == rates for own in tried.values())
+    assert all(0.05 < keys["objective.delta"] < 0.5 for keys in tried["drpo"])
+    for keys in tried["grpo"]:  # one point of the threshold moves all of its keys
+        assert keys["objective.ratio_high"] / keys["objective.ratio_low"] == pytest.approx(1.4, rel=0.01)
+    assert len(make_plan(study).tuning) == 3 * 4
+
+
+DRAWS = {
+    "learning_rate": {"log": [1e-5, 4e-4]},
+    "updates_per_step": [1, 2, 4],
+    "shape": [{"prompts_per_step": 8, "group_size": 4}, {"prompts_per_step": 4, "group_size": 8}],
+}
+
+
+def test_every_seed_draws_its_own_axes_and_all_arms_share_them() -> None:
+    study = studies.study(draws=DRAWS, seeds=list(range(24)), settings={"one": {}})
+    runs = make_plan(study).shared
+    assert make_plan(study).shared[5].config == runs[5].config
+    by_seed: dict[int, set[tuple[Any, ...]]] = {}
+    for run in runs:
+        config = run.config
+        drawn = (config.learning_rate, config.updates_per_step, config.prompts_per_step, config.group_size)
+        by_seed.setdefault(run.seed, set()).add(drawn)
+        assert run.drawn == (
+            f"learning_rate={drawn[0]},updates_per_step={drawn[1]},prompts_per_step={drawn[2]},group_size={drawn[3]}"
+        )
+    assert all(len(drawn) == 1 for drawn in by_seed.values())  # paired on the block
+    drawn = [next(iter(one)) for one in by_seed.values()]
+    assert len({rate for rate, *_ in drawn}) == 24
+    for place, values in ((1, (1, 2, 4)), (2, (8, 4))):  # evenly
+        counts = [sum(one[place] == value for one in drawn) for value in values]
+        assert max(counts) - min(counts) <= 3
+    assert {prompts * group for _, _, prompts, group in drawn} == {32}
+    more = studies.study(draws=DRAWS, seeds=list(range(30)), settings={"one": {}})
+    assert [run.config for run in make_plan(more).shared][:48] == [run.config for run in runs]  # seeds may be added
+
+
+def test_an_arm_may_have_fewer_seeds_and_shared_runs_may_be_left_out() -> None:
+    arms = {"drpo": {**DRPO, "tries": {"objective.delta": [0.1]}}, "dppo": {**DPPO, "seeds": 2}}
+    study = studies.study(
+        arms=arms, tuning=studies.TUNING, shared=False, settings={"one": {}}, hypotheses=[{**CLAIM, "at": "best"}]
+    )
+    plan = make_plan(study)
+    assert plan.shared == [] and [(run.arm, run.seed) for run in plan.evaluated] == [
+        ("drpo", 0), ("dppo", 0), ("drpo", 1), ("dppo", 1), ("drpo", 2)
+    ]  # fmt: skip
+    chosen = {("one", "drpo"): "learning_rate=5e-05,delta=0.1", ("one", "dppo"): "learning_rate=5e-05"}
+    assert {str(run.path.parent) for run in plan.best(chosen)} == {"best/one/drpo", "best/one/dppo"}
+    assert len(plan.most()) == len(plan.tuning) + 5
+    assert study.looks_of(study.hypotheses[0]) == [2]
+
+
+def test_the_second_round_runs_the_finalists_again() -> None:
+    tuning = {**RANGES, "confirm": {"best": 2, "seeds": [200, 201, 202]}}
+    plan = make_plan(studies.study(tuning=tuning, settings={"one": {}}))
+    names = [one.name for one in tries(plan.study, "drpo")]
+    again = plan.confirming({("one", "drpo"): names[:2], ("one", "dppo"): names[2:]})
+    assert len(again) == 3 * 2 * 2 and {run.phase for run in again} == {"tuning"}
+    assert {run.config.seed for run in again} == {200, 201, 202}
+    assert len(plan.most()) == 8 + 12 + 2 * len(plan.evaluated)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"looks": [2, 1]}, r"looks must rise to the number of seeds, 3, got \[2, 1\]"),
+        ({"looks": [1, 2]}, r"looks must rise to the number of seeds, 3"),
+        ({"shared": False}, r"shared: false leaves no runs without tuning"),
+        ({"draws": {"steps": [1, 2]}}, r"draws: 'steps' cannot be drawn"),
+        ({"draws": {"learning_rate": {"log": [2, 1]}}}, r"log needs two rising values above 0"),
+        ({"draws": {**DRAWS, "group_size": [2]}}, r"group_size is set by two axes"),
+        ({"draws": DRAWS, "tuning": studies.TUNING}, r"draws and tuning exclude each other"),
+        ({"tuning": {**studies.TUNING, "points": 3}}, r"range of learning_rates needs points"),
+        ({"tuning": {**RANGES, "confirm": {"best": 1, "seeds": [0]}}}, r"seeds \[0\] are used for tuning and for eval"),
+        ({"arms": {"drpo": {**DRPO, "tries": {"objective.delta": [0.1]}}, "dppo": DPPO}, "tuning": RANGES}, r"ranges"),
+        ({"arms": {"drpo": {**DRPO, "seeds": 9}, "dppo": DPPO}}, r"arms.drpo: seeds=9 exceeds the study's 3 seeds"),
+        ({"hypotheses": [{**CLAIM, "margin": -0.1}]}, r"margin: .*greater than 0"),
+        ({"hypotheses": [{**CLAIM, "test": "equivalence"}]}, r"test: equivalence needs a margin"),
+        ({"hypotheses": [{**CLAIM, "margin": 0.1, "test": "difference"}]}, r"margin would be ignored"),
+        ({"hypotheses": [{**CLAIM, "compare": "variance", "one_sided": True}]}, r"are for compare: mean"),
+    ],
+)
+def test_mistakes_in_a_design(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_study(studies.values(**changes), "test")

@@ -11,8 +11,11 @@ import os
 import signal
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
+from drpo.code_version import training_code
+from drpo.cpus import cpu_model
 from drpo.run_directory import RunDirectory
 
 
@@ -29,6 +32,9 @@ def main() -> None:
         "threads": os.environ["OMP_NUM_THREADS"],
         "pid": os.getpid(),
         "cuda": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "cpu": told.get("cpu", cpu_model()),
+        "code": training_code(),
+        "versions": {"torch": version("torch")},
     }
     run.create(told["config"], manifest)
     accuracies = told["accuracies"]
@@ -40,7 +46,7 @@ def main() -> None:
             run.append_metrics(evaluation(0, accuracies[0]))
         step += 1
         time.sleep(told.get("seconds", 0.0))
-        run.append_metrics(update(step))
+        run.append_metrics(update(step) | ({"reward": told["rewards"][step - 1]} if "rewards" in told else {}))
         run.append_metrics(evaluation(step, accuracies[step]))
         run.write_rollouts("step", step, [])
         if asked:

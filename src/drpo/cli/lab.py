@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -18,11 +19,13 @@ from drpo.files import replace_text
 from drpo.lab.curves import read_curves
 from drpo.lab.directory import StudyDirectory
 from drpo.lab.doubts import doubts
+from drpo.lab.draws import LogRange
 from drpo.lab.estimate import Cost, measure_settings, seconds
 from drpo.lab.plan import Plan, make_plan, tries
+from drpo.lab.registration import check_registration, study_digest
 from drpo.lab.results import summary_rows
 from drpo.lab.run import Results, plain_verdicts, run_study, write_results
-from drpo.lab.study import Keys, Study, load_study
+from drpo.lab.study import Hypothesis, Keys, Study, load_study
 from drpo.lab.typed_study import typed_study
 from drpo.lab.workers import LocalWorkers, Workers
 from drpo.report.study.page import build_study_page
@@ -44,7 +47,7 @@ def run_plan(source: str, scale: str | None, jobs: int | None, measure: bool) ->
         arms = f"{hypothesis.ours} against {hypothesis.theirs}"
         console.say(
             f"claim     {hypothesis.claim} ({arms}: {hypothesis.compare} of "
-            f"{hypothesis.metric or study.metric}, {hypothesis.at}, in {where})"
+            f"{hypothesis.metric or study.metric}, {hypothesis.at}, in {where}{_tests(hypothesis)})"
         )
     if measure:
         _estimate(console, plan, workers)
@@ -53,9 +56,22 @@ def run_plan(source: str, scale: str | None, jobs: int | None, measure: bool) ->
 def _arms(study: Study) -> Table:
     table = Table("arm", "differs by", "its own threshold", box=None, pad_edge=False)
     for name, arm in study.arms.items():
-        own = "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in arm.tries.items())
+        own = "; ".join(f"{key}: {_tried(values)}" for key, values in arm.tries.items())
         table.add_row(name, json.dumps(arm.keys, ensure_ascii=False), own or "–")
     return table
+
+
+def _tried(values: list[Any] | LogRange) -> str:
+    if isinstance(values, LogRange):
+        return f"{values.log[0]:g} to {values.log[1]:g}"
+    return ", ".join(map(str, values))
+
+
+def _tests(hypothesis: Hypothesis) -> str:
+    """What a claim is tested for beyond a difference."""
+    parts = [f"equivalence within ±{hypothesis.margin:g}"] if hypothesis.margin else []
+    parts += ["one-sided"] if hypothesis.one_sided else []
+    return "".join(f", {part}" for part in [*parts, *(["secondary"] if hypothesis.secondary else [])])
 
 
 def _counts(plan: Plan) -> str:
@@ -63,8 +79,16 @@ def _counts(plan: Plan) -> str:
     lines = [f"\nsettings  {', '.join(study.settings)}", f"seeds     {study.seeds}"]
     if tuning:
         grids = {arm: len(list(tries(study, arm))) for arm in study.arms}
-        lines.append(f"tuning    seeds {tuning.seeds}, learning rates {tuning.learning_rates}; tries: {grids}")
-    again = f", and up to {len(plan.shared)} with each arm at its best" if tuning else ""
+        rates = tuning.learning_rates if isinstance(tuning.learning_rates, list) else tuning.learning_rates.log
+        lines.append(f"tuning    seeds {tuning.seeds}, learning rates {rates}; tries: {grids}")
+        if confirm := tuning.confirm:
+            lines.append(f"          the {confirm.best} best of each arm again, seeds {confirm.seeds}")
+    if study.draws:
+        lines.append(f"draws     {', '.join(study.draws)}, anew for each seed and the same for every arm")
+    if study.looks:
+        lines.append(f"looks     at {', '.join(map(str, study.looks))} seeds; an arm whose claims are decided stops")
+    lines.append(f"digest    {study_digest(study)} (sha256 of the study; about.json keeps it from its first run)")
+    again = f", and up to {len(plan.evaluated)} with each arm at its best" if tuning else ""
     lines.append(f"runs      {len(plan.tuning)} to tune, {len(plan.shared)} at the shared learning rate{again}")
     return "\n".join(lines)
 
@@ -73,16 +97,16 @@ def _estimate(console: PlainConsole, plan: Plan, workers: LocalWorkers) -> None:
     def say(setting: str, cost: Cost) -> None:
         console.say(
             f"          {setting}: {cost.start:.1f} s to start, {cost.step:.2f} s a step, "
-            f"{cost.evaluation:.1f} s an evaluation"
+            f"{cost.evaluation:.1f} s an evaluation, {cost.final:.1f} s the last"
         )
 
     console.say("measured  two steps of each setting, with nothing else running")
-    costs = measure_settings(plan.shared, workers, say)
-    most = [*plan.tuning, *plan.shared, *(plan.shared if plan.tuning else ())]
+    costs = measure_settings(plan.evaluated, workers, say)
+    most = plan.most()
     runs = "1 run" if workers.jobs == 1 else f"{workers.jobs} runs"
     console.say(
-        f"time      at most {duration(seconds(most, costs, workers.jobs))}, with {runs} at a time, each "
-        f"on {workers.threads} threads, if they do not slow each other"
+        f"time      at most {duration(seconds(most, costs, workers.jobs))} for {len(most)} runs, with {runs} at a "
+        f"time, each on {workers.threads} threads, if they do not slow each other"
     )
 
 
@@ -174,6 +198,8 @@ def run_report(source: str, out: Path | None, scale: str | None) -> None:
     if not StudyDirectory(path).study_file.is_file():
         raise CheckpointError(f"{path} holds no study (no study.yaml). Give the directory of `drpo lab run` as --out.")
     StudyDirectory(path).create(study)  # says so if it is another one
+    if note := check_registration(study, path):
+        PlainConsole().say(f"note: {note}")
     results = write_results(study, path)
     write_page(results, path)
     _say(PlainConsole(), results, path)

@@ -1,5 +1,6 @@
 """A study's directory, and how each of its runs stands.
 
+about.json           when it was registered, as which study, to be analyzed by which code
 study.yaml           the study, with what its files said written out; its scale applied
 journal.jsonl        a line whenever a run starts, ends, or is taken over from another study
 choices.json         what the tuning chose, from which scores
@@ -27,6 +28,7 @@ from pydantic import BaseModel, ConfigDict
 from drpo.errors import CheckpointError, ConfigError
 from drpo.files import JsonLine, append_records, cut_torn_line, numbered_jsonl, replace_text, writing
 from drpo.lab.plan import Run
+from drpo.lab.registration import register
 from drpo.lab.study import Study, check_study
 from drpo.run_directory import RunDirectory, config_text
 from drpo.run_schema import checked, shortened
@@ -116,6 +118,7 @@ class StudyDirectory:
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(numbered("study", values), sort_keys=False, allow_unicode=True)
+            register(study, self.path)
             replace_text(self.study_file, text)
 
     def writing(self) -> AbstractContextManager[None]:

@@ -17,7 +17,7 @@ def doubts(plan: Plan) -> list[str]:
     """A sentence for too few seeds, for each arm that cannot differ from another, and for each setting with few
     held-out problems."""
     found, arms = _few_seeds(plan), dict[tuple[str, str], TrainConfig]()
-    for run in plan.shared:
+    for run in plan.evaluated:
         arms.setdefault((run.setting, run.arm), run.config)
     for setting in plan.study.settings:
         configs = {arm: config for (name, arm), config in arms.items() if name == setting}
@@ -49,13 +49,14 @@ def _few_seeds(plan: Plan) -> list[str]:
 
 def _few_problems(config: TrainConfig) -> str:
     """Why the held-out set is too small, in words; empty if it is not."""
-    count, why = config.eval_examples, "eval_examples"
+    asked = config.evaluation_size(config.steps).examples
+    count, why = asked, "eval_examples" if config.eval_final is None else "eval_final"
     if any(names_data(key) for key in config.task.parameters):
         try:
-            held_out = make_task(config.task.name, **config.task.parameters).heldout_examples(config.eval_examples)
+            held_out = make_task(config.task.name, **config.task.parameters).heldout_examples(asked)
         except DrpoError as error:
             return f"the task cannot be made here: {error}"
-        count, why = len(held_out), "eval_examples" if len(held_out) == config.eval_examples else "its data"
+        count, why = len(held_out), why if len(held_out) == asked else "its data"
     if count >= FEW_PROBLEMS:
         return ""
     return (

@@ -26,10 +26,12 @@ class Cost:
     start: float
     step: float
     evaluation: float
+    final: float
 
     def of(self, run: Run) -> float:
         """The seconds of a whole run."""
-        return self.start + self.step * run.config.steps + self.evaluation * len(run.evaluations)
+        between = self.evaluation * (len(run.evaluations) - 1)
+        return self.start + self.step * run.config.steps + between + self.final
 
 
 def measure(run: Run, workers: LocalWorkers) -> Cost:
@@ -63,7 +65,10 @@ def measure(run: Run, workers: LocalWorkers) -> Cost:
         for record in path.read_metrics("update"):
             steps[record["step"] - 1] += sum(record["timing"][part] for part in ("sampling", "grading", "training"))
         evaluations = [record["timing"]["seconds"] for record in path.read_metrics("evaluation")]
-    return Cost(wall - sum(steps) - sum(evaluations), steps[-1], sum(evaluations) / len(evaluations))
+    first, *_, last = evaluations
+    if config.eval_final is None:
+        first = last = (first + last) / 2
+    return Cost(wall - sum(steps) - sum(evaluations), steps[-1], first, last)
 
 
 def measure_settings(

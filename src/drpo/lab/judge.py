@@ -16,22 +16,46 @@ from drpo.lab.verdict import Answer, Verdict
 
 @dataclass(frozen=True)
 class Member:
-    """A study of a family with its runs and what its tuning chose."""
+    """A study of a family with its runs and what its tuning chose; ``name`` is what others of the family call it."""
 
     study: Study
     rows: Sequence[Row]
     choices: Choices
+    name: str = ""
 
 
-def judge(study: Study, rows: Sequence[Row], choices: Mapping[tuple[str, str], str] | None = None) -> list[Verdict]:
+def judge(
+    study: Study,
+    rows: Sequence[Row],
+    choices: Mapping[tuple[str, str], str] | None = None,
+    name: str = "",
+    others: Sequence[Member] = (),
+) -> list[Verdict]:
     """A verdict for each hypothesis in each of its settings, then over all of them together where there are several.
 
     Args:
         study: its hypotheses, looks and family.
         rows: its runs.
         choices: what the tuning chose, for a warning where that is the edge of the grid.
+        name: of the study, as others of its family call it.
+        others: studies of its family that are at hand.
     """
-    return judge_family([Member(study, rows, dict(choices or {}))])[0]
+    return judge_family([Member(study, rows, dict(choices or {}), name), *others])[0]
+
+
+def open_arms(study: Study, verdicts: Sequence[Verdict]) -> set[str]:
+    """The arms that need more seeds at a look: those of a claim that is not decided and has seeds left, and, while
+    there is such a claim, those that no claim names."""
+    claims = [verdict for verdict in verdicts if not verdict.hypothesis.secondary]
+    left = [
+        verdict.hypothesis
+        for verdict in claims
+        if verdict.answer == "not judged" or (verdict.answer == "undecided" and verdict.seeds < verdict.planned)
+    ]
+    named = {arm for verdict in claims for arm in (verdict.hypothesis.ours, verdict.hypothesis.theirs)}
+    if not left:
+        return set() if claims else set(study.arms)
+    return {arm for claim in left for arm in (claim.ours, claim.theirs)} | (set(study.arms) - named)
 
 
 def judge_family(members: Sequence[Member]) -> list[list[Verdict]]:
@@ -42,7 +66,7 @@ def judge_family(members: Sequence[Member]) -> list[list[Verdict]]:
     """
     found = [_comparisons(member) for member in members]
     flat = [made for of_member in found for made in of_member]
-    elsewhere = _elsewhere(members, found)
+    elsewhere = _elsewhere(members)
     corrected: dict[int, Verdict] = {}
     for secondary in (False, True):
         family = [made for made in flat if made.verdict.hypothesis.secondary == secondary]
@@ -88,13 +112,11 @@ def _comparisons(member: Member) -> list[Comparison]:
     return found
 
 
-def _elsewhere(members: Sequence[Member], found: Sequence[Sequence[Comparison]]) -> int:
+def _elsewhere(members: Sequence[Member]) -> int:
     """Comparisons of the family that no member has."""
-    here = [sum(not made.verdict.hypothesis.secondary for made in of_member) for of_member in found]
-    totals = [
-        own + member.study.family.elsewhere for member, own in zip(members, here, strict=True) if member.study.family
-    ]
-    return max(0, max(totals, default=0) - sum(here))
+    here = {member.name for member in members}
+    missing = {name: count for member in members for name, count in member.study.family.items() if name not in here}
+    return sum(missing.values())
 
 
 def _answered(verdict: Verdict, member: Member) -> Verdict:

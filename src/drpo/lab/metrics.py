@@ -10,6 +10,8 @@ from drpo.collapse import LAST, has_collapsed
 from drpo.intervals import accuracy_interval
 
 Record = dict[str, Any]
+#: Parts of a run whose mean rewards show a collapse.
+TENTHS = 10
 
 
 class Measure(NamedTuple):
@@ -54,7 +56,7 @@ ALONG = (
     "truncated_share",
 )
 #: Those of them whose course over training a report shows.
-COURSES = ("beyond_delta", "corrective_share")
+COURSES = ("beyond_delta", "corrective_share", "reward")
 #: The largest over a run's updates.
 HIGHEST = ("mismatch_max", "ratio_max", "shift_max")
 
@@ -73,22 +75,25 @@ def accuracy_curve(evaluations: Iterable[Record], steps: Sequence[int], failed: 
     return curve + [(step, 0.0) for step in steps if step > max(found, default=-1)] if failed else curve
 
 
-def accuracy_metrics(curve: Sequence[tuple[int, float]], evaluations: Iterable[Record] = ()) -> Record:
+def accuracy_metrics(
+    curve: Sequence[tuple[int, float]], evaluations: Iterable[Record] = (), last: int = LAST
+) -> Record:
     """Final, mean, best accuracy, drawdown and collapse of an :func:`accuracy_curve`; empty for an empty one.
 
-    ``final_accuracy`` is the mean of the last three evaluations after training began, ``area`` the area under the
+    ``final_accuracy`` is the mean of the ``last`` evaluations after training began, ``area`` the area under the
     curve by steps as a mean height, ``drawdown`` the deepest fall below the best so far; whether it ``collapsed`` says
     :func:`drpo.collapse.has_collapsed`.
 
     Args:
         curve: (step, accuracy).
         evaluations: the records behind it, with their samples; a step without one is certain.
+        last: evaluations that make the final accuracy.
     """
     if not curve:
         return {}
     steps, values = zip(*curve, strict=True)
     trained = values[1:] or values
-    final = math.fsum(trained[-LAST:]) / len(trained[-LAST:])
+    final = math.fsum(trained[-last:]) / len(trained[-last:])
     pieces = [(b - a) * (x + y) / 2 for a, b, x, y in zip(steps, steps[1:], values, values[1:], strict=False)]
     found = {record["step"]: accuracy_interval(record) for record in evaluations}
     intervals = [found.get(step, (value, value)) for step, value in curve] if found else ()
@@ -106,25 +111,43 @@ def accuracy_metrics(curve: Sequence[tuple[int, float]], evaluations: Iterable[R
     }
 
 
+def reward_metrics(updates: Sequence[Record], steps: int, failed: bool) -> Record:
+    """``training_reward``, the mean over the run's ``steps`` of the batch's mean reward: 0 for each step that a run did
+    not reach that ``failed``. ``reward_collapsed``: whether its means by tenths of the run did
+    (:func:`drpo.collapse.has_collapsed`). Empty without a reward.
+    """
+    rewards = [value for _, value in by_step("reward", updates, weight="sequences")]
+    if not rewards:
+        return {}
+    rewards += [0.0] * (steps - len(rewards) if failed else 0)
+    width = max(1, round(steps / TENTHS))
+    tenths = [rewards[start : start + width] for start in range(0, len(rewards), width)]
+    means = [math.fsum(tenth) / len(tenth) for tenth in tenths]
+    return {
+        "training_reward": math.fsum(rewards) / len(rewards),
+        "reward_collapsed": has_collapsed(means),
+    }
+
+
 def tokens_to(target: float, curve: Sequence[tuple[int, float]], updates: Sequence[Record]) -> int | None:
     """Response tokens trained on when an evaluation first reached ``target``; None if none did."""
     step = next((step for step, accuracy in curve if accuracy >= target), None)
     return None if step is None else sum(record["tokens"] for record in updates if record["step"] <= step)
 
 
-def by_step(name: str, updates: Sequence[Record]) -> list[tuple[int, float]]:
-    """(step, mean over its updates' tokens) of a figure, where it exists."""
+def by_step(name: str, updates: Sequence[Record], weight: str = "tokens") -> list[tuple[int, float]]:
+    """(step, mean over its updates, by their ``weight``) of a figure, where it exists."""
     steps: dict[int, list[Record]] = {}
     for record in updates:
         steps.setdefault(record["step"], []).append(record)
-    found = ((step, _token_mean(name, records)) for step, records in steps.items())
+    found = ((step, _token_mean(name, records, weight)) for step, records in steps.items())
     return [(step, value) for step, value in found if value is not None]
 
 
-def _token_mean(name: str, updates: Sequence[Record]) -> float | None:
-    known = [(record[name], record["tokens"]) for record in updates if record.get(name) is not None]
-    weight = sum(tokens for _, tokens in known)
-    return math.fsum(value * tokens for value, tokens in known) / weight if weight else None
+def _token_mean(name: str, updates: Sequence[Record], weight: str = "tokens") -> float | None:
+    known = [(record[name], record.get(weight, 1)) for record in updates if record.get(name) is not None]
+    total = sum(share for _, share in known)
+    return math.fsum(value * share for value, share in known) / total if total else None
 
 
 def update_metrics(updates: Sequence[Record]) -> Record:

@@ -12,11 +12,14 @@ from typing import Literal
 
 from drpo.collapse import LAST
 from drpo.errors import ConfigError, suggest
+from drpo.lab import draws
 from drpo.lab.metrics import evaluation_steps
 from drpo.lab.study import Keys, Study
 from drpo.train.config import TrainConfig, as_overrides, layer_config
 from drpo.train.config_text import parse_overrides
 
+#: A setting and an arm.
+Place = tuple[str, str]
 Phase = Literal["tuning", "shared", "best"]
 #: Where the runs of a phase lie.
 FOLDERS: dict[Phase, str] = {"tuning": "tuning", "shared": "runs", "best": "best"}
@@ -34,6 +37,8 @@ class Run:
     seed: int
     config: TrainConfig = field(compare=False)
     attempt: str = ""
+    #: What was drawn for its seed.
+    drawn: str = field(default="", compare=False)
 
     @property
     def path(self) -> Path:
@@ -73,16 +78,22 @@ class Try:
     @property
     def name(self) -> str:
         """A folder's name: learning_rate=0.0001,delta=0.15."""
-        return ",".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in self.keys.items())
+        return draws.text(self.keys)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study with its runs; those at each arm's best follow from what the tuning chose."""
+    """A study with its runs; those of the tuning's second round, and those at each arm's best, follow from what the
+    tuning found. ``evaluated`` are the runs on the study's seeds, at the shared configuration."""
 
     study: Study
     tuning: list[Run]
-    shared: list[Run]
+    evaluated: list[Run]
+
+    @property
+    def shared(self) -> list[Run]:
+        """The runs at the shared configuration that the study has."""
+        return self.evaluated if self.study.shared else []
 
     def only(self, settings: Sequence[str]) -> Plan:
         """The runs in these settings; all of them for none named.
@@ -94,19 +105,43 @@ class Plan:
             if name not in self.study.settings:
                 raise ConfigError(f"the study has no setting {name!r}.{suggest(name, self.study.settings)}")
         kept = set(settings or self.study.settings)
-        tuning, shared = ([run for run in runs if run.setting in kept] for runs in (self.tuning, self.shared))
-        return Plan(self.study, tuning, shared)
+        tuning, evaluated = ([run for run in runs if run.setting in kept] for runs in (self.tuning, self.evaluated))
+        return Plan(self.study, tuning, evaluated)
 
-    def best(self, choices: Mapping[tuple[str, str], str]) -> list[Run]:
+    def confirming(self, finalists: Mapping[Place, Sequence[str]]) -> list[Run]:
+        """The tuning's second round: (setting, arm) → the names of the tries that are run again."""
+        confirm = self.study.tuning.confirm if self.study.tuning else None
+        configs = {(run.setting, run.arm, run.attempt): run.config for run in self.tuning}
+        return [
+            Run("tuning", *place, seed, configs[*place, name].model_copy(update={"seed": seed}), name)
+            for seed in (confirm.seeds if confirm else ())
+            for place, names in finalists.items()
+            for name in names
+        ]
+
+    def most(self) -> list[Run]:
+        """As many runs as there may be, like those that there will be: for an estimate."""
+        tuning, found = self.study.tuning, [*self.tuning, *self.shared]
+        if tuning is None:
+            return found
+        names: dict[Place, list[str]] = {}
+        for run in self.tuning:
+            if run.seed == tuning.seeds[0]:
+                names.setdefault((run.setting, run.arm), []).append(run.attempt)
+        second = tuning.confirm.best if tuning.confirm else 0
+        return [*found, *self.confirming({place: own[:second] for place, own in names.items()}), *self.evaluated]
+
+    def best(self, choices: Mapping[Place, str]) -> list[Run]:
         """The evaluation runs at the chosen tries, (setting, arm) → name; a choice that is the shared configuration
         is the shared run itself. None where nothing was chosen yet."""
         configs = {(run.setting, run.arm, run.attempt): run.config for run in self.tuning}
         found = []
-        for run in self.shared:
+        for run in self.evaluated:
             if (chosen := choices.get((run.setting, run.arm))) is None:
                 continue
             config = configs[run.setting, run.arm, chosen].model_copy(update={"seed": run.seed})
-            found.append(run if config == run.config else Run("best", run.setting, run.arm, run.seed, config))
+            same = self.study.shared and config == run.config
+            found.append(run if same else Run("best", run.setting, run.arm, run.seed, config))
         return found
 
 
@@ -119,15 +154,8 @@ def make_plan(study: Study) -> Plan:
     """
     problems: dict[str, list[str]] = {}
     tuning: list[Run] = []
-    shared: list[Run] = []
     places = [(setting, arm) for setting in study.settings for arm in study.arms]
-    configs = {place: _config(study, *place, {}, problems) for place in places}
-    for seed in study.seeds:
-        shared += [
-            Run("shared", *place, seed, config.model_copy(update={"seed": seed}))
-            for place, config in configs.items()
-            if config
-        ]
+    evaluated = _evaluated(study, places, problems)
     if study.tuning:
         tried = [
             (place, one, _config(study, *place, one.keys, problems))
@@ -143,13 +171,36 @@ def make_plan(study: Study) -> Plan:
     if problems:
         lines = [f"{message}\n    ({_some(where)})" for message, where in problems.items()]
         raise ConfigError("\n".join(["not every run of the study is valid:", *lines]))
-    return Plan(study, tuning, shared)
+    return Plan(study, tuning, evaluated)
+
+
+def _evaluated(study: Study, places: Sequence[Place], problems: dict[str, list[str]]) -> list[Run]:
+    """The runs on the study's seeds; with draws each seed has a configuration of its own."""
+    found, configs = [], {}
+    for index, seed in enumerate(study.seeds):
+        drawn = draws.draw(study.draws, seed) if study.draws else {}
+        if drawn or not configs:
+            configs = {place: _config(study, *place, drawn, problems) for place in places}
+        found += [
+            Run("shared", *place, seed, config.model_copy(update={"seed": seed}), drawn=draws.text(drawn))
+            for place, config in configs.items()
+            if config and index < study.seeds_of(place[1])
+        ]
+    return found
 
 
 def tries(study: Study, arm: str) -> Iterator[Try]:
-    """The grid of an arm: every learning rate with every threshold."""
-    for rate in study.tuning.learning_rates if study.tuning else ():
-        for threshold in study.arms[arm].thresholds:
+    """The grid of an arm: every learning rate with every threshold; or the points of its ranges."""
+    tuning, own = study.tuning, study.arms[arm]
+    if tuning is None:
+        return
+    if isinstance(rates := tuning.learning_rates, draws.LogRange):
+        for index in range(tuning.points or 0):
+            rate, threshold = draws.point(index, 2)
+            yield Try({"learning_rate": rates.at(rate), **{key: one.at(threshold) for key, one in own.ranges.items()}})
+        return
+    for rate in rates:
+        for threshold in own.thresholds:
             yield Try({"learning_rate": rate, **threshold})
 
 
@@ -173,10 +224,10 @@ def _unsuitable(config: TrainConfig) -> list[str]:
     """What a comparison asks for beyond a valid configuration."""
     found = []
     evaluations = len(evaluation_steps(config.steps, config.eval_every)) - 1
-    if evaluations < LAST:
+    if evaluations < LAST and config.eval_final is None:
         found.append(
             f"eval_every={config.eval_every} gives {evaluations} evaluations in {config.steps} steps; the "
-            f"final accuracy is the mean of the last {LAST}. Set eval_every in budget."
+            f"final accuracy is the mean of the last {LAST}. Set eval_every in budget, or eval_final."
         )
     if config.stop_on_collapse:
         found.append("stop_on_collapse=true: a comparison needs every evaluation of a run. Leave it out.")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from drpo.collapse import LAST, LEFT
 from drpo.files import replace_text
 from drpo.lab.csv_tables import csv_text, read_table
 from drpo.lab.directory import State, StudyDirectory
@@ -18,6 +19,7 @@ from drpo.lab.metrics import (
     accuracy_metrics,
     by_step,
     measured_seconds,
+    reward_metrics,
     tokens_to,
     update_metrics,
 )
@@ -30,7 +32,9 @@ from drpo.schema import renamed
 Row = dict[str, Any]
 
 #: Columns that hold no figures.
-TEXT = frozenset({"phase", "setting", "arm", "attempt", "status", "reason", "machine_device", "command"})
+TEXT = frozenset(
+    {"phase", "setting", "arm", "attempt", "drawn", "status", "reason", "machine_device", "cpu", "code", "command"}
+)
 
 
 def read_rows(directory: StudyDirectory, runs: Sequence[Run], study: Study) -> list[Row]:
@@ -50,21 +54,32 @@ def read_row(directory: StudyDirectory, run: Run, state: State, study: Study) ->
     target = (
         {} if study.target_accuracy is None else {"tokens_to_target": tokens_to(study.target_accuracy, curve, updates)}
     )
+    accuracy = accuracy_metrics(curve, evaluations, last=LAST if run.config.eval_final is None else 1)
+    reward = reward_metrics(updates, run.config.steps, failed=state.status == "failed")
+    fell = reward.pop("reward_collapsed", False)
+    if accuracy and run.config.eval_final is not None:  # too few evaluations to see a fall between them
+        ended_low = accuracy["final_accuracy"] <= LEFT * accuracy["best_accuracy"]
+        accuracy["collapsed"] = accuracy["collapsed"] or fell or ended_low
+    manifest = records.read_manifest()
     return {
         "phase": run.phase,
         "setting": run.setting,
         "arm": run.arm,
         "attempt": run.attempt,
+        "drawn": run.drawn,
         "seed": run.seed,
         "status": state.status,
         "reason": state.reason,
         "steps": updates[-1]["step"] if updates else 0,
-        **accuracy_metrics(curve, evaluations),
+        **accuracy,
+        **reward,
         **target,
         **update_metrics(updates),
         "heldout_problems": min((record["examples"] for record in evaluations if "examples" in record), default=None),
         "seconds": measured_seconds(updates, evaluations),
-        "machine_device": records.read_manifest().get("device"),
+        "machine_device": manifest.get("device"),
+        "cpu": manifest.get("cpu"),
+        "code": manifest.get("code"),
         "command": run.command(directory.path),
         "curves": {"accuracy": curve, **{name: by_step(name, updates) for name in COURSES}},
     }

@@ -7,179 +7,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from drpo.errors import ConfigError, suggest
+from drpo.lab.draws import Axis
+from drpo.lab.draws import names as axis_keys
 from drpo.lab.metrics import METRICS
+from drpo.lab.study_parts import Arm, Hypothesis, Keys, Name, Scale, Seed, Setting, Test, Tuning
 from drpo.recipe_files import ROOT, recipe_file
 from drpo.schema import unnumbered
-from drpo.setting_types import STRICT
+from drpo.setting_types import STRICT, Count
 from drpo.train.config import merge
 from drpo.train.config_text import read_yaml
 
+__all__ = ["Arm", "Hypothesis", "Keys", "Study", "Test", "check_study", "load_study"]
+
 SHIPPED = ROOT / "studies"
-#: What arms have in common, so that they differ in nothing but how they learn: an arm may not change it.
-COMMON = frozenset(
-    {
-        "model",
-        "task",
-        "steps",
-        "seed",
-        "prompts_per_step",
-        "group_size",
-        "updates_per_step",
-        "learning_rate",
-        "temperature",
-        "top_p",
-        "top_k",
-        "max_new_tokens",
-        "eval_every",
-        "eval_examples",
-        "eval_samples",
-        "precision",
-        "rollout_precision",
-        "rollout_lag",
-        "sampler",
-    }
+#: What a study may draw anew for each seed.
+DRAWABLE = (
+    "learning_rate",
+    "updates_per_step",
+    "rollout_lag",
+    "prompts_per_step",
+    "group_size",
+    "temperature",
+    "precision",
+    "rollout_precision",
 )
 
-#: A folder is named after it.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
-Seed = Annotated[int, Field(ge=0)]
-Keys = dict[str, Any]
-#: What a hypothesis of means is tested for.
-Test = Literal["difference", "equivalence"]
 
-
-class Part(BaseModel):
-    """A part of a study file; unknown keys are errors."""
+class Study(BaseModel):
+    """A study file; unknown keys are errors."""
 
     model_config = STRICT
-
-
-class Configured(Part):
-    """A part whose other keys are TrainConfig's."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-
-    @property
-    def keys(self) -> Keys:
-        """What it sets of a run's configuration."""
-        return dict(self.model_extra or {})
-
-
-class Setting(Configured):
-    """Where the arms are compared: the keys of ``file``, then the study's budget, then its own keys."""
-
-    file: str | None = None
-
-    def from_file(self, folder: Path) -> Keys:
-        """The keys of its file: ``recipe:NAME``, or a path that starts at ``folder``."""
-        return read_yaml(recipe_file(self.file, folder)) if self.file else {}
-
-
-class Arm(Configured):
-    """One of those compared, by the keys in which it differs from the others.
-
-    ``tries``: values of its own threshold for the tuning, by dotted key; with several keys, the first values together,
-    then the second, …
-    """
-
-    tries: dict[str, list[Any]] = {}
-
-    @model_validator(mode="after")
-    def _fair(self) -> Arm:
-        if shared := sorted(COMMON & set(self.keys)):
-            raise ValueError(
-                f"an arm may not change {', '.join(shared)}: arms share weights, prompts, budget and "
-                "learning rates. Put it in a setting, in base, or in tuning."
-            )
-        if foreign := sorted(key for key in self.tries if not key.startswith("objective.")):
-            raise ValueError(
-                f"tries are of the objective's own threshold, got {', '.join(foreign)}. Write for "
-                "example objective.delta: [0.1, 0.15, 0.3]"
-            )
-        if len({len(values) for values in self.tries.values()}) > 1:
-            raise ValueError(f"tries: every key needs the same number of values, got {self.tries}")
-        return self
-
-    @property
-    def thresholds(self) -> list[Keys]:
-        """Dotted keys of each try; a single empty one for an arm without a threshold of its own."""
-        return [dict(zip(self.tries, values, strict=True)) for values in zip(*self.tries.values(), strict=True)] or [{}]
-
-
-class Tuning(Part):
-    """How each arm's best is found: every learning rate with every try of its threshold, over seeds of its own."""
-
-    seeds: list[Seed] = Field(min_length=1)
-    learning_rates: list[float] = Field(min_length=1)
-
-
-class Hypothesis(Part):
-    """What is claimed of ``ours`` against ``theirs``, in a sentence; the lab finds out, whichever way it goes.
-
-    With a ``margin`` it is also tested whether the arms are equivalent: whether the difference is below it in both
-    directions; ``test: equivalence`` makes that test alone. ``one_sided``: only whether ours is better.
-    ``secondary`` hypotheses are corrected among themselves.
-    """
-
-    claim: str = Field(min_length=1)
-    ours: str
-    theirs: str
-    compare: Literal["mean", "variance"] = "mean"
-    metric: str | None = None
-    settings: list[str] | None = None
-    at: Literal["shared", "best"] = "shared"
-    margin: float | None = Field(default=None, gt=0)
-    test: Test | None = None
-    one_sided: bool = False
-    secondary: bool = False
-
-    @property
-    def tests(self) -> tuple[Test, ...]:
-        """What it is tested for."""
-        if self.test:
-            return (self.test,)
-        return ("difference",) if self.margin is None else ("difference", "equivalence")
-
-    @model_validator(mode="after")
-    def _testable(self) -> Hypothesis:
-        if self.compare == "variance" and (self.margin is not None or self.test or self.one_sided):
-            raise ValueError("margin, test and one_sided are for compare: mean. Leave them out.")
-        if self.test == "equivalence" and self.margin is None:
-            raise ValueError("test: equivalence needs a margin, for example margin: 0.02")
-        if self.margin is not None and self.test == "difference":
-            raise ValueError("margin would be ignored with test: difference. Leave one of them out.")
-        if self.one_sided and self.test == "equivalence":
-            raise ValueError("one_sided would be ignored with test: equivalence. Leave one of them out.")
-        return self
-
-
-class Family(Part):
-    """Claims that are corrected together although they lie in several studies.
-
-    ``elsewhere`` is the number of the family's comparisons in other studies; where those are not at hand, they count
-    as not shown.
-    """
-
-    name: Name
-    elsewhere: int = Field(ge=1)
-
-
-class Scale(Part):
-    """The same study at another size: budget and settings' keys to add, further settings by their file, other seeds."""
-
-    budget: Keys = {}
-    settings: dict[str, Keys] = {}
-    seeds: list[Seed] | None = None
-    tuning_seeds: list[Seed] | None = None
-
-
-class Study(Part):
-    """A study file."""
 
     title: str = Field(min_length=1)
     question: str = Field(min_length=1)
@@ -192,7 +54,11 @@ class Study(Part):
     metric: str = "final_accuracy"
     target_accuracy: float | None = Field(default=None, gt=0, le=1)
     hypotheses: list[Hypothesis] = []
-    family: Family | None = None
+    family: dict[Name, Count] = {}
+    looks: list[Count] = []
+    draws: dict[str, Axis] = {}
+    shared: bool = True
+    analysis: str = ""
     scales: dict[Name, Scale] = {}
 
     @model_validator(mode="before")
@@ -213,12 +79,21 @@ class Study(Part):
 
     def _seed_problems(self) -> list[str]:
         found = []
-        for label, seeds in (("seeds", self.seeds), ("tuning.seeds", self.tuning.seeds if self.tuning else [])):
+        for label, seeds in (("seeds", self.seeds), ("tuning.seeds", self.tuning.all_seeds if self.tuning else [])):
             if len(set(seeds)) < len(seeds):
                 found.append(f"{label}: a seed is named twice in {seeds}")
-        if self.tuning and (both := sorted(set(self.seeds) & set(self.tuning.seeds))):
+        if self.tuning and (both := sorted(set(self.seeds) & set(self.tuning.all_seeds))):
             found.append(f"seeds {both} are used for tuning and for evaluation; choose others for tuning.seeds")
-        counts = {name: len(arm.thresholds) for name, arm in self.arms.items() if arm.tries}
+        found += [*self._look_problems(), *self._draw_problems()]
+        if self.tuning and self.tuning.points:
+            listed = [name for name, arm in self.arms.items() if arm.tries and not arm.ranges]
+            if listed:
+                found.append(
+                    f"tries of {', '.join(listed)} must be ranges, such as {{log: [0.05, 0.5]}}, beside points"
+                )
+        elif ranged := [name for name, arm in self.arms.items() if arm.ranges]:
+            found.append(f"tries of {', '.join(ranged)} are ranges: add tuning with points and a range of rates")
+        counts = {name: len(arm.thresholds) for name, arm in self.arms.items() if arm.tries and not arm.ranges}
         if len(set(counts.values())) > 1:
             found.append(
                 f"arms differ in the number of tries of their thresholds: {counts}. Give each the same number."
@@ -228,6 +103,26 @@ class Study(Part):
                 f"tries of {', '.join(counts)} would be ignored: add tuning, with its seeds and "
                 "learning_rates, or leave them out."
             )
+        return found
+
+    def _look_problems(self) -> list[str]:
+        found = []
+        if self.looks and (self.looks != sorted(set(self.looks)) or self.looks[-1] != len(self.seeds)):
+            found.append(f"looks must rise to the number of seeds, {len(self.seeds)}, got {self.looks}")
+        for name, arm in self.arms.items():
+            if arm.seeds is not None and arm.seeds > len(self.seeds):
+                found.append(f"arms.{name}: seeds={arm.seeds} exceeds the study's {len(self.seeds)} seeds")
+        if not self.shared and not self.tuning:
+            found.append("shared: false leaves no runs without tuning. Add tuning, or leave it out.")
+        return found
+
+    def _draw_problems(self) -> list[str]:
+        keys = [key for name, axis in self.draws.items() for key in axis_keys(name, axis)]
+        found = [f"draws: {key!r} cannot be drawn.{suggest(key, DRAWABLE)}" for key in keys if key not in DRAWABLE]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            found.append(f"draws: {', '.join(twice)} is set by two axes")
+        if self.draws and self.tuning:
+            found.append("draws and tuning exclude each other: what is drawn is not tuned. Make two studies of it.")
         return found
 
     def _name_problems(self) -> list[str]:
@@ -248,6 +143,8 @@ class Study(Part):
                 found.append(f"{where}unknown metric {claim.metric!r}.{suggest(claim.metric, METRICS)}")
             if claim.ours == claim.theirs:
                 found.append(f"{where}compares {claim.ours!r} with itself")
+            if claim.at == "shared" and not self.shared:
+                found.append(f"{where}at: shared needs the runs that shared: false leaves out")
             if claim.at == "best" and not self.tuning:
                 found.append(f"{where}at: best needs tuning, with its seeds and learning_rates")
         for label, scale in self.scales.items():
@@ -263,7 +160,14 @@ class Study(Part):
 
     def looks_of(self, hypothesis: Hypothesis) -> list[int]:
         """The numbers of seeds at which a hypothesis is judged; the last is all of its arms' seeds."""
-        return [len(self.seeds)]
+        most = min(self.seeds_of(arm) for arm in (hypothesis.ours, hypothesis.theirs))
+        if hypothesis.compare == "variance":  # its test has no looks
+            return [most]
+        return [*(look for look in self.looks if look < most), most]
+
+    def seeds_of(self, arm: str) -> int:
+        """The number of seeds that an arm is run with, the study's first."""
+        return self.arms[arm].seeds or len(self.seeds)
 
     def at_scale(self, name: str | None) -> Study:
         """The study with the changes of that scale; itself for None.
@@ -332,9 +236,8 @@ def check_study(values: Mapping[str, Any], source: str) -> Study:
 def _explain(problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        model = {"tuning": Tuning, "hypotheses": Hypothesis, "scales": Scale, "family": Family}.get(
-            str(problem["loc"][0]), Study
-        )
+        parts = {"tuning": Tuning, "hypotheses": Hypothesis, "scales": Scale}
+        model = parts.get(str(problem["loc"][0]), Study)
         return f"unknown key {place!r}.{suggest(str(problem['loc'][-1]), model.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":

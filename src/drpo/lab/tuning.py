@@ -10,14 +10,17 @@ from pydantic import BaseModel, ConfigDict
 from drpo.files import json_text, read_json, replace_text
 from drpo.lab.directory import StudyDirectory
 from drpo.lab.metrics import METRICS
-from drpo.lab.plan import Plan, tries
+from drpo.lab.plan import Place, Plan, tries
 from drpo.lab.results import Row
 from drpo.lab.study import Study
+from drpo.lab.surface import fitted
 from drpo.run_schema import checked
 from drpo.schema import check_schema, numbered
 
 #: (setting, arm) → the name of its chosen try.
-Choices = dict[tuple[str, str], str]
+Choices = dict[Place, str]
+#: Try → its scores over seeds; None for a run without one.
+Scores = dict[str, list[float | None]]
 
 
 class _Choice(BaseModel):
@@ -34,19 +37,17 @@ class _Choices(BaseModel):
 
 def choose(plan: Plan, rows: Sequence[Row]) -> tuple[Choices, list[Row]]:
     """For each setting and arm the try with the best mean of the study's metric, the first of equal ones; then a record
-    for each, with every try's scores.
+    for each, with every try's scores. Where the tuning has a second round, its fresh seeds alone decide.
 
     A run that failed before it was evaluated counts as the worst there is.
     """
-    better = 1.0 if METRICS[plan.study.metric].more_is_better else -1.0
+    better = _sign(plan)
     choices: Choices = {}
     records: list[Row] = []
-    for place in dict.fromkeys((row["setting"], row["arm"]) for row in rows):
-        scores: dict[str, list[float | None]] = {}
-        for row in rows:
-            if (row["setting"], row["arm"]) == place:
-                scores.setdefault(row["attempt"], []).append(row.get(plan.study.metric))
-        choices[place] = max(scores, key=lambda attempt: better * _mean(scores[attempt], -better * math.inf))
+    for place, scores in _scores(plan, rows).items():
+        second = _second_round(plan, rows, place)
+        deciding = second or scores
+        choices[place] = max(deciding, key=lambda attempt: better * _mean(deciding[attempt], -better * math.inf))
         records.append(
             {
                 "setting": place[0],
@@ -54,9 +55,53 @@ def choose(plan: Plan, rows: Sequence[Row]) -> tuple[Choices, list[Row]]:
                 "chosen": choices[place],
                 "metric": plan.study.metric,
                 "scores": scores,
+                **({"confirmed": second} if second else {}),
             }
         )
     return choices, records
+
+
+def finalists(plan: Plan, rows: Sequence[Row]) -> dict[Place, list[str]]:
+    """The tries of the tuning's second round, the best by a surface fitted to the means of the first; none for an arm
+    whose runs of the first are missing."""
+    confirm = plan.study.tuning.confirm if plan.study.tuning else None
+    if plan.study.tuning is None or confirm is None:
+        return {}
+    first = [row for row in rows if row["phase"] == "tuning" and row["seed"] in plan.study.tuning.seeds]
+    left = {(row["setting"], row["arm"]) for row in first if row["status"] not in ("finished", "failed")}
+    better = _sign(plan)
+    found = {}
+    for place, scores in _scores(plan, first).items():
+        if place in left:
+            continue
+        keys = {one.name: one.keys for one in tries(plan.study, place[1])}
+        known = {name: _mean(values, math.nan) for name, values in scores.items()}
+        known = {name: value for name, value in known.items() if math.isfinite(value)}
+        surface = dict(zip(known, fitted([keys[name] for name in known], list(known.values())), strict=True))
+        found[place] = sorted(surface, key=lambda name: -better * surface[name])[: confirm.best]
+    return found
+
+
+def _sign(plan: Plan) -> float:
+    return 1.0 if METRICS[plan.study.metric].more_is_better else -1.0
+
+
+def _scores(plan: Plan, rows: Sequence[Row], seeds: Sequence[int] | None = None) -> dict[Place, Scores]:
+    """(setting, arm) → try → scores of the tuning's first round, or of other ``seeds``."""
+    assert plan.study.tuning is not None
+    wanted = plan.study.tuning.seeds if seeds is None else seeds
+    found: dict[Place, Scores] = {}
+    for row in rows:
+        if row["phase"] == "tuning" and row["seed"] in wanted:
+            place = found.setdefault((row["setting"], row["arm"]), {})
+            place.setdefault(row["attempt"], []).append(row.get(plan.study.metric))
+    return found
+
+
+def _second_round(plan: Plan, rows: Sequence[Row], place: Place) -> Scores:
+    assert plan.study.tuning is not None
+    confirm = plan.study.tuning.confirm
+    return _scores(plan, rows, confirm.seeds).get(place, {}) if confirm else {}
 
 
 def _mean(scores: Sequence[float | None], worst: float) -> float:

@@ -1,0 +1,250 @@
+"""What a registered study does: looks, a second round of tuning, runs that are not reused elsewhere, its digest."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drpo.errors import ConfigError
+from drpo.files import json_text
+from drpo.lab.metrics import reward_metrics
+from drpo.lab.plan import Run, make_plan
+from drpo.lab.registration import analysis_digest, check_registration, registration, study_digest
+from drpo.lab.results import read_csv
+from drpo.lab.run import kept_results, read_results, run_study
+from drpo.lab.runner import Watcher
+from drpo.lab.study import Study, check_study, load_study
+from drpo.lab.surface import fitted
+from drpo.lab.workers import LocalWorkers
+from drpo.train.config_text import read_yaml
+from support import stand_in, studies
+
+pytestmark = pytest.mark.slow
+
+ONE: dict[str, Any] = {"one": {}}
+FLAT = [0.4, 0.5, 0.5, 0.5, 0.5]
+
+
+class Notes(Watcher):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.started: list[str] = []
+
+    def on_note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def on_start(self, run: Run, resumed: bool) -> None:
+        self.started.append(str(run.path))
+
+
+def workers(folder: Path, study: Study, told: Callable[[Run], dict[str, Any]]) -> LocalWorkers:
+    """Workers whose program is the stand-in; every run that the study may have behaves as ``told`` says."""
+    plan = make_plan(study)
+    runs = [*plan.tuning, *plan.evaluated]
+    for run in plan.tuning:
+        place = run.setting, run.arm
+        runs += [*plan.confirming({place: [run.attempt]}), *plan.best({place: run.attempt})]
+    behaviors = {str(run.path): {"config": run.config.resolved(), "accuracies": FLAT, **told(run)} for run in runs}
+    file = folder / "behaviors.json"
+    file.write_text(json.dumps(behaviors))
+    return LocalWorkers(2, 1, program=(sys.executable, stand_in.__file__, str(file)))
+
+
+def noisy(gap: Callable[[str], float]) -> Callable[[Run], dict[str, Any]]:
+    """Runs that end at 0.5 + gap(arm), give or take 0.01 by seed."""
+
+    def told(run: Run) -> dict[str, Any]:
+        noise = np.random.default_rng([run.seed, *run.arm.encode()]).normal(0, 0.01)
+        return {"accuracies": [0.4, *[0.5 + gap(run.arm) + float(noise)] * 4]}
+
+    return told
+
+
+ARMS = {**studies.VALUES["arms"], "grpo": {"objective": "grpo"}}
+TWO = [
+    {"claim": "DRPO ends higher than DPPO.", "ours": "drpo", "theirs": "dppo"},
+    {"claim": "DRPO ends higher than GRPO.", "ours": "drpo", "theirs": "grpo"},
+]
+LOOKS: dict[str, Any] = {"settings": ONE, "arms": ARMS, "seeds": list(range(12)), "looks": [6, 12], "hypotheses": TWO}
+
+
+def test_an_arm_stops_at_the_look_that_decides_its_claims(tmp_path: Path) -> None:
+    study, watcher = studies.study(**LOOKS), Notes()
+    gaps = {"dppo": -0.2}  # as good as GRPO, and far above DPPO
+    told = noisy(lambda arm: gaps.get(arm, 0.0))
+    results, stopped = run_study(study, tmp_path / "D", workers(tmp_path, study, told), watcher)
+    assert not stopped and "look at 6 seeds: drpo, grpo go on" in watcher.notes
+    ran = {arm: sum(f"/{arm}/" in path for path in watcher.started) for arm in ARMS}
+    assert ran == {"drpo": 12, "grpo": 12, "dppo": 6}
+    better, undecided = results.verdicts
+    assert (better.answer, better.seeds, better.planned) == ("better", 6, 12)
+    assert "6 of 12 seeds" in better.sentence and (undecided.answer, undecided.seeds) == ("undecided", 12)
+    statuses = {row["status"] for row in results.rows if row["arm"] == "dppo" and row["seed"] > 5}
+    assert statuses == {"skipped"} and results.count("missing") == 0
+    again = Notes()
+    run_study(study, tmp_path / "D", workers(tmp_path, study, told), again)
+    assert not again.started
+    assert [verdict.answer for verdict in read_results(study, tmp_path / "D").verdicts] == ["better", "undecided"]
+    kept = kept_results(study, tmp_path / "D")
+    assert [row["status"] for row in kept.rows] == [row["status"] for row in results.rows]
+
+
+def test_a_study_ends_at_the_look_that_decides_everything(tmp_path: Path) -> None:
+    study, watcher = studies.study(**LOOKS), Notes()
+    told = noisy(lambda arm: 0.0 if arm == "drpo" else -0.2)
+    results, _ = run_study(study, tmp_path / "D", workers(tmp_path, study, told), watcher)
+    assert len(watcher.started) == 18 and "look at 6 seeds: every claim is decided" in watcher.notes
+    assert {verdict.answer for verdict in results.verdicts} == {"better"} and results.count("skipped") == 18
+
+
+def test_an_early_look_has_a_wider_interval(tmp_path: Path) -> None:
+    """It covers the truth whenever the study stops."""
+    study = studies.study(**LOOKS)
+    told = noisy(lambda arm: 0.0 if arm == "drpo" else -0.2)
+    early, _ = run_study(study, tmp_path / "D", workers(tmp_path, study, told), Notes())
+    plain = studies.study(**{**LOOKS, "seeds": list(range(6)), "looks": []})
+    once, _ = run_study(plain, tmp_path / "E", workers(tmp_path, plain, told), Notes())
+    wide, narrow = early.verdicts[0].found, once.verdicts[0].found
+    assert wide and narrow and wide.value == narrow.value and wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_the_second_round_alone_decides_among_the_finalists(tmp_path: Path) -> None:
+    """In the first round δ near 0.1 looks best; of its finalists the one with the lowest rate is, by fresh seeds."""
+    arms = {"drpo": {"objective": "drpo", "tries": {"objective.delta": {"log": [0.05, 0.5]}}},
+            "surrogate": {"objective": "surrogate"}}  # fmt: skip
+    tuning = {
+        "seeds": [100], "points": 6, "learning_rates": {"log": [1e-5, 4e-4]},
+        "confirm": {"best": 2, "seeds": [200, 201]},
+    }  # fmt: skip
+    claim = [{"claim": "It does.", "ours": "drpo", "theirs": "surrogate", "at": "best"}]
+    study = studies.study(settings=ONE, arms=arms, tuning=tuning, shared=False, hypotheses=claim)
+
+    def told(run: Run) -> dict[str, Any]:
+        rate = np.log10(run.config.learning_rate)
+        first = 0.6 - 0.1 * (rate + 4.2) ** 2
+        return {"accuracies": [0.2, *[float(first if run.seed == 100 else 0.3 - 0.02 * (rate + 4))] * 4]}
+
+    watcher = Notes()
+    results, _ = run_study(study, tmp_path / "D", workers(tmp_path, study, told), watcher)
+    choices = json.loads((tmp_path / "D" / "choices.json").read_text())["choices"]
+    for choice in choices:
+        assert len(choice["scores"]) == 6 and len(choice["confirmed"]) == 2
+        rates = {name: float(name.split(",")[0].removeprefix("learning_rate=")) for name in choice["confirmed"]}
+        assert choice["chosen"] == min(rates, key=lambda name: rates[name])
+        assert all(2e-5 < rate < 2e-4 for rate in rates.values())  # about 6e-5
+    phases = [path.split("/")[0] for path in watcher.started]
+    assert phases == ["tuning"] * (12 + 8) + ["best"] * 6
+    assert {row["status"] for row in results.rows} == {"finished"} and len(results.rows) == 26
+
+
+def test_a_surface_passes_noise_on_to_its_neighbors() -> None:
+    rates = [1e-5 * 1.5**step for step in range(9)]
+    true = [0.5 - 0.02 * (step - 4) ** 2 for step in range(9)]
+    generator = np.random.default_rng(0)
+    nearer = 0
+    for _ in range(200):
+        noise = generator.normal(0, 0.05, 9)
+        found = fitted([{"learning_rate": rate} for rate in rates], list(np.array(true) + noise))
+        nearer += sum((np.array(found) - true) ** 2) < sum(noise**2)
+    assert nearer > 150
+    assert fitted([{"learning_rate": 1e-5}, {"learning_rate": 1e-4}], [0.1, 0.2]) == [0.1, 0.2]
+    flat = fitted([{"learning_rate": rate} for rate in rates], [0.3] * 9)
+    assert flat == [0.3] * 9
+
+
+def test_runs_of_another_processor_are_not_reused(tmp_path: Path) -> None:
+    study = studies.study(settings=ONE)
+    told = noisy(lambda arm: 0.0)
+
+    def elsewhere(run: Run) -> dict[str, Any]:
+        return told(run) | ({"cpu": "Another"} if run.seed == 1 else {})
+
+    run_study(study, tmp_path / "first", workers(tmp_path, study, elsewhere), Notes())
+    old = tmp_path / "first/runs/one/drpo/seed-2/manifest.json"
+    old.write_text(json.dumps({key: value for key, value in json.loads(old.read_text()).items() if key != "cpu"}))
+    watcher = Notes()
+    run_study(study, tmp_path / "D", workers(tmp_path, study, told), watcher, reuse=[tmp_path / "first"])
+    assert sorted(watcher.started) == ["runs/one/dppo/seed-1", "runs/one/drpo/seed-1", "runs/one/drpo/seed-2"]
+    assert "2 runs are not reused: another processor" in watcher.notes
+    assert "1 runs are not reused: processor not recorded" in watcher.notes
+
+
+def test_a_study_is_registered_with_its_first_run(tmp_path: Path) -> None:
+    study = studies.study(settings=ONE)
+    at_work = workers(tmp_path, study, noisy(lambda arm: 0.0))
+    run_study(study, tmp_path / "D", at_work, Notes())
+    found = registration(tmp_path / "D")
+    assert found and found["study"] == study_digest(study) and found["analysis"] == analysis_digest()
+    assert check_registration(study, tmp_path / "D") == ""
+    read = check_study(read_yaml(tmp_path / "D/study.yaml"), "study")
+    assert study_digest(read) == study_digest(study) != study_digest(studies.study(settings=ONE, metric="area"))
+    about = tmp_path / "D" / "about.json"
+    about.write_text(json_text({"registration": {**found, "analysis": "0" * 16}}))
+    watcher = Notes()
+    run_study(study, tmp_path / "D", at_work, watcher)
+    assert any("the analysis changed since the study was registered (0000" in note for note in watcher.notes)
+    about.write_text(json_text({"registration": {**found, "study": "0" * 64}}))
+    with pytest.raises(ConfigError, match="was registered as 0000000000000000, and is "):
+        run_study(study, tmp_path / "D", at_work, Notes())
+    about.unlink()
+    assert check_registration(study, tmp_path / "D") == ""  # a study from before there were registrations
+
+
+def test_a_digest_does_not_change_with_a_default_or_a_scale(tmp_path: Path) -> None:
+    file = studies.write(tmp_path / "a.yaml")
+    written = studies.write(tmp_path / "b.yaml", looks=[], shared=True, scales={"gpu": {"seeds": [0, 1]}})
+    assert study_digest(load_study(str(file))[1]) == study_digest(load_study(str(written))[1])
+    assert study_digest(load_study(str(written), "gpu")[1]) != study_digest(load_study(str(file))[1])
+
+
+def test_the_training_reward_is_a_mean_over_steps(tmp_path: Path) -> None:
+    """Whatever the responses' lengths; a step that a broken run did not reach counts as 0."""
+    updates = [stand_in.update(step) | {"reward": reward, "sequences": 4} for step, reward in ((1, 0.2), (2, 0.6))]
+    updates.append(stand_in.update(2) | {"reward": 0.2, "sequences": 12, "tokens": 1})
+    assert reward_metrics(updates, 4, failed=False)["training_reward"] == pytest.approx((0.2 + 0.3) / 2)
+    assert reward_metrics(updates, 4, failed=True)["training_reward"] == pytest.approx((0.2 + 0.3) / 4)
+    assert reward_metrics([stand_in.update(1)], 4, failed=False) == {}
+    study = studies.study(settings=ONE, seeds=[0])
+    told = workers(tmp_path, study, lambda run: {"rewards": [0.1, 0.2, 0.3, 0.4]})
+    results, _ = run_study(study, tmp_path / "D", told, Notes())
+    assert [row["training_reward"] for row in results.rows] == pytest.approx([0.25, 0.25])
+    assert "reward" in (tmp_path / "D/curves.csv").read_text().splitlines()[0]
+    assert read_csv(tmp_path / "D/results.csv")[0]["training_reward"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "collapsed"),
+    [([0.2] * 10 + [0.8] * 10, False), ([0.8] * 10 + [0.1] * 10, True), ([0.8] * 15 + [0.3, 0.9] * 3, False)],
+)
+def test_a_fall_of_the_reward_is_a_collapse_where_nothing_is_evaluated_between(
+    rewards: list[float], collapsed: bool
+) -> None:
+    updates = [stand_in.update(step) | {"reward": reward} for step, reward in enumerate(rewards, start=1)]
+    assert reward_metrics(updates, len(rewards), failed=False)["reward_collapsed"] is collapsed
+
+
+def test_without_evaluations_between_the_last_one_alone_is_the_final_accuracy(tmp_path: Path) -> None:
+    budget = {**studies.BUDGET, "eval_every": 0, "eval_final": {"examples": 64, "samples": 2}}
+    study = studies.study(settings=ONE, seeds=[0], budget=budget)
+    told = workers(tmp_path, study, lambda run: {"accuracies": [0.4, 0.1, 0.1, 0.1, 0.5]})
+    results, _ = run_study(study, tmp_path / "D", told, Notes())
+    assert [row["final_accuracy"] for row in results.rows] == [0.5, 0.5]
+
+
+def test_studies_of_a_family_that_lie_beside_each_other_are_corrected_together(tmp_path: Path) -> None:
+    claim = [studies.VALUES["hypotheses"][0]]
+    seeds = list(range(6))
+    one = studies.study(settings=ONE, seeds=seeds, hypotheses=claim, family={"second": 1})
+    other = studies.study(settings={"one": {"learning_rate": 1e-4}}, seeds=seeds, hypotheses=claim, family={"first": 1})
+    told = noisy(lambda arm: 0.0 if arm == "drpo" else -0.2)
+    alone, _ = run_study(one, tmp_path / "first", workers(tmp_path, one, told), Notes())
+    assert alone.verdicts[0].level == 0.025
+    both, _ = run_study(other, tmp_path / "second", workers(tmp_path, other, told), Notes())
+    assert both.verdicts[0].level == 0.05  # the first is shown, so that nothing else has to share the level
+    assert read_results(one, tmp_path / "first").verdicts[0].level == 0.05

@@ -240,7 +240,7 @@ def figures(found: Inspection) -> dict[str, Any]:
 def test_a_layout_gives_the_figures_of_our_own(name: str, tmp_path: Path, log: Log, expected: Inspection) -> None:
     write, title = LAYOUTS[name]
     found = inspect([write(tmp_path, log)], objectives=OBJECTIVES)
-    assert found.layouts == [title] and f"<dd>{title}</dd>" in html.unescape(build_inspection_page(found))
+    assert found.layouts == [title] and f", read as {title}." in html.unescape(build_inspection_page(found))
     assert close(figures(found), figures(expected))
 
 

@@ -30,6 +30,8 @@ KEYS = {
     "ArrowUp": (38, None),
     "ArrowRight": (39, None),
     "ArrowDown": (40, None),
+    "n": (78, "n"),
+    "p": (80, "p"),
 }
 
 #: Words that stand on more than one line, apart from those too long for any line and from code and data.
@@ -90,6 +92,11 @@ class Browser:
         done = self._call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true, looking again at every frame."""
+        look = f"const look = () => ({condition}) ? done() : requestAnimationFrame(look);"
+        self.evaluate(f"new Promise(done => {{ {look} look(); }})")
 
     def press(self, *keys: str) -> None:
         """Press and release keys, one after the other, as a person would."""

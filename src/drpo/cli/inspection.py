@@ -180,7 +180,7 @@ def _print(
     if output.json:
         further = {} if compared is None else {"comparison": dataclasses.asdict(compared)}
         further |= {"checks": [dataclasses.asdict(check) for check in checks]} if checks else {}
-        write_json(numbered("inspection", dataclasses.asdict(found) | further))
+        write_json(numbered("inspection", found.figures_only() | further))
     elif output.markdown:
         sys.stdout.write(markdown(found, checks, compared))
     else:

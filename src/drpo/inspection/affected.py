@@ -41,8 +41,8 @@ def _described(tokens: Tokens, at: int, weight: float, change: float) -> Affecte
         source=tokens.source,
         row=int(tokens.rows[at]),
         step=None if tokens.steps is None else int(tokens.steps[at]),
-        token=_item(tokens.ids, at),
-        text=_item(tokens.texts, at),
+        token=item(tokens.ids, at),
+        text=item(tokens.texts, at),
         before=_joined(tokens.texts, max(first, at - NEIGHBORS), at),
         after=_joined(tokens.texts, at + 1, min(end, at + 1 + NEIGHBORS)),
         mu=float(np.exp(tokens.behavior_logprobs[at])),
@@ -53,11 +53,15 @@ def _described(tokens: Tokens, at: int, weight: float, change: float) -> Affecte
     )
 
 
-def _item(column: Sequence[Any] | None, at: int) -> str | None:
+def item(column: Sequence[Any] | None, at: int) -> str | None:
+    """One value of a column as text; None where there is none."""
     value = None if column is None else column[at]
     # A table library writes NaN where a text is missing.
-    return None if value is None or value != value else str(value)
+    if value is None or value != value:
+        return None
+    # Python does not write out whole numbers of more than 4300 digits, except in this form.
+    return hex(value) if isinstance(value, int) and abs(value) >= 2**128 else str(value)
 
 
 def _joined(column: Sequence[Any] | None, first: int, end: int) -> str:
-    return "" if column is None else "".join(_item(column, at) or "" for at in range(first, end))
+    return "" if column is None else "".join(item(column, at) or "" for at in range(first, end))

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from drpo.checks import is_positive
 from drpo.diagnostics import DEFAULT_DELTA, diagnose
 from drpo.errors import ConfigError, DataError
 from drpo.inspection.affected import Affected
-from drpo.inspection.answer import answer
+from drpo.inspection.answer import answer, shown_first
 from drpo.inspection.bounds import suggest_delta
 from drpo.inspection.counters import Counters
 from drpo.inspection.detectors.misplaced import MISPLACED
@@ -25,6 +23,7 @@ from drpo.inspection.readers.reading import Reading
 from drpo.inspection.readers.sources import Log, find_log, last_files, read_log
 from drpo.inspection.readers.tokens import Tokens
 from drpo.inspection.result import Inspection, SuggestedDelta
+from drpo.inspection.sampled import Sample
 from drpo.inspection.steps import LastSteps, Steps
 from drpo.inspection.verdicts import Verdicts, choose_objectives
 from drpo.metrics import Metric
@@ -137,6 +136,8 @@ class Survey:
         self.verdicts = Verdicts(chosen)
         self.counted, self.unusable = Counters(self.delta), Unusable()
         self.affected = Affected()
+        names = [objective.name for objective in chosen]
+        self.sample = Sample(self.objective.name, shown_first(names, self.objective.name))
         self.figures: dict[str, Metric] = {}
         self.tokens = self.sequences = 0
         self._waiting: list[Measured] = []
@@ -170,10 +171,13 @@ class Survey:
         """Evaluate the objectives on the chunks that wait for it, which costs the same for few tokens as for many."""
         parts, self._waiting = self._waiting, []
         if parts:
-            weights = self.verdicts.add(joined(parts))[self.reference.name]
-            ends = np.cumsum([len(part.tokens) for part in parts])
-            for part, its in zip(parts, np.split(weights, ends[:-1]), strict=True):
-                self.affected.add(part, its)
+            weights = self.verdicts.add(joined(parts))
+            end = 0
+            for part in parts:
+                mine = slice(end, end := end + len(part.tokens))
+                its = {name: values[mine] for name, values in weights.items()}
+                self.affected.add(part, its[self.reference.name])
+                self.sample.add(part, its)
 
     def result(self) -> Inspection:
         """What was found."""
@@ -226,6 +230,7 @@ class Survey:
             masks=list(self.reading.masks),
             layouts=list(self.reading.layouts),
             updates=self.counted.updates.figures(),
+            sampled=self.sample.responses(),
         )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from drpo.mismatch.estimate import Estimate
 
@@ -98,6 +98,32 @@ class AffectedToken:
 
 
 @dataclass(frozen=True, slots=True)
+class SampledResponse:
+    """A response of the sample that the page shows token by token; lists have one entry a token.
+
+    ``first`` is the place of the first token that was kept in the response, which has ``length`` tokens. ``weights``
+    holds the gradient weights of some objectives, NaN where Â = 0. ``why`` names what it was kept for: ``changed``
+    much, an ``extreme`` log-ratio, or at ``random``.
+    """
+
+    source: str
+    row: int
+    step: int | None
+    update: int | None
+    group: str | None
+    reward: float | None
+    first: int
+    length: int
+    texts: list[str | None] | None
+    ids: list[str | None] | None
+    behavior_logprobs: list[float]
+    logprobs: list[float]
+    advantages: list[float]
+    weights: dict[str, list[float]]
+    why: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class StepFigures:
     """One step: tokens, mean |π − μ|, mean |log r| (nats), share beyond δ."""
 
@@ -132,7 +158,8 @@ class Inspection:
     """Everything that ``drpo inspect`` reports. Histograms are counts per bin of their edges.
 
     ``objective`` is the one that the answer is about: the run's own if the log is a run's, else ``drpo``. ``layouts``
-    says whose layouts the files were read as; ``updates`` is empty where the log has no column update.
+    says whose layouts the files were read as; ``updates`` is empty where the log has no column update. ``sampled`` is a
+    bounded sample of whole responses, for the page.
     """
 
     files: list[str]
@@ -161,3 +188,10 @@ class Inspection:
     masks: list[str] = field(default_factory=list)
     layouts: list[str] = field(default_factory=list)
     updates: list[UpdateFigures] = field(default_factory=list)
+    sampled: list[SampledResponse] = field(default_factory=list)
+
+    def figures_only(self) -> dict[str, Any]:
+        """Everything but the sampled responses, as plain data: what ``--json`` prints."""
+        values = asdict(replace(self, sampled=[]))
+        del values["sampled"]
+        return values

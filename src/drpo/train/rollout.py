@@ -54,16 +54,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The responses of a step, an advantage for each, and the seconds they took.
+    """The responses of a step, with an advantage and a group (the number of its example) each, and their seconds.
 
-    ``samples`` and ``advantages`` hold the responses whose grading succeeded; ``failures`` the reasons of the
-    others, which take no part in training. The weights that sampled were those of ``lag`` steps before this one,
+    ``samples``, ``advantages`` and ``groups`` hold the responses whose grading succeeded; ``failures`` the reasons of
+    the others, which take no part in training. The weights that sampled were those of ``lag`` steps before this one,
     after ``updates`` updates. ``taken`` is how many places of the task's stream of training examples it took, those
     left out among them.
     """
 
     samples: list[Sample]
     advantages: list[float]
+    groups: list[int]
     failures: list[str]
     sampling_seconds: float
     grading_seconds: float
@@ -127,9 +128,9 @@ def roll_out(
     failures = failed_rewards(samples)
     graded = [(row // settings.group_size, s) for row, s in enumerate(samples) if s.grade.reward is not None]
     rewards = torch.tensor([sample.grade.reward for _, sample in graded], dtype=torch.float64)
-    groups = torch.tensor([group for group, _ in graded])
-    advantages = group_advantages(rewards, groups, settings.advantages).tolist()
-    return Rollout([sample for _, sample in graded], advantages, failures, sampling, grading)
+    groups = [group for group, _ in graded]
+    advantages = group_advantages(rewards, torch.tensor(groups), settings.advantages).tolist()
+    return Rollout([sample for _, sample in graded], advantages, groups, failures, sampling, grading)
 
 
 def timed_out(samples: Sequence[Sample]) -> list[str]:

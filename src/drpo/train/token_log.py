@@ -47,12 +47,15 @@ class TokenLog:
         with torch.no_grad():
             lists = lists_by_response(batch.select(where), [self.lengths[row] for row in rows])
         for row, values in zip(rows, lists, strict=True):
-            token_ids = self.rollout.samples[row].response.token_ids
+            sample = self.rollout.samples[row]
+            token_ids = sample.response.token_ids
             self.records.append(
                 {
                     "step": self.step,
                     "update": update,
                     "sequence_id": row,
+                    "group_id": self.rollout.groups[row],
+                    "reward": sample.grade.reward,
                     "advantage": self.rollout.advantages[row],
                     "tokens": list(token_ids),
                     "texts": [self._texts[token] for token in token_ids],

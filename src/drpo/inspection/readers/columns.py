@@ -80,6 +80,8 @@ PAIRS = (("prox_logp", "logprobs"), ("training_logprobs", "logprobs"))
 REQUIRED = ("logprob", "behavior_logprob", "advantage")
 #: Beside an advantage nothing is read of these; without one, it is computed from them. What each must be.
 ONE_A_RESPONSE = {"reward": "one finite number a response", "group": "a whole number or text"}
+#: The same beside an advantage: shown with a response, whatever they hold, and read for nothing else.
+SHOWN = {"shown_reward": "reward", "shown_group": "group"}
 #: Columns of log-probabilities and other numbers of a token; in the layout of one row a response each is a list.
 PER_TOKEN = ("logprob", "behavior_logprob", "proximal_logprob", "entropy")
 #: Columns of whole numbers.
@@ -116,7 +118,7 @@ def resolve(present: Collection[str], where: str, given: ColumnMap = AUTOMATIC) 
                 found[column] = _named(column, name, present, where)
         elif (name := _known(column, [n for n in present if n not in taken], where)) is not None:
             found[column] = name
-    found = _advantage_or_reward(found, given)
+    found = _advantage_or_reward(found, given, [*present])
     missing = [
         column for column in REQUIRED if column not in found and not (column == "advantage" and "reward" in found)
     ]
@@ -139,11 +141,13 @@ def _pair(present: Collection[str], given: ColumnMap) -> dict[str, str]:
     return {}
 
 
-def _advantage_or_reward(found: dict[str, str], given: ColumnMap) -> dict[str, str]:
-    """``found`` with either the advantage, or what it is computed from: reward and group."""
+def _advantage_or_reward(found: dict[str, str], given: ColumnMap, present: list[str]) -> dict[str, str]:
+    """``found`` with either the advantage, or what it is computed from: reward and group, which are only shown
+    otherwise."""
     if (_asked_for(given) or "advantage" not in found) and ONE_A_RESPONSE.keys() <= found.keys():
         return {column: name for column, name in found.items() if column != "advantage"}
-    return {column: name for column, name in found.items() if column not in ONE_A_RESPONSE}
+    shown = {column: found[of] for column, of in SHOWN.items() if of in found and present.count(found[of]) == 1}
+    return {column: name for column, name in found.items() if column not in ONE_A_RESPONSE} | shown
 
 
 def _asked_for(given: ColumnMap) -> bool:

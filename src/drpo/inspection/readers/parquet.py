@@ -12,6 +12,7 @@ from drpo.inspection.readers.columns import (
     INTEGERS,
     ONE_A_RESPONSE,
     PER_TOKEN,
+    SHOWN,
     is_mask,
     require_sequence_id,
     resolve,
@@ -87,6 +88,8 @@ def _check_types(types: dict[str, Any], columns: dict[str, str], where: str) -> 
     lists = is_list(types["logprob"])
     for column, kind in types.items():
         name = columns[column]
+        if column in SHOWN:
+            continue
         if column in ONE_A_RESPONSE:
             if not (is_number(kind) or kinds.is_boolean(kind) if column == "reward" else is_id(kind)):
                 raise DataError(f"{where}: column {name!r:.80} must hold {ONE_A_RESPONSE[column]}, got {kind!s:.80}.")

@@ -16,7 +16,7 @@ from drpo.inspection.readers.arrow_columns import (
     lengths_of,
     require_no_null,
 )
-from drpo.inspection.readers.columns import FIELDS, INTEGERS, KEYS, ONE_A_RESPONSE, PER_TOKEN, is_mask
+from drpo.inspection.readers.columns import FIELDS, INTEGERS, KEYS, ONE_A_RESPONSE, PER_TOKEN, SHOWN, is_mask
 from drpo.inspection.readers.reading import Reading
 from drpo.inspection.readers.refusals import refuse_nan_advantages, refuse_nan_mask, refuse_repeat, refuse_value
 from drpo.inspection.readers.tokens import Flags, Floats, Integers, Tokens
@@ -94,6 +94,7 @@ def _chunk(table: Any, starts: Flags, rows: Integers, origin: Origin) -> Tokens:
         name: as_integers(columns[name], origin.names[name], rows, origin.where) for name in INTEGERS if name in columns
     }
     listed = {name: ArrowItems(columns[name]) for name in ("text", "token") if name in columns}
+    listed |= {name: ArrowItems(columns[of]) for name, of in _shown(columns).items()}
     sequences = np.cumsum(starts) - 1
     if "reward" in columns:
         heads = np.flatnonzero(starts)
@@ -184,6 +185,11 @@ def responses(tables: Iterator[Any], origin: Origin) -> Iterator[Tokens]:
             for name in ("text", "token")
             if name in columns
         }
+        listed |= {
+            name: ArrowItems(columns[of].take(repeat))
+            for name, of in _shown(columns).items()
+            if not hasattr(columns[of], "value_lengths")
+        }
         rows = numbers[repeat]
         arrays = {name: as_floats(column) for name, column in spread.items() if _is_float(name)}
         integers = {
@@ -194,6 +200,11 @@ def responses(tables: Iterator[Any], origin: Origin) -> Iterator[Tokens]:
         if "reward" in columns:
             arrays["advantage"] = _advantages(columns, numbers, origin)[repeat]
         yield _assembled(arrays, listed, repeat, rows, integers, first, origin)
+
+
+def _shown(columns: Mapping[str, Any]) -> dict[str, str]:
+    """The columns that are shown with a response: its reward and its group, read for the advantage or not."""
+    return {name: given for name, of in SHOWN.items() for given in (name, of) if given in columns}
 
 
 def _per_token(column: Any, name: str, lengths: Integers, rows: Integers, where: str) -> Any:
@@ -232,4 +243,6 @@ def _assembled(
         optional={field: arrays[name] for name, field in FIELDS.items() if name in arrays},
         texts=listed.get("text"),
         ids=listed.get("token"),
+        rewards=listed.get("shown_reward"),
+        groups=listed.get("shown_group"),
     ).select(keep)

@@ -15,6 +15,7 @@ from drpo.inspection.readers.columns import (
     KEYS,
     ONE_A_RESPONSE,
     PER_TOKEN,
+    SHOWN,
     is_mask,
     require_sequence_id,
     resolve,
@@ -38,7 +39,7 @@ Columns = dict[str, list[Any]]
 #: What JSON has for a number; null is a number that does not exist.
 _NUMBERS = {float, int, type(None)}
 #: Columns that a line may have or not have.
-_OCCASIONAL = {"text", "token", "entropy", "proximal_logprob"}
+_OCCASIONAL = {"text", "token", "entropy", "proximal_logprob", *SHOWN}
 
 
 def tokens_of_records(
@@ -136,7 +137,7 @@ class _Lines:
     def _require_same(self, record: Record) -> None:
         here = self.at(record.line)
         for column, name in self.columns.items():
-            if name not in record.values and column not in ("text", "token"):
+            if name not in record.values and column not in ("text", "token", *SHOWN):
                 raise DataError(
                     f"{here}: no {name!r:.80}, which the {self.unit}s before have. Every {self.unit} needs the same "
                     "columns."
@@ -168,6 +169,7 @@ def _responses(lines: _Lines) -> Iterator[tuple[Columns, float] | None]:
                 sequence[column] = _listed(column, value, len(values), lines, record.line)
         if "reward" in lines.columns:
             sequence["advantage"] = [_advantage(found, record.line, lines)] * len(values)
+            sequence |= {column: [found[of]] * len(values) for column, of in SHOWN.items()}
         yield _checked(sequence, lines), record.done
 
 
@@ -186,6 +188,8 @@ def _advantage(found: dict[str, Any], line: int, lines: _Lines) -> float:
 
 def _listed(column: str, value: Any, length: int, lines: _Lines, line: int) -> list[Any]:
     """The ``length`` values of a column of one response, which may be one value for all of them."""
+    if column in SHOWN:
+        return value if isinstance(value, list) and len(value) == length else [value] * length
     if isinstance(value, list):
         if len(value) != length:
             refuse_lengths(lines.columns[column], len(value), length, lines.where, line, lines.unit)
@@ -227,7 +231,7 @@ def _token_by_token(lines: _Lines) -> Iterator[tuple[Columns, float] | None]:
             key, sequence = mine, {"line": [], **{column: [] for column in names}}
             response = {column: found[column] for column in ONE_A_RESPONSE if column in found}
             if response:
-                sequence["advantage"] = []
+                sequence |= {"advantage": [], **{column: [] for column in SHOWN}}
                 advantage = _advantage(found, record.line, lines)
         sequence["line"].append(record.line)
         for column in names:
@@ -235,6 +239,8 @@ def _token_by_token(lines: _Lines) -> Iterator[tuple[Columns, float] | None]:
         if response:
             _require_one_response(response, found, record.line, lines)
             sequence["advantage"].append(advantage)
+            for column, of in SHOWN.items():
+                sequence[column].append(response[of])
         done = record.done
     yield _checked(sequence, lines), done
 
@@ -322,4 +328,6 @@ def _chunk(sequences: list[Columns], done: float, lines: _Lines, reading: Readin
         optional={field: floats(column) for column, field in FIELDS.items() if column in present},
         texts=joined("text") if "text" in present else None,
         ids=joined("token") if "token" in present else None,
+        rewards=joined("shown_reward") if "shown_reward" in present else None,
+        groups=joined("shown_group") if "shown_group" in present else None,
     ).select(keep)

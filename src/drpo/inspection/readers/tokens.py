@@ -30,6 +30,8 @@ class Tokens:
         rows: ``[N]`` int64, where each token stands in the file, counted from 1 (line or row).
         optional: name of an optional TokenBatch field → ``[N]`` float32.
         texts, ids: ``[N]`` the text and the id of each token, unread until somebody asks; None where not logged.
+        rewards, groups: ``[N]`` the reward and the group of each token's response, whatever the log has there, unread
+            until somebody asks; None where not logged.
         source: the file.
         done: share of the file read so far.
     """
@@ -46,6 +48,8 @@ class Tokens:
     optional: Mapping[str, Floats] = field(default_factory=dict)
     texts: Sequence[Any] | None = None
     ids: Sequence[Any] | None = None
+    rewards: Sequence[Any] | None = None
+    groups: Sequence[Any] | None = None
 
     def __len__(self) -> int:
         """The number of tokens, N."""
@@ -68,6 +72,8 @@ class Tokens:
             optional={name: values[keep] for name, values in self.optional.items()},
             texts=None if self.texts is None else Selected(self.texts, kept),
             ids=None if self.ids is None else Selected(self.ids, kept),
+            rewards=None if self.rewards is None else Selected(self.rewards, kept),
+            groups=None if self.groups is None else Selected(self.groups, kept),
         )
 
 

@@ -30,10 +30,10 @@ STYLE = f"""
     {color_variables(dark=True)}
   }}
 }}
-{_joined("page.css", "tables.css", "figures.css")}
+{_joined("page.css", "tables.css", "figures.css", "tokens.css")}
 {color_classes()}
 """
 #: One script, the same on every page.
-SCRIPT = f"\n(() => {{\n{_joined('page.js', 'tables.js', 'readout.js', 'start.js')}}})();\n"
+SCRIPT = f"\n(() => {{\n{_joined('page.js', 'tables.js', 'readout.js', 'tokens.js', 'start.js')}}})();\n"
 #: What the page's policy names it by: a script with another byte in it does not run.
 SCRIPT_HASH = "sha256-" + base64.b64encode(hashlib.sha256(SCRIPT.encode("utf-8")).digest()).decode("ascii")

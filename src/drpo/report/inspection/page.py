@@ -13,6 +13,7 @@ from drpo.report.html.quantities import percent, plain
 from drpo.report.inspection.agreement import agreement
 from drpo.report.inspection.courses import by_step, by_update
 from drpo.report.inspection.tables import affected, comparison, legend, mu_bins, not_evaluated, objectives_table
+from drpo.report.inspection.tokens import tokens
 from drpo.report.inspection.words import figures_table
 from drpo.report.run.histograms import Histogram, draw_shares
 
@@ -34,6 +35,7 @@ def build_inspection_page(found: Inspection, compared: Comparison | None = None,
             _findings(found),
             _own(found),
             comparison(compared),
+            tokens(found),
             _figures(found),
             _distributions(found),
             by_step(found),

@@ -6,6 +6,7 @@ document.querySelectorAll("table[data-file]").forEach(offerDownload);
 document.querySelectorAll("pre[data-copy]").forEach(offerCopy);
 document.querySelectorAll("svg[data-read]").forEach(readChart);
 document.querySelectorAll("table.heat").forEach(readHeat);
+document.querySelectorAll("[data-tokens]").forEach(place => new TokenViewer(place));
 followContents();
 openTarget();
 addEventListener("hashchange", openTarget);

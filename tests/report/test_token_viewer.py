@@ -130,6 +130,8 @@ def show(tab: Browser, page: Path, width: int = 1000, dark: bool = False) -> Non
 
 
 def text_of(tab: Browser, selector: str) -> str:
+    """What the first such element says; what is moved is drawn, and has text, from the next frame on."""
+    tab.wait(f"document.querySelector({json.dumps(selector)}).innerText")
     return tab.evaluate(f"document.querySelector({json.dumps(selector)}).innerText.replace(/\\s+/g, ' ').trim()")
 
 

@@ -21,8 +21,8 @@ from drpo.inspection.runs import runs
 DECIDED = np.log(0.99)
 #: Fewest tokens of a span; fewest tokens in spans, in number and as a share of those that are not passed over.
 FEWEST_IN_SPAN, FEWEST, SHARE = 3, 30, 0.002
-#: How often such a token follows another one, at least, and how often it follows any other token, at most.
-STAYS, BEGINS = 0.6, 0.1
+#: How often such a token follows another one, at least; and so many times as often as it follows any other token.
+STAYS, TIMES = 0.6, 3.0
 #: Beside copies of π, tokens of the same sequence differ by more than rounding (nats).
 DIFFERENT = 1e-3
 #: Share of the tokens in spans at the beginning of sequences that makes them prompts, and else inner ones.
@@ -64,8 +64,8 @@ class _Kind:
     def found(self, considered: int) -> bool:
         """Whether the tokens stand in spans."""
         enough = self.tokens >= max(FEWEST, SHARE * considered) and self.after_others >= FEWEST
-        together = self.stays >= STAYS * self.after and self.begins <= BEGINS * self.after_others
-        return enough and together
+        stays, begins = self.stays / max(self.after, 1), self.begins / max(self.after_others, 1)
+        return enough and stays >= max(STAYS, TIMES * begins)
 
 
 class Unsampled:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,16 @@ from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from drpo.cli.printing import PlainConsole
 from drpo.run_directory import RunDirectory
 from drpo.train.config import TrainConfig
 from drpo.train.observer import Observer
+
+BARS = "▁▂▃▄▅▆▇█"
+#: Steps and evaluations of the live history: both lines fit into 80 columns.
+HISTORY, EVALUATIONS = 50, 3
 
 
 @contextmanager
@@ -35,7 +40,7 @@ class PlainDisplay(Observer):
 
     def __init__(self, console: PlainConsole):
         self.console = console
-        self.heldout: float | None = None
+        self.measured: list[tuple[int, float]] = []
         self.first = self.step = 0
         self.started = time.monotonic()
 
@@ -54,7 +59,7 @@ class PlainDisplay(Observer):
         self.show_step(self.figures(records))
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
-        self.heldout = record["accuracy"]
+        self.measured.append((record["step"], record["accuracy"]))
         self.say(
             f"step {record['step']}: held-out accuracy {record['accuracy']:.3f} "
             f"({record['correct']} of {record['samples']} sampled responses)"
@@ -83,7 +88,7 @@ class PlainDisplay(Observer):
         return {
             "step": f"{self.step}/{self.config.steps}",
             "reward": f"{sum(record['reward'] * record['sequences'] for record in updates) / sequences:.3f}",
-            "held-out": "–" if self.heldout is None else f"{self.heldout:.3f}",
+            "held-out": _at(*self.measured[-1]) if self.measured else "–",
             "|π−μ|": f"{_token_mean(updates, 'shift'):.4f}",
             "p99": f"{max(record['shift_p99'] for record in updates):.3f}",
             f"beyond δ={updates[0]['delta']:g}": f"{_token_mean(updates, 'beyond_delta'):.2%}",
@@ -93,6 +98,20 @@ class PlainDisplay(Observer):
         }
 
 
+def _at(step: int, accuracy: float) -> str:
+    """A held-out accuracy with the step after which it was measured."""
+    return f"{accuracy:.3f} (step {step})"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """The last ``width`` values as bars, the lowest at the bottom and the highest at the top."""
+    shown = [value for value in values if math.isfinite(value)][-width:]
+    if not shown:
+        return ""
+    low, span = min(shown), max(shown) - min(shown)
+    return "".join(BARS[int((value - low) / span * (len(BARS) - 1) + 0.5) if span else 0] for value in shown)
+
+
 def _token_mean(updates: list[dict[str, Any]], name: str) -> float:
     """The mean over updates by tokens; updates without the figure (no advantage but 0) do not count."""
     known = [(record[name], record["tokens"]) for record in updates if not math.isnan(record[name])]
@@ -100,12 +119,13 @@ def _token_mean(updates: list[dict[str, Any]], name: str) -> float:
 
 
 class LiveDisplay(PlainDisplay):
-    """The same figures in a table that is redrawn, under a bar; notes scroll above it."""
+    """The same figures in a table that is redrawn, under a bar and above a short history; notes scroll above it."""
 
     def __init__(self, console: PlainConsole, live: Live):
         super().__init__(console)
         self.live = live
         self.shown: dict[str, str] = {}
+        self.rewards: list[float] = []
         self.bar = Progress(TextColumn("step {task.completed}/{task.total}"), BarColumn(bar_width=None))
 
     def on_start(self, config: TrainConfig, run: RunDirectory, step: int) -> None:
@@ -116,10 +136,11 @@ class LiveDisplay(PlainDisplay):
     def on_evaluation(self, record: dict[str, Any]) -> None:
         super().on_evaluation(record)
         if self.shown:
-            self.draw({**self.shown, "held-out": f"{record['accuracy']:.3f}"})
+            self.draw({**self.shown, "held-out": _at(*self.measured[-1])})
 
     def show_step(self, figures: dict[str, str]) -> None:
         self.bar.update(self.task, completed=self.step)
+        self.rewards.append(float(figures["reward"]))
         self.draw({name: value for name, value in figures.items() if name != "step"})
 
     def draw(self, shown: dict[str, str]) -> None:
@@ -127,4 +148,12 @@ class LiveDisplay(PlainDisplay):
         self.shown = shown
         table = Table(*shown, box=None, pad_edge=False, expand=True)
         table.add_row(*shown.values())
-        self.live.update(Group(self.bar, table))
+        self.live.update(Group(self.bar, table, self.history()))
+
+    def history(self) -> Text:
+        """The course of the reward, and the last evaluations."""
+        course = sparkline(self.rewards, HISTORY)
+        lines = [f"reward    {course} {min(self.rewards[-HISTORY:]):.3f} to {max(self.rewards[-HISTORY:]):.3f}"]
+        if self.measured:
+            lines.append(f"held-out  {' → '.join(_at(*one) for one in self.measured[-EVALUATIONS:])}")
+        return Text("\n".join(lines), style="dim", no_wrap=True, overflow="ellipsis")

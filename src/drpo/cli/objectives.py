@@ -5,12 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from drpo.cli.printing import PlainConsole
+from rich.text import Text
+
+from drpo.cli.printing import PlainConsole, wide_console
 from drpo.errors import ConfigError
 from drpo.objectives import MODIFIERS, OBJECTIVES, make_objective
 from drpo.objectives.documentation import documentation
 from drpo.train.config_text import parse_overrides
 
+#: Module of an objective → the heading it stands under.
+GROUPS = {
+    "divergence": "Bound the probability shift or a divergence: drop what is beyond",
+    "regularized": "Bound it by a penalty",
+    "projection": "Bound it by a projection",
+    "ratio": "Bound the importance ratio of a token",
+    "sequence": "Bound the ratio of a whole response",
+    "modifiers": "Modifiers, for any objective",
+}
+OTHERS = "Others"
 #: What `--plot` shows unless told otherwise.
 SHOWN = ("ppo", "spo", "dppo_tv", "drpo")
 
@@ -30,27 +42,30 @@ def run_objectives(arguments: list[str], plot: bool, out: Path | None) -> None:
     for name in names:
         explain(console, name)
     if not names:
-        list_all(console)
+        list_all(wide_console())
 
 
 def list_all(console: PlainConsole) -> None:
-    """Name, defaults, equation, source and status of everything."""
-    statuses: list[str] = []
-    for title, registry in (("Objectives", OBJECTIVES), ("Modifiers, for any objective", MODIFIERS)):
-        console.print(f"{title}\n", style="bold")
-        for name in registry:
+    """A line each, by what they bound."""
+    registry = {**OBJECTIVES, **MODIFIERS}
+    widest = max(map(len, registry))
+    groups: dict[str, list[str]] = {title: [] for title in (*GROUPS.values(), OTHERS)}
+    for name, kind in registry.items():
+        groups[GROUPS.get(kind.__module__.rpartition(".")[2], OTHERS)].append(name)
+    secondary = 0
+    for title, names in ((title, names) for title, names in groups.items() if names):
+        console.print(f"{title}", style="bold")
+        for name in names:
             about = documentation(name)
-            statuses.append(about.status)
-            console.print(f"{about.signature}  ", style="bold", end="")
-            console.say(f"[{about.status}] {about.summary}")
-            for head in ("Equation", "Source", "Status"):
-                console.say(f"    {about.sections[head]}", style="dim")
-            console.print()
+            secondary += about.status != "verified"
+            mark = " " if about.status == "verified" else "*"
+            line = Text.assemble(f"  {name:<{widest}} {mark} ", about.summary)
+            console.print(line, no_wrap=True, overflow="ellipsis")
     console.say(
-        f"{statuses.count('verified')} of {len(statuses)} formulas are verified: compared with the text of the paper, "
-        "the code of\nits authors, or code that they built on. Secondary: known from the named document only."
+        f"\n{len(registry) - secondary} of {len(registry)} formulas are verified against the paper or its authors' "
+        "code; * known from another document only."
     )
-    console.print("`drpo objectives NAME` gives ranges, units and deviations; `drpo objectives --plot NAME…` draws.")
+    console.say("`drpo objectives NAME` explains one, with equation, ranges and source; `--plot NAME…` draws.")
 
 
 def explain(console: PlainConsole, name: str) -> None:

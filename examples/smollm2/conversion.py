@@ -9,10 +9,10 @@ from typing import Any
 from drpo.errors import ConfigError
 from drpo.installation import install
 
+#: Libraries that transformers asks for.
+NEEDED = ("gguf", "accelerate")
 #: ``tokenizer.ggml.pre`` of the tokenizers whose words :func:`load_tokenizer` makes.
 WORDS = "smollm"
-
-
 #: Settings that say where the weights were read from.
 _OF_THE_FILE = ("quantization_config", "_name_or_path", "_model_name_or_path")
 
@@ -24,13 +24,16 @@ def convert(gguf: Path, folder: Path) -> None:
     remembers that they were quantized: a new model gets them.
 
     Raises:
-        ConfigError: the gguf library is not installed, or the file's tokenizer is of another kind.
+        ConfigError: a library is not installed, or the file's tokenizer is of another kind.
     """
     import torch
     import transformers
 
-    if importlib.util.find_spec("gguf") is None:
-        raise ConfigError("a GGUF file is read with the gguf library, which is not installed. " + install("demo-llm"))
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise ConfigError(
+            f"transformers reads a GGUF file with the libraries {' and '.join(NEEDED)}; {missing[0]} is not installed. "
+            + install("demo-llm")
+        )
     transformers.utils.logging.disable_progress_bar()
     read = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     settings = read.config.to_dict()

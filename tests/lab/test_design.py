@@ -17,6 +17,7 @@ from drpo.lab.metrics import reward_metrics
 from drpo.lab.plan import Run, make_plan
 from drpo.lab.registration import analysis_digest, check_registration, registration, study_digest
 from drpo.lab.results import read_csv
+from drpo.lab.robustness import basins, sensitivities
 from drpo.lab.run import kept_results, read_results, run_study
 from drpo.lab.runner import Watcher
 from drpo.lab.study import Study, check_study, load_study
@@ -235,6 +236,30 @@ def test_without_evaluations_between_the_last_one_alone_is_the_final_accuracy(tm
     told = workers(tmp_path, study, lambda run: {"accuracies": [0.4, 0.1, 0.1, 0.1, 0.5]})
     results, _ = run_study(study, tmp_path / "D", told, Notes())
     assert [row["final_accuracy"] for row in results.rows] == [0.5, 0.5]
+
+
+def test_basins_and_sensitivity_stand_in_the_results() -> None:
+    """Gains 0, 0.1, …, 0.9: each twice: the reference is 0.9, and 0.72 must be kept."""
+    study = studies.study(settings=ONE, draws={"updates_per_step": [1, 2]}, seeds=list(range(10)))
+    rows = [
+        {"phase": "shared", "setting": "one", "arm": arm, "seed": seed, "status": "finished", "collapsed": seed == 0,
+         "accuracy_before": 0.1, "final_accuracy": 0.1 + 0.1 * seed}
+        for arm in ("drpo", "dppo") for seed in range(10)
+    ]  # fmt: skip
+    lines = basins(study, rows)
+    assert [line[:3] for line in lines] == [["one", "drpo", 10], ["one", "dppo", 10]]
+    assert lines[0][3] == pytest.approx(0.45) and lines[0][4] == pytest.approx(0.8 * 0.9)
+    assert lines[0][5].startswith("20% (") and lines[0][6].startswith("10% (")
+    assert basins(studies.study(), rows) == []
+    tuned = studies.study(tuning={"seeds": [100], "learning_rates": [1e-5, 1e-4]}, hypotheses=None)
+    best = {("one", "a"): 0.9, ("one", "b"): 0.1, ("two", "a"): 0.1, ("two", "b"): 0.9}
+    rows = [
+        {"phase": "tuning", "setting": setting, "arm": arm, "seed": 100, "attempt": name, "status": "finished",
+         "final_accuracy": score if arm == "drpo" else best["one", name]}
+        for arm in ("drpo", "dppo") for (setting, name), score in best.items()
+    ]  # fmt: skip
+    found = {line[0]: line[3] for line in sensitivities(tuned, rows)}
+    assert found == {"drpo": pytest.approx(0.5), "dppo": pytest.approx(0.0)}
 
 
 def test_studies_of_a_family_that_lie_beside_each_other_are_corrected_together(tmp_path: Path) -> None:

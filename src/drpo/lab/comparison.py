@@ -90,7 +90,7 @@ def _means(made: Comparison, sizes: Sequence[int]) -> Comparison:
     better, worse = (ours, theirs) if more else (theirs, ours)
     return replace(
         made,
-        p_values={test: _p_value(test, claim, looks, made.shares, more) for test in claim.tests},
+        p_values=p_values(claim, looks, made.shares, more),
         verdict=replace(
             verdict,
             found=replace(found, low=low, high=high),
@@ -101,18 +101,23 @@ def _means(made: Comparison, sizes: Sequence[int]) -> Comparison:
     )
 
 
-def _p_value(
-    test: str, claim: Hypothesis, looks: Sequence[stats.MeanDifference], shares: Sequence[float], more: bool
-) -> float:
-    """The p-value of a test over the looks so far.
+def p_values(
+    claim: Hypothesis, looks: Sequence[stats.MeanDifference], shares: Sequence[float], more: bool
+) -> dict[str, float]:
+    """The p-value of each of a claim's tests over the looks so far.
 
     Args:
-        test: of the claim's tests.
         claim: the hypothesis.
         looks: the difference at each look so far.
         shares: of the seeds at each planned look.
         more: whether more is better.
     """
+    return {test: _p_value(test, claim, looks, shares, more) for test in claim.tests}
+
+
+def _p_value(
+    test: str, claim: Hypothesis, looks: Sequence[stats.MeanDifference], shares: Sequence[float], more: bool
+) -> float:
     margin = claim.margin or 0.0 if test == "equivalence" else 0.0
     below = stats.sequential_p([look.p_below(margin) for look in looks], shares)
     above = stats.sequential_p([look.p_above(-margin) for look in looks], shares)

@@ -125,7 +125,7 @@ def _answered(verdict: Verdict, member: Member) -> Verdict:
     remarks = [verdict.remark] if verdict.remark else []
     if verdict.hypothesis.at == "best":
         remarks += _edges(verdict, member)
-    answer = _answer(verdict)
+    answer = answer_of(verdict)
     alone = verdict.setting != "all" and smallest_sign_flip(verdict.seeds) > ALPHA
     if alone and answer != "undecided":
         remarks.append(
@@ -136,7 +136,7 @@ def _answered(verdict: Verdict, member: Member) -> Verdict:
     return replace(verdict, answer=answer, remark=" ".join(remarks))
 
 
-def _answer(verdict: Verdict) -> Answer:
+def answer_of(verdict: Verdict) -> Answer:
     """By the corrected p-values; a difference that is shown comes before one that is shown to be small."""
     assert verdict.found is not None
     if verdict.adjusted_p <= ALPHA:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from drpo.lab.results import Row, summary_rows
+from drpo.lab.robustness import basins, sensitivities
 from drpo.lab.study import Study
 from drpo.lab.verdict import Verdict
 
@@ -23,6 +24,14 @@ SUMMARY = {
     "entropy": "entropy",
 }
 RUNS = ("phase", "setting", "arm", "attempt", "seed", "status", "final_accuracy", "area", "drawdown", "reason")
+BASIN = (
+    "Gain: final accuracy over that before training. Basin width: the share of blocks that keep 80 % of the reference "
+    "gain, the 95th percentile over all arms."
+)
+SENSITIVITY = (
+    "Φ: what tuning in each setting gains over the best try for all of them, in units of a setting's range (Adkins et "
+    "al. 2024)."
+)
 PHASES = {"shared": "At the shared learning rate", "best": "Each arm at its best"}
 
 
@@ -33,6 +42,11 @@ def markdown(study: Study, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> 
     for phase, heading in PHASES.items():
         if any(row["phase"] == phase for row in rows):
             parts += [f"## {heading}", summary_table(study, rows, phase)]
+    if wide := basins(study, rows):
+        head = ("setting", "arm", "blocks", "mean gain", "gain to keep", "basin width (95 %)", "collapsed (95 %)")
+        parts += [f"## Over the drawn configurations\n\n{table(head, wide)}", BASIN]
+    if sensitive := sensitivities(study, rows):
+        parts += [f"## Sensitivity to tuning\n\n{table(('arm', 'tries', 'settings', 'Φ'), sensitive)}", SENSITIVITY]
     parts += [
         "## Every run",
         table(RUNS, [[row.get(name) for name in RUNS] for row in rows]),

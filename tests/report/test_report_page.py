@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -194,3 +195,28 @@ def test_neither_torch_nor_the_trainer_is_imported() -> None:
         "assert not found, found"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_the_message_comes_first_then_what_others_would_hold_back(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=3)
+    outcome = {"kind": "worse", "sentence": "Held-out accuracy fell.", "reason": "Too many updates."}
+    run.write_manifest(manifest(outcome=outcome))
+    page = check(build_report(run))
+    assert "<h1 class='bad'>Held-out accuracy fell.</h1><p>Too many updates.</p>" in page
+    assert re.findall(r"<section id='([^']*)'", page)[:2] == ["others", "learning"]
+    assert page.index("<pre data-copy>drpo train") < page.index("<section id='others'>")
+    assert 'http-equiv="refresh"' not in page
+    run.write_manifest(manifest(status="running"))
+    assert '<meta http-equiv="refresh" content="15">' in check(build_report(run))
+
+
+def test_prompts_whose_answer_became_wrong_come_first(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=3)
+    for step, rewards in ((0, (1.0, 0.0, 1.0)), (3, (1.0, 1.0, 0.0))):
+        run.write_rollouts(
+            "evaluation", step, [sampled(f"p{i}", "t", reward=reward) for i, reward in enumerate(rewards)]
+        )
+    page = check(build_report(run))
+    kinds = re.findall(r"data-kind='([^']*)'", page)
+    assert kinds == ["right became wrong", "wrong became right", "right both times"]
+    assert "1 right became wrong, 1 wrong became right, 1 right both times" in page

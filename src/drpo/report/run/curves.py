@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from drpo.intervals import accuracy_interval
+from drpo.report.html.frame import Section
 from drpo.report.html.quantities import percent, plain, seconds
+from drpo.report.palette import paint
 from drpo.report.run.histograms import Histogram, draw_histogram
 from drpo.report.run.history import History, Record, time_by_part, value_of
 from drpo.report.svg.charts import Chart, Line, draw
-from drpo.report.svg.points import Point
+from drpo.report.svg.points import Point, known
 from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES
 
-#: A section: its heading, its introduction and its figures, both as HTML.
-Section = tuple[str, str, list[str]]
+#: A heading, its introduction and its figures, both as HTML.
+Charts = tuple[str, str, list[str]]
 
 
-def charts_by_section(history: History) -> list[Section]:
+def charts_by_section(history: History) -> list[Charts]:
     """The charts that the records allow: none without records, no training curves without updates."""
     steps = (0.0, float(max(1, history.last_step)))
-    sections: list[Section] = []
+    sections: list[Charts] = []
     if history.updates or history.evaluations:
         sections.append(("Learning", "", [draw(chart, steps) for chart in _learning(history)]))
     if history.updates:
@@ -151,18 +153,34 @@ def _corrected(history: History) -> list[Chart]:
             ],
             text=percent,
         ),
-        Chart(
-            "Other objectives on the same tokens",
-            "share of gradient mass that, at default settings, would be masked (PPO, DPPO) or corrective (SPO, DRPO).",
-            [
-                Line("PPO", history.average("others.ppo.masked_mass"), 3),
-                Line("SPO", history.average("others.spo.corrective_mass"), 2),
-                # One line: for the same δ, DPPO masks the tokens that are corrective under DRPO.
-                Line("DPPO, DRPO", history.average("others.drpo.corrective_mass")),
-            ],
-            text=percent,
-        ),
     ]
+
+
+def other_objectives(history: History) -> Section | None:
+    """What other objectives would hold back of the same tokens; None where it was not recorded."""
+    lines = [
+        Line("PPO", history.average("others.ppo.masked_mass"), *paint("ppo")),
+        Line("SPO", history.average("others.spo.corrective_mass"), *paint("spo")),
+        # One line: for the same δ, DPPO masks the tokens that are corrective under DRPO.
+        Line("DPPO, DRPO", history.average("others.drpo.corrective_mass"), *paint("drpo")),
+    ]
+    means = {line.name: sum(values) / len(values) for line in lines if (values := known(line.points))}
+    if not means:
+        return None
+    chart = Chart(
+        "Held back, by step",
+        "share of the gradient mass Σ |Â r| that is masked (PPO, DPPO) or corrective (SPO, DRPO) at default settings.",
+        lines,
+        text=percent,
+    )
+    said = "; ".join(f"{name} {percent(value)}" for name, value in means.items())
+    drawn = draw(chart, (0.0, float(max(1, history.last_step))))
+    return Section(
+        "What other objectives would hold back",
+        f"<p>On the tokens of this run, averaged over its steps, these objectives would hold back this much of the "
+        f"gradient: {said}.</p><div class='charts'>{drawn}</div>",
+        name="others",
+    )
 
 
 def _boundary(history: History, label: str) -> list[tuple[float, str]]:

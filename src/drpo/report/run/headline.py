@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from drpo.intervals import accuracy_interval
+from drpo.report.html.command import command
 from drpo.report.html.escape import as_text, visible
 from drpo.report.html.quantities import percent, plain, seconds
 from drpo.report.run.history import History, Record, failed_rewards, time_by_part, value_of
@@ -24,26 +26,35 @@ def title_of(history: History) -> str:
 
 
 def headline(history: History) -> str:
-    """Title, status, accuracy before and after, and the facts of the run."""
+    """What the run came to, its status, accuracy before and after, its facts and its command."""
     status = as_text(history.manifest.get("status") or "status unknown")
     outcome = history.outcome
     good = status == "finished" and outcome.get("kind") in (None, "improved", "unknown")
     badge = f"<span class='status {'finished' if good else ''}'>{visible(status, 40)}</span>"
+    title = f"{visible(title_of(history), LONGEST)}, run <code>{visible(history.name, LONGEST)}</code> {badge}"
     return (
-        f"<header><h1>{visible(title_of(history), LONGEST)} {badge}</h1>{_outcome(outcome)}"
-        f"<p class='soft'>Run <code>{visible(history.name, LONGEST)}</code></p></header>"
-        f"<div class='lead'><div>{_result(history)}</div>{_facts(history)}</div>"
+        f"<p class='soft'>{title}</p>{_outcome(outcome, history)}"
+        f"<div class='lead'><div>{_result(history)}</div>{_facts(history)}</div>{_command(history)}"
     )
 
 
-def _outcome(outcome: Mapping[str, Any]) -> str:
-    """What the run came to, as its manifest says; nothing for a run that has not ended, or is older than that."""
+def _outcome(outcome: Mapping[str, Any], history: History) -> str:
+    """What the run came to, as its manifest says; the title for a run that has not ended, or is older than that."""
     parts = [outcome.get(name) for name in ("sentence", "reason", "try_next")]
     said = [visible(part, 4 * LONGEST) for part in parts if isinstance(part, str) and part]
     if not said:
-        return ""
+        return f"<h1>{visible(title_of(history), LONGEST)}</h1>"
     bad = " class='bad'" if outcome.get("kind") == "worse" else ""
-    return f"<p{bad}><b>{said[0]}</b> {' '.join(said[1:])}</p>"
+    more = f"<p>{' '.join(said[1:])}</p>" if len(said) > 1 else ""
+    return f"<h1{bad}>{said[0]}</h1>{more}"
+
+
+def _command(history: History) -> str:
+    """How the run was started, to copy."""
+    given = history.manifest.get("command")
+    if not given:
+        return ""
+    return command(shlex.join(map(str, given)) if isinstance(given, list) else as_text(given), 8000)
 
 
 def described(setting: object) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 
 from drpo.report.html.command import command
-from drpo.report.html.escape import as_text, visible
+from drpo.report.html.escape import visible
 from drpo.report.html.frame import Section, document
-from drpo.report.run.curves import charts_by_section
+from drpo.report.run.curves import charts_by_section, other_objectives
 from drpo.report.run.headline import LONGEST, headline, title_of
 from drpo.report.run.history import History
 from drpo.report.run.remarks import remarks
@@ -17,6 +16,8 @@ from drpo.run_directory import RunDirectory
 
 #: Most settings that are listed; the rest is in config.yaml.
 MOST_SETTINGS = 200
+#: Seconds after which the page of a run that goes on is loaded again.
+REFRESH = 15
 
 
 def build_report(run: RunDirectory) -> str:
@@ -33,11 +34,13 @@ def build_report(run: RunDirectory) -> str:
         title_of(history),
         headline(history) + remarks(history),
         [
+            other_objectives(history),
             *(_charts(*section) for section in charts_by_section(history)),
             responses(history),
             _configuration(history),
-            _reproduce(history),
+            _reproduce(),
         ],
+        refresh=REFRESH if history.manifest.get("status") == "running" else None,
     )
 
 
@@ -84,13 +87,6 @@ def _flat(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{key}", value
 
 
-def _reproduce(history: History) -> Section:
-    given = history.manifest.get("command")
-    said = ""
-    if given:
-        line = shlex.join(map(str, given)) if isinstance(given, list) else as_text(given)
-        said = f"<p class='soft'>This run was started with</p>{command(line, 8000)}"
-    if history.manifest.get("parent"):  # its configuration alone would start from the base
-        return Section("Reproduce", said)
+def _reproduce() -> Section:
     again = command("drpo train config.yaml --out another-directory")
-    return Section("Reproduce", f"{said}<p class='soft'>In this directory, with its resolved configuration:</p>{again}")
+    return Section("Reproduce", f"<p>In this run's directory, with its resolved configuration:</p>{again}")

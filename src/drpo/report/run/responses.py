@@ -9,9 +9,22 @@ from drpo.report.html.frame import Section
 from drpo.report.html.quantities import plain
 from drpo.report.run.history import History, Record, value_of
 
-#: How many prompts are shown, and how much of each text.
-PROMPTS = 6
+#: How many prompts are shown, as many of each kind as there is room for, and how much of each text.
+PROMPTS = 48
 LONGEST_PROMPT, LONGEST_RESPONSE = 1200, 2000
+
+#: A response with this reward is right.
+RIGHT = 1.0
+#: What may become of a prompt, what a reader wants to see first first.
+KINDS = (
+    "right became wrong",
+    "wrong became right",
+    "wrong both times",
+    "right both times",
+    "wrong",
+    "right",
+    "not graded",
+)
 
 #: A heading and the response under it; None where the prompt was not sampled.
 Side = tuple[str, Record | None]
@@ -32,11 +45,16 @@ def responses(history: History) -> Section | None:
         return None
     if not rows:
         return None
-    examples = "".join(_example(sides) for sides in rows[:PROMPTS])
+    kinds: dict[str, list[list[Side]]] = {kind: [] for kind in KINDS}
+    for sides in rows:
+        kinds[kind_of(sides)].append(sides)
+    counts = ", ".join(f"{len(found):,} {kind}" for kind, found in kinds.items() if found)
+    room = PROMPTS // max(1, sum(bool(found) for found in kinds.values()))
+    examples = "".join(_example(kind, sides) for kind, found in kinds.items() for sides in found[:room])
     return Section(
         "Responses",
-        f"<p class='soft'>The first {min(PROMPTS, len(rows))} {choice}. "
-        f"Invisible characters are shown as <code>U+XXXX</code>.</p>{examples}",
+        f"<p>{counts}: {choice}. At most {room} of each kind are shown. Invisible characters are shown as "
+        f"<code>U+XXXX</code>.</p><div data-kinds>{examples}</div>",
     )
 
 
@@ -54,13 +72,27 @@ def _same_prompts(columns: Sequence[tuple[str, list[Record]]]) -> list[list[Side
     return [[(heading, first.get(key)) for heading, first in firsts] for key in ordered]
 
 
-def _example(sides: list[Side]) -> str:
+def kind_of(sides: Sequence[Side]) -> str:
+    """What became of a prompt between the first and the last time it was sampled: a key of KINDS."""
+    rewards = [value_of(record, "reward") for _, record in sides if record is not None]
+    if len(rewards) < 2 or rewards[0] is None or rewards[-1] is None:
+        known = rewards[-1] if rewards else None
+        return "not graded" if known is None else "right" if known >= RIGHT else "wrong"
+    right = [reward >= RIGHT for reward in (rewards[0], rewards[-1])]
+    if right[0] and right[1]:
+        return "right both times"
+    if not right[0] and not right[1]:
+        return "wrong both times"
+    return "right became wrong" if right[0] else "wrong became right"
+
+
+def _example(kind: str, sides: list[Side]) -> str:
     record = next(record for _, record in sides if record is not None)
     answer = record.get("answer")
     expected = "" if answer is None else f"<p class='soft'>answer: {_said(answer, LONGEST_PROMPT, 'span')}</p>"
     columns = "".join(_side(heading, record) for heading, record in sides)
     prompt = f"<span class='soft'>prompt</span>{_said(record.get('prompt'), LONGEST_PROMPT)}"
-    return f"<div class='example'>{prompt}{expected}<div class='sides'>{columns}</div></div>"
+    return f"<div class='example' data-kind='{kind}'>{prompt}{expected}<div class='sides'>{columns}</div></div>"
 
 
 def _side(heading: str, record: Record | None) -> str:

@@ -264,6 +264,8 @@ def _label(line: Line, text: Callable[[float | None], str]) -> tuple[str, str]:
 def _labels(lines: Sequence[Line], labels: Sequence[tuple[str, str]], y: Scale) -> list[str]:
     """Each line's label at its end, pushed apart where they would touch."""
     ends = sorted((vertical(y, known(line.points)[-1]), i) for i, line in enumerate(lines))
+    if len(lines) > 1 and len({value for _, value in labels}) == 1 and not any(line.shade for line in lines):
+        return [_one_label(lines, labels, ends[0][0])]
     heights = spread([at for at, _ in ends], TOP + 2, BOTTOM - 2)
     parts = []
     for height, (_, i) in zip(heights, ends, strict=True):
@@ -276,6 +278,18 @@ def _labels(lines: Sequence[Line], labels: Sequence[tuple[str, str]], y: Scale) 
             parts.append(f"<g {_paint(line)}><circle cx='{RIGHT + 6}' cy='{height:.1f}' r='3'/></g>")
             parts.append(f"<text class='name inked' x='{RIGHT + 13}' {at}>{said}</text>")
     return parts
+
+
+def _one_label(lines: Sequence[Line], labels: Sequence[tuple[str, str]], height: float) -> str:
+    """The label of lines that all end at one value, which is written once, below their names."""
+    first = min(height, BOTTOM - 2 - LABEL_HEIGHT * len(lines)) + 4
+    said = [(f" class='c{line.color}'", visible_plain(name)) for line, (name, _) in zip(lines, labels, strict=True)]
+    said.append(("", f"all {visible_plain(labels[0][1])}"))
+    rows = (
+        f"<tspan{color} x='{RIGHT + 3}' y='{first + LABEL_HEIGHT * place:.1f}'>{text}</tspan>"
+        for place, (color, text) in enumerate(said)
+    )
+    return f"<text class='name inked'>{''.join(rows)}</text>"
 
 
 def spread(heights: Sequence[float], top: float, bottom: float) -> list[float]:

@@ -3,6 +3,7 @@
 
 document.querySelectorAll("table[data-sortable]").forEach(makeSortable);
 document.querySelectorAll("table[data-file]").forEach(offerDownload);
+document.querySelectorAll("[data-kinds]").forEach(offerKinds);
 document.querySelectorAll("pre[data-copy]").forEach(offerCopy);
 document.querySelectorAll("svg[data-read]").forEach(readChart);
 document.querySelectorAll("table.heat").forEach(readHeat);

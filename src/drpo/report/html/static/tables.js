@@ -35,6 +35,18 @@ function makeSortable(table) {
   }
 }
 
+/** A choice of the kinds of the examples in `place`. */
+function offerKinds(place) {
+  const examples = [...place.querySelectorAll("[data-kind]")];
+  const kinds = [...new Set(examples.map(example => example.dataset.kind))];
+  if (kinds.length < 2) return;
+  const select = element("select", {}, ...["all", ...kinds].map(kind => element("option", {}, kind)));
+  select.addEventListener("change", () => {
+    for (const one of examples) one.hidden = select.selectedIndex > 0 && one.dataset.kind !== select.value;
+  });
+  place.before(element("p", { class: "choice" }, element("label", {}, "Show ", select)));
+}
+
 /** One field of a CSV file. A text that a spreadsheet would read as a formula gets an apostrophe before it. */
 function csvField(text) {
   const formula = /^[=+\-@\t\r]/.test(text) && !Number.isFinite(Number(text));

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from drpo.comparison.result import FIGURES, Answer, Answered, GroupCurve, RunComparison, RunDifference, RunRow
+from drpo.comparison.result import FIGURES, Answered, GroupCurve, RunComparison, RunDifference, RunRow
 from drpo.report.html.command import command
 from drpo.report.html.escape import visible
+from drpo.report.html.example import Answer as ShownAnswer
+from drpo.report.html.example import example
 from drpo.report.html.frame import Section, document
 from drpo.report.html.quantities import finite, percent, plain, seconds
 from drpo.report.html.table import Cell, Column, Row, number, table, words
@@ -18,8 +20,8 @@ from drpo.report.svg.dot_rows import DotChart, DotRow, draw_rows
 from drpo.report.svg.points import Point
 from drpo.report.svg.scales import Linear
 
-#: Longest prompt, response and setting that are written out.
-LONGEST_PROMPT, LONGEST_RESPONSE, LONGEST = 1200, 2000, 200
+#: Longest setting that is written out.
+LONGEST = 200
 #: Figures that are shares.
 SHARES = ("accuracy", "beyond_delta")
 #: Most configurations that are drawn in one chart, and answer side by side.
@@ -214,20 +216,7 @@ def _responses(answered: Sequence[Answered]) -> Section | None:
 
 
 def _example(one: Answered) -> str:
-    expected = f"<p class='soft'>answer: {_said(one.expected, LONGEST_PROMPT, 'span')}</p>" if one.expected else ""
-    sides = "".join(_side(label, answer) for label, answer in list(one.answers.items())[:MOST_SIDES])
-    prompt = f"<span class='soft'>prompt</span>{_said(one.prompt, LONGEST_PROMPT)}"
-    return f"<div class='example'>{prompt}{expected}<div class='sides'>{sides}</div></div>"
-
-
-def _side(label: str, answer: Answer) -> str:
-    full = " full" if answer.reward is not None and answer.reward >= 1 else ""
-    graded = "reward failed" if answer.reward is None else f"reward {plain(answer.reward)}"
-    return (
-        f"<div><span class='soft'>{visible(label, LONGEST)}</span> · <span class='reward{full}'>{graded}</span>"
-        f"{_said(answer.text, LONGEST_RESPONSE)}</div>"
-    )
-
-
-def _said(text: str, limit: int, tag: str = "div") -> str:
-    return f"<{tag} class='said' dir='auto'>{visible(text, limit)}</{tag}>"
+    sides = [
+        (label, ShownAnswer(answer.text, answer.reward)) for label, answer in list(one.answers.items())[:MOST_SIDES]
+    ]
+    return example(one.prompt, one.expected or None, sides)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from drpo.report.html.escape import as_text, visible
+from drpo.report.html.escape import as_text
+from drpo.report.html.example import Answer, example
 from drpo.report.html.frame import Section
-from drpo.report.html.quantities import plain
 from drpo.report.run.history import History, Record, value_of
 
-#: How many prompts are shown, as many of each kind as there is room for, and how much of each text.
+#: How many prompts are shown, as many of each kind as there is room for.
 PROMPTS = 48
-LONGEST_PROMPT, LONGEST_RESPONSE = 1200, 2000
 
 #: A response with this reward is right.
 RIGHT = 1.0
@@ -88,26 +87,9 @@ def kind_of(sides: Sequence[Side]) -> str:
 
 def _example(kind: str, sides: list[Side]) -> str:
     record = next(record for _, record in sides if record is not None)
-    answer = record.get("answer")
-    expected = "" if answer is None else f"<p class='soft'>answer: {_said(answer, LONGEST_PROMPT, 'span')}</p>"
-    columns = "".join(_side(heading, record) for heading, record in sides)
-    prompt = f"<span class='soft'>prompt</span>{_said(record.get('prompt'), LONGEST_PROMPT)}"
-    return f"<div class='example' data-kind='{kind}'>{prompt}{expected}<div class='sides'>{columns}</div></div>"
+    answers = [(heading, None if found is None else _answer(found)) for heading, found in sides]
+    return example(record.get("prompt"), record.get("answer"), answers, kind)
 
 
-def _side(heading: str, record: Record | None) -> str:
-    if record is None:
-        return f"<div><span class='soft'>{heading}</span><p class='none'>not sampled</p></div>"
-    reward = value_of(record, "reward")
-    full = " full" if reward is not None and reward >= 1 else ""
-    graded = "reward failed" if reward is None else f"reward {plain(reward)}"
-    stop = record.get("stop_reason")
-    ended = "" if stop is None else f" <span class='soft'>· stop reason {visible(stop, 60)}</span>"
-    return (
-        f"<div><span class='soft'>{heading}</span> · <span class='reward{full}'>{graded}</span>"
-        f"{ended}{_said(record.get('text'), LONGEST_RESPONSE)}</div>"
-    )
-
-
-def _said(text: object, limit: int, tag: str = "div") -> str:
-    return f"<{tag} class='said' dir='auto'>{visible(text, limit)}</{tag}>"
+def _answer(record: Record) -> Answer:
+    return Answer(record.get("text"), value_of(record, "reward"), record.get("stop_reason"))

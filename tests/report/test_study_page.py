@@ -131,9 +131,15 @@ def test_verdicts_runs_and_reasons_are_all_there() -> None:
     text = page()
     assert "<h1>A &lt;b&gt;study&lt;/b&gt;</h1>" in text and text.count("<script>") == 1
     assert "1 failed, 18 finished, 1 missing" in text
-    assert "<h3>It is &gt; that.</h3>" in text and "<li>In one, better.</li><li>In two, worse.</li>" in text
-    assert "<li class=warn>In all, undecided.</li></ul><details><summary>In each setting</summary>" in text
-    assert "<li class=warn>In one, not judged.</li>" in text
+    assert "<summary>In words: It is &gt; that.</summary>" in text
+    assert "<li class='c1'><span>In one, better.</span></li><li class='c2'><span>In two, worse.</span></li>" in text
+    assert "<li class=''><span>In all, undecided.</span></li>" in text
+    assert "<li class=''><span>In one, not judged.</span></li>" in text
+    short = "<b>a</b> against b: undecided over all settings; <b>a</b> against b: not judged; "
+    assert short in text and text.index(short) < text.index("<section")
+    assert text.count("Right of the line a is higher.") == 3 and text.count("Left of the line a varies less.") == 1
+    assert set(re.findall(r"href='#(run-\d+)'", text)) <= set(re.findall(r"<p id='(run-\d+)'", text))
+    assert "href='#run-1'" in text
     assert len(re.findall(r"<pre data-copy>drpo train objective.name=[\w.]+ seed=\d --out D</pre>", text)) == 20
     assert "<details open><summary>one, shared: 9 of 10 finished</summary>" in text
     assert "exit code 3: &lt;script&gt;" in text

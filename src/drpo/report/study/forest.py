@@ -21,8 +21,8 @@ MARKS: dict[str, tuple[Shape, int]] = {
     "equivalent": ("diamond", 3),
     "undecided": ("ring", 4),
 }
-#: Answers that say something.
-SHOWN = ("better", "worse", "equivalent")
+#: Answer → the class that colors its sentence; what decides nothing has none.
+MEANINGS = {"better": "c1", "worse": "c2", "equivalent": "c3"}
 INTRODUCTION = (
     "<p class='soft'>Differences paired by seed, with 95 % confidence intervals: <b class='c1'>●</b> better, "
     "<b class='c2'>■</b> worse, <b class='c3'>◆</b> equivalent within the margin, <b class='c4'>○</b> undecided, after "
@@ -40,6 +40,31 @@ def verdicts_section(verdicts: Sequence[Row]) -> Section:
     pictures = "".join(_forest(claim, scales[_measure(claim[0])]) for claim in claims)
     sentences = "".join(map(_sentences, claims))
     return Section("Verdicts", f"{INTRODUCTION}<div class='charts'>{pictures}</div>{sentences}")
+
+
+def in_short(verdicts: Sequence[Row]) -> str:
+    """The answer to each hypothesis in a few words, over all settings where that was judged; HTML."""
+    said = []
+    for _, group in groupby(verdicts, key=lambda verdict: verdict["hypothesis"]):
+        claim = list(group)
+        lead = next((verdict for verdict in claim if verdict["setting"] == "all"), None)
+        hypothesis = claim[0]["hypothesis"]
+        pair = f"<b>{visible(hypothesis['ours'])}</b> against {visible(hypothesis['theirs'])}"
+        what = f" in variance of {_metric(claim[0])}" if hypothesis["compare"] == "variance" else ""
+        shown = [lead] if lead else claim
+        answers = [verdict["answer"] for verdict in shown]
+        where = " over all settings" if lead else "" if len(shown) == 1 else f" of {len(shown)} settings"
+        counted = (
+            answers[0]
+            if len(answers) == 1
+            else ", ".join(f"{answer} in {answers.count(answer)}" for answer in dict.fromkeys(answers))
+        )
+        said.append(f"{pair}{what}: {visible(counted)}{where}")
+    return f"<p>{'; '.join(said)}.</p>" if said else ""
+
+
+def _metric(verdict: Row) -> str:
+    return visible(verdict["metric"].replace("_", " "))
 
 
 def _measure(verdict: Row) -> tuple[str, str]:
@@ -70,7 +95,12 @@ def _forest(verdicts: Sequence[Row], x: Scale) -> str:
     arms = " / ".join if ratio else " − ".join
     what = f"Variance of {metric}" if ratio else metric.capitalize()
     rate = ", each at its best" if hypothesis["at"] == "best" else ""
-    caption = visible(f"{what}: {arms((hypothesis['ours'], hypothesis['theirs']))}{rate}.")
+    side = (
+        f"Left of the line {hypothesis['ours']} varies less."
+        if ratio
+        else (f"Right of the line {hypothesis['ours']} is higher.")
+    )
+    caption = visible(f"{what}: {arms((hypothesis['ours'], hypothesis['theirs']))}{rate}. {side}")
     rows = [_row(verdict, ratio) for verdict in verdicts]
     return draw_rows(DotChart(hypothesis["claim"], caption, rows, zero=1.0 if ratio else 0.0), x)
 
@@ -96,18 +126,16 @@ def _row(verdict: Row, ratio: bool) -> DotRow:
 
 
 def _sentences(verdicts: Sequence[Row]) -> str:
-    """All of them, or the one over all settings with the others folded in."""
+    """All of them in words, folded: the picture above has the same."""
     lead = [verdict for verdict in verdicts if verdict["setting"] == "all"]
     rest = [verdict for verdict in verdicts if verdict["setting"] != "all"]
-    said = _list(lead or rest)
-    if lead:
-        said += f"<details><summary>In each setting</summary>{_list(rest)}</details>"
-    return f"<h3>{visible(verdicts[0]['hypothesis']['claim'])}</h3>{said}"
+    claim = visible(verdicts[0]["hypothesis"]["claim"])
+    return f"<details><summary>In words: {claim}</summary>{_list([*lead, *rest])}</details>"
 
 
 def _list(verdicts: Sequence[Row]) -> str:
     items = (
-        f"<li{'' if verdict['answer'] in SHOWN else ' class=warn'}>{visible(verdict['sentence'])}</li>"
+        f"<li class='{MEANINGS.get(verdict['answer'], '')}'><span>{visible(verdict['sentence'])}</span></li>"
         for verdict in verdicts
     )
     return f"<ul class='notes tight'>{''.join(items)}</ul>"

@@ -12,7 +12,7 @@ from drpo.report.html.quantities import mean, percent, plain
 from drpo.report.html.table import Cell, Column, number, table, words
 from drpo.report.html.table import Row as TableRow
 from drpo.report.study.curves import ACCURACY, COURSES, Curves, course, over_delta, over_settings, panels
-from drpo.report.study.forest import verdicts_section
+from drpo.report.study.forest import in_short, verdicts_section
 from drpo.report.study.seeds import seed_charts
 
 Row = Mapping[str, Any]
@@ -53,11 +53,12 @@ def build_study_page(
         curves: (phase, setting, arm, curve) → the points over seeds; a curve is ``accuracy`` or a key of
             :data:`drpo.report.study.curves.COURSES`.
     """
+    rows = [{**row, "number": number} for number, row in enumerate(rows, 1)]
     begun = _begun(study, rows)
     told = begun + (["all"] if len(begun) == len(study["settings"]) else [])
     return document(
         study["title"],
-        _head(study, rows, begun),
+        _head(study, rows, begun, [verdict for verdict in verdicts if verdict["setting"] in told]),
         [
             verdicts_section([verdict for verdict in verdicts if verdict["setting"] in told]),
             _across(study, rows, summaries),
@@ -73,14 +74,14 @@ def _begun(study: Row, rows: Sequence[Row]) -> list[str]:
     return [setting for setting in study["settings"] if setting in started or not started]
 
 
-def _head(study: Row, rows: Sequence[Row], begun: Sequence[str]) -> str:
+def _head(study: Row, rows: Sequence[Row], begun: Sequence[str], verdicts: Sequence[Row]) -> str:
     statuses = [row["status"] for row in rows]
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
     settings, seeds = ", ".join(study["settings"]), ", ".join(map(str, study["seeds"]))
     later = ", ".join(setting for setting in study["settings"] if setting not in begun)
     left = f"<p class='soft'>Not run yet (this page has only their commands): {visible(later)}.</p>"
     return (
-        f"<h1>{visible(study['title'])}</h1><p>{visible(study['question'])}</p>"
+        f"<h1>{visible(study['title'])}</h1><p>{visible(study['question'])}</p>{in_short(verdicts)}"
         f"<p class='soft'>Arms: {visible(', '.join(study['arms']))}. Settings: {visible(settings)}. Seeds: {seeds}. "
         f"Runs: {visible(counts)}.</p>{left if later else ''}"
     )
@@ -104,9 +105,8 @@ def _setting(
         if mine:
             summary = [row for row in summaries[phase] if row["setting"] == setting]
             own = {(arm, name): found for (*place, arm, name), found in curves.items() if place == [phase, setting]}
-            parts.append(
-                f"<h3>{said.capitalize()}</h3>{_charts(study, mine, summary, own)}{_summary(setting, phase, summary)}"
-            )
+            figures = _charts(study, mine, summary, own)
+            parts.append(f"<h3>{said.capitalize()}</h3>{figures}{_summary(setting, phase, summary, mine)}")
     return Section(setting, "".join(parts))
 
 
@@ -126,7 +126,11 @@ def _grid(figures: Sequence[str]) -> str:
     return f"<div class='charts'>{''.join(figures)}</div>"
 
 
-def _summary(setting: str, phase: str, rows: Sequence[Row]) -> str:
+def _summary(setting: str, phase: str, summary: Sequence[Row], rows: Sequence[Row]) -> str:
+    """A row an arm, each with a link to the first of its ``rows``, the runs."""
+    first: dict[str, int] = {}
+    for row in rows:
+        first.setdefault(row["arm"], row["number"])
     columns = [
         Column("arm", words=True),
         Column("ended", "runs that finished or failed, of those planned"),
@@ -136,10 +140,15 @@ def _summary(setting: str, phase: str, rows: Sequence[Row]) -> str:
         *(Column(heading) for heading, _, _ in SUMMARY),
     ]
     body = []
-    for row in rows:
+    for row in summary:
         interval = "–" if row["low"] is None else f"{plain(row['low'])} to {plain(row['high'])}"
         ended = row["finished"] + row["failed"]
-        cells = [words(row["arm"]), Cell(f"{ended} of {row['runs']}", str(ended)), number(row["failed"], plain)]
+        link = f"<a href='#run-{first[row['arm']]}'>{visible(row['arm'])}</a>" if row["arm"] in first else None
+        cells = [
+            Cell(link) if link else words(row["arm"]),
+            Cell(f"{ended} of {row['runs']}", str(ended)),
+            number(row["failed"], plain),
+        ]
         cells += [number(row["final_accuracy"]), Cell(interval)]
         cells += [number(row[key], text) for _, key, text in SUMMARY]
         body.append(TableRow(cells))
@@ -168,7 +177,8 @@ def _run(row: Row) -> str:
     name = f"{row['phase']}: {row['setting']} × {row['arm']}{attempt}, seed {row['seed']}"
     reason = f" <span class='soft'>{visible(row['reason'], 600)}</span>" if row["reason"] else ""
     good = " finished" if row["status"] == "finished" else ""
+    status = f"<span class='status{good}'>{visible(row['status'])}</span>"
     return (
-        f"<p>{visible(name)} <span class='status{good}'>{visible(row['status'])}</span> final accuracy "
+        f"<p id='run-{row['number']}'>{visible(name)} {status} final accuracy "
         f"{plain(row.get('final_accuracy'))}{reason}</p>{command(row['command'], 2000)}"
     )

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from drpo.errors import ConfigError, DataError
+from drpo.errors import ConfigError, DataError, SchemaError
 from drpo.inspection.follow import Following
 from drpo.inspection.inspect import inspect
 from drpo.inspection.readers.growing import growing_lines
@@ -394,6 +394,19 @@ def test_what_cannot_be_followed(tmp_path: Path) -> None:
     other.write_text("a")
     with pytest.raises(DataError, match="unknown ending"):
         follow(other).look()
+
+
+def test_a_newer_version_is_refused_where_its_first_line_came_in_two_parts(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.create({}, {"status": "running"})
+    run.tokens.mkdir()
+    file, line = run.tokens / "step-000001.jsonl", lines_of({"schema": 99, **response(1, 0)})
+    append(file, line[:30])
+    following = follow(run.path)
+    assert not following.look()
+    append(file, line[30:])
+    with pytest.raises(SchemaError, match="newer version of drpo"):
+        following.look()
 
 
 def test_what_it_waits_for(tmp_path: Path) -> None:

@@ -40,12 +40,14 @@ class _File:
         chunks: what is left of it; None before it is read.
         is_paused: all that it had was read, and it may grow.
         is_done: it was read, once.
+        has_tokens: some of them were counted.
     """
 
     stamp: Stamp = ()
     chunks: Iterator[Tokens | None] | None = None
     is_paused: bool = False
     is_done: bool = False
+    has_tokens: bool = False
 
 
 class Following:
@@ -173,7 +175,7 @@ class Following:
         for run in map(RunDirectory, self.paths):
             if run.exists():
                 self._check_config(run)
-        begun = {path for path, file in self._files.items() if file.chunks is not None}
+        begun = {path for path, file in self._files.items() if file.has_tokens}
         found = [path for given in self.paths for path in files_of(given, begun) if _has_begun(path)]
         require_files([path for path in found if path not in begun])
         if gone := self._files.keys() - found:
@@ -211,6 +213,7 @@ class Following:
                 file.is_paused = True
                 return True
             self._count(tokens)
+            file.has_tokens = True
             if time.monotonic() > until:
                 return False
         file.is_done = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from drpo.report import build_report, write_report
 from drpo.run_directory import RunDirectory
 from support.page_check import check
 from support.synthetic_run import config, evaluation_record, make_run, manifest, sampled, update_record
+
+HOSTILE = "</script><script>alert(1)</script>"
 
 
 def test_a_finished_run_shows_everything(tmp_path: Path) -> None:
@@ -220,3 +223,33 @@ def test_prompts_whose_answer_became_wrong_come_first(tmp_path: Path) -> None:
     kinds = re.findall(r"data-kind='([^']*)'", page)
     assert kinds == ["right became wrong", "wrong became right", "right both times"]
     assert "1 right became wrong, 1 wrong became right, 1 right both times" in page
+
+
+def test_logged_tokens_are_shown_as_far_as_there_is_room(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=3)
+    good = {
+        "step": 1,
+        "update": 0,
+        "group_id": 4,
+        "reward": 1.0,
+        "advantage": 0.5,
+        "tokens": [1, 2],
+        "texts": ["a", HOSTILE],
+        "logprobs": [-0.5, -0.1],
+        "behavior_logprobs": [-0.4, -0.2],
+    }
+    odd = [
+        {**good, "logprobs": [-0.5]},
+        {**good, "logprobs": None},
+        {"step": "x"},
+        {**good, "texts": 3, "advantage": None},
+    ]
+    for step in range(1, 13):
+        run.write_tokens(step, [good, *odd] * 10)
+    page = check(build_report(run))
+    assert "<section id='tokens'>" in page and "8 of 12 steps" in page
+    (data,) = re.findall(r"<script type='application/json' id='tokens-data'>(.*?)</script>", page)
+    found = json.loads(data)
+    assert len(found["responses"]) == 8 * 10 and found["weights"] == {}  # of 24 lines a step, each second one
+    assert found["responses"][0]["group"] == "4" and found["texts"][2] == HOSTILE
+    assert page.count("<script") == 2

@@ -12,6 +12,7 @@ from drpo.report.run.headline import LONGEST, headline, title_of
 from drpo.report.run.history import History
 from drpo.report.run.remarks import remarks
 from drpo.report.run.responses import responses
+from drpo.report.run.tokens import tokens
 from drpo.run_directory import RunDirectory
 
 #: Most settings that are listed; the rest is in config.yaml.
@@ -36,6 +37,7 @@ def build_report(run: RunDirectory) -> str:
         [
             other_objectives(history),
             *(_charts(*section) for section in charts_by_section(history)),
+            tokens(run, history),
             responses(history),
             _configuration(history),
             _reproduce(),

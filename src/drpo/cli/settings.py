@@ -10,7 +10,7 @@ from pathlib import Path
 from drpo.errors import ConfigError, DrpoError, suggest
 from drpo.tasks.records.files import DATA_SUFFIXES, file_records
 from drpo.train.config import TrainConfig
-from drpo.train.config_aliases import unknown_key
+from drpo.train.config_aliases import ALIASES, unknown_key
 
 
 def refuse_options(arguments: Sequence[str], known: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def refuse_options(arguments: Sequence[str], known: Sequence[str]) -> None:
                 f"No such option: {argument.partition('=')[0]}. {key} is a setting, which is written "
                 f"without dashes. Type {shlex.quote(f'{key}={value}')}"
             )
-        nearest = suggest(f"--{name}", known)
+        nearest = "" if key.lower() in ALIASES else suggest(f"--{name}", known)
         raise ConfigError(
             f"No such option: {argument.partition('=')[0]}.{nearest} A setting is written without "
             f"dashes, {key}={value}: {unknown_key(key, list(TrainConfig.model_fields))}"

@@ -33,8 +33,8 @@ def tokens(run: RunDirectory, history: History) -> Section | None:
     tests = [TokenTest(f"|π − μ| > δ = {plain(delta)}", "shift", delta)]
     return Section(
         "Tokens",
-        f"<p>Some of the logged responses of {len(shown)} of {len(files)} steps, each token colored by what the updates "
-        f"did to it. <code>drpo inspect</code> shows its gradient weight too.</p>{token_viewer(found, delta, tests)}",
+        f"<p>Some logged responses of {len(shown)} of {len(files)} steps, each token colored by what the updates did to "
+        f"it. <code>drpo inspect</code> shows its gradient weight too.</p>{token_viewer(found, delta, tests)}",
     )
 
 

@@ -33,7 +33,7 @@ def tokens(run: RunDirectory, history: History) -> Section | None:
     tests = [TokenTest(f"|π − μ| > δ = {plain(delta)}", "shift", delta)]
     return Section(
         "Tokens",
-        f"<p>Some logged responses of {len(shown)} of {len(files)} steps, each token colored by what the updates did to "
+        f"<p>Some logged responses of {len(shown)} of {len(files)} steps, each token colored by what updates did to "
         f"it. <code>drpo inspect</code> shows its gradient weight too.</p>{token_viewer(found, delta, tests)}",
     )
 

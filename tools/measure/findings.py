@@ -1,6 +1,6 @@
 """Count false alarms and detections of `drpo inspect`, and write results/findings.csv.
 
-    python -m tools.measure.findings                  # what is missing in the file, about half an hour of one CPU
+    python -m tools.measure.findings                  # what is missing in the file, about ten minutes of one CPU
     python -m tools.measure.findings --shard 0/2      # every second log, for two processes side by side
 
 Clean logs are those of short runs of `drpo train` (the embedded bases and random models; temperatures, precisions and

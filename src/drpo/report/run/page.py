@@ -40,7 +40,7 @@ def build_report(run: RunDirectory) -> str:
             tokens(run, history),
             responses(history),
             _configuration(history),
-            _reproduce(),
+            _reproduce(history),
         ],
         refresh=REFRESH if history.manifest.get("status") == "running" else None,
     )
@@ -89,6 +89,10 @@ def _flat(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{key}", value
 
 
-def _reproduce() -> Section:
+def _reproduce(history: History) -> Section:
+    if history.manifest.get("parent"):  # its configuration alone would start from the base
+        return Section(
+            "Reproduce", "<p>A branch: the command at the top starts it again from its parent's checkpoint.</p>"
+        )
     again = command("drpo train config.yaml --out another-directory")
     return Section("Reproduce", f"<p>In this run's directory, with its resolved configuration:</p>{again}")

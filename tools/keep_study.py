@@ -16,6 +16,7 @@ from typing import Any
 
 from drpo.bench.record import describe
 from drpo.lab.directory import StudyDirectory
+from drpo.lab.registration import registration
 
 FILES = ("study.yaml", "results.csv", "curves.csv", "results.md", "verdicts.json", "choices.json")
 
@@ -24,7 +25,9 @@ def about(directory: StudyDirectory) -> dict[str, Any]:
     """How the study was run, going by its journal."""
     journal = directory.journal()
     times = [entry["at"] for entry in journal if "at" in entry]
+    registered = registration(directory.path)
     return {
+        **({"registration": registered} if registered else {}),
         "command": f"drpo lab run recipe:studies/{directory.path.name}",
         "machine": describe(),
         "began": day(min(times)) if times else None,

@@ -25,6 +25,7 @@ from drpo.lab.surface import fitted
 from drpo.lab.workers import LocalWorkers
 from drpo.train.config_text import read_yaml
 from support import stand_in, studies
+from tools import keep_study
 
 pytestmark = pytest.mark.slow
 
@@ -195,6 +196,16 @@ def test_a_study_is_registered_with_its_first_run(tmp_path: Path) -> None:
         run_study(study, tmp_path / "D", at_work, Notes())
     about.unlink()
     assert check_registration(study, tmp_path / "D") == ""  # a study from before there were registrations
+
+
+def test_what_is_kept_of_a_study_keeps_its_registration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = studies.study(settings=ONE)
+    run_study(study, tmp_path / "D", workers(tmp_path, study, noisy(lambda arm: 0.0)), Notes())
+    monkeypatch.setattr(sys, "argv", ["keep_study", str(tmp_path / "D"), str(tmp_path / "kept")])
+    keep_study.main()
+    assert registration(tmp_path / "kept") == registration(tmp_path / "D") is not None
+    assert check_registration(study, tmp_path / "kept") == ""
+    assert len(kept_results(study, tmp_path / "kept").rows) == 6
 
 
 def test_a_digest_does_not_change_with_a_default_or_a_scale(tmp_path: Path) -> None:

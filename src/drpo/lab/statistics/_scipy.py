@@ -6,10 +6,10 @@ from drpo.errors import ConfigError
 from drpo.installation import install
 
 try:
-    from scipy import optimize, stats
+    from scipy import optimize, special, stats
 except ImportError as error:
     raise ConfigError(
         f"the lab's statistics need scipy, which cannot be loaded ({error}): " + install("train", "lab")
     ) from error
 
-__all__ = ["optimize", "stats"]
+__all__ = ["optimize", "special", "stats"]

@@ -7,8 +7,7 @@ import math
 
 import numpy as np
 
-from drpo.lab.statistics._scipy import stats
-from drpo.lab.statistics.estimates import MeanDifference, Strata, paired, t_quantile
+from drpo.lab.statistics.estimates import MeanDifference, Strata, paired, t_quantile, t_tail
 
 #: Pairs up to which every pattern of signs is tried; beyond, this many patterns are drawn.
 EXACT, DRAWS = 16, 99_999
@@ -33,7 +32,7 @@ def paired_difference(ours: Strata, theirs: Strata) -> MeanDifference:
         return MeanDifference(value, value, value, math.nan, 0.0, math.nan)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(one) - 1) for part, one in zip(parts, differences, strict=True))
     reach = t_quantile(freedom) * error
-    p = 2 * float(stats.t.sf(abs(value) / error, freedom))
+    p = 2 * t_tail(abs(value) / error, freedom)
     return MeanDifference(value, value - reach, value + reach, p, error, freedom)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drpo.errors import DataError
-from drpo.lab.statistics._scipy import stats
+from drpo.lab.statistics._scipy import special, stats
 
 LEVEL = 0.95
 #: Of all verdicts of a family together: the chance that any of them is wrong.
@@ -47,11 +47,11 @@ class MeanDifference(Difference):
 
     def p_above(self, bound: float = 0.0) -> float:
         """The one-sided p-value of "the true difference is ``bound`` or less"; NaN without an error."""
-        return float(stats.t.sf((self.value - bound) / self.error, self.freedom)) if self.error else math.nan
+        return t_tail((self.value - bound) / self.error, self.freedom) if self.error else math.nan
 
     def p_below(self, bound: float = 0.0) -> float:
         """The one-sided p-value of "the true difference is ``bound`` or more"; NaN without an error."""
-        return float(stats.t.cdf((self.value - bound) / self.error, self.freedom)) if self.error else math.nan
+        return t_tail((bound - self.value) / self.error, self.freedom) if self.error else math.nan
 
     def p_equivalent(self, margin: float) -> float:
         """The p-value of "the true difference is ``margin`` or more, in either direction": two one-sided tests.
@@ -62,7 +62,7 @@ class MeanDifference(Difference):
 
     def interval(self, alpha: float) -> tuple[float, float]:
         """The confidence interval of level 1 − ``alpha``."""
-        reach = float(stats.t.isf(alpha / 2, self.freedom)) * self.error
+        reach = t_quantile(self.freedom, alpha) * self.error
         return self.value - reach, self.value + reach
 
 
@@ -84,7 +84,12 @@ def rate(count: int, of: int) -> Estimate:
 
 def t_quantile(freedom: float, alpha: float = ALPHA) -> float:
     """What |t| exceeds with probability ``alpha``."""
-    return float(stats.t.isf(alpha / 2, freedom))
+    return -float(special.stdtrit(freedom, alpha / 2))
+
+
+def t_tail(value: float, freedom: float) -> float:
+    """The probability that Student's t is above ``value``."""
+    return float(special.stdtr(freedom, -value))
 
 
 def checked(strata: Strata) -> list[np.ndarray]:

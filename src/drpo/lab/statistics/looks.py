@@ -22,6 +22,7 @@ from drpo.lab.statistics._scipy import optimize, stats
 GRID = 201
 #: Levels at which the boundaries are computed; between them they are interpolated.
 LEVELS = np.concatenate([np.logspace(-12, -3, 37), np.logspace(-3, math.log10(0.98), 40)[1:]])
+LOGS = np.log(LEVELS)
 
 
 def spent(alpha: float, share: float) -> float:
@@ -93,7 +94,7 @@ def sequential_p(p_values: Sequence[float], shares: Sequence[float]) -> float:
         return p_values[0]
     table = _table(tuple(shares))
     found = [
-        float(np.interp(math.log(max(p, 1e-300)), np.log(table[:, look]), np.log(LEVELS), right=0.0))
+        float(np.interp(math.log(max(p, 1e-300)), table[:, look], LOGS, right=0.0))
         for look, p in enumerate(p_values)
         if not math.isnan(p)
     ]
@@ -105,10 +106,10 @@ def nominal_level(shares: Sequence[float], look: int, alpha: float) -> float:
     if len(shares) == 1:
         return alpha
     table = _table(tuple(shares))
-    return float(np.exp(np.interp(math.log(alpha), np.log(LEVELS), np.log(table[:, look]))))
+    return math.exp(float(np.interp(math.log(alpha), LOGS, table[:, look])))
 
 
 @cache
 def _table(shares: tuple[float, ...]) -> np.ndarray:
-    """``[levels, looks]``: the nominal levels at :data:`LEVELS`."""
-    return np.maximum([nominal_levels(shares, alpha) for alpha in LEVELS], 1e-300)
+    """``[levels, looks]``: the logarithms of the nominal levels at :data:`LEVELS`."""
+    return np.log(np.maximum([nominal_levels(shares, alpha) for alpha in LEVELS], 1e-300))

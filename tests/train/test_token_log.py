@@ -12,6 +12,7 @@ from test_loop import configuration, last_weights, run, without_timing
 from drpo.errors import ConfigError
 from drpo.files import read_jsonl
 from drpo.inspection.inspect import inspect
+from drpo.inspection.result import Finding
 from drpo.run_directory import RunDirectory
 from drpo.train import token_log
 from drpo.train.loop import train
@@ -133,16 +134,21 @@ def test_faults_planted_in_a_trainers_own_log_are_found(copyist: Path, tmp_path:
     _, directory = run(config, tmp_path / "run")
     records = [record for file in directory.token_files() for record in read_jsonl(file)]
 
-    def found(change: str) -> list[str]:
+    def found(change: str) -> dict[str, Finding]:
         file = tmp_path / f"{change}.jsonl"
         file.write_text("".join(json.dumps(planted(record, change)) + "\n" for record in records))
-        return [finding.name for finding in inspect([file], delta=0.1).findings]
+        findings = inspect([file], delta=0.1).findings
+        return {finding.name: finding for finding in findings if finding.severity != "note"}
 
-    assert found("nothing") == []
-    assert found("inert") == ["inert"]
-    assert found("bfloat16") == ["rounded"]
-    assert found("shifted")[0] == "shifted"
-    assert found("positive") == ["unusable_logprobs"]
+    sound = found("nothing")  # at this learning rate the policy does move far
+    assert not [finding for finding in sound.values() if finding.severity == "fault"]
+    for change, names in (
+        ("inert", {"inert"}),
+        ("bfloat16", {"rounded"}),
+        ("shifted", {"shifted", "outliers"}),
+        ("positive", {"unusable_logprobs"}),
+    ):
+        assert found(change).keys() - sound.keys() == names, change
 
 
 def planted(record: dict[str, list[float]], change: str) -> dict[str, list[float]]:

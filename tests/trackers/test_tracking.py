@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 import drpo.trackers
-from drpo.errors import ConfigError, TrackingError
+from drpo.errors import ConfigError, TrackingError, WriteError
 from drpo.run_directory import RunDirectory
 from drpo.trackers import TRACKERS, Response, TrackedRun, flat_scalars, make_trackers, updates_done
 from drpo.train import loop, setup
@@ -157,6 +157,17 @@ def test_the_report_is_kept_before_the_tracker_closes(copyist: Path, tmp_path: P
     run = RunDirectory(tmp_path / "run")
     train(configuration(copyist), run, Writing())
     assert [tracker.reports for kind in fakes for tracker in kind.made] == [[run.report_file]] * 2
+
+
+def test_trackers_close_also_where_the_report_cannot_be_written(tmp_path: Path) -> None:
+    class Full(Observer):
+        def on_end(self, status: str) -> None:
+            raise WriteError("the disk is full")
+
+    tracker = _NoPackage()
+    with pytest.raises(WriteError):
+        Tracking(Full(), {"fake": tracker}, RunDirectory(tmp_path), updates_per_step=1).on_end("finished")
+    assert tracker.ended == ["finished"]
 
 
 def test_warnings_and_a_far_policy_raise_alerts(tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ class _Reporting(Forwarding):
 
     def on_end(self, status: str) -> None:
         super().on_end(status)
-        if status != "failed":  # what failed is the message to read
+        # With an error, or a second Ctrl-C, on its way nothing more is written: it is what the user has to see.
+        if sys.exc_info()[0] is None:
             write_report(self.run)
             self.written = True
 

@@ -52,7 +52,14 @@ class Tracking(Forwarding):
         self.alert("Warning", text)
 
     def on_end(self, status: str) -> None:
-        super().on_end(status)
+        try:
+            super().on_end(status)
+            self.say_how_it_ended(status)
+        finally:  # also where the report cannot be written
+            self.tell(lambda tracker: tracker.finish(status))
+
+    def say_how_it_ended(self, status: str) -> None:
+        """An alert if it ended badly, and the report."""
         manifest = self.run.read_manifest()
         outcome = manifest.get("outcome") or {}
         if status == "failed":
@@ -62,7 +69,6 @@ class Tracking(Forwarding):
             self.alert("Held-out accuracy got worse", " ".join(filter(None, said)))
         if self.run.report_file.is_file():
             self.tell(lambda tracker: tracker.keep(self.run.report_file))
-        self.tell(lambda tracker: tracker.finish(status))
 
     def log(self, record: dict[str, Any], responses: Sequence[Response] = ()) -> None:
         """Show one record in every tracker."""

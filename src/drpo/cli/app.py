@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -235,6 +236,8 @@ def inspect(
 
     docs/inspect.md lists the columns that a log needs.
     """
+    if follow and hasattr(os, "nice"):
+        os.nice(10)  # before anything is loaded: the run that is watched goes first
     from drpo.cli.inspection import Output, Question, run_inspect
 
     question = Question.of(delta, objectives, columns or [], steps, last)

@@ -23,7 +23,7 @@ from examples.token_logs import FOLDER, NAMES, wrong_temperature
 
 #: Twenty times the learning rate of `make demo`, and four times as many updates.
 COLLAPSE = ["task.max_digits=2", "steps=12", "updates_per_step=16", "learning_rate=1e-3", "threads=1"]
-#: Of a step in a log: no response is added to so many tokens. An estimate of temperatures takes more of them.
+#: Most tokens of a step: no further response is added beyond them. Estimating a temperature needs more tokens.
 TOKENS = {"healthy": 512, "wrong-temperature": 2048, "collapsed": 512}
 
 
@@ -57,7 +57,7 @@ def pack(run: RunDirectory, file: Path, most: int) -> None:
     Args:
         run: its token log is read.
         file: compressed JSONL; an older one is replaced.
-        most: no response is added to so many tokens of a step.
+        most: once a step has this many tokens, no further response is added.
     """
     lines: list[str] = []
     for source in run.token_files():

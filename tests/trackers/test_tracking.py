@@ -23,6 +23,7 @@ from drpo.train.observer import Observer
 from drpo.train.tracking import Tracking
 from drpo.train.update import OTHERS
 from support import mixtures
+from support.notes import Notes
 
 pytestmark = pytest.mark.slow
 
@@ -87,14 +88,6 @@ class Fake:
 
 class _NoPackage(Fake):
     made: ClassVar[list[Fake]] = []
-
-
-class Notes(Observer):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def on_note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture

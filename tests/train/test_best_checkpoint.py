@@ -21,7 +21,6 @@ from drpo.train import loop
 from drpo.train.checkpoint_choice import choose_checkpoint
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import train
-from drpo.train.observer import Observer
 from drpo.train.resume import resumed_config
 
 pytestmark = pytest.mark.slow
@@ -131,14 +130,6 @@ def test_a_killed_run_ends_with_the_same_checkpoints(
             train(configuration(copyist), run)
     train(configuration(copyist), run, resume=True)
     assert contents(run) == contents(risen)
-
-
-class Recorder(Observer):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def on_note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def test_which_checkpoint_step_means(risen: RunDirectory) -> None:

@@ -18,9 +18,10 @@ from drpo.train import loop
 from drpo.train.branch import Branch, make_branch
 from drpo.train.config import load_config
 from drpo.train.loop import train
-from drpo.train.observer import Observer, Summary
+from drpo.train.observer import Summary
 from drpo.train.resume import resumed_config
 from support import command
+from support.notes import Notes
 
 pytestmark = pytest.mark.slow
 
@@ -43,14 +44,6 @@ SETTINGS = [
 ]
 
 
-class Recorder(Observer):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def on_note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def start(path: Path, model: Path, *overrides: str) -> RunDirectory:
     config, _ = load_config(None, [f"model={model}", *SETTINGS, *overrides])
     train(config, RunDirectory(path))
@@ -58,7 +51,7 @@ def start(path: Path, model: Path, *overrides: str) -> RunDirectory:
 
 
 def grow(branch: Branch, path: Path, **options: Any) -> tuple[Summary, RunDirectory, list[str]]:
-    observer = Recorder()
+    observer = Notes()
     run = RunDirectory(path)
     return train(branch.config, run, observer, branch=branch, **options), run, observer.notes
 

@@ -21,8 +21,9 @@ from drpo.train.branch import make_branch
 from drpo.train.checkpoint import find_checkpoint
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.loop import train
-from drpo.train.observer import Observer, Summary
+from drpo.train.observer import Summary
 from drpo.train.resume import CHANGEABLE, KEPT, resumed_config
+from support.notes import Notes
 
 pytestmark = pytest.mark.slow
 
@@ -42,14 +43,6 @@ SETTINGS = [
 ]
 
 
-class Recorder(Observer):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def on_note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def start(path: Path, model: Path, *overrides: str) -> RunDirectory:
     config, _ = load_config(None, [f"model={model}", *SETTINGS, *overrides])
     train(config, RunDirectory(path))
@@ -57,7 +50,7 @@ def start(path: Path, model: Path, *overrides: str) -> RunDirectory:
 
 
 def resume(run: RunDirectory, *overrides: str) -> tuple[Summary, list[str]]:
-    observer = Recorder()
+    observer = Notes()
     return train(resumed_config(run, overrides), run, observer, resume=True), observer.notes
 
 

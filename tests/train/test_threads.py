@@ -14,8 +14,8 @@ from drpo.run_directory import RunDirectory
 from drpo.train import threads
 from drpo.train.config import load_config
 from drpo.train.loop import train
-from drpo.train.observer import Observer
 from drpo.train.threads import LoadWatch, choose_threads, computing_threads
+from support.notes import Notes
 
 pytestmark = pytest.mark.slow
 
@@ -31,14 +31,6 @@ SMALL = [
     "eval_examples=1",
     "device=cpu",
 ]
-
-
-class Notes(Observer):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def on_note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(autouse=True)

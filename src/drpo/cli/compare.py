@@ -28,8 +28,13 @@ MOST_SETTINGS, MOST_RUNS = 12, 40
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a comparison goes: the page (None: ``comparison.html`` in the one directory given, else here), the runs as
-    CSV, and one JSON object in the place of tables."""
+    """Where a comparison is written.
+
+    Args:
+        html: the page; None: ``comparison.html`` in the directory given if it is the only one, else here.
+        csv: a file for the runs, a line each; None: none.
+        json: print one JSON object instead of tables.
+    """
 
     html: Path | None
     csv: Path | None

@@ -17,7 +17,7 @@ from drpo.rollouts.vllm.sampler import VllmSampler
 from drpo.run_directory import RunDirectory
 from drpo.train import loop, setup
 from drpo.train.config import TrainConfig, load_config
-from drpo.train.observer import Observer
+from support.notes import Notes
 
 STEPS, KILLED_AT, STOPPED_AFTER = 8, 3, 5
 SETTINGS = [
@@ -32,16 +32,6 @@ SETTINGS = [
 #: The demo's base is right four times in ten; after eight steps the last two must be right this much more often than
 #: the first two. Measured: see docs/sampling.md.
 LEAST_RISE = 0.15
-
-
-class Notes(Observer):
-    """What the run said."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def on_note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @dataclass(frozen=True)

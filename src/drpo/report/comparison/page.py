@@ -12,7 +12,7 @@ from drpo.report.html.escape import visible
 from drpo.report.html.example import Answer as ShownAnswer
 from drpo.report.html.example import example
 from drpo.report.html.frame import Section, document
-from drpo.report.html.quantities import finite, percent, plain, seconds
+from drpo.report.html.quantities import finite, percent, plain, seconds, signed
 from drpo.report.html.table import Cell, Column, Row, number, table, words
 from drpo.report.palette import DASHES, paint
 from drpo.report.svg.charts import Chart, Line, draw
@@ -75,7 +75,7 @@ def _cells(one: RunDifference) -> list[Cell]:
 
 
 def _signed(value: float | None) -> Cell:
-    return Cell("–", "") if value is None else Cell(f"{value:+.3f}".replace("-", "−"), f"{value:.9g}")
+    return Cell("–", "") if value is None else Cell(signed(value), f"{value:.9g}")
 
 
 def _forest(figure: str, some: Sequence[RunDifference]) -> str:
@@ -83,7 +83,7 @@ def _forest(figure: str, some: Sequence[RunDifference]) -> str:
     rows = [
         DotRow(
             one.ours,
-            f"{one.value:+.3f}".replace("-", "−"),
+            signed(one.value),
             value=one.value,
             interval=None if one.low is None or one.high is None else (one.low, one.high),
             shape="dot" if one.is_clear else "ring",

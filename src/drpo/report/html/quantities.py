@@ -51,6 +51,11 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{plain(value * 100)} %"
 
 
+def signed(difference: float) -> str:
+    """A difference to three places with its sign: +0.030, −0.135."""
+    return f"{difference:+.3f}".replace("-", "−")
+
+
 def seconds(value: float | None) -> str:
     """A duration: 4.2 s, 3 min 05 s, 2 h 10 min."""
     if value is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from drpo.report.html.escape import visible
 from drpo.report.html.frame import Section
-from drpo.report.html.quantities import finite, plain
+from drpo.report.html.quantities import finite, plain, signed
 from drpo.report.svg.dot_rows import DotChart, DotRow, Shape, draw_rows
 from drpo.report.svg.scales import Linear, Log, Scale
 
@@ -113,7 +113,7 @@ def _row(verdict: Row, ratio: bool) -> DotRow:
         return DotRow(name, verdict["answer"], color=4)
     value, low, high = known
     shape, color = MARKS[verdict["answer"]]
-    said = plain(value) if ratio else f"{value:+.3f}".replace("-", "−")
+    said = plain(value) if ratio else signed(value)
     return DotRow(
         name,
         f"{said} {verdict['answer']}",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from drpo.metrics import Metric
     from drpo.mismatch.start_check import StartCheck, start_check
     from drpo.objectives import MODIFIERS, OBJECTIVES, Objective, ObjectiveOutput, gradient_weight, make_objective
+    from drpo.support import Support
     from drpo.token_log import TokenLog
 
 __version__ = "0.2.0"
@@ -29,6 +30,7 @@ _HOME = {
     "Objective": "drpo.objectives",
     "ObjectiveOutput": "drpo.objectives",
     "StartCheck": "drpo.mismatch.start_check",
+    "Support": "drpo.support",
     "TokenBatch": "drpo.batch",
     "TokenLog": "drpo.token_log",
     "aggregate": "drpo.aggregation",
@@ -49,6 +51,7 @@ __all__ = [
     "Objective",
     "ObjectiveOutput",
     "StartCheck",
+    "Support",
     "TokenBatch",
     "TokenLog",
     "aggregate",

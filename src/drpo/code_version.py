@@ -18,6 +18,7 @@ DECIDING = (
     "model",
     "objectives",
     "rollouts",
+    "support.py",
     "tasks",
     "train",
 )

@@ -22,6 +22,7 @@ import drpo
 LAYERS = {
     "checks": 0,
     "batch": 0,
+    "support": 0,
     "metrics": 0,
     "errors": 0,
     "files": 0,

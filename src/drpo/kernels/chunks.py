@@ -15,6 +15,7 @@ import torch
 
 from drpo.kernels import triton_support
 from drpo.kernels.products import wide_dtype, wide_mm
+from drpo.support import Support
 
 #: Rows of logits that exist at once.
 CHUNK_ROWS = 256
@@ -36,7 +37,7 @@ class Chunks:
     """Log-probabilities, entropies and gradients of all rows, added up over chunks with one buffer for their logits.
 
     Args:
-        hidden, weight, targets, temperature: as in :func:`drpo.token_logprobs`, checked.
+        hidden, weight, targets, temperature, support: as in :func:`drpo.token_logprobs`, checked.
         needs: whether ``grad_hidden`` and ``grad_weight`` are wanted.
     """
 
@@ -46,11 +47,12 @@ class Chunks:
         weight: torch.Tensor,
         targets: torch.Tensor,
         temperature: float | torch.Tensor,
+        support: Support | None,
         needs: tuple[bool, ...],
     ):
         wide = wide_dtype(hidden)
         self.hidden, self.weight, self.targets, self.wide = hidden, weight, targets, wide
-        self.temperature = temperature
+        self.temperature, self.support = temperature, support
         count, vocabulary = len(hidden), len(weight)
         rows = GPU_CHUNK_ROWS if hidden.device.type == "cuda" else CHUNK_ROWS
         self.step = max(rows, CHUNK_NUMBERS // max(vocabulary, 1))
@@ -86,9 +88,11 @@ class Chunks:
             self._differentiate(rows, slopes_of)
 
     def _logits(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor, float | torch.Tensor]:
-        """hidden · weightᵀ ``[C, V]``, the target's x ``[C, 1]``, and the temperature."""
+        """hidden · weightᵀ ``[C, V]``, −inf outside the support, the target's x ``[C, 1]``, and the temperature."""
         hidden, scale = self.hidden[rows], self._scale(rows)
         x = wide_mm(hidden, self.weight.T, out=self.buffer[: len(hidden)])
+        if self.support is not None:
+            self.support[rows].restrict_(x)
         return x, x.gather(1, self.targets[rows].unsqueeze(1)) / scale, scale
 
     def _differentiate(self, rows: slice, slopes_of: Slopes) -> None:

@@ -23,6 +23,7 @@ from drpo.errors import ConfigError
 from drpo.kernels.chunks import Chunks
 from drpo.kernels.logprobs import check_inputs
 from drpo.objectives.base import Objective, require_objective
+from drpo.support import Support
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ def fused_loss(
     proximal_logprobs: torch.Tensor | None = None,
     entropy: torch.Tensor | None = None,
     temperature: float | torch.Tensor = 1.0,
+    support: Support | None = None,
     mode: Mode = "token_mean",
     denominator: float | torch.Tensor | None = None,
     horizon: int | None = None,
@@ -68,6 +70,7 @@ def fused_loss(
         proximal_logprobs: ``[N]``, for objectives that need it.
         entropy: ``[N]``, for objectives that need it.
         temperature: > 0, the one the tokens were sampled at; or ``[N]``, one a token.
+        support: as in :func:`drpo.token_logprobs`: log π is renormalized over it.
         mode: as in :func:`drpo.aggregate`, like the next two.
         denominator: tokens or sequences of the whole optimizer step.
         horizon: tokens, for ``sequence_sum``.
@@ -79,10 +82,10 @@ def fused_loss(
 
     Raises:
         ConfigError: ``objective`` is no objective or reads the top K, or a setting is out of its range.
-        DataError: shapes or dtypes disagree, a target is outside [0, V), or the objective lacks a field.
+        DataError: shapes or dtypes disagree, a target is outside [0, V) or its support, or the objective lacks a field.
     """
     require_objective(objective)
-    check_inputs(hidden, weight, targets, temperature)
+    check_inputs(hidden, weight, targets, temperature, support)
     if objective.topk:
         raise ConfigError(
             f"objective {objective.name!r} reads the {objective.topk} most likely tokens of each "
@@ -102,7 +105,7 @@ def fused_loss(
     shares = _shares(whole, mode, denominator, horizon)
     if not torch.is_grad_enabled():  # else the weight's gradient would be made all the same
         hidden, weight = hidden.detach(), weight.detach()
-    return FusedLoss(*_FusedLoss.apply(hidden, weight, targets, temperature, objective, whole, shares))
+    return FusedLoss(*_FusedLoss.apply(hidden, weight, targets, temperature, support, objective, whole, shares))
 
 
 def _shares(batch: TokenBatch, mode: Mode, denominator: Any, horizon: int | None) -> torch.Tensor:
@@ -124,11 +127,12 @@ class _FusedLoss(torch.autograd.Function):
         weight: torch.Tensor,
         targets: torch.Tensor,
         temperature: float | torch.Tensor,
+        support: Support | None,
         objective: Objective,
         batch: TokenBatch,
         shares: torch.Tensor,
     ):
-        work = Chunks(hidden, weight, targets, temperature, ctx.needs_input_grad[:2])
+        work = Chunks(hidden, weight, targets, temperature, support, ctx.needs_input_grad[:2])
         losses = torch.zeros_like(shares)
 
         def differentiate(rows: slice, logprobs: torch.Tensor) -> torch.Tensor:
@@ -154,7 +158,7 @@ class _FusedLoss(torch.autograd.Function):
             )
         scaled = [None if gradient is None else gradient.mul_(upstream[0]) for gradient in ctx.gradients]
         ctx.gradients = None
-        return *scaled, None, None, None, None, None
+        return *scaled, None, None, None, None, None, None
 
 
 def _differentiate(

@@ -17,6 +17,7 @@ from drpo.errors import ConfigError, DataError, suggest
 from drpo.kernels import triton_support
 from drpo.kernels.chunks import Chunks
 from drpo.kernels.products import wide_dtype
+from drpo.support import Support
 
 #: `auto` takes the chunked backend when the logits would be larger than this many numbers (64 MB of float32).
 AUTO_LIMIT = 1 << 24
@@ -28,8 +29,11 @@ def token_logprobs(
     targets: torch.Tensor,
     temperature: float | torch.Tensor = 1.0,
     backend: str = "auto",
+    support: Support | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """log softmax(hidden · weightᵀ / temperature) at the targets, and the entropy of that distribution.
+
+    With a support, both are of that distribution renormalized over it: log π_S(a) = z_a − log Σ_{v ∈ S} exp z_v.
 
     Args:
         hidden: ``[N, H]`` float, the states that predict the targets.
@@ -40,6 +44,8 @@ def token_logprobs(
         backend: ``reference`` (plain PyTorch, holds ``[N, V]``), ``chunked`` (any device; holds 256 rows of
             logits, its backward recomputes them), ``triton`` (CUDA; no logits outside the chip on the way forward), or
             ``auto``: what :func:`drpo.kernels.choose_backend` says, logged at its first use.
+        support: the tokens that each target was sampled from, where top-p, top-k or min-p kept a part of the
+            vocabulary. Logits outside have no gradient. Checked as ``targets`` are.
 
     Returns:
         ``(logprobs, entropy)``, both ``[N]`` in nats, float32 at least whatever the inputs' dtype. ``logprobs``
@@ -47,15 +53,17 @@ def token_logprobs(
 
     Raises:
         ConfigError: an unknown backend or one that cannot run here, or a temperature that is not positive.
-        DataError: shapes or dtypes disagree, an input is no tensor, or a target is outside [0, V).
+        DataError: shapes or dtypes disagree, an input is no tensor, or a target is outside [0, V) or its support.
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ConfigError(f"unknown backend {shorten(repr(backend))}.{suggest(backend, [*BACKENDS, 'auto'])}")
-    check_inputs(hidden, weight, targets, temperature)
+    check_inputs(hidden, weight, targets, temperature, support)
     if backend == "auto":
         backend = choose_backend(hidden, weight)
+        if support is not None and backend == "triton":
+            backend = "chunked"
         _announce(backend)
-    return BACKENDS[backend](hidden, weight, targets, temperature)
+    return BACKENDS[backend](hidden, weight, targets, temperature, support)
 
 
 def choose_backend(hidden: torch.Tensor, weight: torch.Tensor) -> str:
@@ -78,13 +86,24 @@ def _announce(backend: str) -> None:
 
 
 def check_inputs(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float | torch.Tensor
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float | torch.Tensor,
+    support: Support | None,
 ) -> None:
-    """Shapes, dtypes, devices and a scalar temperature, and on a CPU the targets; without waiting for a device.
+    """Shapes, dtypes, devices and a scalar temperature, and on a CPU targets and support; without waiting for a device.
+
+    Args:
+        hidden: as in :func:`token_logprobs`, like the others.
+        weight: likewise.
+        targets: likewise.
+        temperature: likewise.
+        support: likewise.
 
     Raises:
         ConfigError: temperature not positive. DataError: shapes, dtypes or devices disagree, an input is no tensor, or
-            a target is outside [0, V).
+            a target is outside [0, V) or its support.
     """
     for name, value in (("hidden", hidden), ("weight", weight), ("targets", targets)):
         if not isinstance(value, torch.Tensor):
@@ -111,6 +130,8 @@ def check_inputs(
         )
     if is_readable(targets):
         _check_targets(targets, len(weight))
+    if support is not None:
+        support.check(targets, len(weight))
 
 
 def _check_temperature(temperature: float | torch.Tensor, hidden: torch.Tensor) -> None:
@@ -145,11 +166,18 @@ def _check_targets(targets: torch.Tensor, vocabulary: int) -> None:
 
 
 def _reference(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float | torch.Tensor
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float | torch.Tensor,
+    support: Support | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     wide = wide_dtype(hidden)
     scale = temperature.unsqueeze(1).to(wide) if isinstance(temperature, torch.Tensor) else temperature
-    log_probabilities = (hidden.to(wide) @ weight.to(wide).T / scale).log_softmax(-1)
+    x = hidden.to(wide) @ weight.to(wide).T / scale
+    if support is not None:
+        x = x.masked_fill(~support.mask(len(weight)), -torch.inf)
+    log_probabilities = x.log_softmax(-1)
     # 0 · log 0 = 0, by keeping the logarithm finite.
     fixed = log_probabilities.detach().clamp(min=-1e30)
     entropy = -(fixed.exp() * fixed).sum(-1)
@@ -161,12 +189,17 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float | torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        temperature: float | torch.Tensor,
+        support: Support | None,
     ):
-        work = Chunks(hidden, weight, targets, temperature, (False, False))
+        work = Chunks(hidden, weight, targets, temperature, support, (False, False))
         work.measure(with_entropy=True)
         ctx.save_for_backward(hidden, weight, targets)
-        ctx.temperature = temperature
+        ctx.temperature, ctx.support = temperature, support
         ctx.mark_non_differentiable(work.entropy)
         return work.logprobs, work.entropy
 
@@ -175,28 +208,36 @@ class _Chunked(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True: a part of the second derivative would be missing
             raise RuntimeError("the chunked backend of token_logprobs has no second derivative; use 'reference'")
         hidden, weight, targets = ctx.saved_tensors
-        work = Chunks(hidden, weight, targets, ctx.temperature, ctx.needs_input_grad[:2])
+        work = Chunks(hidden, weight, targets, ctx.temperature, ctx.support, ctx.needs_input_grad[:2])
         work.differentiate(lambda rows, _: upstream[0][rows])
-        return *work.gradients(), None, None
+        return *work.gradients(), None, None, None
 
 
 def _chunked(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float | torch.Tensor
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float | torch.Tensor,
+    support: Support | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _Chunked.apply(hidden, weight, targets, temperature)  # pyright: ignore[reportReturnType]
+    return _Chunked.apply(hidden, weight, targets, temperature, support)  # pyright: ignore[reportReturnType]
 
 
 def _triton(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float | torch.Tensor
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float | torch.Tensor,
+    support: Support | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if (problem := triton_support.obstacle(hidden.device)) is not None:
         raise ConfigError(f"{problem}.")
     from drpo.kernels import triton_backend
 
-    return triton_backend.token_logprobs(hidden, weight, targets, temperature)
+    return triton_backend.token_logprobs(hidden, weight, targets, temperature, support)
 
 
-#: Backend name → function of (hidden, weight, targets, temperature).
+#: Backend name → function of (hidden, weight, targets, temperature, support).
 BACKENDS: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
     "reference": _reference,
     "chunked": _chunked,

@@ -16,8 +16,10 @@ import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
+from drpo.errors import ConfigError
 from drpo.kernels import triton_kernels as kernels
 from drpo.kernels.products import wide_dtype, wide_mm
+from drpo.support import Support
 
 #: Numbers of ∂loss/∂logits that the backward pass holds at once (512 MiB of bfloat16).
 WORKSPACE = 1 << 28
@@ -95,9 +97,26 @@ def exponentials(
 
 
 def token_logprobs(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float | torch.Tensor
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float | torch.Tensor,
+    support: Support | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """See :func:`drpo.token_logprobs`; the inputs are checked, and Triton runs on their device."""
+    """See :func:`drpo.token_logprobs`; the inputs are checked, and Triton runs on their device.
+
+    Args:
+        hidden: as there, like the others.
+        weight: likewise.
+        targets: likewise.
+        temperature: likewise.
+        support: likewise.
+
+    Raises:
+        ConfigError: a support, which this backend does not take.
+    """
+    if support is not None:
+        raise ConfigError("the triton backend of token_logprobs takes no support; use backend='chunked'")
     return _TokenLogprobs.apply(hidden, weight, targets, temperature)  # pyright: ignore[reportReturnType]
 
 

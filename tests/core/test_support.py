@@ -1,0 +1,159 @@
+"""Log-probabilities renormalized over the tokens that top-p, top-k or min-p kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import drpo
+from drpo import Support, fused_loss, make_objective, token_logprobs
+from drpo.errors import DataError
+
+BACKENDS = ["reference", "chunked"]
+
+
+def inputs(count: int = 7, width: int = 5, vocabulary: int = 11, seed: int = 0, dtype: torch.dtype = torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(count, width, generator=generator, dtype=dtype).requires_grad_(True)
+    weight = torch.randn(vocabulary, width, generator=generator, dtype=dtype).requires_grad_(True)
+    targets = torch.randint(vocabulary, (count,), generator=generator)
+    return hidden, weight, targets
+
+
+def some_support(targets: torch.Tensor, vocabulary: int, share: float = 0.4, seed: int = 1) -> Support:
+    mask = torch.rand(len(targets), vocabulary, generator=torch.Generator().manual_seed(seed)) < share
+    mask[torch.arange(len(targets)), targets] = True
+    return Support.from_mask(mask)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_value_worked_out_by_hand(backend: str) -> None:
+    # Logits 0, log 2, log 3, log 10 at temperature 1; of {1, 2} the second has 3/5.
+    weight = torch.tensor([[1.0], [2.0], [3.0], [10.0]], dtype=torch.float64).log()
+    logprobs, entropy = token_logprobs(
+        torch.ones(1, 1).double(), weight, torch.tensor([2]), backend=backend, support=Support.from_rows([[2, 1]])
+    )
+    assert logprobs.exp().item() == pytest.approx(0.6, abs=1e-12)
+    assert entropy.item() == pytest.approx(0.673011667009, abs=1e-11)  # −.6 log .6 − .4 log .4
+
+
+@pytest.mark.parametrize("temperature", [0.7, None])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_equals_a_softmax_over_the_logits_inside(backend: str, temperature: float | None) -> None:
+    hidden, weight, targets = inputs()
+    heat = torch.linspace(0.5, 2, 7).double() if temperature is None else temperature
+    support = some_support(targets, 11)
+    logprobs, entropy = token_logprobs(hidden, weight, targets, heat, backend, support)
+    for row, ids in enumerate(support.tolists()):
+        scale = heat[row] if isinstance(heat, torch.Tensor) else heat
+        inside = (weight[ids] @ hidden[row] / scale).log_softmax(0)
+        assert logprobs[row].item() == pytest.approx(inside[ids.index(int(targets[row]))].item(), abs=1e-12)
+        assert entropy[row].item() == pytest.approx(-(inside.exp() * inside).sum().item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradcheck(backend: str) -> None:
+    hidden, weight, targets = inputs()
+    support = some_support(targets, 11)
+    assert torch.autograd.gradcheck(
+        lambda hidden, weight: token_logprobs(hidden, weight, targets, 0.8, backend, support)[0], (hidden, weight)
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_gradient_outside(backend: str) -> None:
+    hidden, weight, targets = inputs(count=3)
+    support = Support.from_rows([[int(target), 2, 5] for target in targets])
+    token_logprobs(hidden, weight, targets, 1.0, backend, support)[0].sum().backward()
+    assert weight.grad is not None
+    touched = set(weight.grad.abs().sum(1).nonzero().flatten().tolist())
+    assert touched <= {2, 5, *targets.tolist()}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_whole_vocabulary_is_bit_identical_to_none(backend: str) -> None:
+    hidden, weight, targets = inputs(dtype=torch.float32)
+    whole = Support.from_mask(torch.ones(7, 11, dtype=torch.bool))
+    found = []
+    for support in (None, whole):
+        logprobs, entropy = token_logprobs(hidden, weight, targets, 0.9, backend, support)
+        found.append((logprobs, entropy, *torch.autograd.grad(logprobs.square().sum(), (hidden, weight))))
+    assert all(torch.equal(plain, restricted) for plain, restricted in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("name", ["drpo", "dppo_tv", "m2po", "gspo"])
+def test_fused_loss_equals_the_reference(name: str) -> None:
+    hidden, weight, targets = inputs(count=40, vocabulary=30)
+    support = some_support(targets, 30)
+    behavior = token_logprobs(hidden + 0.1, weight, targets, 1.2, support=support)[0].detach()
+    advantages = torch.linspace(-1, 1, 40).double()
+    objective = make_objective(name)
+    logprobs, _ = token_logprobs(hidden, weight, targets, 1.2, "reference", support)
+    batch = drpo.TokenBatch(logprobs, behavior, advantages)
+    expected = drpo.aggregate(objective(batch).loss, batch)
+    out = fused_loss(
+        hidden, weight, targets, objective, behavior_logprobs=behavior, advantages=advantages, temperature=1.2,
+        support=support,
+    )  # fmt: skip
+    wanted = torch.autograd.grad(expected, (hidden, weight))
+    got = torch.autograd.grad(out.loss, (hidden, weight))
+    torch.testing.assert_close(out.loss, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+
+
+@given(st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=9), min_size=1, max_size=6), st.randoms())
+def test_the_order_of_ids_changes_nothing(rows: list[list[int]], random) -> None:
+    shuffled = [random.sample(row, len(row)) for row in rows]
+    first, second = Support.from_rows(rows), Support.from_rows(shuffled)
+    assert torch.equal(first.ids, second.ids) and torch.equal(first.offsets, second.offsets)
+    assert first.tolists() == [sorted(set(row)) for row in rows]
+    mask = first.mask(41)
+    assert torch.equal(Support.from_mask(mask).ids, first.ids)
+    bits = first.bitmask(41)
+    unpacked = torch.stack([(bits[:, v // 32] >> (v % 32)) & 1 for v in range(41)], 1).bool()
+    assert torch.equal(unpacked, mask)
+
+
+def test_selects_and_concatenates() -> None:
+    support = Support.from_rows([[1], [2, 3], [4, 5, 6], [7]])
+    assert support[1:3].tolists() == [[2, 3], [4, 5, 6]]
+    assert support[torch.tensor([True, False, True, False])].tolists() == [[1], [4, 5, 6]]
+    assert support[torch.tensor([3, 1])].tolists() == [[7], [2, 3]]
+    assert support[2:2].tolists() == []
+    assert Support.concatenate([support[2:], support[:2]]).tolists() == [[4, 5, 6], [7], [1], [2, 3]]
+
+
+def test_shards_add_up() -> None:
+    hidden, weight, targets = inputs(count=9)
+    support = some_support(targets, 11)
+    whole = token_logprobs(hidden, weight, targets, support=support)[0]
+    parts = [token_logprobs(hidden[s], weight, targets[s], support=support[s])[0] for s in (slice(4), slice(4, 9))]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sampled_token_outside_names_the_cause(backend: str) -> None:
+    hidden, weight, _ = inputs(count=2)
+    with pytest.raises(DataError, match=r"1 of 2 sampled tokens are outside .* index 1: token 4, whose support has 2"):
+        token_logprobs(hidden, weight, torch.tensor([3, 4]), backend=backend, support=Support.from_rows([[3], [2, 5]]))
+    with pytest.raises(DataError, match="the vocabulary has 11 tokens"):
+        token_logprobs(hidden, weight, torch.tensor([3, 2]), backend=backend, support=Support.from_rows([[3], [2, 11]]))
+    with pytest.raises(DataError, match="N = 2 tokens on cpu, got 1"):
+        token_logprobs(hidden, weight, torch.tensor([3, 2]), backend=backend, support=Support.from_rows([[3]]))
+
+
+def test_refuses_what_is_no_support() -> None:
+    with pytest.raises(DataError, match="1 of 2 tokens have none, the first at index 1"):
+        Support.from_rows([[1], []])
+    with pytest.raises(DataError, match="integers in"):
+        Support.from_rows([[-1]])
+    with pytest.raises(DataError, match="integers in"):
+        Support.from_rows([[0.5]])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="ascending"):
+        Support(torch.tensor([2, 1], dtype=torch.int32), torch.tensor([0, 2]))
+    with pytest.raises(DataError, match="rise from 0"):
+        Support(torch.tensor([1, 2], dtype=torch.int32), torch.tensor([0, 2, 2]))
+    with pytest.raises(DataError, match="int32"):
+        Support(torch.tensor([1, 2]), torch.tensor([0, 2]))

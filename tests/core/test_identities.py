@@ -115,6 +115,16 @@ def test_aipo_is_cispo_with_another_cap_and_both_are_dppos_numerator(tokens: Tok
     assert_same(make_objective("cispo", **cap), make_objective("dppo_tv", delta=1.0, **cap), tokens, 0.0)
 
 
+@given(tokens=token_batches(), delta=st.floats(0.02, 0.9))
+def test_ipo_is_dppo_that_drops_converging_tokens_too(tokens: Tokens, delta: float):
+    cap: dict[str, Any] = {"ratio_cap": 3.0}
+    ipo, dppo = make_objective("ipo", delta=delta, **cap), make_objective("dppo_tv", delta=delta, **cap)
+    ours, theirs = gradient_weight(ipo, tokens.batch()), gradient_weight(dppo, tokens.batch())
+    converging_beyond = ~tokens.diverging & (tokens.shift.abs() > delta)
+    assert bool((ours[converging_beyond] == 0).all()) and bool((theirs[converging_beyond] > 0).all())
+    assert torch.equal(ours[~converging_beyond], theirs[~converging_beyond])
+
+
 @given(tokens=token_batches())
 def test_an_infinite_cap_has_the_surrogates_gradient(tokens: Tokens):
     _, expected = loss_and_slope(make_objective("surrogate"), tokens)

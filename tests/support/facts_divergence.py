@@ -24,6 +24,10 @@ def _dppo_tv_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
     return _mask_weight(tokens.shift.abs(), parameters["delta"], parameters, tokens)
 
 
+def _ipo_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
+    return capped(kept(tokens.shift.abs() > parameters["delta"]), tokens, parameters["ratio_cap"])
+
+
 def _dppo_kl_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
     mu, rest, pi_rest = tokens.behavior_logprobs.exp(), -tokens.behavior_logprobs.expm1(), -tokens.logprobs.expm1()
     divergence = mu * -tokens.ratio.log() + rest * (rest / pi_rest).log()
@@ -170,6 +174,35 @@ FACTS: dict[str, Facts] = {
                     (0.9, 0.3, -0.5, -0.105360515658, 0.666666666667),  # 2·.5·ln .9; w = 2/3
                     (0.6, 0.4, 0.5, 0.383119217825, 1.0),  # 1.5·.5·ln(1/.6)
                     (0.3, 0.1, 1.0, 2.407945608652, 0.666666666667),  # 2·ln(1/.3); .2 is inside .25
+                ],
+            ),
+        ],
+    ),
+    "ipo": Facts(
+        weight=_ipo_weight,
+        stop_gradient=lambda parameters: True,
+        cases=[
+            Case(
+                {},
+                [  # −M r Â ln π, with M = 1 iff |π − μ| ≤ .3
+                    (0.3, 0.2, 1.0, 1.805959206489, 1.0),
+                    (0.1, 0.2, 1.0, 1.151292546497, 1.0),
+                    (0.3, 0.2, -2.0, -3.611918412978, 1.0),
+                    (0.1, 0.45, -2.0, 0.0, 0.0),  # .35, diverging
+                    (0.5, 0.5, 1.0, 0.69314718056, 1.0),
+                    (0.9, 0.3, -0.5, 0.0, 0.0),  # .6, converging: dppo_tv keeps it
+                    (0.6, 0.2, 0.5, 0.0, 0.0),
+                    (0.2, 0.00001, 1.0, 16094.379124341, 0.5),  # r = 2e4: 1e4·ln 5; .2 is inside .3
+                ],
+            ),
+            Case(
+                {"delta": 0.15, "ratio_cap": 1.2},
+                [
+                    (0.3, 0.2, 1.0, 1.444767365191, 0.8),  # 1.2·ln(1/.3)
+                    (0.1, 0.4, -2.0, 0.0, 0.0),
+                    (0.9, 0.3, -0.5, 0.0, 0.0),
+                    (0.4, 0.6, 0.5, 0.0, 0.0),  # .2, converging
+                    (0.5, 0.5, 1.0, 0.69314718056, 1.0),
                 ],
             ),
         ],

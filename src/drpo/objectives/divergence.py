@@ -31,6 +31,8 @@ from drpo.objectives.base import (
 class DPPO(Objective):
     """What the members of the DPPO family share: M r Â, with a divergence that each defines and bounds.
 
+    M = 0 at diverging tokens beyond the bound; a member that masks other tokens overrides :meth:`dropped`.
+
     No dataclass of its own: a subclass declares the fields, so that they stand in the order of its docstring.
     """
 
@@ -43,10 +45,12 @@ class DPPO(Objective):
         """``[N]`` bool: whether the divergence exceeds the bound."""
         raise NotImplementedError(f"{type(self).__name__} does not define beyond()")
 
+    def dropped(self, batch: TokenBatch) -> torch.Tensor:
+        """``[N]`` bool: M = 0."""
+        return is_diverging(batch.advantages, log_ratio(batch.logprobs, batch.behavior_logprobs)) & self.beyond(batch)
+
     def loss(self, batch: TokenBatch) -> torch.Tensor:
-        here = batch.with_logprobs(batch.logprobs.detach())
-        log_r = log_ratio(here.logprobs, here.behavior_logprobs)
-        return masked_surrogate(batch, is_diverging(here.advantages, log_r) & self.beyond(here), self.ratio_cap)
+        return masked_surrogate(batch, self.dropped(batch.with_logprobs(batch.logprobs.detach())), self.ratio_cap)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,38 @@ class DPPOTV(DPPO):
 
     def beyond(self, batch: TokenBatch) -> torch.Tensor:
         return binary_tv(batch.logprobs, batch.behavior_logprobs) > self.delta
+
+
+@dataclass(frozen=True, kw_only=True)
+class IPO(DPPOTV):
+    """INTELLECT policy optimization: `dppo_tv` that drops converging tokens too, with a capped ratio.
+
+    Equation: J = sg(M min(r, ratio_cap)) Â log π, with M = 1 iff |π − μ| ≤ delta, whatever the sign of Â(r − 1), else
+    0; w = M min(1, ratio_cap / r).
+    Source: prime-rl, docs.primeintellect.ai/prime-rl/ipo, its default since August 2026: the mask of DPPO,
+    arXiv:2602.04879, without the condition on the direction.
+    Status: verified against its authors' code, PrimeIntellect-ai/prime-rl@559b447, src/prime_rl/trainer/rl/loss.py,
+    ipo_loss_fn (the mask), and its text of autumn 2026, IPOLoss (the cap and both defaults).
+    Shapes: loss [N].
+    Parameters:
+        delta: bound on |π − μ|, a probability, > 0; at 1 or above nothing is ever dropped.
+        ratio_cap: the largest importance ratio to weigh with, a ratio, > 0.
+    Deviations: prime-rl's value is that of the capped ratio times Â; the gradient is the same. At 559b447 it had
+    another default (0.1), no cap and a small squared log-ratio on every token, which the later text removed. Its score
+    centering is not part of the objective.
+    """
+
+    name: ClassVar[str] = "ipo"
+
+    delta: float = 0.3
+    ratio_cap: float = 1e4
+
+    def __post_init__(self) -> None:
+        require(is_positive(self.ratio_cap), self, "ratio_cap", "a finite ratio > 0")
+        super().__post_init__()
+
+    def dropped(self, batch: TokenBatch) -> torch.Tensor:
+        return self.beyond(batch)
 
 
 @dataclass(frozen=True, kw_only=True)

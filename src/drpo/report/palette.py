@@ -28,7 +28,7 @@ COLORS = {
     8: Color("#0b6e82", "#63d3e6"),  # cyan
 }
 #: Number → the dashes of a line, in units of an SVG; 0 is solid.
-DASHES = {0: "", 1: "6 3", 2: "1.5 3", 3: "8 3 1.5 3"}
+DASHES = {0: "", 1: "6 3", 2: "1.5 3", 3: "8 3 1.5 3", 4: "14 4"}
 
 
 class Paint(NamedTuple):
@@ -58,6 +58,7 @@ PAINTS = {
     "dppo_kl": Paint(5, 1),
     "dppo_topk_tv": Paint(5, 2),
     "dppo_topk_kl": Paint(5, 3),
+    "ipo": Paint(5, 4),
     "kl_penalty": Paint(6),
     "tv_penalty": Paint(6, 1),
     "mdpo": Paint(6, 2),

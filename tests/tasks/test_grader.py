@@ -289,3 +289,12 @@ def test_one_process_grades_a_batch_of_arithmetic() -> None:
         assert [i for i, grade in enumerate(grader.grade(examples, texts)) if grade != Grade(1.0)] == [7]
         assert grader.grade(examples[8:], texts[8:]) == [Grade(1.0)] * 120
         assert grader.restarts == 0
+
+
+def test_processes_load_the_task_while_something_else_happens() -> None:
+    grader = Grader(HostileTask(), time_limit=LIMIT)
+    with grader.loading(), grader:
+        assert grade(grader, "w w") == [Grade(0.2)]
+        assert grader.restarts == 0  # the process that was loading is the one that graded
+    with pytest.raises(TaskError, match="cannot load"), Grader(CannotBePrepared()).loading() as broken, broken:
+        pass

@@ -38,7 +38,7 @@ from drpo.train.rollout import Rollout, roll_out, timed_out
 from drpo.train.rollout_weights import Snapshot
 from drpo.train.router_replay import routing_mismatch
 from drpo.train.seeds import derive_seed
-from drpo.train.setup import Parts, build
+from drpo.train.setup import Parts, build, seeded_task
 from drpo.train.threads import LoadWatch, Threads, computing_threads
 from drpo.train.token_log import TokenLog
 from drpo.train.tracking import start_tracking
@@ -81,7 +81,9 @@ def train(
         before = run if resume else branch and branch.parent
         recorded = before.read_manifest().get("threads") if before else None
         with deterministic_algorithms(), computing_threads(config.threads, recorded) as threads:
-            return _train(config, run, observer, resumption, branch, stop_requested, threads)
+            grader = Grader(seeded_task(config), config.grading_time_limit, config.grading_workers)
+            with grader.loading():  # beside the model, which takes as long
+                return _train(config, run, observer, resumption, branch, stop_requested, threads, grader)
 
 
 def _train(
@@ -92,13 +94,14 @@ def _train(
     branch: Branch | None,
     stop_requested: Callable[[], bool],
     threads: Threads,
+    grader: Grader,
 ) -> Summary:
-    """As :func:`train`, with the directory held."""
+    """As :func:`train`, with the directory held and the task's processes starting."""
     checkpoint = resumption.checkpoint if resumption else branch and branch.checkpoint
     for note in branch.notes() if branch else ():
         observer.on_note(note)
     trackers = make_trackers(config.trackers)  # a missing package is told before a model is loaded
-    parts = build(config, checkpoint, run.engine_log, observer.on_note)
+    parts = build(config, checkpoint, run.engine_log, observer.on_note, grader.task)
     step = parts.progress.step
     if resumption is not None:
         rewind(run, step if checkpoint else -1, observer.on_note)
@@ -118,10 +121,7 @@ def _train(
         observer.on_end(status)
 
     try:
-        with (
-            closing(parts.sampler),
-            Grader(parts.task, config.grading_time_limit, config.grading_workers) as grader,
-        ):
+        with closing(parts.sampler), grader:
             summary = Trainer(config, run, parts, grader, observer, threads).run_steps(stop_requested)
     except KeyboardInterrupt:
         end("interrupted")

@@ -67,6 +67,7 @@ def build(
     checkpoint: Path | None = None,
     engine_log: Path | None = None,
     note: Callable[[str], None] = warn,
+    task: Task | None = None,
 ) -> Parts:
     """The parts of a run of ``config``.
 
@@ -75,13 +76,13 @@ def build(
         checkpoint: where a resumed run starts from; None: from the beginning.
         engine_log: where a rollout engine's output goes; None: a temporary file.
         note: told of failures of the engine that were survived.
+        task: what :func:`seeded_task` gave just before; None: it is called here.
 
     Raises:
         DrpoError: whatever cannot be built, with its fix.
     """
-    seed_generators(config.seed)
+    task = task or seeded_task(config)
     device = pick_device(config.device)
-    task = make_task(config.task.name, **config.task.parameters)
     objective = config.make_objective()
     policy = _policy(config, checkpoint, device)
     optimizer = make_optimizer(policy, config.learning_rate, config.weight_decay)
@@ -108,6 +109,16 @@ def build(
         rollout_weights=RolloutWeights(config.rollout_lag, older),
         progress=progress,
     )
+
+
+def seeded_task(config: TrainConfig) -> Task:
+    """The task of a run, made after its generators are seeded: it may draw from them, and so does what is built next.
+
+    Raises:
+        ConfigError: there is no such task, or its parameters are wrong.
+    """
+    seed_generators(config.seed)
+    return make_task(config.task.name, **config.task.parameters)
 
 
 def seed_generators(seed: int) -> None:

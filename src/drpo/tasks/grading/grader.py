@@ -8,7 +8,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -83,6 +84,7 @@ class Grader:
             raise ConfigError(f"time_limit must be a positive number of seconds, got {time_limit!r}")
         if workers < 1:
             raise ConfigError(f"workers is the number of grading processes, 1 or more; got {workers!r}")
+        self.task = task
         self.time_limit = time_limit
         self.workers = workers
         self._starts = 0
@@ -92,6 +94,16 @@ class Grader:
         self._kind: Callable[[str], str | None] | None = getattr(task, "answer_kind", None)
         self._slow_kinds: dict[str, None] = {}
         self._timeouts = 0
+
+    @contextmanager
+    def loading(self) -> Iterator[Self]:
+        """While this is entered there are processes, which load the task beside whatever else happens; nothing waits
+        for them until the grader itself is entered, or grades."""
+        try:
+            self._start()
+            yield self
+        finally:
+            self.close()
 
     def __enter__(self) -> Self:
         try:

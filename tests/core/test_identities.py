@@ -35,6 +35,7 @@ ignore_vacuous_delta = pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarni
         ("drpo", {"delta": 1e30, "advantage_weighted": False}, 1e-12),
         ("truly_ppo", {"ratio_low": 1.0, "ratio_high": 1e30}, 1e-12),
         ("kimi", {"log_ratio_max": 100.0, "coefficient": 0}, 0.0),
+        ("icepop", {"low": 0, "high": 1e30}, 0.0),
         ("dppo_kl", {"kl_max": 1e30}, 0.0),
         ("dppo_topk_tv", {"delta": 1.0}, 0.0),
         ("dppo_topk_kl", {"kl_max": 1e30}, 0.0),
@@ -123,6 +124,17 @@ def test_ipo_is_dppo_that_drops_converging_tokens_too(tokens: Tokens, delta: flo
     converging_beyond = ~tokens.diverging & (tokens.shift.abs() > delta)
     assert bool((ours[converging_beyond] == 0).all()) and bool((theirs[converging_beyond] > 0).all())
     assert torch.equal(ours[~converging_beyond], theirs[~converging_beyond])
+
+
+@given(tokens=token_batches())
+def test_masks_of_the_ratio_differ_in_value_and_not_in_gradient(tokens: Tokens):
+    _, icepop = loss_and_slope(make_objective("icepop", low=0.5, high=1.75), tokens)
+    _, rollout_is = loss_and_slope(make_objective("rollout_is", ratio_low=0.5, ratio_high=0.75), tokens)
+    torch.testing.assert_close(rollout_is, icepop, rtol=1e-12, atol=0)
+    ring = {"ratio_low": 0.5, "ratio_high": 0.75, "outer_low": 0.5, "outer_high": 0.75, "importance_sampling": True}
+    _, ppo = loss_and_slope(make_objective("ppo", ratio_low=0.5, ratio_high=0.75), tokens)
+    _, rec_ring = loss_and_slope(make_objective("rec_ring", **ring), tokens)
+    torch.testing.assert_close(rec_ring, ppo, rtol=1e-12, atol=0)  # a ring without width: only diverging tokens
 
 
 @given(tokens=token_batches())

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from drpo.errors import ConfigError
-from drpo.objectives import MODIFIERS, OBJECTIVES
-from drpo.objectives.documentation import documentation
+from drpo.objectives import MODIFIERS, OBJECTIVES, Modifier, Objective
+from drpo.objectives.documentation import document, documentation
 
+KINDS = [pytest.param(kind, id=f"{kind.name}-{kind.__name__}") for kind in (*OBJECTIVES.values(), *MODIFIERS.values())]
 ROOT = Path(__file__).resolve().parents[2]
 GEOMETRY = (ROOT / "docs" / "geometry.md").read_text(encoding="utf-8")
 
@@ -45,18 +46,18 @@ def test_every_claim_of_the_geometry_names_tests_that_exist() -> None:
         assert test in known, f"docs/geometry.md names {test}, which {file or 'test_geometry.py'} lacks"
 
 
-@pytest.mark.parametrize("name", [*OBJECTIVES, *MODIFIERS])
-def test_docstrings_can_be_taken_apart(name: str) -> None:
-    about = documentation(name)
-    assert about.signature.startswith(f"{name}(") and about.summary.endswith((".", "clip."))
+@pytest.mark.parametrize("kind", KINDS)
+def test_docstrings_can_be_taken_apart(kind: type[Objective] | type[Modifier]) -> None:
+    about = document(kind)
+    assert about.signature.startswith(f"{kind.name}(") and about.summary.endswith((".", "clip."))
     assert "\n" not in about.summary
     assert {"Equation", "Source", "Status", "Deviations"} <= set(about.sections)
     assert all(text and "\n" not in text for text in about.sections.values())
 
 
-@pytest.mark.parametrize("name", [*OBJECTIVES, *MODIFIERS])
-def test_a_verified_formula_names_where_it_can_be_looked_up(name: str) -> None:
-    about = documentation(name)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_verified_formula_names_where_it_can_be_looked_up(kind: type[Objective] | type[Modifier]) -> None:
+    about = document(kind)
     text = about.sections["Status"]
     if about.status == "verified":
         equation = re.search(r"(Sections?|Eq\.|Algorithm) \d", text)
@@ -68,7 +69,14 @@ def test_a_verified_formula_names_where_it_can_be_looked_up(name: str) -> None:
     assert "at hand" not in told and "could not be read" not in told, "say it in Status"
 
 
+def test_a_name_may_be_an_objective_and_a_modifier() -> None:
+    objective, modifier = documentation("icepop")
+    assert objective == document(OBJECTIVES["icepop"]) and modifier == document(MODIFIERS["icepop"])
+    assert "π/μ" in objective.text and "k = π_old/μ" in modifier.sections["Equation"]
+    assert documentation("tis") == [document(MODIFIERS["tis"])]
+
+
 def test_a_status_of_another_form_is_refused() -> None:
-    about = dataclasses.replace(documentation("drpo"), sections={"Status": "checked"})
+    about = dataclasses.replace(document(OBJECTIVES["drpo"]), sections={"Status": "checked"})
     with pytest.raises(ConfigError, match="drpo"):
         _ = about.status

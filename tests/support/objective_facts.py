@@ -5,7 +5,7 @@ Whoever registers an objective adds an entry to its family's FACTS; the contract
 
 from __future__ import annotations
 
-from support import facts_divergence, facts_ratio, facts_regularized, facts_sequence
+from support import facts_divergence, facts_masking, facts_ratio, facts_regularized, facts_sequence
 from support.facts_schema import Case, Facts
 
 __all__ = ["FACTS", "Case", "Facts"]
@@ -13,6 +13,7 @@ __all__ = ["FACTS", "Case", "Facts"]
 #: Registry name → facts.
 FACTS: dict[str, Facts] = {
     **facts_ratio.FACTS,
+    **facts_masking.FACTS,
     **facts_divergence.FACTS,
     **facts_regularized.FACTS,
     **facts_sequence.FACTS,

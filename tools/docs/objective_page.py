@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from drpo.objectives import MODIFIERS, OBJECTIVES
-from drpo.objectives.documentation import documentation
+from drpo.objectives import MODIFIERS, OBJECTIVES, Modifier, Objective
+from drpo.objectives.documentation import document
 
 HEAD = """# The objectives
 
@@ -21,6 +22,9 @@ An objective is anchored on μ. `anchor="proximal"` uses the proximal policy π_
 the ratio is then π/π_old, which covers only staleness; a modifier corrects the training–inference mismatch π_old/μ.
 A modifier that would correct this mismatch a second time, because the ratio is π/μ already, is refused.
 
+Objectives and modifiers have registries of their own: `objective.name=icepop` masks by π/μ, and
+`objective.modifiers=[icepop]` by π_old/μ.
+
 Status says how each formula is known. *Verified*: it was compared line by line with the text of the paper, or with the
 code of its authors or the code that they built on (`repository@commit`, file, function). Papers were read in public
 transcriptions. *Secondary*: neither was available, and the formula is that of the document named.
@@ -31,14 +35,14 @@ drpo.make_objective("grpo", anchor="proximal", modifiers=[{"name": "tis", "ratio
 """
 
 
-def table(names: list[str], column: str) -> str:
-    """A Markdown table of ``names``."""
+def table(registry: Mapping[str, type[Objective] | type[Modifier]], column: str) -> str:
+    """A Markdown table of ``registry``."""
     rows = [
         f"| {column}, parameters = defaults | what it does | equation | source | status |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for name in names:
-        about = documentation(name)
+    for kind in registry.values():
+        about = document(kind)
         sections = (about.sections[head] for head in ("Equation", "Source", "Status"))
         cells = (f"`{about.signature}`", about.summary, *sections)
         rows.append("| " + " | ".join(cell(text) for text in cells) + " |")
@@ -53,18 +57,19 @@ def cell(text: str) -> str:
 
 def page() -> str:
     """The whole file."""
-    statuses = [documentation(name).status for name in (*OBJECTIVES, *MODIFIERS)]
+    kinds = (*OBJECTIVES.values(), *MODIFIERS.values())
+    statuses = [document(kind).status for kind in kinds]
     count = f"{statuses.count('verified')} of {len(statuses)} formulas are verified."
-    needs = [f"`{name}`: {', '.join(cls.needs)}" for name, cls in {**OBJECTIVES, **MODIFIERS}.items() if cls.needs]
+    needs = [f"`{kind.name}`: {', '.join(kind.needs)}" for kind in kinds if kind.needs]
     return (
         "\n\n".join(
             [
                 HEAD.rstrip(),
                 count,
-                table(list(OBJECTIVES), "objective"),
+                table(OBJECTIVES, "objective"),
                 "## Modifiers",
                 "Constant factors on the loss of any objective.",
-                table(list(MODIFIERS), "modifier"),
+                table(MODIFIERS, "modifier"),
                 "## What needs more than the sampled token",
                 "\n".join(f"- {line}" for line in needs),
             ]

@@ -10,7 +10,7 @@ from rich.text import Text
 from drpo.cli.printing import PlainConsole, wide_console
 from drpo.errors import ConfigError
 from drpo.objectives import MODIFIERS, OBJECTIVES, make_objective
-from drpo.objectives.documentation import documentation
+from drpo.objectives.documentation import Documentation, document, documentation
 from drpo.train.config_text import parse_overrides
 
 #: Module of an objective → the heading it stands under.
@@ -19,6 +19,7 @@ GROUPS = {
     "regularized": "Bound it by a penalty",
     "projection": "Bound it by a projection",
     "ratio": "Bound the importance ratio of a token",
+    "masking": "Drop tokens whose importance ratio leaves an interval",
     "sequence": "Bound the ratio of a whole response",
     "modifiers": "Modifiers, for any objective",
 }
@@ -47,32 +48,31 @@ def run_objectives(arguments: list[str], plot: bool, out: Path | None) -> None:
 
 def list_all(console: PlainConsole) -> None:
     """A line each, by what they bound."""
-    registry = {**OBJECTIVES, **MODIFIERS}
-    widest = max(map(len, registry))
-    groups: dict[str, list[str]] = {title: [] for title in (*GROUPS.values(), OTHERS)}
-    for name, kind in registry.items():
-        groups[GROUPS.get(kind.__module__.rpartition(".")[2], OTHERS)].append(name)
+    kinds = (*OBJECTIVES.values(), *MODIFIERS.values())
+    widest = max(len(kind.name) for kind in kinds)
+    groups: dict[str, list[Documentation]] = {title: [] for title in (*GROUPS.values(), OTHERS)}
+    for kind in kinds:
+        groups[GROUPS.get(kind.__module__.rpartition(".")[2], OTHERS)].append(document(kind))
     secondary = 0
-    for title, names in ((title, names) for title, names in groups.items() if names):
+    for title, members in ((title, members) for title, members in groups.items() if members):
         console.print(f"{title}", style="bold")
-        for name in names:
-            about = documentation(name)
+        for about in members:
             secondary += about.status != "verified"
             mark = " " if about.status == "verified" else "*"
-            line = Text.assemble(f"  {name:<{widest}} {mark} ", about.summary)
+            line = Text.assemble(f"  {about.name:<{widest}} {mark} ", about.summary)
             console.print(line, no_wrap=True, overflow="ellipsis")
     console.say(
-        f"\n{len(registry) - secondary} of {len(registry)} formulas are verified against the paper or its authors' "
+        f"\n{len(kinds) - secondary} of {len(kinds)} formulas are verified against the paper or its authors' "
         "code; * known from another document only."
     )
     console.say("`drpo objectives NAME` explains one, with equation, ranges and source; `--plot NAME…` draws.")
 
 
 def explain(console: PlainConsole, name: str) -> None:
-    """The whole docstring of one."""
-    about = documentation(name)
-    console.print(f"{about.signature}\n")
-    console.say(about.text + "\n")
+    """The whole docstring of one, and of the modifier of the same name."""
+    for about in documentation(name):
+        console.print(f"{about.signature}\n")
+        console.say(about.text + "\n")
 
 
 def draw(names: list[str], settings: list[str], folder: Path) -> None:
@@ -90,7 +90,7 @@ def draw(names: list[str], settings: list[str], folder: Path) -> None:
             )
     objectives = []
     for name in names:
-        if name in MODIFIERS:
+        if name not in OBJECTIVES:
             raise ConfigError(
                 f"{name} is a modifier: draw an objective with it, for example `drpo objectives --plot "
                 f'grpo "grpo.modifiers=[{name}]" grpo.anchor=proximal`'

@@ -10,6 +10,7 @@ from drpo.errors import ConfigError, suggest
 from drpo.objectives.base import Objective, ObjectiveOutput, gradient_weight
 from drpo.objectives.compose import modify
 from drpo.objectives.divergence import CPPO, DPPOKL, DPPOTV, IPO, M2PO, VACO, DPPOTopKKL, DPPOTopKTV
+from drpo.objectives.masking import RatioIcePop, RECRing, RolloutIS
 from drpo.objectives.modifiers import MODIFIERS, Modifier
 from drpo.objectives.projection import TROLL
 from drpo.objectives.ratio import AIPO, CISPO, GRPO, PPO, SAPO, SPO, TOPR, Kimi, MiniRL, Surrogate, TrulyPPO
@@ -23,6 +24,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     cls.name: cls
     for cls in (
         *(Surrogate, PPO, GRPO, TrulyPPO, SPO, CISPO, AIPO, TOPR, SAPO, Kimi, MiniRL),
+        *(RatioIcePop, RolloutIS, RECRing),
         *(DPPOTV, IPO, DPPOKL, DPPOTopKTV, DPPOTopKKL, VACO, CPPO, TROLL, M2PO),
         *(DRPO, MaskDRPO, KLPenalty, TVPenalty, MDPO),
         *(GSPO, GMPO),

@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from drpo.errors import ConfigError, suggest
-from drpo.objectives import MODIFIERS, OBJECTIVES
+from drpo.objectives import MODIFIERS, OBJECTIVES, Modifier, Objective
 
 #: How a docstring's Status begins → the status. What follows names a section, an equation or a file.
 STATUSES = {"verified against ": "verified", "secondary, from ": "secondary"}
@@ -49,19 +49,27 @@ class Documentation:
         )
 
 
-def documentation(name: str) -> Documentation:
-    """Of the objective or modifier registered as ``name``.
+def documentation(name: str) -> list[Documentation]:
+    """Of the objective and of the modifier registered as ``name``, the objective first where both are.
+
+    The registries are apart, because a configuration never takes one for the other: `icepop` is an objective that
+    masks by π/μ, and a modifier that masks by π_old/μ.
 
     Raises:
         ConfigError: neither is (with the nearest known name).
     """
-    known: dict[str, type[Any]] = {**OBJECTIVES, **MODIFIERS}
-    if name not in known:
-        raise ConfigError(f"unknown objective {name!r}.{suggest(name, known)}")
-    text = inspect.getdoc(known[name]) or ""
+    found = [registry[name] for registry in (OBJECTIVES, MODIFIERS) if name in registry]
+    if not found:
+        raise ConfigError(f"unknown objective {name!r}.{suggest(name, {**OBJECTIVES, **MODIFIERS})}")
+    return [document(kind) for kind in found]
+
+
+def document(kind: type[Objective] | type[Modifier]) -> Documentation:
+    """Of one class."""
+    text = inspect.getdoc(kind) or ""
     summary, _, rest = text.partition("\n\n")
     parts = re.split(rf"^({'|'.join(HEADS)}): ?", rest, flags=re.MULTILINE)
     bodies = zip(parts[1::2], parts[2::2], strict=True)
     sections = {head: re.sub(r"\s*\n\s*", " ", body).strip() for head, body in bodies}
-    defaults = {field.name: field.default for field in fields(known[name]) if field.default is not MISSING}
-    return Documentation(name, defaults, summary, text, sections)
+    defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    return Documentation(kind.name, defaults, summary, text, sections)

@@ -28,7 +28,7 @@ COLORS = {
     8: Color("#0b6e82", "#63d3e6"),  # cyan
 }
 #: Number → the dashes of a line, in units of an SVG; 0 is solid.
-DASHES = {0: "", 1: "6 3", 2: "1.5 3", 3: "8 3 1.5 3", 4: "14 4"}
+DASHES = {0: "", 1: "6 3", 2: "1.5 3", 3: "8 3 1.5 3", 4: "14 4", 5: "6 2 1.5 2 1.5 2"}
 
 
 class Paint(NamedTuple):
@@ -52,6 +52,9 @@ PAINTS = {
     "sapo": Paint(3, 1),
     "vaco": Paint(3, 2),
     "m2po": Paint(3, 3),
+    "icepop": Paint(2, 4),
+    "rollout_is": Paint(2, 5),
+    "rec_ring": Paint(3, 4),
     "minirl": Paint(4),
     "kimi": Paint(4, 1),
     "dppo_tv": Paint(5),

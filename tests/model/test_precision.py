@@ -275,9 +275,9 @@ def test_every_precision_is_reached_from_every_other() -> None:
     ids = torch.arange(1, 7).unsqueeze(0)
     ends: list[tuple[Precision, torch.dtype]] = [("bf16", torch.bfloat16), ("fp32", torch.float32)]
     for make in (dense, mixture):
-        kinds = {type(module) for module in make().modules()}
         for last, dtype in ends:
             right = set_precision(make(), last)
+            kinds = {type(module) for module in right.modules()}
             found = set_precision(set_precision(set_precision(make(), "bf16"), "fp8"), last)
             assert {type(module) for module in found.modules()} == kinds
             assert found.dtype == dtype

@@ -25,7 +25,7 @@ def plain_head(model: Any) -> torch.Tensor | None:
         that ``model.base_model(…)`` returns; None if there is no such matrix.
     """
     head = model.get_output_embeddings()
-    if type(head) is not torch.nn.Linear or head.bias is not None:
+    if not (type(head) is torch.nn.Linear or getattr(head, "multiplies_alone", False)) or head.bias is not None:
         return None
     seen: dict[str, Any] = {}
     hooks = [

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import platform
+
 import torch
 
 #: torch 2.8 and newer: products of narrow matrices that come out in float32, on CUDA alone.
 HAS_OUT_DTYPE = "dtype" in torch.ops.aten.mm.overloads()
 #: Rows or columns of a matrix that are widened at once where a product cannot come out wider than its factors.
 WIDENED = 4096
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether ``device`` has units for bfloat16: every GPU counts as one, and of x86 CPUs those with AMX or with
+    AVX-512's instructions for it. Other kinds of CPUs are taken to have them."""
+    return device.type != "cpu" or _cpu_multiplies_bf16()
+
+
+@functools.cache
+def _cpu_multiplies_bf16() -> bool:
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def wide_dtype(like: torch.Tensor) -> torch.dtype:
@@ -30,6 +46,8 @@ def wide_mm(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = 
 
 def _widened_mm(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
     """left · right, a stretch of the longer side of ``right`` widened at a time: it may be a whole LM head."""
+    if max(right.shape) <= WIDENED:
+        return torch.mm(left, right.to(left.dtype), out=out)
     if out is None:
         out = left.new_empty(len(left), right.shape[1])
     if right.shape[1] > right.shape[0]:

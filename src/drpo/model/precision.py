@@ -9,6 +9,9 @@ an fp8 tensor core multiplies two e4m3 numbers exactly and adds up in float32 or
 here, in float32, of the same numbers held in bfloat16, which has all of e4m3. It runs on any device, and is no faster
 than bfloat16.
 
+A CPU without bfloat16 units multiplies it seven to ten times slower than float32 (AVX2, 64 to 4,096 rows). There the
+linear layers multiply the same numbers in float32 and round the sums, which is what such units do.
+
 Shapes: ``M`` tokens, ``K`` inputs, ``P`` outputs, ``E`` experts.
 """
 
@@ -21,7 +24,7 @@ import torch
 from torch import nn
 
 from drpo.errors import ConfigError
-from drpo.kernels.products import wide_mm
+from drpo.kernels.products import multiplies_bf16, wide_mm
 
 Precision = Literal["fp32", "bf16", "fp8"]
 E4M3 = torch.float8_e4m3fn
@@ -43,19 +46,34 @@ def set_precision(model: Any, precision: Precision) -> Any:
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
-    for module in model.modules():
-        if isinstance(module, Quantized):
-            module.unquantize()
+    _make_plain(model)
     if precision == "fp8":
-        names = quantized_names(model)
-        if not names:
-            raise ConfigError(
-                f"fp8: {type(model).__name__} has no linear layers (torch.nn.Linear) to quantize. Use bf16."
-            )
-        for name in names:
-            plain: Any = model.get_submodule(name)
-            plain.__class__ = _quantized_class(type(plain))
+        _quantize_products(model)
+    if precision != "fp32":
+        _widen_products(model)
     return model
+
+
+def _make_plain(model: Any) -> None:
+    for module in model.modules():
+        if isinstance(module, Quantized | WidenedLinear):
+            module.make_plain()
+
+
+def _quantize_products(model: Any) -> None:
+    names = quantized_names(model)
+    if not names:
+        raise ConfigError(f"fp8: {type(model).__name__} has no linear layers (torch.nn.Linear) to quantize. Use bf16.")
+    for name in names:
+        plain: Any = model.get_submodule(name)
+        plain.__class__ = _quantized_class(type(plain))
+
+
+def _widen_products(model: Any) -> None:
+    """Of linear layers that the device would multiply slowly in bfloat16."""
+    for module in model.modules():
+        if type(module) is nn.Linear and not multiplies_bf16(module.weight.device):
+            module.__class__ = WidenedLinear
 
 
 def quantized_names(model: Any) -> list[str]:
@@ -98,16 +116,62 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *upstream: torch.Tensor):
         x_codes, x_scale, codes, scale = ctx.saved_tensors
         (slope,) = upstream
-        to_x = slope @ (codes * scale).to(slope.dtype) if ctx.needs_input_grad[0] else None
-        to_weight = slope.T @ (x_codes * x_scale).to(slope.dtype) if ctx.needs_input_grad[1] else None
+        to_x = _rounded_mm(slope, (codes * scale).to(slope.dtype)) if ctx.needs_input_grad[0] else None
+        to_weight = _rounded_mm(slope.T, (x_codes * x_scale).to(slope.dtype)) if ctx.needs_input_grad[1] else None
         return to_x, to_weight, None, None
+
+
+def _rounded_mm(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """left · right in their dtype; summed in float32 where the device does not do that by itself, or only slowly."""
+    return left @ right if multiplies_bf16(left.device) else wide_mm(left, right).to(left.dtype)
+
+
+def _widened_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """x · weightᵀ + bias, summed in float32 and rounded once."""
+    return nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+
+
+class _WidenedProduct(torch.autograd.Function):
+    """:func:`_widened_product` with its gradients, each summed in float32 and rounded once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None):
+        ctx.save_for_backward(x, weight)
+        return _widened_product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor):
+        x, weight = ctx.saved_tensors
+        (slope,) = upstream
+        to_x = wide_mm(slope, weight).to(x.dtype) if ctx.needs_input_grad[0] else None
+        to_weight = wide_mm(slope.T, x).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        to_bias = slope.float().sum(0).to(weight.dtype) if ctx.needs_input_grad[2] else None
+        return to_x, to_weight, to_bias
+
+
+class WidenedLinear(nn.Linear):
+    """torch.nn.Linear of bfloat16 numbers on a CPU without units for them."""
+
+    #: For :func:`drpo.kernels.plain_head`.
+    multiplies_alone = True
+
+    def make_plain(self) -> None:
+        """Be a torch.nn.Linear again."""
+        self.__class__: Any = nn.Linear
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """``[…, K]`` → ``[…, P]``."""
+        if not torch.is_grad_enabled():
+            return _widened_product(input, self.weight, self.bias)
+        out: Any = _WidenedProduct.apply(input.reshape(-1, input.shape[-1]), self.weight, self.bias)
+        return out.view(*input.shape[:-1], -1)
 
 
 class Quantized(nn.Module):
     """A module of some other class whose products are those of quantized numbers."""
 
-    def unquantize(self) -> None:
-        """Be the plain module again."""
+    def make_plain(self) -> None:
+        """Be the module of the other class again."""
         self.__class__ = type(self).__bases__[1]
         self.__dict__.pop("_codes", None)
 

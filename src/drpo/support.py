@@ -19,6 +19,9 @@ import torch
 from drpo.checks import is_readable
 from drpo.errors import DataError
 
+#: log-probability of a token outside its support, where one is needed that is finite: its exponential is 0 in every
+#: floating-point type.
+OUTSIDE = -1e4
 #: Bits of a word of :meth:`Support.bitmask`.
 WORD = 32
 

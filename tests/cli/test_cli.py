@@ -242,7 +242,7 @@ def test_a_vacuous_delta_is_warned_of() -> None:
         (["train", "a.yaml", "b.yaml"], "only one configuration file"),
         (["train", "model=absent", "task=copy"], "absent is not a directory"),
         (["train", "device=abacus", "task=copy"], "not a torch device"),
-        (["train", "top_p=0.9"], "truncated sampling is refused"),
+        (["train", "top_p=1.5"], "top_p must be in (0, 1], got 1.5"),
         (["train", "--resume", "absent"], "absent holds no run"),
         (["train", "--resume", "absent", "seed=3"], "absent holds no run"),
         (["train", "--out", "/proc/nowhere/run", "task=copy"], "cannot write to /proc/nowhere/run"),

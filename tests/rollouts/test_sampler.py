@@ -94,12 +94,6 @@ def test_inverse_cdf_by_hand() -> None:
     assert inverse_cdf(logprobs, uniforms).tolist() == [0, 0, 2, 2, 3]  # token 1 has no probability: never drawn
 
 
-@pytest.mark.parametrize("cut", [{"top_p": 0.9}, {"top_k": 20}])
-def test_truncated_sampling_is_refused_with_the_reason(cut: dict) -> None:
-    with pytest.raises(ConfigError, match=r"renormalizes the behavior policy"):
-        SamplingParameters(**cut)
-
-
 def test_bad_requests_are_refused(policy: Policy) -> None:
     with pytest.raises(ConfigError, match=r"temperature must be a finite number > 0, got 0"):
         SamplingParameters(temperature=0)

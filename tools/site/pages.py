@@ -35,7 +35,7 @@ NAVIGATION = {
         "recipes",
     ),
     "Your own loop": ("own-loop",),
-    "Inspect a run": ("inspect", "tutorial-inspect", "mismatch", "sampling", "precision", "moe"),
+    "Inspect a run": ("inspect", "tutorial-inspect", "mismatch", "sampling", "truncated-sampling", "precision", "moe"),
     "Which objective": ("which-objective", "gradient-weight", "objectives", "geometry"),
     "The lab": ("lab", "studies", "settings", "long-tail"),
     "Models and tasks": ("models", "architectures", "bases", "tasks"),

@@ -72,7 +72,7 @@ def run_evaluate(
     console.say(
         f"{model} on {config.task.name}: sampled held-out accuracy {record['accuracy']:.3f} "
         f"({record['correct']} of {record['samples']} responses to {record['examples']} problems, "
-        f"temperature {config.temperature:g}), mean reward {record['reward']:.3f}, "
+        f"{config.sampling().described}), mean reward {record['reward']:.3f}, "
         f"{record['response_length']:.1f} tokens a response, {record['truncated_share']:.1%} cut off, "
         f"{record['failed_rewards']} rewards failed, "
         f"{record['timed_out_rewards']} took too long to grade and count as wrong"

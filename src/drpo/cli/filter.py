@@ -81,6 +81,6 @@ def run_filter(
             console.print(f"{seen} of {len(examples)} problems, {kept} kept")
     console.say(
         f"{out}: {kept} of {seen} problems with a pass rate between {above:.0%} and {below:.0%} "
-        f"({samples} responses each, temperature {config.temperature:g}); never solved {never}, always {always}, "
+        f"({samples} responses each, {config.sampling().described}); never solved {never}, always {always}, "
         f"without any graded response {unknown}"
     )

@@ -68,11 +68,12 @@ def run_sample(
     graded = [(e, a, g) for e, a, g in zip(fitting, found, _grades(config, fitting, found), strict=True)]
     if as_json:
         shown = [_plain(example, group, grades) for example, group, grades in graded]
-        settings_used = {"temperature": config.temperature, "seed": config.seed}
+        cut = {"top_p": config.top_p, "top_k": config.top_k, "min_p": config.min_p}
+        settings_used = {"temperature": config.temperature, **cut, "seed": config.seed}
         write_json(numbered("sample", {"model": model, **settings_used, "prompts": shown}), indent=2)
         return
     console = PlainConsole()
-    console.say(f"{model}, temperature {config.temperature:g}, seed {config.seed}")
+    console.say(f"{model}, {config.sampling().described}, seed {config.seed}")
     for example, group, grades in graded:
         console.print(Text.assemble("\n", ("prompt  ", "bold"), example.prompt), soft_wrap=True)
         for place, (one, grade) in enumerate(zip(group, grades, strict=True), start=1):

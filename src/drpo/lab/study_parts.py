@@ -24,8 +24,6 @@ COMMON = frozenset(
         "updates_per_step",
         "learning_rate",
         "temperature",
-        "top_p",
-        "top_k",
         "max_new_tokens",
         "eval_every",
         "eval_examples",

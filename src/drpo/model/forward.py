@@ -16,14 +16,17 @@ from transformers.cache_utils import DynamicCache
 
 from drpo.errors import DataError
 from drpo.model.probe import without_cache
+from drpo.support import Support
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """One response with its prompt, as the trainer sees it; ``experts`` as in :class:`drpo.rollouts.Response`."""
+    """One response with its prompt, as the trainer sees it; ``support`` and ``experts`` as in
+    :class:`drpo.rollouts.Response`."""
 
     prompt_ids: Sequence[int]
     token_ids: Sequence[int]
+    support: Support | None = field(default=None, compare=False, repr=False)
     experts: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -48,6 +51,25 @@ def default_micro_batch_tokens(device: torch.device) -> int:
 def targets(sequences: Sequence[Sequences], device: torch.device) -> torch.Tensor:
     """``[N]`` int64: the response tokens in order."""
     return torch.tensor([token for sequence in sequences for token in sequence.token_ids]).to(device)
+
+
+def supports(sequences: Sequence[Sequences], device: torch.device) -> Support | None:
+    """Of the response tokens in order; None where no sequence has one.
+
+    Raises:
+        DataError: some have one and others not, or one has not as many as tokens.
+    """
+    parts = [sequence.support for sequence in sequences if sequence.support is not None]
+    if not parts:
+        return None
+    for sequence in sequences:
+        count = None if sequence.support is None else len(sequence.support)
+        if count != len(sequence.token_ids):
+            raise DataError(
+                f"a response of {len(sequence.token_ids)} tokens has {count or 'no'} supports. Truncated sampling must "
+                "report one for each token of every response."
+            )
+    return Support.concatenate(parts).to(device)
 
 
 def response_states(backbone: Any, sequences: Sequence[Sequences], shares_prompts: bool) -> torch.Tensor:

@@ -23,6 +23,7 @@ from drpo.model.forward import (
     padded_experts,
     positions,
     response_states,
+    supports,
     targets,
 )
 from drpo.model.gradient_checkpointing import checkpoint_activations
@@ -38,6 +39,7 @@ from drpo.model.rope_regimes import RopeRegimes
 from drpo.model.routers import Routers
 from drpo.model.source import ModelSource
 from drpo.model.start_check import Passes, check_passes
+from drpo.support import OUTSIDE
 
 
 class Policy:
@@ -136,14 +138,16 @@ class Policy:
     def response_logprobs(
         self, sequences: Sequence[Sequences], temperature: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """log π of every response token of ``sequences``, in order.
+        """log π of every response token of ``sequences``, in order; where they have supports, of π renormalized over
+        these, like the entropy.
 
         Returns:
             ``(logprobs, entropy)``, ``[N]`` each in nats; ``logprobs`` carries the gradient.
         """
         target = targets(sequences, self.device)
         if self.head is not None:
-            return token_logprobs(self.response_states(sequences), self.head, target, temperature)
+            support = supports(sequences, self.device)
+            return token_logprobs(self.response_states(sequences), self.head, target, temperature, support=support)
         logprobs, entropy = self._distributions(sequences, temperature)
         return logprobs.gather(1, target.unsqueeze(1)).squeeze(1), entropy
 
@@ -197,22 +201,31 @@ class Policy:
 
         Returns:
             ``(logprobs, entropy, topk_logprobs, topk_is_sampled)``, ``[N]``, ``[N]``, ``[N, K]`` and ``[N, K]``
-            (bool: which of the other tokens is the sampled one).
+            (bool: which of the other tokens is the sampled one). Outside a support log π is
+            :data:`drpo.support.OUTSIDE`.
         """
         target = targets(sequences, self.device).unsqueeze(1)
         logprobs, entropy = self._distributions(sequences, temperature)
         topk_ids = topk_ids.to(self.device)
-        return logprobs.gather(1, target).squeeze(1), entropy, logprobs.gather(1, topk_ids), topk_ids == target
+        topk = logprobs.gather(1, topk_ids)
+        if any(sequence.support is not None for sequence in sequences):
+            topk = topk.masked_fill(topk.detach() == -torch.inf, OUTSIDE)
+        return logprobs.gather(1, target).squeeze(1), entropy, topk, topk_ids == target
 
     def _distributions(self, sequences: Sequence[Sequences], temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """log π ``[N, V]`` where the response tokens were drawn, and its entropy ``[N]``."""
+        """log π ``[N, V]`` where the response tokens were drawn, −inf outside their supports, and its entropy
+        ``[N]``."""
         if self.head is None:
             logits = in_groups(self._whole_logits, sequences, self._group)
         else:
             states = self.response_states(sequences)
             wide = wide_dtype(states)
             logits = states.to(wide) @ self.head.to(wide).T
-        logprobs = (logits.float() / temperature).log_softmax(-1)
+        scaled = logits.float() / temperature
+        if (support := supports(sequences, self.device)) is not None:
+            support.check(targets(sequences, self.device), logits.shape[1])
+            scaled = scaled.masked_fill(~support.mask(logits.shape[1]), -torch.inf)
+        logprobs = scaled.log_softmax(-1)
         return logprobs, torch.distributions.Categorical(logits=logprobs.detach()).entropy()
 
     def _whole_logits(self, sequences: Sequence[Sequences]) -> torch.Tensor:

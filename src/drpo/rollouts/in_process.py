@@ -18,6 +18,8 @@ from drpo.model.decoding.ways import sampling_choice
 from drpo.model.rope_regimes import RopeRegimes
 from drpo.model.routers import Recording, Routers
 from drpo.rollouts.sampler import Request, Response, SamplingParameters, check_length
+from drpo.rollouts.truncation import kept_tokens
+from drpo.support import OUTSIDE, Support
 
 
 class InProcessSampler:
@@ -107,9 +109,11 @@ class InProcessSampler:
         logits, decoding = prefill(self._forward, prompts, counts, budget, self._compiled)
         done = torch.zeros(len(uniforms), dtype=torch.bool, device=device)
         for step in range(budget):
-            distribution = (logits.float() / parameters.temperature).log_softmax(-1)
+            scaled = logits.float() / parameters.temperature
+            kept_ids = kept_tokens(scaled, parameters) if parameters.is_truncated else None
+            distribution = (scaled if kept_ids is None else scaled.masked_fill(~kept_ids, -torch.inf)).log_softmax(-1)
             chosen = inverse_cdf(distribution, uniforms[:, step])
-            drawn.record(chosen, distribution)
+            drawn.record(chosen, distribution, kept_ids)
             done |= (chosen.unsqueeze(1) == stop_ids).any(1)
             left = len(done) - int(done.sum())
             if left == 0 or step == budget - 1:
@@ -165,17 +169,22 @@ class Drawn:
         routes: Recording | None = None,
     ):
         self.requests, self.routes, self.k = requests, routes, parameters.report_topk
+        self.supports: list[Support] | None = [] if parameters.is_truncated and parameters.report_support else None
         self.shape = (sum(request.count for request in requests), parameters.max_new_tokens)
         self.rows = torch.arange(self.shape[0], device=device)
         self.steps: list[tuple[torch.Tensor, ...]] = []
         self.prompt_experts: list[torch.Tensor] = []
 
-    def record(self, chosen: torch.Tensor, distribution: torch.Tensor) -> None:
-        """Keep the tokens ``chosen`` ``[R]`` from the log-probabilities ``distribution`` ``[R, V]``."""
+    def record(self, chosen: torch.Tensor, distribution: torch.Tensor, kept_ids: torch.Tensor | None = None) -> None:
+        """Keep the tokens ``chosen`` ``[R]`` from the log-probabilities ``distribution`` ``[R, V]``, which truncation
+        cut down to ``kept_ids`` ``[R, V]`` (None: to nothing less than the vocabulary)."""
         logprobs = distribution.gather(1, chosen.unsqueeze(1)).squeeze(1)
         top = distribution.topk(min(self.k, distribution.shape[1]), dim=1) if self.k else ()
+        top = (top[1], top[0] if kept_ids is None else top[0].clamp(min=OUTSIDE)) if top else ()
         experts = () if self.routes is None else (self._take_experts(self.routes),)
-        self.steps.append((self.rows, chosen, logprobs, *reversed(tuple(top)), *experts))
+        self.steps.append((self.rows, chosen, logprobs, *top, *experts))
+        if self.supports is not None and kept_ids is not None:
+            self.supports.append(Support.from_mask(kept_ids).to("cpu"))
 
     def _take_experts(self, routes: Recording) -> torch.Tensor:
         """``[R, M, K]``: what the positions went through that these tokens were drawn after."""
@@ -206,7 +215,22 @@ class Drawn:
         lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, self.shape[1]).tolist()
         experts = None if self.routes is None else table(others.pop()).cpu()
         lists = [table(values).tolist() for values in (tokens, *others)]
+        supports = self._by_response(table(torch.arange(len(tokens), device=tokens.device)).cpu(), lengths)
         for row, (length, stopped, *columns) in enumerate(zip(lengths, ended.any(1).tolist(), *lists, strict=True)):
             token_ids, logprobs, *top = (column[:length] for column in columns)
             routed = None if experts is None else torch.cat([self.prompt_experts[row], experts[row, :length]])
-            yield Response(token_ids, logprobs, "stop" if stopped else "length", *top, experts=routed)
+            yield Response(
+                token_ids, logprobs, "stop" if stopped else "length", *top, support=next(supports), experts=routed
+            )
+
+    def _by_response(self, places: torch.Tensor, lengths: list[int]) -> Iterator[Support | None]:
+        """The supports of each response's tokens, which are at ``places`` ``[R, T]`` among all that were recorded."""
+        if self.supports is None:
+            yield from [None] * len(lengths)
+            return
+        order = torch.cat([row[:length] for row, length in zip(places, lengths, strict=True)])
+        every, start = Support.concatenate(self.supports)[order], 0
+        for length in lengths:
+            part = every[start : start + length]
+            yield Support(part.ids.clone(), part.offsets)
+            start += length

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import torch
 
 from drpo.errors import ConfigError, DataError
+from drpo.support import Support
 
 StopReason = Literal["stop", "length"]
 
@@ -22,7 +23,12 @@ class SamplingParameters:
     Args:
         temperature: > 0; the logits are divided by it.
         max_new_tokens: tokens after which a response is cut off.
-        top_p, top_k: refused unless neutral (1.0 and -1).
+        top_p: in (0, 1]; only the fewest most likely tokens are drawn from that have this mass together.
+        top_k: -1, or ≥ 1: only the k most likely tokens are drawn from.
+        min_p: in [0, 1); only tokens are drawn from that are at least this times as likely as the most likely one.
+            :mod:`drpo.rollouts.truncation` has the order of the three, and what happens to ties.
+        report_support: whether to report, where one of the three is set, the tokens that each token was drawn from:
+            log π has to be renormalized over the same ones.
         report_topk: how many of the most likely tokens to report at every position, with their log-probabilities;
             what is sampled stays the same.
         report_experts: whether to report the experts that each position went through (a mixture of experts, and a
@@ -36,6 +42,8 @@ class SamplingParameters:
     max_new_tokens: int = 64
     top_p: float = 1.0
     top_k: int = -1
+    min_p: float = 0.0
+    report_support: bool = True
     report_topk: int = 0
     report_experts: bool = False
 
@@ -49,12 +57,28 @@ class SamplingParameters:
             raise ConfigError(f"max_new_tokens must be ≥ 1, got {self.max_new_tokens}")
         if self.report_topk < 0:
             raise ConfigError(f"report_topk must be ≥ 0, got {self.report_topk}")
-        if self.top_p != 1.0 or self.top_k != -1:
-            raise ConfigError(
-                f"top_p={self.top_p}, top_k={self.top_k}: truncated sampling is refused. It renormalizes the "
-                "behavior policy μ over the kept tokens while the trainer's π is not truncated, so that r = π/μ is "
-                "wrong on every token. Use top_p=1.0 and top_k=-1, and lower the temperature if samples are too random."
-            )
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p must be in (0, 1], got {self.top_p}; 1 keeps the whole vocabulary")
+        if self.top_k != -1 and self.top_k < 1:
+            raise ConfigError(f"top_k must be ≥ 1, or -1 for the whole vocabulary, got {self.top_k}")
+        if not 0 <= self.min_p < 1:
+            raise ConfigError(f"min_p must be in [0, 1), got {self.min_p}; 0 keeps the whole vocabulary")
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether a part of the vocabulary may be left out."""
+        return self.top_p < 1 or self.top_k != -1 or self.min_p > 0
+
+    @property
+    def truncation(self) -> str:
+        """What is set of ``top_p``, ``top_k`` and ``min_p``, in words; empty where nothing is."""
+        values = {"top_p": (self.top_p, 1.0), "top_k": (self.top_k, -1), "min_p": (self.min_p, 0.0)}
+        return ", ".join(f"{name}={value:g}" for name, (value, neutral) in values.items() if value != neutral)
+
+    @property
+    def described(self) -> str:
+        """The temperature, and what is truncated."""
+        return f"temperature {self.temperature:g}" + (f", {self.truncation}" if self.is_truncated else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +100,14 @@ class Request:
 class Response:
     """One sampled response.
 
-    ``token_ids`` and ``behavior_logprobs`` (nats, at the sampling temperature) have one entry a sampled token, the
-    stop token included. ``stop_reason`` is ``stop`` (a stop token was sampled) or ``length`` (cut off). ``topk_ids``
-    and ``topk_logprobs``, one list a sampled token, hold the most likely tokens under μ, most likely first, if they
-    were asked for. ``experts`` ``[L + T − 1, M, K]`` (uint8 or int16, on the CPU), if asked for: what each of M routers
-    chose at the positions of the prompt's L tokens and of all T sampled ones but the last, which no layer ever saw.
+    ``token_ids`` and ``behavior_logprobs`` (nats, at the sampling temperature, and renormalized over what truncated
+    sampling kept) have one entry a sampled token, the stop token included. ``stop_reason`` is ``stop`` (a stop token
+    was sampled) or ``length`` (cut off). ``topk_ids`` and ``topk_logprobs``, one list a sampled token, hold the most
+    likely tokens under μ, most likely first, if they were asked for; where truncated sampling kept fewer, the others
+    have log-probability :data:`drpo.support.OUTSIDE`. ``support``, if sampling was truncated and it was asked for: the
+    tokens that each one was drawn from, on the CPU. ``experts`` ``[L + T − 1, M, K]`` (uint8 or int16, on the CPU), if
+    asked for: what each of M routers chose at the positions of the prompt's L tokens and of all T sampled ones but the
+    last, which no layer ever saw.
     """
 
     token_ids: list[int]
@@ -88,6 +115,7 @@ class Response:
     stop_reason: StopReason
     topk_ids: list[list[int]] | None = None
     topk_logprobs: list[list[float]] | None = None
+    support: Support | None = field(default=None, compare=False, repr=False)
     experts: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
 

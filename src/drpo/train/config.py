@@ -122,8 +122,21 @@ class TrainConfig(BaseModel):
     )
 
     temperature: float = Field(default=1.0, gt=0)
-    top_p: float = Field(default=1.0, description="must stay 1.0")
-    top_k: int = Field(default=-1, description="must stay -1")
+    top_p: float = Field(
+        default=1.0,
+        description="in (0, 1]; sample only from the fewest most likely tokens that have this mass together "
+        "(docs/truncated-sampling.md)",
+    )
+    top_k: int = Field(default=-1, description="sample only from the k most likely tokens; -1: from all")
+    min_p: float = Field(
+        default=0.0,
+        description="in [0, 1); sample only from tokens that are at least this times as likely as the most likely one",
+    )
+    support_replay: bool = Field(
+        default=True,
+        description="renormalize π over the tokens that top_p, top_k and min_p kept, as μ is; false only to study what "
+        "happens without",
+    )
     max_new_tokens: Count = Field(default=64)
 
     sampler: Section = Field(
@@ -260,7 +273,12 @@ class TrainConfig(BaseModel):
             )
         self.make_objective()
         self.make_sampler_options()
-        self.sampling()
+        truncated = self.sampling().is_truncated
+        if not self.support_replay and not truncated:
+            raise ValueError(
+                "support_replay=false would be ignored: nothing is truncated. Leave it out, or set top_p, top_k or "
+                "min_p."
+            )
         PromptSettings(self.system_prompt, self.chat_template_kwargs)
         return self
 
@@ -294,9 +312,14 @@ class TrainConfig(BaseModel):
         return make_sampler_options(self.sampler.name, **self.sampler.parameters)
 
     def sampling(self) -> SamplingParameters:
-        """How training and evaluation sample."""
+        """How training and evaluation sample; what a rollout reports besides is the rollout's."""
         return SamplingParameters(
-            temperature=self.temperature, max_new_tokens=self.max_new_tokens, top_p=self.top_p, top_k=self.top_k
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            report_support=False,
         )
 
     @property

@@ -14,7 +14,7 @@ import torch
 from drpo.aggregation import Reduction
 from drpo.batch import TokenBatch
 from drpo.kernels import choose_backend, fused_loss
-from drpo.model.forward import ForwardSettings, Sequences, micro_batches, targets
+from drpo.model.forward import ForwardSettings, Sequences, micro_batches, supports, targets
 from drpo.model.policy import Policy
 from drpo.objectives import Objective
 from drpo.train.rollout import Sample
@@ -191,6 +191,7 @@ def fused(
         targets(sequences, policy.device),
         objective,
         temperature=temperature,
+        support=supports(sequences, policy.device),
         **constants,
         mode=reduction.mode,
         denominator=reduction.denominator,
@@ -216,8 +217,9 @@ def token_batch(
 
 
 def sequences_of(samples: Sequence[Sample]) -> list[Sequences]:
-    """Token ids of ``samples``, and the experts they went through if their rollout reported them."""
-    return [Sequences(s.prompt_ids, s.response.token_ids, s.response.experts) for s in samples]
+    """Token ids of ``samples``, and what their rollout reported besides: the tokens that each one was drawn from, and
+    the experts they went through."""
+    return [Sequences(s.prompt_ids, s.response.token_ids, s.response.support, s.response.experts) for s in samples]
 
 
 def constants_of(samples: Sequence[Sample], advantages: Sequence[float], device: torch.device) -> dict[str, Any]:

@@ -352,6 +352,12 @@ class Trainer:
         for note in (*parts.policy.notes, *parts.prompts.notes(), *told):
             if note:
                 self.observer.on_note(note)
+        if not config.support_replay:
+            self.observer.on_warning(
+                f"support_replay=false: {config.sampling().truncation} renormalizes μ over the tokens that are kept, "
+                "and π is not, so that every ratio π/μ is biased below 1. This is for studies of that bias: leave it "
+                "out to train."
+            )
         if warning := parts.memory.warning():
             self.observer.on_note(warning)
         if is_adapted(parts.policy.model):

@@ -25,11 +25,17 @@ def check_mismatch(batch: TokenBatch, record: dict[str, Any], config: TrainConfi
         what was found, in words.
 
     Raises:
-        MismatchError: the mean of |log π − log μ| exceeds the limit, or the temperatures differ.
+        MismatchError: the mean of |log π − log μ| exceeds the limit, or the temperatures differ; not with
+            ``support_replay=false``, where π and μ are of two distributions by intent.
     """
     ours, theirs = config.precision, config.sampling_precision
     limit = explained_mismatch(ours, theirs) if config.mismatch_limit is None else config.mismatch_limit
     found = examine(batch, limit)
+    if not config.support_replay:
+        return (
+            f"before training {found.summary()}: {config.sampling().truncation} on μ alone (support_replay=false), so "
+            "that the check of the first update is off"
+        )
     if found.cause is not None:
         raise MismatchError(
             f"before any training, {found.summary()}. {found.cause} {_compared(found.mean, limit, config)}. Both sides "
@@ -37,10 +43,16 @@ def check_mismatch(batch: TokenBatch, record: dict[str, Any], config: TrainConfi
         )
     routing = record.get("routing_mismatch_tokens")
     routed = "" if routing is None else f"; the routers of sampler and trainer disagree on {routing:.2%} of tokens"
+    cut = _truncation(config)
     return (
         f"before training |log π − log μ| is {found.mean:.1e} nats on average, at most {found.max:.1e} (temperature "
-        f"{config.temperature:g} on both sides, no top-p or top-k; at most {limit:g} on average is accepted){routed}"
+        f"{config.temperature:g} on both sides, {cut}; at most {limit:g} on average is accepted){routed}"
     )
+
+
+def _truncation(config: TrainConfig) -> str:
+    kept = config.sampling().truncation
+    return f"{kept} with π renormalized over the tokens kept" if kept else "no top-p or top-k"
 
 
 def _compared(mean: float, limit: float, config: TrainConfig) -> str:

@@ -59,7 +59,10 @@ _WEIGHTS = "the weights and the optimizer's moments of the checkpoint belong to 
 KEPT = {
     **dict.fromkeys(("seed", "prompts_per_step", "group_size", "updates_per_step", "task"), _DATA),
     **dict.fromkeys(
-        ("objective", "advantages", "aggregation", "max_new_tokens", "temperature", "top_p", "top_k", "router_replay"),
+        (
+            *("objective", "advantages", "aggregation", "max_new_tokens"),
+            *("temperature", "top_p", "top_k", "min_p", "support_replay", "router_replay"),
+        ),
         _OBJECTIVE,
     ),
     **dict.fromkeys(("lora", "precision", "rollout_precision", "rollout_lag"), _WEIGHTS),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from drpo.advantages import group_advantages
-from drpo.errors import TaskError
+from drpo.errors import ConfigError, TaskError
 from drpo.model.policy import Policy
 from drpo.rollouts import Request, Response, Sampler, SamplingParameters
 from drpo.rollouts.sampler import reports_experts
@@ -113,7 +113,8 @@ def roll_out(
         step: the number of the batch, which decides its seeds.
 
     Raises:
-        TaskError: more than half of the rewards failed.
+        TaskError: more than half of the rewards failed. ConfigError: sampling is truncated, and the sampler does not
+            report the tokens that it drew from.
     """
     seeds = [derive_seed(settings.seed, "rollout", step, row) for row in range(len(examples))]
     samples, sampling, grading = sample_and_grade(
@@ -125,12 +126,25 @@ def roll_out(
         settings.group_size,
         replace(settings.sampling, report_experts=reports_experts(sampler)),
     )
+    if settings.sampling.is_truncated and settings.sampling.report_support:
+        _require_supports(samples, sampler)
     failures = failed_rewards(samples)
     graded = [(row // settings.group_size, s) for row, s in enumerate(samples) if s.grade.reward is not None]
     rewards = torch.tensor([sample.grade.reward for _, sample in graded], dtype=torch.float64)
     groups = [group for group, _ in graded]
     advantages = group_advantages(rewards, torch.tensor(groups), settings.advantages).tolist()
     return Rollout([sample for _, sample in graded], advantages, groups, failures, sampling, grading)
+
+
+def _require_supports(samples: Sequence[Sample], sampler: Sampler) -> None:
+    """Raise a ConfigError unless every response says what its tokens were drawn from."""
+    missing = sum(sample.response.support is None for sample in samples)
+    if missing:
+        raise ConfigError(
+            f"{type(sampler).__name__} did not report the tokens it drew from for {missing} of {len(samples)} "
+            "responses, over which log π has to be renormalized under top_p, top_k and min_p. Use sampler=in_process, "
+            "or leave them out."
+        )
 
 
 def timed_out(samples: Sequence[Sample]) -> list[str]:

@@ -49,7 +49,7 @@ def reduction(config: TrainConfig) -> Reduction:
 
 def rollout_settings(config: TrainConfig, objective: Objective) -> RolloutSettings:
     """What every rollout batch of a run takes."""
-    sampling = replace(config.sampling(), report_topk=objective.topk)
+    sampling = replace(config.sampling(), report_topk=objective.topk, report_support=config.support_replay)
     return RolloutSettings(config.group_size, sampling, config.advantages, config.seed)
 
 

@@ -9,6 +9,7 @@ from drpo.rollouts.engine.messages import Batch, Start
 from drpo.rollouts.engine.shared_weights import read_weights
 from drpo.rollouts.engine.worker import serve
 from drpo.rollouts.sampler import Response, response_seeds
+from drpo.support import OUTSIDE
 
 GIB = 1024**3
 DEFAULT_CPU_CACHE_GIB = 1.0
@@ -65,6 +66,9 @@ class VllmEngine:
     def _sampling_parameters(self, batch: Batch, seed: int) -> Any:
         return self.parameters_of(
             temperature=batch.parameters.temperature,
+            top_p=batch.parameters.top_p,
+            top_k=batch.parameters.top_k,
+            min_p=batch.parameters.min_p,
             max_tokens=batch.parameters.max_new_tokens,
             seed=seed,
             logprobs=batch.parameters.report_topk,
@@ -127,5 +131,5 @@ def to_response(output: Any, topk: int) -> Response:
     return replace(
         response,
         topk_ids=[found.token_ids[place] for place in places],
-        topk_logprobs=[found.logprobs[place] for place in places],
+        topk_logprobs=[[max(value, OUTSIDE) for value in found.logprobs[place]] for place in places],
     )

@@ -94,7 +94,7 @@ class VllmSampler:
 
         Raises:
             DataError: prompt and response do not fit into the model's positions.
-            ConfigError: the temperature is one that vLLM would replace.
+            ConfigError: sampling is truncated, or the temperature is one that vLLM would replace.
             SamplerError: the engine cannot start, or failed ``attempts`` times in a row.
         """
         check_length(requests, parameters, self._positions())
@@ -102,6 +102,11 @@ class VllmSampler:
             raise ConfigError(
                 f"temperature={parameters.temperature} is below {LOWEST_TEMPERATURE}, which vLLM would "
                 "use in its place. Raise it, or use sampler=in_process."
+            )
+        if parameters.is_truncated and parameters.report_support:
+            raise ConfigError(
+                f"{parameters.truncation}: sampler=vllm reports no sets of tokens that it drew from, over which log π "
+                "has to be renormalized. Use sampler=in_process, or leave it out."
             )
         assert self._weights.entries, "load_weights comes before the first batch"
         if not requests:

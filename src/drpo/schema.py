@@ -23,6 +23,7 @@ SCHEMAS = {
     "checkpoint": 1,
     "study": 2,
     "journal": 1,
+    "reused": 1,
     "choices": 1,
     "results": 2,
     "curves": 1,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drpo.code_version import training_code
 from drpo.errors import ConfigError
 from drpo.files import json_text
 from drpo.lab.metrics import reward_metrics
@@ -284,3 +285,36 @@ def test_studies_of_a_family_that_lie_beside_each_other_are_corrected_together(t
     both, _ = run_study(other, tmp_path / "second", workers(tmp_path, other, told), Notes())
     assert both.verdicts[0].level == 0.05  # the first is shown, so that nothing else has to share the level
     assert read_results(one, tmp_path / "first").verdicts[0].level == 0.05
+
+
+def test_a_study_goes_on_from_its_tables_alone(tmp_path: Path) -> None:
+    study = studies.study(settings=ONE, seeds=[0, 1, 2])
+    told = noisy(lambda arm: 0.01 if arm == "drpo" else 0.0)
+    whole, _ = run_study(study, tmp_path / "whole", workers(tmp_path, study, told), Notes())
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    lines = (tmp_path / "whole" / "results.csv").read_text().splitlines(keepends=True)
+    (tables / "results.csv").write_text("".join(lines[:-2]))  # two runs did not fit into the first sitting
+    for name in ("curves.csv", "study.yaml", "about.json"):
+        (tables / name).write_bytes((tmp_path / "whole" / name).read_bytes())
+    watcher = Notes()
+    results, _ = run_study(study, tmp_path / "on", workers(tmp_path, study, told), watcher, reuse=[tables])
+    assert len(watcher.started) == 2 and len(results.rows) == len(whole.rows) == len(lines) - 1
+    for here, there in zip(results.rows, whole.rows, strict=True):
+        # The two runs took their own time; an empty cell of text is the same as none.
+        assert {key: here.get(key) or None for key in there if key not in ("command", "seconds")} == {
+            key: value or None for key, value in there.items() if key not in ("command", "seconds")
+        }
+    assert (tmp_path / "on" / "curves.csv").read_text() == (tmp_path / "whole" / "curves.csv").read_text()
+    assert [v.answer for v in results.verdicts] == [v.answer for v in whole.verdicts]
+    again = Notes()
+    run_study(study, tmp_path / "on", workers(tmp_path, study, told), again, reuse=[tables])
+    assert not again.started and not [note for note in again.notes if note.startswith("reused")]
+    with pytest.raises(ConfigError, match="Add --reuse"):
+        run_study(study, tables, workers(tmp_path, study, told), Notes())
+    file = tables / "results.csv"
+    file.write_text(file.read_text().replace(training_code(), "0123456789abcdef"))
+    other = Notes()
+    run_study(study, tmp_path / "other", workers(tmp_path, study, told), other, reuse=[tables])
+    assert len(other.started) == len(whole.rows)
+    assert f"{len(lines) - 3} runs are not reused: another code of drpo" in other.notes

@@ -23,7 +23,11 @@ Jobs = Annotated[
 ]
 Reuse = Annotated[
     list[Path] | None,
-    typer.Option(metavar="DIRECTORY", help="Copy finished runs of the same configuration from here. Repeatable."),
+    typer.Option(
+        metavar="DIRECTORY",
+        help="Take over finished runs of the same configuration from here: run directories, or a study's tables. "
+        "Repeatable.",
+    ),
 ]
 
 
@@ -89,6 +93,8 @@ def run(
       drpo lab run recipe:studies/settle --out results/settle --jobs 2
 
       drpo lab run mask --reuse runs/lab/delta
+
+      drpo lab run settle2-area --reuse results/settle2-area
 
       drpo lab run settle --setting dense
 

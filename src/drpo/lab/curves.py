@@ -8,6 +8,7 @@ known, ``seed`` is ``mean``, ``low`` or ``high``.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +54,26 @@ def curves_text(rows: Iterable[Row]) -> str:
         place = {key: row[key] for key in PLACE}
         lines += [place | {"step": step, **values} for step, values in sorted(steps.items())]
     return csv_text("curves", (*PLACE, "step", *CURVES), lines)
+
+
+def row_place(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which run a row is of."""
+    return tuple(str(row[key]) for key in PLACE)
+
+
+def run_curves(file: Path) -> dict[tuple[str, ...], dict[str, list[tuple[int, float]]]]:
+    """The curves of each run by its :func:`row_place`, as :func:`curves_text` took them; a run without a line has
+    empty ones.
+
+    Raises:
+        DataError: a line is damaged. SchemaError: a newer version wrote the file.
+    """
+    found: dict[tuple[str, ...], dict[str, list[tuple[int, float]]]] = defaultdict(lambda: {key: [] for key in CURVES})
+    for row in read_table("curves", file, text=PLACE) if file.is_file() else ():
+        for name in CURVES:
+            if (value := row.get(name)) is not None:
+                found[row_place(row)][name].append((row["step"], value))
+    return found
 
 
 def read_curves(file: Path) -> dict[Curve, list[CurvePoint]]:

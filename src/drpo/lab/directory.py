@@ -4,6 +4,7 @@ about.json           when it was registered, as which study, to be analyzed by w
 study.yaml           the study, with what its files said written out; its scale applied
 journal.jsonl        a line whenever a run starts, ends, or is taken over from another study
 choices.json         what the tuning chose, from which scores
+reused.jsonl         rows of runs that another study's tables gave, and whose directories are gone
 tuning/SETTING/ARM/TRY/seed-N/   runs/SETTING/ARM/seed-N/   best/SETTING/ARM/seed-N/
                      run directories; beside each the configuration file that it was started with, seed-N.yaml, and
                      its output, seed-N.log
@@ -16,7 +17,7 @@ import fcntl
 import os
 import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ class StudyDirectory:
         self.study_file = path / "study.yaml"
         self.journal_file = path / "journal.jsonl"
         self.choices_file = path / "choices.json"
+        self.reused_file = path / "reused.jsonl"
 
     def create(self, study: Study) -> None:
         """Make the directory, or find the same study in it.
@@ -150,10 +152,35 @@ class StudyDirectory:
             entry = numbered("journal", {"event": event, "run": str(run.path), **details})
             append_records(self.journal_file, [entry], sync=True)
 
+    def write_reused(self, run: Run, row: Mapping[str, Any]) -> None:
+        """Keep the row of a finished run whose directory is gone.
+
+        Raises:
+            WriteError: the disk refuses.
+        """
+        with self.writing():
+            line = numbered("reused", {"run": str(run.path), "row": dict(row)})
+            append_records(self.reused_file, [line], sync=True)
+
+    def reused(self) -> dict[str, dict[str, Any]]:
+        """The rows of such runs, by their paths.
+
+        Raises:
+            DataError: a line is damaged; the message names it. SchemaError: a newer version wrote one.
+        """
+        if not self.reused_file.is_file():
+            return {}
+        lines = numbered_jsonl(self.reused_file, ignore_cut_line=True)
+        records = (unnumbered("reused", line.record, f"{self.reused_file}, line {line.number}") for line in lines)
+        return {record["run"]: record["row"] | {"curves": _points(record["row"]["curves"])} for record in records}
+
     def states(self, runs: list[Run]) -> dict[Run, State]:
         """How each of ``runs`` stands, going by its own manifest first and the journal second."""
-        last = {entry["run"]: entry for entry in self.journal()}
-        return {run: self._state(run, last.get(str(run.path), {})) for run in runs}
+        last, reused = {entry["run"]: entry for entry in self.journal()}, self.reused()
+        return {
+            run: State("finished") if str(run.path) in reused else self._state(run, last.get(str(run.path), {}))
+            for run in runs
+        }
 
     def _state(self, run: Run, entry: dict[str, Any]) -> State:
         directory = RunDirectory(self.path / run.path)
@@ -282,6 +309,11 @@ def as_now(run: RunDirectory) -> dict[str, Any]:
 def comparable(config: TrainConfig) -> dict[str, Any]:
     """What decides the results of a run; of versions of drpo with another default of the rest, runs are the same."""
     return json_values({key: value for key, value in config.resolved().items() if key not in WITHOUT_EFFECT})
+
+
+def _points(curves: Mapping[str, list[list[Any]]]) -> dict[str, list[tuple[Any, ...]]]:
+    """JSON has no pairs."""
+    return {name: [tuple(point) for point in points] for name, points in curves.items()}
 
 
 def _entry(line: JsonLine, where: str) -> dict[str, Any]:

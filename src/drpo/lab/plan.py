@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from drpo.collapse import LAST
 from drpo.errors import ConfigError, suggest
@@ -27,6 +27,12 @@ FOLDERS: dict[Phase, str] = {"tuning": "tuning", "shared": "runs", "best": "best
 UNLIKE_A_RUN: Keys = {"log_tokens": False}
 
 
+def row_path(row: Mapping[str, Any]) -> Path:
+    """Where in a study's directory the run lies that a row is of."""
+    parts = (FOLDERS[row["phase"]], row["setting"], row["arm"], row["attempt"], f"seed-{row['seed']}")
+    return Path(*(part for part in parts if part))
+
+
 @dataclass(frozen=True)
 class Run:
     """One `drpo train`: an arm in a setting with a seed; ``attempt`` names what the tuning tries."""
@@ -43,8 +49,7 @@ class Run:
     @property
     def path(self) -> Path:
         """Its directory, inside the study's."""
-        parts = (FOLDERS[self.phase], self.setting, self.arm, self.attempt, f"seed-{self.seed}")
-        return Path(*(part for part in parts if part))
+        return row_path(vars(self))
 
     @property
     def config_file(self) -> Path:

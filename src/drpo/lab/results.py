@@ -33,14 +33,45 @@ Row = dict[str, Any]
 
 #: Columns that hold no figures.
 TEXT = frozenset(
-    {"phase", "setting", "arm", "attempt", "drawn", "status", "reason", "machine_device", "cpu", "code", "command"}
+    {
+        "phase",
+        "setting",
+        "arm",
+        "attempt",
+        "drawn",
+        "status",
+        "reason",
+        "machine_device",
+        "cpu",
+        "torch",
+        "code",
+        "command",
+    }
 )
 
 
 def read_rows(directory: StudyDirectory, runs: Sequence[Run], study: Study) -> list[Row]:
     """A row for each of ``runs``, in order."""
-    states = directory.states(list(runs))
-    return [read_row(directory, run, states[run], study) for run in runs]
+    states, reused = directory.states(list(runs)), directory.reused()
+    return [
+        reused[str(run.path)] | _place(run, directory)
+        if str(run.path) in reused
+        else read_row(directory, run, states[run], study)
+        for run in runs
+    ]
+
+
+def _place(run: Run, directory: StudyDirectory) -> Row:
+    """Which run a row is of."""
+    return {
+        "phase": run.phase,
+        "setting": run.setting,
+        "arm": run.arm,
+        "attempt": run.attempt,
+        "drawn": run.drawn,
+        "seed": run.seed,
+        "command": run.command(directory.path),
+    }
 
 
 def read_row(directory: StudyDirectory, run: Run, state: State, study: Study) -> Row:
@@ -61,13 +92,10 @@ def read_row(directory: StudyDirectory, run: Run, state: State, study: Study) ->
         ended_low = accuracy["final_accuracy"] <= LEFT * accuracy["best_accuracy"]
         accuracy["collapsed"] = accuracy["collapsed"] or fell or ended_low
     manifest = records.read_manifest()
+    place = _place(run, directory)
+    command = place.pop("command")
     return {
-        "phase": run.phase,
-        "setting": run.setting,
-        "arm": run.arm,
-        "attempt": run.attempt,
-        "drawn": run.drawn,
-        "seed": run.seed,
+        **place,
         "status": state.status,
         "reason": state.reason,
         "steps": updates[-1]["step"] if updates else 0,
@@ -79,8 +107,9 @@ def read_row(directory: StudyDirectory, run: Run, state: State, study: Study) ->
         "seconds": measured_seconds(updates, evaluations),
         "machine_device": manifest.get("device"),
         "cpu": manifest.get("cpu"),
+        "torch": manifest.get("versions", {}).get("torch"),
         "code": manifest.get("code"),
-        "command": run.command(directory.path),
+        "command": command,
         "curves": {"accuracy": curve, **{name: by_step(name, updates) for name in COURSES}},
     }
 

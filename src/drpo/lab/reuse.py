@@ -1,4 +1,9 @@
-"""Runs that another study already did: the same configuration on the same kind of machine, hence the same run."""
+"""Runs that another study already did: the same configuration on the same kind of machine, hence the same run.
+
+They are copied where their directories are there. Where a study's tables are all that is left of it (results.csv and
+curves.csv, as they are committed), their rows are taken over: reused.jsonl of the study that goes on holds them, a line
+a run, each with ``run`` (its path) and ``row``.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +14,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from drpo.code_version import training_code
 from drpo.cpus import cpu_model
 from drpo.errors import CheckpointError
+from drpo.lab.curves import row_place, run_curves
 from drpo.lab.directory import StudyDirectory, as_now, comparable
-from drpo.lab.plan import Run
+from drpo.lab.plan import Run, row_path
+from drpo.lab.results import Row, read_csv
 from drpo.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)
 class Reusable:
-    """Finished runs by their configuration, and why others are left out: reason → number of runs."""
+    """Finished runs by their configuration, rows of runs whose directories are gone by their command, and why others
+    are left out: reason → number of runs."""
 
     runs: Mapping[str, Path]
+    rows: Mapping[str, Row]
     refused: Mapping[str, int]
 
 
@@ -32,34 +40,42 @@ def finished_runs(sources: Sequence[Path]) -> Reusable:
     version of torch and this code.
 
     Raises:
-        CheckpointError: a source holds no runs.
+        CheckpointError: a source holds neither runs nor tables. DataError: a table is damaged.
     """
     runs: dict[str, Path] = {}
+    rows: dict[str, Row] = {}
     refused: Counter[str] = Counter()
     for source in sources:
-        for key, run in _finished(source):
-            if reason := _elsewhere(run.read_manifest()):
+        found, kept = _finished(source), _finished_rows(source)
+        if not found and not kept:
+            raise CheckpointError(f"{source} holds no runs to reuse. Give the directory of a study that ran.")
+        for key, run in found:
+            manifest = run.read_manifest()
+            made = manifest.get("cpu"), manifest.get("versions", {}).get("torch"), manifest.get("code")
+            if reason := "a branch of another run" if manifest.get("parent") else _elsewhere(*made):
                 refused[reason] += 1
             else:
                 runs[key] = run.path
-    return Reusable(runs, refused)
+        for key, row in kept:
+            if reason := _elsewhere(row.get("cpu"), row.get("torch"), row.get("code")):
+                refused[reason] += 1
+            else:
+                rows[key] = row
+    return Reusable(runs, rows, refused)
 
 
-def _elsewhere(manifest: Mapping[str, Any]) -> str:
+def _elsewhere(cpu: str | None, torch: str | None, code: str | None) -> str:
     """Why a run would not come out the same here; empty if it would."""
-    if manifest.get("parent"):
-        return "a branch of another run"
     here = {"processor": cpu_model(), "version of torch": version("torch"), "code of drpo": training_code()}
-    there = (manifest.get("cpu"), manifest.get("versions", {}).get("torch"), manifest.get("code"))
-    for (name, own), other in zip(here.items(), there, strict=True):
+    for (name, own), other in zip(here.items(), (cpu, torch, code), strict=True):
         if other != own:
-            return f"{name} not recorded" if other is None else f"another {name}"
+            return f"another {name}" if other else f"{name} not recorded"
     return ""
 
 
-def reuse_runs(runs: Sequence[Run], directory: StudyDirectory, finished: Mapping[str, Path]) -> list[Run]:
-    """Copy ``finished`` runs of the same configuration, checkpoints left out, into those of ``runs`` that have not
-    started; returns those.
+def reuse_runs(runs: Sequence[Run], directory: StudyDirectory, finished: Reusable) -> list[Run]:
+    """Copy ``finished`` runs of the same configuration, checkpoints left out, or their rows, into those of ``runs``
+    that have not started; returns those.
 
     The configuration holds the seed, and ``finished`` leaves out other machines: what is copied is what would have come
     out. Its manifest, copied too, says
@@ -68,20 +84,42 @@ def reuse_runs(runs: Sequence[Run], directory: StudyDirectory, finished: Mapping
     Raises:
         CheckpointError: the copy cannot be written.
     """
-    found = []
+    found, there = [], directory.reused()
     for run in runs:
-        path = finished.get(_key(comparable(run.config)))
-        if path and not RunDirectory(directory.path / run.path).exists():
+        if RunDirectory(directory.path / run.path).exists() or str(run.path) in there:
+            continue
+        if path := finished.runs.get(_key(comparable(run.config))):
             _copy(path, directory.path / run.path)
             directory.write_entry("reused", run, source=str(path))
+            found.append(run)
+        elif row := finished.rows.get(_without_place(run.command(directory.path))):
+            directory.write_reused(run, row)
+            directory.write_entry("reused", run, source=row["command"])
             found.append(run)
     return found
 
 
+def _finished_rows(source: Path) -> list[tuple[str, Row]]:
+    """The rows of finished runs in the tables of ``source`` whose directories are gone, with their curves, by their
+    commands."""
+    if not (source / "results.csv").is_file():
+        return []
+    curves = run_curves(source / "curves.csv")
+    rows = [
+        row
+        for row in read_csv(source / "results.csv")
+        if row["status"] == "finished" and row.get("command") and not RunDirectory(source / row_path(row)).exists()
+    ]
+    return [(_without_place(row["command"]), row | {"curves": curves[row_place(row)]}) for row in rows]
+
+
+def _without_place(command: str) -> str:
+    """A run's command but for where it writes: its settings, the seed among them."""
+    return command.rpartition(" --out ")[0]
+
+
 def _finished(source: Path) -> list[tuple[str, RunDirectory]]:
     runs = [RunDirectory(file.parent) for file in sorted(source.rglob("config.yaml"))]
-    if not runs:
-        raise CheckpointError(f"{source} holds no runs to reuse. Give the directory of a study that ran.")
     return [(_key(as_now(run)), run) for run in runs if run.read_manifest().get("status") == "finished"]
 
 

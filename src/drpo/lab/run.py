@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from drpo.errors import ConfigError
 from drpo.files import json_text, replace_text, without_nan
 from drpo.lab.curves import curves_text
 from drpo.lab.directory import State, StudyDirectory
@@ -62,13 +63,18 @@ def run_study(
 ) -> tuple[Results, bool]:
     """Run what is not finished, the tuning first, and write the results; also whether it was stopped before its end.
 
-    Finished runs of the same configuration below ``reuse`` are copied instead of run. With ``settings`` only runs in
-    these are started; the others stay missing until they are.
+    Finished runs of the same configuration below ``reuse`` are copied instead of run, or their rows taken over. With
+    ``settings`` only runs in these are started; the others stay missing until they are.
 
     Raises:
         DrpoError: the study or its directory is not as it should be; nothing was started.
     """
     plan, directory = make_plan(study).only(settings), StudyDirectory(path)
+    if is_kept(study, path) and path.resolve() not in [source.resolve() for source in reuse]:
+        raise ConfigError(
+            f"{path} holds the tables of runs whose directories are not there, and running the study would replace "
+            f"them. Add --reuse {path} to go on from their rows, or choose another --out."
+        )
     reusable = finished_runs(reuse)
     directory.create(study)
     for note in (check_registration(study, path), *_refused(reusable)):
@@ -77,7 +83,7 @@ def run_study(
     with directory.locked(watcher.on_note) as hold:
         runner = Runner(directory, workers, watcher, hold, keep_checkpoints)
         with runner.stop_on_signals():
-            _run_phases(plan, runner, retry_failed, reusable.runs)
+            _run_phases(plan, runner, retry_failed, reusable)
     return write_results(study, path), runner.stopping
 
 
@@ -85,7 +91,7 @@ def _refused(reusable: Reusable) -> list[str]:
     return [f"{count} runs are not reused: {reason}" for reason, count in reusable.refused.items()]
 
 
-def _run_phases(plan: Plan, runner: Runner, retry_failed: bool, reusable: Mapping[str, Path]) -> None:
+def _run_phases(plan: Plan, runner: Runner, retry_failed: bool, reusable: Reusable) -> None:
     def run(runs: Sequence[Run]) -> bool:
         """Whether all of them ended."""
         states = _run(runs, runner, retry_failed, reusable)
@@ -115,7 +121,7 @@ def _run_looks(study: Study, runs: Sequence[Run], runner: Runner, run: Callable[
         runner.watcher.on_note(f"look at {size} seeds: {said}")
 
 
-def _run(runs: Sequence[Run], runner: Runner, retry_failed: bool, reusable: Mapping[str, Path]) -> dict[Run, State]:
+def _run(runs: Sequence[Run], runner: Runner, retry_failed: bool, reusable: Reusable) -> dict[Run, State]:
     for run in reuse_runs(runs, runner.directory, reusable):
         runner.watcher.on_note(f"reused  {run.path}")
     return runner.run(runs, retry_failed)
@@ -196,7 +202,7 @@ def is_kept(study: Study, path: Path) -> bool:
     """Whether ``path`` holds the tables of runs that are not there."""
     plan = make_plan(study)
     there = (RunDirectory(path / run.path).exists() for run in (*plan.tuning, *plan.shared))
-    return (path / "results.csv").is_file() and not any(there)
+    return (path / "results.csv").is_file() and not (any(there) or StudyDirectory(path).reused())
 
 
 def kept_results(study: Study, path: Path) -> Results:

@@ -6,12 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_token_logprobs import triton_here
 
 import drpo
 from drpo import Support, fused_loss, make_objective, token_logprobs
 from drpo.errors import DataError
 
-BACKENDS = ["reference", "chunked"]
+BACKENDS = ["reference", "chunked", pytest.param("triton", marks=triton_here)]
 
 
 def inputs(count: int = 7, width: int = 5, vocabulary: int = 11, seed: int = 0, dtype: torch.dtype = torch.float64):

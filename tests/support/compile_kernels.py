@@ -48,6 +48,7 @@ def build(kernel: Any, card: int, dtype: str, blocks: backend.Blocks, **sizes: i
         "weight_column": 1,
         "temperature_row": 0,
         "scale_row": 0,
+        "RESTRICTED": False,
         **sizes,
     }
     signature, given, attributes = {}, {}, {}
@@ -61,7 +62,7 @@ def build(kernel: Any, card: int, dtype: str, blocks: backend.Blocks, **sizes: i
         elif name in WIDE_POINTERS:
             signature[name] = f"*{wide}"
         else:
-            signature[name] = "*i64" if name == "targets" else "i32"
+            signature[name] = {"targets": "*i64", "support": "*i32"}.get(name, "i32")
     source = ASTSource(fn=kernel, signature=signature, constexprs=given, attrs=attributes)
     options = {"num_warps": blocks.warps, "num_stages": blocks.stages}
     built: Any = triton.compile(source, target=GPUTarget("cuda", card, 32), options=options)
@@ -84,6 +85,9 @@ def main() -> None:
             build(kernel, card, dtype, blocks)
     for kernel in (kernels.measure, kernels.slopes, kernels.exponentials):
         build(kernel, 90, "bf16", backend.HOPPER, N=1, V=1, H=1)
+    for kernel in (kernels.measure, kernels.slopes):
+        build(kernel, 90, "bf16", backend.HOPPER, RESTRICTED=True)
+        build(kernel, 80, "bf16", backend.SMALLER, RESTRICTED=True)
 
 
 if __name__ == "__main__":

@@ -60,8 +60,6 @@ def token_logprobs(
     check_inputs(hidden, weight, targets, temperature, support)
     if backend == "auto":
         backend = choose_backend(hidden, weight)
-        if support is not None and backend == "triton":
-            backend = "chunked"
         _announce(backend)
     return BACKENDS[backend](hidden, weight, targets, temperature, support)
 

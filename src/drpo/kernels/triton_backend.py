@@ -16,7 +16,6 @@ import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-from drpo.errors import ConfigError
 from drpo.kernels import triton_kernels as kernels
 from drpo.kernels.products import wide_dtype, wide_mm
 from drpo.support import Support
@@ -111,13 +110,9 @@ def token_logprobs(
         targets: likewise.
         temperature: likewise.
         support: likewise.
-
-    Raises:
-        ConfigError: a support, which this backend does not take.
     """
-    if support is not None:
-        raise ConfigError("the triton backend of token_logprobs takes no support; use backend='chunked'")
-    return _TokenLogprobs.apply(hidden, weight, targets, temperature)  # pyright: ignore[reportReturnType]
+    bits = None if support is None else support.bitmask(len(weight))
+    return _TokenLogprobs.apply(hidden, weight, targets, temperature, bits)  # pyright: ignore[reportReturnType]
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -125,13 +120,18 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float | torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        temperature: float | torch.Tensor,
+        bits: torch.Tensor | None,
     ):
         # An index outside the vocabulary is an error here as it is in the other backends, without waiting for it.
         hidden.new_empty(1).expand(len(weight)).gather(0, targets)
         scales = scale_of(temperature, hidden)
-        logprobs, entropy, normalizers = _forward(hidden, weight, targets.contiguous(), scales)
-        ctx.save_for_backward(hidden, weight, targets.contiguous(), scales, normalizers)
+        logprobs, entropy, normalizers = _forward(hidden, weight, targets.contiguous(), scales, bits)
+        ctx.save_for_backward(hidden, weight, targets.contiguous(), scales, bits, normalizers)
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
 
@@ -139,15 +139,15 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *upstream: torch.Tensor):
         if torch.is_grad_enabled():  # create_graph=True: the kernel's part would come out as a constant
             raise RuntimeError("the triton backend of token_logprobs has no second derivative; use 'reference'")
-        hidden, weight, targets, scales, normalizers = ctx.saved_tensors
+        hidden, weight, targets, scales, bits, normalizers = ctx.saved_tensors
         grad_hidden = torch.zeros_like(hidden, dtype=wide_dtype(hidden)) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        for columns, slopes in _slopes_of(hidden, weight, targets, scales, normalizers, upstream[0].contiguous()):
+        for columns, slopes in _slopes_of(hidden, weight, targets, scales, bits, normalizers, upstream[0].contiguous()):
             if grad_hidden is not None:
                 grad_hidden += wide_mm(slopes, weight[columns])
             if grad_weight is not None:
                 grad_weight[columns] = wide_mm(slopes.T, hidden).to(weight.dtype)
-        return None if grad_hidden is None else grad_hidden.to(hidden.dtype), grad_weight, None, None
+        return None if grad_hidden is None else grad_hidden.to(hidden.dtype), grad_weight, None, None, None
 
 
 def scale_of(temperature: float | torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
@@ -192,14 +192,25 @@ def _strides(hidden: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -
     return *hidden.stride(), *weight.stride(), scales.stride(0)
 
 
+def _restriction(bits: torch.Tensor | None, targets: torch.Tensor) -> tuple[torch.Tensor, int, bool]:
+    """What the kernels get of the support's bits ``[N, W]``: a tensor (any, where there are none), the words of a row,
+    and whether they look."""
+    return (targets, 0, False) if bits is None else (bits, bits.stride(0), True)
+
+
 def _forward(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, scales: torch.Tensor
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    scales: torch.Tensor,
+    bits: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """log π, entropy and log Z, ``[N]`` each."""
     blocks = blocks_for(hidden)
     count, vocabulary = len(hidden), len(weight)
     stretches = _ceiling(vocabulary, STRETCH * blocks.columns)
     parts = hidden.new_empty(4, count, stretches, dtype=wide_dtype(hidden))
+    support, words, restricted = _restriction(bits, targets)
     if count:
         _launch(
             kernels.measure,
@@ -208,12 +219,15 @@ def _forward(
             weight,
             targets,
             scales,
+            support,
             *parts,
             count,
             vocabulary,
             hidden.shape[1],
             *_strides(hidden, weight, scales),
+            words,
             STRETCH=STRETCH,
+            RESTRICTED=restricted,
             **_options(hidden, blocks),
         )
     tops, totals, moments, chosen = parts
@@ -232,6 +246,7 @@ def _slopes_of(
     weight: torch.Tensor,
     targets: torch.Tensor,
     scales: torch.Tensor,
+    bits: torch.Tensor | None,
     normalizers: torch.Tensor,
     upstream: torch.Tensor,
 ):
@@ -242,6 +257,7 @@ def _slopes_of(
         return
     step = max(1, WORKSPACE // count // blocks.columns) * blocks.columns
     buffer = hidden.new_empty(count, min(step, vocabulary))
+    support, words, restricted = _restriction(bits, targets)
     for first in range(0, vocabulary, step):
         last = min(first + step, vocabulary)
         _launch(
@@ -251,6 +267,7 @@ def _slopes_of(
             weight,
             targets,
             scales,
+            support,
             normalizers,
             upstream,
             buffer,
@@ -259,7 +276,9 @@ def _slopes_of(
             last,
             hidden.shape[1],
             *_strides(hidden, weight, scales),
+            words,
             buffer.stride(0),
+            RESTRICTED=restricted,
             **_options(hidden, blocks),
         )
         yield slice(first, last), buffer[:, : last - first]

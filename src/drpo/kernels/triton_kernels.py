@@ -48,11 +48,20 @@ def _logits(
 
 
 @triton.jit
+def _inside(x, support, words, rows, columns, end):
+    """``x`` with −inf outside the support: bit v % 32 of word v // 32 of a row says whether token v is inside."""
+    at = support + rows.to(tl.int64)[:, None] * words + (columns // 32)[None, :]
+    bits = tl.load(at, mask=columns[None, :] < end, other=0) >> (columns % 32)[None, :]
+    return tl.where((bits & 1) != 0, x, float("-inf"))
+
+
+@triton.jit
 def measure(
     hidden,
     weight,
     targets,
     temperature,
+    support,
     tops,
     totals,
     moments,
@@ -65,6 +74,7 @@ def measure(
     weight_row,
     weight_column,
     temperature_row,
+    words,
     BLOCK_N: tl.constexpr,
     BLOCK_V: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -72,6 +82,7 @@ def measure(
     GROUP: tl.constexpr,
     FACTOR: tl.constexpr,
     WIDE: tl.constexpr,
+    RESTRICTED: tl.constexpr,
 ):
     """For BLOCK_N rows and a stretch of the vocabulary: max x, Σ e, Σ e (x − max x) with e = exp(x − max x), and the
     target's x, or −inf where the target is elsewhere; into ``[N, S]`` each."""
@@ -108,6 +119,8 @@ def measure(
             WIDE,
         )
         x = tl.where(columns[None, :] < V, x, float("-inf"))
+        if RESTRICTED:
+            x = _inside(x, support, words, existing, columns, V)
         at_target = tl.maximum(at_target, tl.max(tl.where(columns[None, :] == target[:, None], x, float("-inf")), 1))
         higher = tl.maximum(top, tl.max(x, 1))
         shifted = x - higher[:, None]
@@ -131,6 +144,7 @@ def slopes(
     weight,
     targets,
     temperature,
+    support,
     normalizers,
     upstream,
     out,
@@ -143,6 +157,7 @@ def slopes(
     weight_row,
     weight_column,
     temperature_row,
+    words,
     out_row,
     BLOCK_N: tl.constexpr,
     BLOCK_V: tl.constexpr,
@@ -150,6 +165,7 @@ def slopes(
     GROUP: tl.constexpr,
     FACTOR: tl.constexpr,
     WIDE: tl.constexpr,
+    RESTRICTED: tl.constexpr,
 ):
     """(onehot − π) · upstream / temperature for BLOCK_N rows and BLOCK_V of the tokens from ``first`` to ``last``."""
     across = tl.cdiv(last - first, BLOCK_V)
@@ -176,6 +192,8 @@ def slopes(
         FACTOR,
         WIDE,
     )
+    if RESTRICTED:
+        x = _inside(x, support, words, existing, columns, last)
     probabilities = tl.exp(x - tl.load(normalizers + existing)[:, None])
     chosen = (columns[None, :] == tl.load(targets + existing)[:, None]).to(WIDE)
     share = tl.load(upstream + existing) / tl.load(temperature + existing * temperature_row)

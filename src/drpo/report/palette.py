@@ -32,6 +32,10 @@ COLORS = {
 DASHES = {0: "", 1: "6 3", 2: "1.5 3", 3: "8 3 1.5 3", 4: "14 4", 5: "6 2 1.5 2 1.5 2"}
 
 
+#: Most lines of one objective that dashes tell apart at a glance.
+MOST_DASHED = 3
+
+
 class Paint(NamedTuple):
     """How a line is drawn: a key of :data:`COLORS`, and one of :data:`DASHES`."""
 
@@ -86,8 +90,8 @@ def paint(objective: str) -> Paint:
 def paints(objectives: Mapping[str, str]) -> dict[str, Paint]:
     """The paint of each line of one picture: its objective's color, and no two lines alike.
 
-    Several lines of one objective differ in dashes that no other line of their color has; where these do not suffice,
-    in a ramp from light to dark, in the order in which they are given.
+    Up to MOST_DASHED lines of one objective differ in dashes that no other line of their color has; more of them, or
+    where too few dashes are left, in a ramp from light to dark, in the order in which they are given.
 
     Args:
         objectives: line → the name of its objective.
@@ -99,7 +103,7 @@ def paints(objectives: Mapping[str, str]) -> dict[str, Paint]:
     found: dict[str, Paint] = {}
     for base, alike in by_paint.items():
         free = [one for dash in DASHES if (one := Paint(base.color, dash)) not in taken]
-        if len(alike) <= 1 + len(free):
+        if len(alike) <= min(MOST_DASHED, 1 + len(free)):
             own = [base, *free][: len(alike)]
             taken.update(own)
         else:

@@ -15,74 +15,27 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from drpo.bench.clocks import Clocks, of_trainer
 from drpo.bench.record import describe
-from drpo.model import forward as states
-from drpo.model import policy
-from drpo.model.decoding import decoder as decoding
-from drpo.rollouts import in_process
 from drpo.run_directory import RunDirectory
 from drpo.tasks.grading.grader import Grader
-from drpo.train import gradient, update
 from drpo.train.config import load_config
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.loop import Trainer
 from drpo.train.setup import build
 
 WARM_UP = 2
-#: What is timed: label, owner and name of the function.
-CLOCKS: list[tuple[str, Any, str]] = [
-    ("sampling: model, prompts", in_process.InProcessSampler, "_prefill"),
-    ("sampling: model, one token after another", decoding.Decoding, "next_logits"),
-    ("sampling: drawing and bookkeeping", in_process.InProcessSampler, "sample"),
-    ("decoding text and grading", Grader, "grade"),
-    ("update: model, forward", policy.Policy, "response_states"),
-    ("update: model, forward", states.Prompts, "__init__"),
-    ("update: LM head, loss and their gradients", gradient, "fused_loss"),
-    ("update: model, backward", torch.Tensor, "backward"),
-    ("update: model, backward", states.Prompts, "backward"),
-    ("update: gradient norm", torch.nn.utils, "clip_grad_norm_"),
-    ("update: optimizer", torch.optim.AdamW, "step"),
-    ("update: metrics", update, "token_metrics"),
-    ("update: batching", gradient, "accumulate_gradient"),
-]
-
-
-class Clocks:
-    """Seconds by label; an inner function's are taken from the outer one's."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.inner = [0.0]
-
-    def around(self, label: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function``, timed."""
-
-        def timed(*arguments: Any, **keywords: Any) -> Any:
-            self.inner.append(0.0)
-            started = time.perf_counter()
-            try:
-                return function(*arguments, **keywords)
-            finally:
-                spent = time.perf_counter() - started
-                self.seconds[label] = self.seconds.get(label, 0.0) + spent - self.inner.pop()
-                self.inner[-1] += spent
-
-        return timed
 
 
 def profile(steps: int) -> tuple[float, dict[str, float]]:
     """Median seconds of a step, and label → share of all the time."""
     clocks = Clocks()
-    for label, owner, name in CLOCKS:
-        setattr(owner, name, clocks.around(label, getattr(owner, name)))
-    # `update` holds names of its own.
-    update.accumulate_gradient = gradient.accumulate_gradient
+    functions = of_trainer()
+    clocks.put_around(functions)
     config, _ = load_config(None, ["learning_rate=1e-9", "device=cpu"])
     taken = []
     with tempfile.TemporaryDirectory() as folder:
@@ -93,13 +46,13 @@ def profile(steps: int) -> tuple[float, dict[str, float]]:
             trainer = Trainer(config, run, parts, grader)
             for step in range(1, WARM_UP + steps + 1):
                 if step == WARM_UP + 1:
-                    clocks.seconds.clear()
+                    clocks.take()
                 started = time.perf_counter()
                 rollout = trainer.roll_out(step)
                 trainer.update(rollout, step)
                 taken.append(time.perf_counter() - started)
     total = sum(taken[WARM_UP:])
-    shares = {label: clocks.seconds.get(label, 0.0) / total for label, _, _ in CLOCKS}
+    shares = {label: clocks.seconds.get(label, 0.0) / total for label, _, _ in functions}
     shares["everything else"] = 1.0 - sum(shares.values())
     return statistics.median(taken[WARM_UP:]), shares
 

@@ -74,11 +74,11 @@ def allowed_cpus() -> set[int]:
 @dataclass(frozen=True)
 class Look:
     """The time on the clock and the CPU seconds spent until then: by everybody on the CPUs that this process may use
-    (None where the system does not say), and by this process."""
+    (None where the system does not say), and by this process with those children that it has waited for."""
 
     at: float = field(default_factory=time.monotonic)
     everybody: float | None = field(default_factory=lambda: _busy_seconds(allowed_cpus()))
-    own: float = field(default_factory=time.process_time)
+    own: float = field(default_factory=lambda: _own_seconds())
 
     def age(self) -> float:
         """Seconds since then."""
@@ -106,6 +106,12 @@ def others_since_start() -> float:
     """CPUs that other programs have used since :func:`begin_look`, or for a moment from now on."""
     look = _begun.pop() if _begun else Look()
     return look.others()
+
+
+def _own_seconds() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
 
 
 def _busy_seconds(cpus: set[int], proc: Path = _PROC) -> float | None:

@@ -1,4 +1,4 @@
-"""`drpo bench` as a user meets it, and the script for a GPU; sizes are tiny, and no test asks how fast anything is."""
+"""`drpo bench` as a user meets it; sizes are tiny, and no test asks how fast anything is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
 
 from drpo.bench import SUITES
 from support.bench_records import check_record
@@ -19,7 +18,6 @@ from support.bench_records import check_record
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "benchmarks" / "gpu_kernels.py"
 
 
 def python(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -119,88 +117,3 @@ def test_help_is_quick_and_needs_no_torch(tmp_path: Path) -> None:
         seconds.append(time.perf_counter() - started)
         assert result.returncode == 0 and "kernels" in result.stdout, result.stderr
     assert min(seconds) < 0.5
-
-
-# ---- benchmarks/gpu_kernels.py
-
-#: torch and numpy with what they import, and nothing else.
-BARE = (
-    "torch",
-    "torchgen",
-    "functorch",
-    "numpy",
-    "numpy.libs",
-    "filelock",
-    "typing_extensions.py",
-    "sympy",
-    "mpmath",
-    "networkx",
-    "jinja2",
-    "markupsafe",
-    "fsspec",
-    "triton",
-    "nvidia",
-)
-
-
-def bare_site(folder: Path) -> Path:
-    """A folder of links to :data:`BARE`."""
-    assert torch.__file__ is not None
-    source = Path(torch.__file__).parents[1]
-    folder.mkdir()
-    for name in [*BARE, *(entry.name for entry in source.glob("torch-*.dist-info"))]:
-        if (source / name).exists():
-            (folder / name).symlink_to(source / name)
-    return folder
-
-
-def test_the_gpu_script_runs_on_a_bare_machine(tmp_path: Path) -> None:
-    site = bare_site(tmp_path / "site")
-    path = os.pathsep.join([str(ROOT / "src"), str(site)])
-    file = tmp_path / "gpu.json"
-    result = python("-S", SCRIPT, "--device", "cpu", "--quick", "--json", file, cwd=tmp_path, PYTHONPATH=path)
-    assert result.returncode == 0, result.stderr
-    record = json.loads(file.read_text(encoding="utf-8"))
-    check_record(record, "gpu")
-    rows = {row["variant"]: row for row in record["rows"]}
-    assert "is not installed" in rows["Liger GRPO"]["skipped"] and "skipped: liger_kernel" in result.stdout
-    card = max(rows["three products"]["figures"]["tflops"], rows["floor"]["figures"]["tflops"])
-    for variant in ("fused_loss", "fused_loss two-pass", "token_logprobs chunked", "naive"):
-        row = rows[variant]
-        flops = 6 * row["sizes"]["tokens"] * row["sizes"]["hidden"] * row["sizes"]["vocabulary"]
-        assert row["figures"]["tflops"] == pytest.approx(flops / row["seconds"] / 1e12)
-        assert row["figures"]["gemm_share"] == pytest.approx(row["figures"]["tflops"] / card)
-
-
-def test_the_gpu_script_runs_suites_beside_the_kernels(tmp_path: Path) -> None:
-    file = tmp_path / "gpu.json"
-    result = python(
-        SCRIPT,
-        "--device",
-        "cpu",
-        "--quick",
-        "--rounds",
-        1,
-        "--also",
-        "sampler",
-        "--json",
-        file,
-        cwd=tmp_path,
-        PYTHONPATH=str(ROOT / "src"),
-    )
-    assert result.returncode == 0, result.stderr
-    record = json.loads(file.read_text(encoding="utf-8"))
-    check_record(record, "gpu")
-    assert {"floor", "InProcessSampler", "generate"} <= {row["variant"] for row in record["rows"]}
-    assert all(len(row["rounds"]) == 1 for row in record["rows"] if "skipped" not in row)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"), [([], "sees no CUDA device"), (["--device", "cpu"], "for --quick alone")]
-)
-def test_the_gpu_script_refuses(tmp_path: Path, arguments: list[str], expected: str) -> None:
-    file = tmp_path / "gpu.json"
-    result = python(
-        SCRIPT, *arguments, "--json", file, cwd=tmp_path, PYTHONPATH=str(ROOT / "src"), CUDA_VISIBLE_DEVICES=""
-    )
-    assert result.returncode == 2 and expected in result.stderr and not file.exists()

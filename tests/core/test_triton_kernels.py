@@ -5,6 +5,7 @@ Shapes: ``N`` tokens, ``H`` hidden width, ``V`` vocabulary.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -249,16 +250,25 @@ def test_the_variable_comes_too_late_after_triton() -> None:
 @triton_here
 def test_the_kernels_compile_for_real_cards(tmp_path: Path) -> None:
     """To machine code, without a card: the matrix instructions of each, and no more shared memory than it has."""
-    script = Path(__file__).parents[1] / "support" / "compile_kernels.py"
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, env=environment)
+    command = [sys.executable, "-m", "drpo.bench.gpu.part", "compilation", "--device", "cpu", "--out", str(tmp_path)]
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines()]
-    assert {(kernel, card) for kernel, card, *_ in lines} >= {
-        (kernel, card) for kernel in ("measure", "slopes", "exponentials") for card in ("80", "90")
+    rows = json.loads((tmp_path / "compilation.json").read_text(encoding="utf-8"))["rows"]
+    assert {(row["variant"], row["sizes"]["card"]) for row in rows if "RESTRICTED" in row["case"]} == {
+        (kernel, card) for kernel in ("measure", "slopes") for card in (80, 90)
     }
-    for kernel, card, dtype, shared, product in lines:
-        assert int(shared) <= (227 if card == "90" else 99) * 1024
-        assert product == {"fp32": "none", "fp64": "mma"}.get(dtype, "wgmma" if card == "90" else "mma") or (
-            kernel == "exponentials"
+    assert {(row["variant"], row["sizes"]["card"]) for row in rows} == {
+        (kernel, card) for kernel in ("measure", "slopes", "exponentials") for card in (80, 90)
+    }
+    for row in rows:
+        card, figures = row["sizes"]["card"], row["figures"]
+        assert figures["shared_bytes"] <= (227 if card == 90 else 99) * 1024
+        assert (
+            row["variant"] == "exponentials"
+            or {
+                "fp32": figures["wgmma"] == figures["mma"] == 0,
+                "fp64": figures["mma"] > 0,
+                "bf16": (figures["wgmma"] if card == 90 else figures["mma"]) > 0,
+            }[row["case"].split(", ")[1]]
         )

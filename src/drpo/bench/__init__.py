@@ -9,6 +9,7 @@ SUITES = {
     "kernels": "drpo.bench.kernels",
     "sampler": "drpo.bench.sampler",
     "step": "drpo.bench.step",
+    "model-step": "drpo.bench.model_step",
     "inspect": "drpo.bench.inspection",
     "curves": "drpo.bench.curves",
 }

@@ -9,11 +9,15 @@ import gc
 import importlib.util
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
+#: How the reason of a row begins whose measurement ended with an error.
+FAILED = "failed: "
 #: Told what is being measured, for a line of progress.
 Watch = Callable[[str], None]
 
@@ -28,6 +32,7 @@ class Settings:
         rounds: measured rounds of every case; None: as many as the case is worth.
         compiled: torch.compile'd variants too.
         tokens: tokens of the log that `inspect` reads; None: the suite's own number.
+        model: directory of the model that `model-step` trains; None: one of random weights.
     """
 
     device: str = "cpu"
@@ -35,6 +40,7 @@ class Settings:
     rounds: int | None = None
     compiled: bool = False
     tokens: int | None = None
+    model: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -108,10 +114,11 @@ class Row:
         return [spent / count for spent, count in zip(self.seconds, self.tokens, strict=True)]
 
 
-def measure(case: Case, watch: Watch) -> list[Row]:
+def measure(case: Case, watch: Watch, survive: tuple[type[Exception], ...] = ()) -> list[Row]:
     """Every variant of ``case``, in turns; one row each, in the order of the variants, then the skipped ones.
 
-    A variant that the device has no memory for is skipped from there on.
+    A variant that the device has no memory for is skipped from there on; so is one that raises an error of the classes
+    ``survive``, with "failed: " and what the error says.
     """
     turns: dict[str, list[Turn]] = {name: [] for name in case.variants}
     skipped = dict(case.skipped)
@@ -121,9 +128,9 @@ def measure(case: Case, watch: Watch) -> list[Row]:
             + (f"round {index + 1 - case.warm_up} of {case.rounds}" if index >= case.warm_up else "warm-up")
         )
         for name in list(turns):
-            turn = _turn_or_none(case.variants[name])
-            if turn is None:
-                skipped[name] = "out of memory"
+            turn = _turn_or_reason(case.variants[name], survive)
+            if isinstance(turn, str):
+                skipped[name] = turn
                 del turns[name]
                 release_memory()
             else:
@@ -136,12 +143,21 @@ def measure(case: Case, watch: Watch) -> list[Row]:
     ]
 
 
-def _turn_or_none(variant: Callable[[], Turn]) -> Turn | None:
-    """None if the device ran out of memory; the traceback, which holds the tensors, ends with this function."""
+def _turn_or_reason(variant: Callable[[], Turn], survive: tuple[type[Exception], ...]) -> Turn | str:
+    """A reason if the device ran out of memory, or after an error of the classes ``survive``, whose traceback is
+    printed; it holds the tensors and ends with this function."""
     try:
         return variant()
     except torch.OutOfMemoryError:
-        return None
+        return "out of memory"
+    except survive as error:
+        traceback.print_exc()
+        return FAILED + one_line(error)
+
+
+def one_line(error: BaseException) -> str:
+    """The class of ``error`` and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
 
 
 def release_memory() -> None:

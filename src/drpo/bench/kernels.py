@@ -35,10 +35,12 @@ def run(settings: Settings, watch: Watch) -> Iterator[list[Row]]:
         yield measure_losses(here, settings.rounds or rounds, settings.compiled, watch)
 
 
-def measure_losses(size: Size, rounds: int, compiled: bool, watch: Watch) -> list[Row]:
-    """Every variant at ``size``, with its peak memory."""
+def measure_losses(
+    size: Size, rounds: int, compiled: bool, watch: Watch, survive: tuple[type[Exception], ...] = ()
+) -> list[Row]:
+    """Every variant at ``size``, with its peak memory; ``survive`` as in :func:`drpo.bench.frame.measure`."""
     names, skipped = losses(size.device, compiled)
-    rows = measure(loss_case(size, names, rounds, skipped), watch)
+    rows = measure(loss_case(size, names, rounds, skipped), watch, survive)
     release_memory()
     return [_with_peak(row, size, watch) for row in rows]
 

@@ -66,6 +66,11 @@ def _on_gpu(problem: Problem, step: Step) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
+def highest_resident() -> int | None:
+    """Bytes that this process held at most; None where the system does not say."""
+    return _resident("VmHWM") if _CLEAR.exists() else None
+
+
 def _trim() -> Callable[[], object]:
     """What gives back what making the inputs has left behind; nothing to call where libc is not glibc."""
     return functools.partial(getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None), 0)

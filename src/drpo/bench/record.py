@@ -1,6 +1,7 @@
 """The files of results: one JSON a suite, and what it says of the machine.
 
-``schema`` (:mod:`drpo.schema`), ``suite``, ``command``, ``machine`` (:func:`describe`), and ``rows``, each with
+``schema`` (:mod:`drpo.schema`), ``suite``, ``command``, ``machine`` (:func:`describe`; once all is measured also
+``others``, the CPUs that other programs used meanwhile, and ``busy``), and ``rows``, each with
 ``case``, ``variant``, ``sizes``, ``curve`` (the size that grows, or null), and either ``skipped`` (why) or
 
 - ``rounds``: seconds of every measured round, in order; ``seconds``, ``min``, ``max``: their median and extremes;
@@ -8,7 +9,9 @@
 - ``ratios``: baseline → median over rounds of the ratio to it in the same round, of seconds, or of seconds per token
   where ``per_token`` says so;
 - ``figures``: what else was measured (``peak_bytes``: highest memory above inputs and gradients, in a process of its
-  own; ``file_bytes``; ``sampling_share``: of the step's time; ``tflops``; ``gemm_share``: of the card's own rate);
+  own, and of the suites ``inspect`` and ``model-step`` of the whole process; ``file_bytes``; ``sampling_share``: of
+  the step's time; ``sampling_seconds``, ``forward_seconds`` …: parts of the step; ``tflops``; ``gemm_share``: of the
+  card's own rate);
 - ``note``, where there is something else to know.
 """
 
@@ -26,11 +29,13 @@ from typing import Any
 import torch
 
 from drpo.bench.frame import Row
-from drpo.cpus import cpu_name
+from drpo.cpus import Look, cpu_name
 from drpo.errors import CheckpointError
 from drpo.files import replace_text
 from drpo.schema import numbered
 
+#: Other programs that use more than this of a CPU make times longer and ratios less certain.
+BUSY = 0.3
 PACKAGES = ("torch", "numpy", "transformers", "trl", "liger_kernel", "triton")
 
 
@@ -57,6 +62,12 @@ def describe(device: str = "cpu") -> dict[str, Any]:
     return found
 
 
+def describe_others(look: Look) -> dict[str, Any]:
+    """``others``, how many CPUs other programs used since ``look``, and ``busy``, whether that was much of one."""
+    others = round(look.others(), 2)
+    return {"others": others, "busy": others > BUSY}
+
+
 def cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -80,6 +91,15 @@ def row_as_json(row: Row) -> dict[str, Any]:
         "figures": dict(row.figures),
         **({} if row.note is None else {"note": row.note}),
     }
+
+
+def row_from_json(values: dict[str, Any]) -> Row:
+    """The row that :func:`row_as_json` wrote."""
+    head = {key: values[key] for key in ("case", "variant", "sizes", "curve")}
+    if "skipped" in values:
+        return Row(**head, skipped=values["skipped"])
+    measured = {key: values[key] for key in ("tokens", "ratios", "per_token", "figures")}
+    return Row(**head, seconds=values["rounds"], note=values.get("note"), **measured)
 
 
 def as_json(suite: str, command: str, machine: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:

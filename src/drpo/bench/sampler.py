@@ -7,7 +7,7 @@ count. Ours also returns the log-probability of every token, which ``generate`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ import torch
 from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, missing, timed
 from drpo.installation import install
 from drpo.model.policy import Policy, load_policy
-from drpo.rollouts import InProcessSampler, Request, SamplingParameters
+from drpo.rollouts import InProcessSampler, Request, Sampler, SamplingParameters
 from drpo.tasks import make_task
 from drpo.train.config import TrainConfig
 
@@ -58,14 +58,42 @@ def variants(
     """
     policy = load_policy("embedded:arithmetic", torch.device(device))
     ids = [policy.encode(prompt) for prompt in problems(prompts)]
+    return of_policy(policy, ids, count, length, stops, static, compiled)
+
+
+def of_policy(
+    policy: Policy,
+    ids: list[list[int]],
+    count: int,
+    length: int,
+    stops: bool = True,
+    static: bool = False,
+    compiled: bool = False,
+) -> dict[str, Callable[[], Turn]]:
+    """The same for the prompts ``ids`` to ``policy``.
+
+    Args:
+        policy: what is sampled from.
+        ids: token ids of each prompt.
+        count: responses to each.
+        length: tokens of a response at most.
+        stops: responses end at the model's stop tokens.
+        static: add ``generate`` with a static cache.
+        compiled: add our compiled decoding.
+    """
     # Where the settings name no stop token, `generate` takes those of the model.
     policy.model.generation_config.eos_token_id = sorted(policy.stop_ids) if stops else None
     stop_ids = policy.stop_ids if stops else ()
-    found = {OURS: ours(policy, ids, count, length, stop_ids), GENERATE: generate(policy, ids, count, length, None)}
+    sampler = InProcessSampler(policy.model, stop_ids)
+    found = {
+        OURS: of_sampler(sampler, policy, ids, count, length),
+        GENERATE: generate(policy, ids, count, length, None),
+    }
     if static:
         found[STATIC] = generate(policy, ids, count, length, "static")
     if compiled:
-        found[COMPILED] = ours(policy, ids, count, length, stop_ids, compiled=True)
+        graphs = InProcessSampler(policy.model, stop_ids, compiled=True)
+        found[COMPILED] = of_sampler(graphs, policy, ids, count, length)
     return found
 
 
@@ -76,11 +104,10 @@ def problems(count: int) -> list[str]:
     return [task.training_example(0, index).prompt for index in range(count)]
 
 
-def ours(
-    policy: Policy, prompts: list[list[int]], count: int, length: int, stop_ids: Collection[int], compiled: bool = False
+def of_sampler(
+    sampler: Sampler, policy: Policy, prompts: list[list[int]], count: int, length: int
 ) -> Callable[[], Turn]:
-    """One call of our sampler; other random numbers at every call."""
-    sampler = InProcessSampler(policy.model, stop_ids, compiled=compiled)
+    """One call of a sampler of ours; other random numbers at every call."""
     parameters = SamplingParameters(max_new_tokens=length)
     calls = iter(range(1 << 62))
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, missing, timed
+from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, missing, synchronize, timed
 from drpo.installation import install
 from drpo.model.policy import load_policy
 from drpo.rollouts import InProcessSampler
@@ -27,6 +27,7 @@ from drpo.tasks.grading.grader import Grader
 from drpo.train.config import TrainConfig, load_config
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.loop import Trainer
+from drpo.train.rollout import Rollout
 from drpo.train.setup import build, pick_device
 
 OURS, TRL = "drpo Trainer", "TRL GRPOTrainer"
@@ -81,9 +82,19 @@ def our_block(config: TrainConfig, warm_up: int, steps: int, folder: Path) -> li
 
 @contextmanager
 def our_steps(
-    config: TrainConfig, folder: Path, stop_ids: Collection[int] | None = None
+    config: TrainConfig,
+    folder: Path,
+    stop_ids: Collection[int] | None = None,
+    between: Callable[[Rollout], Rollout] = lambda rollout: rollout,
 ) -> Iterator[Callable[[], Turn]]:
-    """A call that makes one step, always on the same problems; ``stop_ids`` instead of the model's own."""
+    """A call that makes one step, always on the same problems.
+
+    Args:
+        config: the run's.
+        folder: where it writes.
+        stop_ids: instead of the model's own.
+        between: what is trained on, from what was sampled.
+    """
     run = RunDirectory(folder / "run")
     run.create(config.as_dict(), {})
     with deterministic_algorithms():  # as `drpo train` does
@@ -97,7 +108,7 @@ def our_steps(
 
             def work() -> int:
                 number = next(numbers)
-                rollout = trainer.roll_out(number)
+                rollout = between(trainer.roll_out(number))
                 trainer.update(rollout, number)
                 sampling.append(rollout.sampling_seconds)
                 return sum(len(sample.response.token_ids) for sample in rollout.samples)
@@ -111,43 +122,70 @@ def our_steps(
 
 def trl_block(config: TrainConfig, warm_up: int, steps: int, folder: Path) -> list[Turn]:
     """Each of TRL's steps after warm-up."""
-    from datasets import Dataset  # pyright: ignore[reportMissingImports]
-    from transformers import PrinterCallback, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
-
     task = make_task(config.task.name, **config.task.parameters)
     examples = [task.training_example(config.seed, index) for index in range(config.prompts_per_step)]
     by_prompt = {example.prompt + "\n": example for example in examples}
-    measured: list[Turn] = []
 
     def reward(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
         return [task.reward(by_prompt[prompt], text) for prompt, text in zip(prompts, completions, strict=True)]
 
+    return trl_turns(config, warm_up + steps, folder, list(by_prompt), reward)[warm_up:]
+
+
+def trl_turns(
+    config: TrainConfig,
+    steps: int,
+    folder: Path,
+    prompts: Sequence[Any],
+    reward: Callable[..., list[float]],
+    changes: Mapping[str, Any] | None = None,
+    figures: Callable[[], Mapping[str, float]] = dict,
+) -> list[Turn]:
+    """Each of TRL's steps.
+
+    Args:
+        config: the run's.
+        steps: how many.
+        folder: where it writes.
+        prompts: of every step, as text or as messages.
+        reward: TRL's reward function.
+        changes: arguments of GRPOConfig, beside those of :func:`trl_settings`.
+        figures: called before each step and after it, where it says what else was measured.
+    """
+    from datasets import Dataset  # pyright: ignore[reportMissingImports]
+    from transformers import PrinterCallback, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
+
+    measured: list[Turn] = []
+    device = pick_device(config.device)
+
     class Clock(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
+            figures()
+            synchronize(str(device))
             self.started = time.perf_counter()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            measured.append(Turn(time.perf_counter() - self.started))
+            synchronize(str(device))
+            measured.append(Turn(time.perf_counter() - self.started, figures=figures()))
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             if logs and "completions/mean_length" in logs:
                 tokens = logs["completions/mean_length"] * args.per_device_train_batch_size
-                measured[-1] = Turn(measured[-1].seconds, tokens)
+                measured[-1] = replace(measured[-1], tokens=tokens)
 
-    prompts = [{"prompt": example.prompt + "\n"} for example in examples]
-    policy = load_policy(config.model, pick_device(config.device))
+    policy = load_policy(config.model, device)
     trainer = GRPOTrainer(
         model=policy.model,
         processing_class=policy.tokenizer,
         callbacks=[Clock()],
         reward_funcs=reward,  # pyright: ignore[reportArgumentType]
-        args=GRPOConfig(**trl_settings(config, warm_up + steps, folder)),
-        train_dataset=Dataset.from_list(prompts * (warm_up + steps)),
+        args=GRPOConfig(**trl_settings(config, steps, folder), **(changes or {})),
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts] * steps),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    return measured[warm_up:]
+    return measured
 
 
 def trl_settings(config: TrainConfig, steps: int, folder: Path) -> dict[str, Any]:
@@ -168,7 +206,7 @@ def trl_settings(config: TrainConfig, steps: int, folder: Path) -> dict[str, Any
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": "constant",
         "use_cpu": config.device == "cpu",
-        "bf16": False,
+        "bf16": config.precision == "bf16",
         "gradient_checkpointing": False,
         "logging_steps": 1,
         "save_strategy": "no",

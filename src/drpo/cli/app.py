@@ -312,7 +312,7 @@ def doctor(
 def bench(
     suites: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SUITE]...", help="kernels, sampler, step, inspect or curves. Default: all."),
+        typer.Argument(metavar="[SUITE]...", help="kernels, sampler, step, model-step, inspect, curves. Default: all."),
     ] = None,
     quick: Annotated[
         bool,
@@ -330,11 +330,15 @@ def bench(
         typer.Option("--compile/--no-compile", help="Include variants with torch.compile. Default: on a GPU only."),
     ] = None,
     tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that `inspect` reads. Default: 1000000.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model that `model-step` trains. Default: SmolLM2's shape, random weights.")
+    ] = None,
 ) -> None:
     """Compare drpo with alternatives, side by side in one run: medians, spread, ratios.
 
     kernels: hidden states to gradients, against log-softmax, TRL and Liger. sampler: against transformers' generate.
-    step: against TRL's GRPOTrainer. inspect: throughput of drpo inspect. curves: cost by size, with a figure.
+    step: against TRL's GRPOTrainer. model-step: the same with SmolLM2's shape. inspect: throughput of drpo inspect.
+    curves: cost by size, with a figure.
 
     Examples:
 
@@ -346,4 +350,4 @@ def bench(
     """
     from drpo.cli.bench import run_bench
 
-    run_bench(suites or [], quick, out, rounds, device, compiled, tokens)
+    run_bench(suites or [], quick, out, rounds, device, compiled, tokens, model)

@@ -15,14 +15,15 @@ from rich.table import Table
 
 from drpo.bench import SUITES
 from drpo.bench.frame import Row, Settings
-from drpo.bench.record import as_json, describe, write
+from drpo.bench.record import as_json, describe, describe_others, write
 from drpo.cli.printing import PlainConsole
+from drpo.cpus import Look
 from drpo.errors import ConfigError, suggest
 from drpo.report.html.quantities import plain
 from drpo.train.setup import pick_device
 
 #: Option → the suites without which it would do nothing.
-OPTIONS = {"--tokens": ("inspect",), "--compile": ("kernels", "sampler")}
+OPTIONS = {"--tokens": ("inspect",), "--model": ("model-step",), "--compile": ("kernels", "sampler")}
 #: Of a file or pipe, which has no width: no table is cut.
 WIDTH = 140
 
@@ -35,15 +36,17 @@ def run_bench(
     device: str,
     compiled: bool | None,
     tokens: int | None,
+    model: Path | None,
 ) -> None:
     """Measure every suite, show each case as it is done, and write one file a suite."""
-    names = choose(suites, {"--tokens": tokens is not None, "--compile": bool(compiled)})
+    names = choose(suites, {"--tokens": tokens is not None, "--model": model is not None, "--compile": bool(compiled)})
     here = str(pick_device(device))
     settings = Settings(
         device=here,
         quick=quick,
         rounds=rounds,
         tokens=tokens,
+        model=model,
         compiled=here.startswith("cuda") if compiled is None else compiled,
     )
     folder = out or Path("bench")
@@ -81,13 +84,19 @@ def choose(suites: Sequence[str], options: dict[str, bool]) -> list[str]:
 def measure_suite(name: str, settings: Settings, console: PlainConsole) -> dict[str, Any]:
     """The record of one suite."""
     console.print(f"\n{name}", style="bold")
-    machine = describe(settings.device)
+    machine, look = describe(settings.device), Look()
     rows: list[Row] = []
     with _progress() as watch:
         for case in importlib.import_module(SUITES[name]).run(settings, watch):
             rows += case
             watch("")
             show_case(case, console)
+    machine |= describe_others(look)
+    if machine["busy"]:
+        console.say(
+            f"  other programs used {machine['others']:.1f} CPUs meanwhile: times are longer than on a quiet machine, "
+            "and ratios less certain"
+        )
     return as_json(name, command_line(), machine, rows)
 
 
@@ -132,13 +141,17 @@ def row_cells(row: Row) -> dict[str, str]:
     cells |= {f"× {baseline}": f"{ratio:.2f}" for baseline, ratio in row.ratios.items()}
     if row.tokens_per_second is not None:
         cells["tokens/s"] = f"{row.tokens_per_second:,.0f}"
-    return cells | {FIGURES[key][0]: FIGURES[key][1](value) for key, value in row.figures.items()}
+    return cells | {FIGURES[key][0]: FIGURES[key][1](value) for key, value in row.figures.items() if key in FIGURES}
 
 
 #: What else was measured → its column and how it is written.
 FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "peak_bytes": ("peak MB", lambda value: f"{value / 1e6:,.0f}"),
     "file_bytes": ("file MB", lambda value: plain(value / 1e6)),
+    "sampling_seconds": ("sampling s", plain),
+    "forward_seconds": ("forward s", plain),
+    "backward_seconds": ("backward s", plain),
+    "optimizer_seconds": ("optimizer s", plain),
     "sampling_share": ("sampling", lambda value: f"{value:.0%}"),
 }
 

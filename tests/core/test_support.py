@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_token_logprobs import triton_here
+from test_token_logprobs import LargestTensor, triton_here
 
 import drpo
 from drpo import Support, fused_loss, make_objective, token_logprobs
@@ -126,12 +126,132 @@ def test_selects_and_concatenates() -> None:
     assert Support.concatenate([support[2:], support[:2]]).tolists() == [[4, 5, 6], [7], [1], [2, 3]]
 
 
-def test_shards_add_up() -> None:
+Found = tuple[torch.Tensor, ...]
+
+
+def dense(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, heat, support: Support) -> Found:
+    """log π_S, entropy, and the gradients of Σ log π_S · (1, 2, …): plain autograd over whole logits in float64."""
+    hidden, weight = (tensor.detach().double().requires_grad_(True) for tensor in (hidden, weight))
+    scale = heat.unsqueeze(1) if isinstance(heat, torch.Tensor) else heat
+    logits = (hidden @ weight.T / scale).masked_fill(~support.mask(len(weight)), -torch.inf)
+    logprobs = logits.log_softmax(1)
+    entropy = torch.special.entr(logprobs.exp()).sum(1)
+    return _with_gradients(logprobs.gather(1, targets.unsqueeze(1)).squeeze(1), entropy, hidden, weight)
+
+
+def restricted(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, heat, backend: str, support) -> Found:
+    """The same of a backend."""
+    return _with_gradients(*token_logprobs(hidden, weight, targets, heat, backend, support), hidden, weight)
+
+
+def _with_gradients(logprobs: torch.Tensor, entropy: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor) -> Found:
+    total = (logprobs * torch.arange(1, len(logprobs) + 1)).sum()
+    return logprobs.detach(), entropy.detach(), *torch.autograd.grad(total, (hidden, weight))
+
+
+@pytest.mark.parametrize("temperature", [0.7, None])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_values_and_gradients_are_those_of_whole_logits(backend: str, temperature: float | None) -> None:
+    hidden, weight, targets = inputs(count=70, vocabulary=101)  # more rows and columns than a block of the kernels
+    heat = torch.linspace(0.5, 2, 70).double() if temperature is None else temperature
+    support = some_support(targets, 101, share=0.2)
+    wanted = dense(hidden, weight, targets, heat, support)
+    torch.testing.assert_close(restricted(hidden, weight, targets, heat, backend, support), wanted, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bfloat16_inputs_round_the_gradients_alone(backend: str) -> None:
+    hidden, weight, targets = inputs(count=9, dtype=torch.bfloat16)
+    support = some_support(targets, 11)
+    *nats, grad_hidden, grad_weight = restricted(hidden, weight, targets, 0.9, backend, support)
+    *wanted, wide_hidden, wide_weight = dense(hidden, weight, targets, 0.9, support)
+    assert all(found.dtype == torch.float32 for found in nats)
+    torch.testing.assert_close(nats, [value.float() for value in wanted], rtol=0, atol=1e-5)
+    assert grad_hidden.dtype == grad_weight.dtype == torch.bfloat16
+    torch.testing.assert_close(grad_hidden.double(), wide_hidden, rtol=0.02, atol=0.1)
+    torch.testing.assert_close(grad_weight.double(), wide_weight, rtol=0.02, atol=0.3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_extreme_logits(backend: str, dtype: torch.dtype) -> None:
+    # Logits from −60,000 to 60,000; the largest of every row are outside, or inside with another token sampled.
+    weight = torch.tensor([[6e4], [-6e4], [5e4], [0.0], [-1.0], [5e4]], dtype=dtype).requires_grad_(True)
+    hidden = torch.tensor([[1.0], [1.0], [1.0], [-1.0], [1e-4]], dtype=dtype).requires_grad_(True)
+    targets = torch.tensor([3, 1, 2, 0, 4])
+    support = Support.from_rows([[3, 4], [0, 1], [2, 5], [0, 1, 2], [3, 4]])
+    found = restricted(hidden, weight, targets, 1.0, backend, support)
+    # A logit of 60,000 in float32 is right to 0.004.
+    room = {torch.float32: 0.008, torch.float64: 1e-11}[dtype]
+    by_hand = [-0.313261687518, -120000, -0.693147180560, -120000, -0.693197181810]
+    assert found[0].tolist() == pytest.approx(by_hand, rel=1e-6, abs=room)
+    assert all(bool(value.isfinite().all()) for value in found)
+    wanted = [value.to(dtype) for value in dense(hidden, weight, targets, 1.0, support)]
+    for value, expected, size in zip(found, wanted, (1, 1, 6e4, 5), strict=True):  # what multiplies a probability
+        torch.testing.assert_close(value, expected, rtol=0.01 * room, atol=room * size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_token_that_was_alone_is_certain_and_moves_nothing(backend: str, dtype: torch.dtype) -> None:
+    hidden, weight, targets = inputs(dtype=dtype)
+    alone = Support.from_rows([[int(target)] for target in targets])
+    logprobs, entropy, *gradients = restricted(hidden, weight, targets, 0.7, backend, alone)
+    assert not logprobs.any() and not entropy.any()
+    # Of sums of up to 7 · |hidden|, which cancel.
+    room = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
+    assert all(float(gradient.abs().max()) <= room for gradient in gradients)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_order_of_ids_reaches_no_value(backend: str) -> None:
+    hidden, weight, targets = inputs()
+    rows = some_support(targets, 11).tolists()
+    found = [
+        restricted(hidden, weight, targets, 0.8, backend, Support.from_rows(ids))
+        for ids in (rows, [row[::-1] for row in rows], [row + row[:1] for row in rows])
+    ]
+    assert all(torch.equal(*pair) for other in found[1:] for pair in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_shards_add_up(backend: str) -> None:
     hidden, weight, targets = inputs(count=9)
     support = some_support(targets, 11)
-    whole = token_logprobs(hidden, weight, targets, support=support)[0]
-    parts = [token_logprobs(hidden[s], weight, targets[s], support=support[s])[0] for s in (slice(4), slice(4, 9))]
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-14)
+    whole, _, *gradients = restricted(hidden, weight, targets, 1.0, backend, support)
+    parts = [slice(0, 4), slice(4, 4), slice(4, 9)]
+    sums = [torch.zeros_like(gradient) for gradient in gradients]
+    for part in parts:
+        logprobs, _ = token_logprobs(hidden[part], weight, targets[part], 1.0, backend, support[part])
+        torch.testing.assert_close(logprobs.detach(), whole[part], rtol=0, atol=1e-14)
+        total = (logprobs * torch.arange(1, 10)[part]).sum()
+        for added, gradient in zip(sums, torch.autograd.grad(total, (hidden, weight)), strict=True):
+            added += gradient
+    torch.testing.assert_close(sums, gradients, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_tokens(backend: str) -> None:
+    hidden, weight, targets = inputs(count=0)
+    logprobs, entropy, *gradients = restricted(hidden, weight, targets, 1.0, backend, Support.from_rows([]))
+    assert logprobs.shape == entropy.shape == (0,)
+    assert [gradient.shape for gradient in gradients] == [hidden.shape, weight.shape]
+    assert not any(gradient.any() for gradient in gradients)
+
+
+@given(st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=30), max_size=6), st.data())
+def test_contains_is_that_of_sets(rows: list[list[int]], data: st.DataObject) -> None:
+    targets = data.draw(st.lists(st.integers(0, 41), min_size=len(rows), max_size=len(rows)))
+    found = Support.from_rows(rows).contains(torch.tensor(targets, dtype=torch.int64))
+    assert found.tolist() == [target in row for target, row in zip(targets, rows, strict=True)]
+
+
+def test_the_check_makes_nothing_as_large_as_the_ids() -> None:
+    count, size = 64, 4096
+    support = Support(torch.arange(size, dtype=torch.int32).repeat(count), torch.arange(count + 1) * size)
+    with LargestTensor() as seen:
+        support.check(torch.full((count,), size - 1), size)
+    assert seen.numbers < 8 * count
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +23,9 @@ from drpo.rollouts import Request, SamplingParameters, VllmOptions
 from drpo.rollouts.engine.messages import Start
 from drpo.rollouts.sampler import response_seeds
 from drpo.rollouts.vllm import sampler as module
-from drpo.rollouts.vllm.engine import GIB, engine_arguments
+from drpo.rollouts.vllm.engine import GIB, engine_arguments, to_response
 from drpo.rollouts.vllm.sampler import VllmSampler, engine_variables, require_vllm
+from drpo.support import OUTSIDE
 from support.tiny import model
 
 pytestmark = pytest.mark.slow
@@ -277,3 +280,47 @@ def test_what_vllm_is_started_with():
     assert arguments("cuda", eager=True)["enforce_eager"]
     sized = arguments("cuda", cache_gib=2.0)
     assert sized["kv_cache_memory_bytes"] == 2 * GIB and "gpu_memory_utilization" not in sized
+
+
+# ---- truncated sampling
+
+
+def completion(masks: list[list[int]] | None) -> Any:
+    logprobs = SimpleNamespace(
+        token_ids=[7, 7, 3, 9, 9, 2],
+        logprobs=[-0.5, -0.5, -torch.inf, 0.0, 0.0, -torch.inf],
+        start_indices=[0, 3],
+        end_indices=[3, 6],
+    )
+    mask = None if masks is None else SimpleNamespace(token_ids=masks)
+    made = SimpleNamespace(finish_reason="stop", logprobs=logprobs, token_ids=[7, 9], sampling_mask=mask)
+    return SimpleNamespace(outputs=[made])
+
+
+def test_a_sampling_mask_becomes_the_support():
+    cut = SamplingParameters(top_p=0.9, report_topk=2)
+    response = to_response(completion([[7, 4], [9]]), cut)
+    assert response.support is not None and response.support.tolists() == [[4, 7], [9]]
+    assert response.topk_logprobs == [[-0.5, OUTSIDE], [0.0, OUTSIDE]]
+    for masks in (None, [[7]]):
+        with pytest.raises(RuntimeError, match=r"vLLM reported (none|1) sampling masks for 2 tokens"):
+            to_response(completion(masks), cut)
+        assert to_response(completion(masks), replace(cut, report_support=False)).support is None
+
+
+def test_supports_turn_the_sampling_mask_on():
+    on = engine_arguments(Start("/folder", "float32", VllmOptions(), 3, "cpu", True))
+    assert on.pop("return_sampling_mask") is True
+    assert on == engine_arguments(Start("/folder", "float32", VllmOptions(), 3, "cpu"))
+    assert engine_variables(torch.device("cpu"), "/folder", True)["VLLM_USE_V2_MODEL_RUNNER"] == "1"
+
+
+def test_a_vllm_without_sampling_masks_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "version", lambda name: "0.27.1")
+    with pytest.raises(ConfigError, match=r"vllm 0\.27\.1 does not return .*Install 0\.28 or later"):
+        module.require_sampling_mask()
+    for enough in ("0.28.0", "0.32.0+cpu", "1.0"):
+        monkeypatch.setattr(module, "version", lambda name, enough=enough: enough)
+        module.require_sampling_mask()
+    with pytest.raises(ConfigError, match=r"top_p=0\.9: this VllmSampler was made without report_support=True"):
+        rig.sampler().sample(REQUESTS, SamplingParameters(max_new_tokens=5, top_p=0.9))

@@ -27,12 +27,14 @@ class SamplerContext:
         shares_model: whether what is sampled from is always, number for number, the trained model.
         engine_log: where the output of a process of its own goes; None: a temporary file.
         note: told of failures that were survived.
+        report_support: whether rollouts have to report the tokens that truncated sampling drew from.
     """
 
     precision: Precision
     shares_model: bool
     engine_log: Path | None
     note: Callable[[str], None]
+    report_support: bool = False
 
 
 class SamplerOptions(BaseModel):
@@ -126,7 +128,8 @@ class VllmOptions(SamplerOptions):
         require_vllm()
         dtype = "float32" if context.precision == "fp32" else "bfloat16"
         log, note = context.engine_log, context.note
-        sampler = VllmSampler(policy.model, policy.stop_ids, self, log, note, dtype=dtype)
+        support = context.report_support
+        sampler = VllmSampler(policy.model, policy.stop_ids, self, log, note, dtype=dtype, report_support=support)
         # vLLM knows whole matrices alone: an adapter that is evaluated is added into them.
         sampler.load_weights(plain_weights(policy.model) if is_adapted(policy.model) else policy.weights())
         return sampler

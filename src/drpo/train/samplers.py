@@ -33,6 +33,10 @@ def make_sampler(
         ConfigError: a package is missing, or an option would be ignored on this device.
     """
     context = SamplerContext(
-        precision=config.sampling_precision, shares_model=config.shares_model, engine_log=engine_log, note=note
+        precision=config.sampling_precision,
+        shares_model=config.shares_model,
+        engine_log=engine_log,
+        note=note,
+        report_support=config.support_replay and config.sampling().is_truncated,
     )
     return config.make_sampler_options().make(policy, context)

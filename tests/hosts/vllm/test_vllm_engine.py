@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from drpo.errors import SamplerError
+from drpo.model.forward import Sequences
 from drpo.model.policy import Policy, load_policy
 from drpo.rollouts import Request, Response, SamplingParameters, VllmOptions
+from drpo.rollouts.truncation import kept_tokens
 from drpo.rollouts.vllm.sampler import VllmSampler
 
 #: |log π − log μ| in nats that two engines with the same weights differ by at most, in float32. Measured: 6e-5.
@@ -178,3 +181,42 @@ def test_an_engine_that_does_not_fit_says_why(policy: Policy, tmp_path: Path):
     with pytest.raises(SamplerError, match=r"(?s)could not start: it raised ValueError: .*memory.*sampler\.cache_gib"):
         made.sample([Request([1], 1, 0)], SamplingParameters())
     made.close()
+
+
+# ---- truncated sampling
+
+
+@pytest.fixture(scope="module")
+def replaying(policy: Policy) -> Iterator[VllmSampler]:
+    made = VllmSampler(policy.model, policy.stop_ids, VllmOptions(cache_gib=0.25), report_support=True)
+    made.load_weights(policy.model.state_dict())
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "cut", [{"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.05}, {"top_p": 0.9, "top_k": 50, "min_p": 0.05}]
+)
+def test_mu_is_the_policy_renormalized_over_the_mask(policy: Policy, replaying: VllmSampler, cut: dict[str, Any]):
+    """And the mask is what the in-process sampler's rules keep, but for the edge's rounding."""
+    requests = [Request(prompt(policy, f"{i} + 2"), 4, seed=i) for i in range(4)]
+    parameters = SamplingParameters(temperature=1.3, max_new_tokens=20, **cut)
+    same = worst = count = 0
+    for request, group in zip(requests, replaying.sample(requests, parameters), strict=True):
+        for response in group:
+            assert response.support is not None
+            sequence = Sequences(request.prompt_ids, response.token_ids, response.support)
+            with torch.no_grad():
+                logprobs, _ = policy.response_logprobs([sequence], 1.3)
+            worst = max(worst, float((logprobs - torch.tensor(response.behavior_logprobs)).abs().max()))
+            kept = kept_tokens(distributions(policy, request.prompt_ids, response, 1.3), parameters)
+            same += int((kept == response.support.mask(384)).all(1).sum())
+            count += len(response.token_ids)
+    assert worst < SAME_POLICY
+    assert same > 0.98 * count
+
+
+def test_an_evaluation_of_that_engine_reports_nothing(policy: Policy, replaying: VllmSampler):
+    parameters = SamplingParameters(max_new_tokens=8)
+    ((whole,),) = replaying.sample([Request([300, 17, 250], 1, seed=1)], parameters)
+    assert whole.support is None

@@ -20,7 +20,7 @@ class Start:
     """Make an engine for the model whose config.json is in ``directory``, without weights.
 
     ``dtype`` is what it computes in; ``weights`` the inherited descriptor that they are read from; ``device`` is cpu
-    or cuda.
+    or cuda; ``support`` whether it is to report what truncated sampling drew from.
     """
 
     directory: str
@@ -28,6 +28,7 @@ class Start:
     options: VllmOptions
     weights: int
     device: str
+    support: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 from drpo.rollouts.engine.messages import Batch, Start
 from drpo.rollouts.engine.shared_weights import read_weights
 from drpo.rollouts.engine.worker import serve
-from drpo.rollouts.sampler import Response, response_seeds
-from drpo.support import OUTSIDE
+from drpo.rollouts.sampler import Response, SamplingParameters, response_seeds
+from drpo.support import OUTSIDE, Support
 
 GIB = 1024**3
 DEFAULT_CPU_CACHE_GIB = 1.0
@@ -45,8 +45,7 @@ class VllmEngine:
                 parameters.append(self._sampling_parameters(batch, seed))
         outputs = iter(self.llm.generate(prompts, parameters, use_tqdm=False))
         groups = [
-            [to_response(next(outputs), batch.parameters.report_topk) for _ in range(request.count)]
-            for request in batch.requests
+            [to_response(next(outputs), batch.parameters) for _ in range(request.count)] for request in batch.requests
         ]
         if self.start.options.sleep:
             self.llm.sleep(level=2)  # the weights are read anew: nothing is worth keeping in main memory
@@ -67,7 +66,7 @@ class VllmEngine:
         return self.parameters_of(
             temperature=batch.parameters.temperature,
             top_p=batch.parameters.top_p,
-            top_k=batch.parameters.top_k,
+            top_k=self._top_k(batch.parameters.top_k),
             min_p=batch.parameters.min_p,
             max_tokens=batch.parameters.max_new_tokens,
             seed=seed,
@@ -77,6 +76,10 @@ class VllmEngine:
             ignore_eos=True,
             detokenize=False,
         )
+
+    def _top_k(self, top_k: int) -> int:
+        """With supports, vLLM wants a bound of their size: at most the vocabulary, which cuts nothing."""
+        return self.llm.model_config.get_vocab_size() if self.start.support and top_k == -1 else top_k
 
 
 def engine_arguments(start: Start) -> dict[str, Any]:
@@ -107,15 +110,17 @@ def engine_arguments(start: Start) -> dict[str, Any]:
         "logprobs_mode": "processed_logprobs",
         "max_logprobs": -1,
         "seed": 0,
+        **({"return_sampling_mask": True} if start.support else {}),
         **device,
     }
 
 
-def to_response(output: Any, topk: int) -> Response:
+def to_response(output: Any, parameters: SamplingParameters) -> Response:
     """One of vLLM's outputs; at every position its log-probabilities are the sampled token's, then the top-K.
 
     Raises:
-        RuntimeError: vLLM ended it for another reason than a stop token or its length.
+        RuntimeError: vLLM ended it for another reason than a stop token or its length, or reported no support where
+            one was asked for.
     """
     (completion,) = output.outputs
     if completion.finish_reason not in ("stop", "length"):
@@ -124,8 +129,10 @@ def to_response(output: Any, topk: int) -> Response:
     token_ids = list(completion.token_ids)
     if [found.token_ids[at] for at in starts] != token_ids:
         raise RuntimeError("vLLM's log-probabilities are not those of the sampled tokens")
-    response = Response(token_ids, [found.logprobs[at] for at in starts], completion.finish_reason)
-    if not topk:
+    support = to_support(completion) if parameters.is_truncated and parameters.report_support else None
+    logprobs = [found.logprobs[at] for at in starts]
+    response = Response(token_ids, logprobs, completion.finish_reason, support=support)
+    if not parameters.report_topk:
         return response
     places = [slice(at + 1, end) for at, end in zip(starts, found.end_indices, strict=True)]
     return replace(
@@ -133,3 +140,17 @@ def to_response(output: Any, topk: int) -> Response:
         topk_ids=[found.token_ids[place] for place in places],
         topk_logprobs=[[max(value, OUTSIDE) for value in found.logprobs[place]] for place in places],
     )
+
+
+def to_support(completion: Any) -> Support:
+    """vLLM's ``sampling_mask``: one list of ids for each sampled token.
+
+    Raises:
+        RuntimeError: there is none, or it has another shape.
+    """
+    mask = completion.sampling_mask
+    rows = None if mask is None else mask.token_ids
+    if rows is None or len(rows) != len(completion.token_ids):
+        found = "none" if rows is None else f"{len(rows)}"
+        raise RuntimeError(f"vLLM reported {found} sampling masks for {len(completion.token_ids)} tokens")
+    return Support.from_rows(rows)

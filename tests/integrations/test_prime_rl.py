@@ -74,6 +74,38 @@ def test_the_fields_of_either_version_are_taken(name):
     assert torch.equal(older, newer)
 
 
+def test_score_centering_reads_the_tokens_that_sampling_left():
+    """Three tokens of a state, and of another two beside padding: the gradient of the same batch here."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(4, 3, generator=generator, dtype=torch.float64).requires_grad_(True)
+    there = torch.tensor([[True] * 3, [True, False, True]] * 2)
+    inside = logits.masked_fill(~there, -torch.inf).log_softmax(1)
+    policy = torch.where(there, inside, 0.0)
+    sampler = torch.randn(4, 3, generator=generator, dtype=torch.float64).masked_fill(~there, -torch.inf).log_softmax(1)
+    advantages = torch.tensor([1.0, -1.0, 0.5, 2.0], dtype=torch.float64)
+    given = NewerLossInputs(
+        trainer_logprobs=policy[:, 0],
+        inference_logprobs=sampler[:, 0],
+        ref_logprobs=None,
+        advantages=advantages,
+        loss_mask=torch.tensor([False, True, True, True]),
+        trainer_mask_logprobs=policy,
+        inference_mask_logprobs=sampler,
+    )
+    settings = {"modifiers": ["score_centering"], "delta": 0.1}
+    found = torch.autograd.grad(drpo_loss(given, parameters=settings).loss, logits, retain_graph=True)[0]
+    batch = drpo.TokenBatch(
+        policy[1:, 0],
+        sampler[1:, 0],
+        advantages[1:],
+        topk_logprobs=policy[1:].masked_fill(~there[1:], -1e4),
+        topk_behavior_logprobs=sampler[1:].clamp(min=-1e4),
+    )
+    wanted = torch.autograd.grad(drpo.make_objective("drpo", **settings)(batch).loss.sum(), logits)[0]
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    assert not found[0].any() and found[1:].abs().sum() > 0.1
+
+
 def test_metrics_are_tensors_of_every_sequence():
     padded = fixed_batch()
     results = [drpo_loss(inputs(padded, row, padded.logprobs[row])) for row in range(len(padded.mask))]
@@ -108,7 +140,8 @@ def test_a_sequence_without_tokens_has_a_loss_that_can_be_differentiated():
         ({"parameters": {"dleta": 0.1}}, "no parameter 'dleta'"),
         ({"objective": "m2po"}, "once a sequence"),
         ({"objective": "minirl"}, "needs proximal_logprobs"),
-        ({"objective": "troll"}, "needs topk_logprobs"),
+        ({"objective": "troll"}, "needs topk_is_sampled"),
+        ({"parameters": {"modifiers": ["score_centering"]}}, "no trainer_mask_logprobs"),
     ],
 )
 def test_settings_are_refused(kwargs, words):

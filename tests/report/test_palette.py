@@ -9,7 +9,7 @@ import pytest
 
 import drpo
 from drpo.report.html.style import STYLE
-from drpo.report.palette import COLORS, DASHES, OTHER, PAINTS, paint
+from drpo.report.palette import COLORS, DASHES, OTHER, PAINTS, paint, paints
 
 
 def test_every_objective_has_a_paint_of_its_own() -> None:
@@ -17,6 +17,18 @@ def test_every_objective_has_a_paint_of_its_own() -> None:
     assert [used for used, times in Counter(PAINTS.values()).items() if times > 1] == []
     assert all(one.color in COLORS and one.dash in DASHES for one in (*PAINTS.values(), OTHER))
     assert paint("my_own") == OTHER and OTHER not in PAINTS.values()
+
+
+def test_lines_of_one_picture_have_their_objective_s_color_and_are_never_alike() -> None:
+    lines = {"a": "drpo", "b": "drpo", "c": "mask_drpo", "d": "my_own", "e": "yours", "f": "kimi"}
+    found = paints(lines)
+    assert list(found) == list(lines) and len(set(found.values())) == len(lines)
+    assert all(found[line].color == paint(objective).color for line, objective in lines.items())
+    assert found["a"] == paint("drpo") and found["c"] == paint("mask_drpo")
+    many = {str(place): "drpo" for place in range(9)} | {"m": "mask_drpo"}
+    found = paints(many)
+    assert len(set(found.values())) == len(many)
+    assert [found[str(place)].shade for place in range(9)] == [place / 8 for place in range(9)]
 
 
 def test_the_style_sheet_has_every_color_and_kind_of_dashes() -> None:

@@ -62,6 +62,7 @@ def make_log(
     top_k: int = 0,
     min_p: float = 0.0,
     trained_temperature: float = 1.0,
+    replayed: bool = False,
 ) -> Log:
     """Tokens sampled from μ, the policy ``drift`` (standard deviation of each logit's change) before π.
 
@@ -74,7 +75,8 @@ def make_log(
         length: tokens of a response.
         top_k: 0 for none.
         min_p: 0 for none.
-        trained_temperature: π's, which is never cut.
+        trained_temperature: π's.
+        replayed: π is renormalized over the tokens that the sampler kept; else it is never cut.
     """
     random = np.random.default_rng(seed)
     columns: dict[str, list[Array]] = {"logprob": [], "behavior_logprob": [], "token": []}
@@ -90,6 +92,8 @@ def make_log(
             mu = cut_by_top_p(mu, top_p)
         moved = drifts[first : first + len(logits), None] * random.normal(0, 1, logits.shape)
         pi = log_softmax((logits + moved) / trained_temperature)
+        if replayed:
+            pi = log_softmax(np.where(np.isfinite(mu), pi, -np.inf))
         chosen = (mu + random.gumbel(size=mu.shape)).argmax(-1)
         row = np.arange(len(chosen))
         columns["logprob"].append(pi[row, chosen])

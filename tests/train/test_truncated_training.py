@@ -12,6 +12,8 @@ import torch
 
 from drpo.aggregation import Reduction
 from drpo.errors import ConfigError, DataError
+from drpo.files import read_jsonl
+from drpo.inspection.inspect import inspect
 from drpo.model.forward import ForwardSettings, Sequences
 from drpo.model.policy import Policy
 from drpo.objectives import make_objective
@@ -225,3 +227,16 @@ def test_a_sampler_without_supports_is_refused(copyist: Path, tmp_path: Path, mo
     monkeypatch.setattr(InProcessSampler, "sample", silent)
     with pytest.raises(ConfigError, match=r"did not report the tokens it drew from for 16 of 16 responses"):
         run(tmp_path / "run", copyist, "top_p=0.9")
+
+
+def test_the_token_log_carries_supports_and_is_clean(copyist: Path, tmp_path: Path) -> None:
+    made, _ = run(tmp_path / "run", copyist, "top_p=0.7", "log_tokens=true")
+    for file in made.token_files():
+        for record in read_jsonl(file):
+            support = Support.from_packed(record["support_sizes"], record["support_ids"])
+            assert bool(support.contains(torch.tensor(record["tokens"])).all())
+            alone = [
+                value for value, size in zip(record["logprobs"], record["support_sizes"], strict=True) if size == 1
+            ]
+            assert all(value == 0 for value in alone)
+    assert not [finding for finding in inspect([made.path]).findings if finding.severity == "fault"]

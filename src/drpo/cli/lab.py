@@ -21,14 +21,15 @@ from drpo.lab.directory import StudyDirectory
 from drpo.lab.doubts import doubts
 from drpo.lab.draws import LogRange
 from drpo.lab.estimate import Cost, measure_settings, seconds
-from drpo.lab.plan import Plan, make_plan, tries
+from drpo.lab.plan import Plan, make_plan, row_path, tries
 from drpo.lab.registration import check_registration, study_digest
-from drpo.lab.results import summary_rows
+from drpo.lab.results import Row, summary_rows
 from drpo.lab.run import Results, plain_verdicts, run_study, write_results
 from drpo.lab.study import Hypothesis, Keys, Study, load_study
 from drpo.lab.typed_study import typed_study
 from drpo.lab.workers import LocalWorkers, Workers
 from drpo.report.study.page import build_study_page
+from drpo.run_directory import RunDirectory
 from drpo.train.config import TrainConfig
 
 
@@ -225,7 +226,14 @@ def study_page(results: Results, path: Path) -> str:
     values["settings"] = {name: _with_defaults(study, setting.keys) for name, setting in study.settings.items()}
     found = read_curves(path / "curves.csv")
     curves = {(curve.phase, curve.setting, curve.arm, curve.name): points for curve, points in found.items()}
+    rows = [row | {"page": _page_of(row, path)} for row in rows]
     return build_study_page(values, rows, plain_verdicts(results.verdicts), summaries, curves)
+
+
+def _page_of(row: Row, path: Path) -> str | None:
+    """The report of a run of the study in ``path``, as seen from there; None where there is none."""
+    page = RunDirectory(path / row_path(row)).report_file
+    return page.relative_to(path).as_posix() if page.is_file() else None
 
 
 def _with_defaults(study: Study, keys: Keys) -> Keys:

@@ -22,6 +22,7 @@ GROUPS = {
     "masking": "Drop tokens whose importance ratio leaves an interval",
     "sequence": "Bound the ratio of a whole response",
     "modifiers": "Modifiers, for any objective",
+    "centering": "Modifiers, for any objective",
 }
 OTHERS = "Others"
 #: What `--plot` shows unless told otherwise.

@@ -87,6 +87,8 @@ def padded_loss(
     *,
     proximal_logprobs: torch.Tensor | None = None,
     entropy: torch.Tensor | None = None,
+    topk_logprobs: torch.Tensor | None = None,
+    topk_behavior_logprobs: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, TokenBatch]:
     """The per-token loss as ``[B, T]``, exactly 0 where ``mask`` is false, and the batch it was computed on.
 
@@ -98,12 +100,21 @@ def padded_loss(
         mask: ``[B, T]``; non-zero keeps a token. What the other positions hold does not matter.
         proximal_logprobs: ``[B, T]``, for objectives that need it.
         entropy: ``[B, T]``, for objectives that need it.
+        topk_logprobs: ``[B, T, K]``, for objectives that need it.
+        topk_behavior_logprobs: ``[B, T, K]``, likewise.
 
     Raises:
         DataError: a kept log-probability is not finite or positive, or shapes disagree.
     """
     batch = TokenBatch.from_padded(
-        logprobs, behavior_logprobs, advantages, mask, proximal_logprobs=proximal_logprobs, entropy=entropy
+        logprobs,
+        behavior_logprobs,
+        advantages,
+        mask,
+        proximal_logprobs=proximal_logprobs,
+        entropy=entropy,
+        topk_logprobs=topk_logprobs,
+        topk_behavior_logprobs=topk_behavior_logprobs,
     )
     return scatter_loss(objective, batch, mask.bool()), batch
 

@@ -11,7 +11,8 @@ from drpo.objectives.base import Objective, ObjectiveOutput, gradient_weight
 from drpo.objectives.compose import modify
 from drpo.objectives.divergence import CPPO, DPPOKL, DPPOTV, IPO, M2PO, VACO, DPPOTopKKL, DPPOTopKTV
 from drpo.objectives.masking import RatioIcePop, RECRing, RolloutIS
-from drpo.objectives.modifiers import MODIFIERS, Modifier
+from drpo.objectives.modifier_registry import MODIFIERS
+from drpo.objectives.modifiers import Modifier
 from drpo.objectives.projection import TROLL
 from drpo.objectives.ratio import AIPO, CISPO, GRPO, PPO, SAPO, SPO, TOPR, Kimi, MiniRL, Surrogate, TrulyPPO
 from drpo.objectives.regularized import DRPO, MDPO, KLPenalty, MaskDRPO, TVPenalty

@@ -18,16 +18,18 @@ import torch
 from drpo.batch import TokenBatch
 from drpo.errors import ConfigError
 from drpo.objectives.base import Objective, from_parameters, require, require_fields
-from drpo.objectives.modifiers import Modifier, make_modifier
+from drpo.objectives.modifier_registry import make_modifier
+from drpo.objectives.modifiers import Modifier
 
 ANCHORS = ("behavior", "proximal")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Modified(Objective):
-    """An objective on an anchor of one's choice, times the factors of its modifiers.
+    """An objective on an anchor of one's choice, changed by its modifiers in their order.
 
     Equation: J = J_objective(anchor) · Π sg(factor), with the objective's μ replaced by π_old if anchor = proximal.
+    Score centering is no factor: it adds a term.
     """
 
     name: ClassVar[str] = from_parameters(lambda self: self.objective.name)
@@ -47,6 +49,8 @@ class Modified(Objective):
                 f"{self.name}: anchor=proximal needs the top K of π_old, which a batch does not hold; "
                 "its top-K fields are those of μ. Use anchor=behavior."
             )
+        for modifier in self.modifiers:
+            modifier.check(self.objective, self.anchor)
         twice = [modifier.name for modifier in self.modifiers if modifier.corrects]
         if twice and self.anchor == "behavior":
             raise ConfigError(
@@ -59,7 +63,7 @@ class Modified(Objective):
 
     @property
     def topk(self) -> int:
-        return self.objective.topk
+        return max(part.topk for part in self._parts())
 
     @property
     def shift_bound(self) -> float | None:
@@ -85,9 +89,7 @@ class Modified(Objective):
         loss = self.objective.loss(anchored)
         for modifier in self.modifiers:
             require_fields(batch, modifier.needs, f"modifier {modifier.name!r}")
-            factor = modifier.factor(batch)
-            # Not 0 · loss: a dropped token must be dropped whatever its loss.
-            loss = torch.where(factor == 0, 0.0, loss * factor)
+            loss = modifier.applied(loss, self.objective, batch)
         return loss
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,18 +11,18 @@ import torch
 from drpo.batch import TokenBatch
 from drpo.checks import is_number, is_positive
 from drpo.divergence import at_least_float32, log_ratio
-from drpo.errors import ConfigError, suggest
-from drpo.objectives.base import from_parameters, require, sequence_mean, sequence_sum
+from drpo.objectives.base import Objective, from_parameters, require, sequence_mean, sequence_sum
 
 LEVELS = ("token", "sequence", "geometric")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Modifier:
-    """A factor ``[N]``, constant for the gradient, on an objective's per-token loss.
+    """What changes an objective's per-token loss: for most a factor ``[N]``, constant for the gradient.
 
-    A subclass sets ``name`` (its registry key), writes :meth:`factor`, and lists in ``needs`` the optional
-    :class:`TokenBatch` fields it reads. ``token_local`` and ``sequence_local`` are as an objective's.
+    A subclass sets ``name`` (its registry key), writes :meth:`factor` (or :meth:`applied`, where it is no factor), and
+    lists in ``needs`` the optional :class:`TokenBatch` fields it reads. ``token_local`` and ``sequence_local`` are as
+    an objective's.
     """
 
     name: ClassVar[str]
@@ -36,9 +35,27 @@ class Modifier:
         """Whether the factor stands for π_old/μ, so that an objective whose ratio is π/μ has it already."""
         return False
 
+    @property
+    def topk(self) -> int:
+        """How many of the most likely tokens it reads from a batch's top-K fields."""
+        return 0
+
+    def check(self, objective: Objective, anchor: str) -> None:
+        """That it is defined on ``objective`` with that anchor.
+
+        Raises:
+            ConfigError: it is not.
+        """
+
     def factor(self, batch: TokenBatch) -> torch.Tensor:
         """``[N]``, in float32 at least."""
         raise NotImplementedError(f"{type(self).__name__} does not define factor()")
+
+    def applied(self, loss: torch.Tensor, objective: Objective, batch: TokenBatch) -> torch.Tensor:
+        """``[N]``: the modified ``loss`` ``[N]`` of ``objective``."""
+        factor = self.factor(batch)
+        # Not 0 · loss: a dropped token must be dropped whatever its loss.
+        return torch.where(factor == 0, 0.0, loss * factor)
 
     def settings(self) -> dict[str, Any]:
         """Name and parameters."""
@@ -214,10 +231,6 @@ class EntropyTop(Modifier):
         return (entropy >= entropy.topk(count).values[-1]).to(entropy)
 
 
-#: Registry name → modifier class.
-MODIFIERS: dict[str, type[Modifier]] = {cls.name: cls for cls in (TIS, IcePop, MIS, OPSM, EntropyTop)}
-
-
 def mismatch(batch: TokenBatch) -> torch.Tensor:
     """``[N]``: log π_old − log μ, saturated as a log-ratio is."""
     assert batch.proximal_logprobs is not None
@@ -229,26 +242,3 @@ def require_interval(modifier: IcePop | MIS) -> None:
     low, high = modifier.low, modifier.high
     require(is_number(low) and low >= 0, modifier, "low", "a finite ratio ≥ 0")
     require(is_number(high) and high > low, modifier, "high", f"a finite ratio > low = {low:g}")
-
-
-def make_modifier(value: Modifier | str | Mapping[str, Any]) -> Modifier:
-    """A modifier from itself, its name, or a mapping with ``name`` and parameters.
-
-    Raises:
-        ConfigError: unknown name or parameter (with the nearest known one), or a value out of its range.
-    """
-    if isinstance(value, Modifier):
-        return value
-    settings = {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
-    name = settings.pop("name", None)
-    if not isinstance(name, str):
-        raise ConfigError(
-            f"a modifier is a name or {{name: …, parameter: …}}, got {value!r}. Known: {', '.join(sorted(MODIFIERS))}."
-        )
-    if name not in MODIFIERS:
-        raise ConfigError(f"unknown modifier {name!r}.{suggest(name, MODIFIERS)}")
-    known = [field.name for field in dataclasses.fields(MODIFIERS[name])]
-    for parameter in settings:
-        if parameter not in known:
-            raise ConfigError(f"modifier {name!r} has no parameter {parameter!r}.{suggest(str(parameter), known)}")
-    return MODIFIERS[name](**settings)

@@ -6,6 +6,7 @@ be read. Objectives of one kind share a color and differ in their dashes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -31,11 +32,17 @@ COLORS = {
 DASHES = {0: "", 1: "6 3", 2: "1.5 3", 3: "8 3 1.5 3", 4: "14 4", 5: "6 2 1.5 2 1.5 2"}
 
 
+#: Most lines of one objective that dashes tell apart at a glance.
+MOST_DASHED = 3
+
+
 class Paint(NamedTuple):
-    """How an objective's line is drawn: a key of :data:`COLORS`, and one of :data:`DASHES`."""
+    """How a line is drawn: a key of :data:`COLORS`, and one of :data:`DASHES`."""
 
     color: int
     dash: int = 0
+    #: Place on a ramp from light, 0, to dark, 1, of the color: of one of many lines of an objective.
+    shade: float | None = None
 
 
 #: What is not an objective of this package, such as one of a user's own.
@@ -78,6 +85,31 @@ PAINTS = {
 def paint(objective: str) -> Paint:
     """The paint of an objective, by its registry name."""
     return PAINTS.get(objective, OTHER)
+
+
+def paints(objectives: Mapping[str, str]) -> dict[str, Paint]:
+    """The paint of each line of one picture: its objective's color, and no two lines alike.
+
+    Up to MOST_DASHED lines of one objective differ in dashes that no other line of their color has; more of them, or
+    where too few dashes are left, in a ramp from light to dark, in the order in which they are given.
+
+    Args:
+        objectives: line → the name of its objective.
+    """
+    by_paint: dict[Paint, list[str]] = {}
+    for line, objective in objectives.items():
+        by_paint.setdefault(paint(objective), []).append(line)
+    taken = set(by_paint)
+    found: dict[str, Paint] = {}
+    for base, alike in by_paint.items():
+        free = [one for dash in DASHES if (one := Paint(base.color, dash)) not in taken]
+        if len(alike) <= min(MOST_DASHED, 1 + len(free)):
+            own = [base, *free][: len(alike)]
+            taken.update(own)
+        else:
+            own = [base._replace(shade=place / (len(alike) - 1)) for place in range(len(alike))]
+        found |= zip(alike, own, strict=True)
+    return {line: found[line] for line in objectives}
 
 
 def color_variables(dark: bool) -> str:

@@ -13,7 +13,7 @@ import torch
 
 from drpo.batch import TokenBatch
 from drpo.model.policy import Policy
-from drpo.token_log import TokenTexts, lists_by_response
+from drpo.token_log import TokenTexts, lists_by_response, support_by_response
 from drpo.train.config import SAMPLE, TrainConfig
 from drpo.train.rollout import Rollout
 from drpo.train.seeds import derive_seed
@@ -48,7 +48,8 @@ class TokenLog:
             lists = lists_by_response(batch.select(where), [self.lengths[row] for row in rows])
         for row, values in zip(rows, lists, strict=True):
             sample = self.rollout.samples[row]
-            token_ids = sample.response.token_ids
+            token_ids, support = sample.response.token_ids, sample.response.support
+            kept = {} if support is None else support_by_response(support, [len(token_ids)])[0]
             self.records.append(
                 {
                     "step": self.step,
@@ -60,6 +61,7 @@ class TokenLog:
                     "tokens": list(token_ids),
                     "texts": [self._texts[token] for token in token_ids],
                     **values,
+                    **kept,
                 }
             )
 

@@ -32,6 +32,7 @@ def misplaced(evidence: Evidence) -> Iterator[Finding]:
         _placeholder,
         _shifted,
         _top_token,
+        _not_replayed,
         _truncated,
         _temperature,
         lambda evidence: evidence.counted.retokenized.found(),
@@ -89,6 +90,21 @@ def _shifted(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
+def _not_replayed(evidence: Evidence) -> Iterator[Finding]:
+    found = evidence.counted.truncation
+    if not found.alone_below:
+        return
+    yield Finding(
+        "truncated",
+        "fault",
+        "π is not renormalized over the support that the log records",
+        f"{said(found.alone)} have a support of one id (support_size = 1), where π must be 1; on {found.alone_below:,} "
+        f"of them it is lower, down to {found.least_alone:.3f}. The test for temperature was skipped.",
+        "Take log π over the same support, log π(a) = z(a) − logsumexp of z over it: drpo.token_logprobs(…, support=). "
+        "Leave support_size out where π is over the whole vocabulary.",
+    )
+
+
 def _truncated(evidence: Evidence) -> Iterator[Finding]:
     found, ones = evidence.counted.truncation, evidence.counted.ones.mu
     cut = found.cut(ones)
@@ -118,7 +134,8 @@ def _truncated(evidence: Evidence) -> Iterator[Finding]:
         f"μ was cut by {cut} and renormalized, π was not",
         "; ".join(signs) + ". The test for temperature was skipped.",
         "Sample with top_p=1, top_k=-1, min_p=0. Otherwise r is biased below 1, and tokens that were cut off are "
-        "never sampled. If you need the cut, make it on π the same way before taking its log-probabilities.",
+        "never sampled. If you need the cut, record the tokens that were kept and take log π over the same ones "
+        "(docs/truncated-sampling.md).",
     )
 
 

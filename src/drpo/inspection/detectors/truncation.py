@@ -6,6 +6,8 @@ A state whose kept tokens have the mass K gives each of them μ = π / K: log r 
   smallest π among such tokens estimates p, and no token with a larger π has a μ below 1. Under min-p a second token is
   left whenever its probability is at least m times the largest: below 1, μ is at most 1/(1 + m), and this edge is
   sharp.
+- **One token left, and said to be.** A log that has the sizes of the supports claims that π is renormalized over them
+  as well: then π is 1 wherever the size is 1, whatever the weights are.
 - **Several left.** Ratios lie on one side of 1. Under top-k, the number of tokens left is the same in every state, and
   it is the mean of 1/μ: E[1/μ] = Σ μ · 1/μ over the kept ones. States with K near 1 are left out, where the least
   likely of the kept tokens dominate the sum.
@@ -28,6 +30,8 @@ from drpo.mismatch.axis import Axis
 APART, FEWEST_APART, ONE_SIDED = 0.01, 200, 0.01
 #: The largest μ < 1, e, is a sharp edge if so many tokens lie within w = 1 − e of it, and such a share within w/4.
 FEWEST_AT_EDGE, AT_EDGE = 30, 0.15
+#: π of a token that is alone in its support, below which it is not renormalized: 1 but for rounding, bf16 included.
+CERTAIN = 0.99
 #: Bounds of K between which states are compared: fewest tokens of a class, relative standard error of 1/μ over all, and
 #: how far the classes may differ.
 KEPT, FEWEST_IN_CLASS, PRECISE, EVEN = (0.0, 0.5, 0.7, 0.85), 100, 0.15, 1.5
@@ -56,6 +60,9 @@ class Truncation:
         self.largest = 0.0
         #: By class of K: tokens, Σ 1/μ, Σ 1/μ².
         self.kept = np.zeros((len(KEPT) - 1, 3))
+        #: Tokens whose support has one id, those of them where π is below 1, and the smallest π.
+        self.alone = self.alone_below = 0
+        self.least_alone = 1.0
 
     def add(self, part: Measured) -> None:
         """Count one chunk."""
@@ -63,6 +70,11 @@ class Truncation:
         mu = np.exp(log_mu[(log_mu < ONE) & (log_mu > math.log(0.5))].astype(np.float64))
         self.below_one.add(np.log10(1 - mu))
         self.largest = max(self.largest, float(mu.max(initial=0.0)))
+        if part.tokens.support_sizes is not None:
+            alone = np.exp(part.tokens.logprobs[part.tokens.support_sizes == 1].astype(np.float64))
+            self.alone += len(alone)
+            self.alone_below += int((alone < CERTAIN).sum())
+            self.least_alone = min(self.least_alone, float(alone.min(initial=1.0)))
         fresh = part.fresh()
         self._count_ratios(part.log_ratio[fresh], log_mu[fresh])
 

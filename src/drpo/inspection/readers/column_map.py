@@ -20,11 +20,12 @@ COLUMNS = (
     "text",
     "proximal_logprob",
     "entropy",
+    "support_size",
     "reward",
     "group",
 )
 #: Columns that can be declared absent.
-OPTIONAL = ("mask", "step", "update", "token", "text", "proximal_logprob", "entropy")
+OPTIONAL = ("mask", "step", "update", "token", "text", "proximal_logprob", "entropy", "support_size")
 NONE = "none"
 _FORM = "Write COLUMN=NAME, several separated by commas: --map logprob=NAME,behavior_logprob=NAME,mask=NAME."
 

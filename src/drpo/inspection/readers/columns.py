@@ -67,6 +67,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "text": (("text", "texts"),),
     "proximal_logprob": (("proximal_logprob", "proximal_logprobs"),),
     "entropy": (("entropy", "entropies"),),
+    "support_size": (("support_size", "support_sizes"),),
 }
 #: Column → the names it goes by.
 NAMES = {column: tuple(name for group in groups for name in group) for column, groups in GROUPS.items()}
@@ -83,7 +84,7 @@ ONE_A_RESPONSE = {"reward": "one finite number a response", "group": "a whole nu
 #: The same beside an advantage: shown with a response, whatever they hold, and read for nothing else.
 SHOWN = {"shown_reward": "reward", "shown_group": "group"}
 #: Columns of log-probabilities and other numbers of a token; in the layout of one row a response each is a list.
-PER_TOKEN = ("logprob", "behavior_logprob", "proximal_logprob", "entropy")
+PER_TOKEN = ("logprob", "behavior_logprob", "proximal_logprob", "entropy", "support_size")
 #: Columns of whole numbers.
 INTEGERS = ("step", "update")
 #: Columns whose values say which rows are one response, in the layout of one row a token.

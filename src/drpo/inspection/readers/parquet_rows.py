@@ -241,6 +241,7 @@ def _assembled(
         steps=integers.get("step"),
         updates=integers.get("update"),
         optional={field: arrays[name] for name, field in FIELDS.items() if name in arrays},
+        support_sizes=arrays.get("support_size"),
         texts=listed.get("text"),
         ids=listed.get("token"),
         rewards=listed.get("shown_reward"),

@@ -326,6 +326,7 @@ def _chunk(sequences: list[Columns], done: float, lines: _Lines, reading: Readin
         steps=integers("step"),
         updates=integers("update"),
         optional={field: floats(column) for column, field in FIELDS.items() if column in present},
+        support_sizes=floats("support_size") if "support_size" in present else None,
         texts=joined("text") if "text" in present else None,
         ids=joined("token") if "token" in present else None,
         rewards=joined("shown_reward") if "shown_reward" in present else None,

@@ -29,6 +29,8 @@ class Tokens:
         updates: ``[N]`` int64, the optimizer step within the step, from 0; or None where the log has none.
         rows: ``[N]`` int64, where each token stands in the file, counted from 1 (line or row).
         optional: name of an optional TokenBatch field → ``[N]`` float32.
+        support_sizes: ``[N]`` float32, how many tokens truncated sampling kept in each token's state: π and μ are
+            renormalized over them; or None where the log has none.
         texts, ids: ``[N]`` the text and the id of each token, unread until somebody asks; None where not logged.
         rewards, groups: ``[N]`` the reward and the group of each token's response, whatever the log has there, unread
             until somebody asks; None where not logged.
@@ -46,6 +48,7 @@ class Tokens:
     steps: Integers | None = None
     updates: Integers | None = None
     optional: Mapping[str, Floats] = field(default_factory=dict)
+    support_sizes: Floats | None = None
     texts: Sequence[Any] | None = None
     ids: Sequence[Any] | None = None
     rewards: Sequence[Any] | None = None
@@ -70,6 +73,7 @@ class Tokens:
             steps=None if self.steps is None else self.steps[keep],
             updates=None if self.updates is None else self.updates[keep],
             optional={name: values[keep] for name, values in self.optional.items()},
+            support_sizes=None if self.support_sizes is None else self.support_sizes[keep],
             texts=None if self.texts is None else Selected(self.texts, kept),
             ids=None if self.ids is None else Selected(self.ids, kept),
             rewards=None if self.rewards is None else Selected(self.rewards, kept),

@@ -27,6 +27,7 @@ from drpo.integrations.padded import (
     sums_and_counts,
 )
 from drpo.objectives import Objective
+from drpo.support import OUTSIDE
 
 if TYPE_CHECKING:
 
@@ -47,6 +48,8 @@ else:
 
 
 HOST = "prime-rl"
+#: The fields of a TokenBatch that come from the tokens which sampling left.
+HEAD = ("topk_logprobs", "topk_behavior_logprobs")
 #: What is reported of every sequence: means over its tokens. prime-rl averages over sequences, so no extremes.
 METRICS = (
     "ratio",
@@ -68,8 +71,9 @@ METRICS = (
 class LossInputs(Protocol):
     """What prime-rl hands over for one sequence, each ``[T]``.
 
-    Newer versions add ``trainer_mask_logprobs`` and ``inference_mask_logprobs`` (``[T, S]``, over the ``S`` tokens that
-    truncated sampling left), which no objective here reads: with them log π is renormalized over these tokens already.
+    Newer versions add ``trainer_mask_logprobs`` and ``inference_mask_logprobs``, None or ``[T, S]``: over the at most
+    ``S`` tokens that truncated sampling left, 0 and -inf where there are fewer. Score centering reads them. With them
+    log π is renormalized over these tokens already.
     """
 
     trainer_logprobs: torch.Tensor
@@ -107,7 +111,7 @@ def drpo_loss(
             "objective's own settings go into parameters. There is no aggregation: prime-rl divides "
             "by the weights of the step."
         )
-    made = make_host_objective(HOST, objective, parameters)
+    made = make_host_objective(HOST, objective, parameters, gives=HEAD)
     require_whole_update(made, False, HOST, "prime-rl calls a loss once a sequence; use another objective.")
     mask, left_out = leave_out(inputs.loss_mask, inputs.inference_logprobs, HOST)
     loss, batch = padded_loss(
@@ -116,12 +120,33 @@ def drpo_loss(
         inputs.inference_logprobs.unsqueeze(0),
         inputs.advantages.unsqueeze(0),
         mask.unsqueeze(0),
+        **(_head(inputs, made) if made.topk else {}),
     )
     if inputs.loss_weights is not None:
         # Not 0 · weight: what a weight holds at a dropped position does not matter either.
         loss = torch.where(mask, loss[0] * inputs.loss_weights, 0.0)
     metrics = {**_metrics(batch, made), PREFIX + "left_out_share": torch.tensor(left_out, device=loss.device)}
     return LossOutputs(loss=loss.sum(), metrics=metrics)
+
+
+def _head(inputs: LossInputs, objective: Objective) -> dict[str, torch.Tensor]:
+    """log π and log μ ``[1, T, K]`` of the most likely of the tokens that sampling left.
+
+    Raises:
+        ConfigError: the trainer did not hand them over.
+    """
+    trainer, sampler = (getattr(inputs, f"{side}_mask_logprobs", None) for side in ("trainer", "inference"))
+    if trainer is None or sampler is None:
+        raise ConfigError(
+            f"objective {objective.name!r} (or one of its modifiers) reads the log-probabilities of the tokens that "
+            "sampling left, and LossInputs has no trainer_mask_logprobs and inference_mask_logprobs here. prime-rl "
+            "fills them where it samples with top_p or top_k, replays them, and centers scores; otherwise leave the "
+            "modifier out."
+        )
+    there = sampler.isfinite()
+    behavior, chosen = sampler.masked_fill(~there, OUTSIDE).topk(min(objective.topk, sampler.shape[1]), dim=1)
+    policy = trainer.masked_fill(~there, OUTSIDE).gather(1, chosen)
+    return dict(zip(HEAD, (policy.unsqueeze(0), behavior.unsqueeze(0)), strict=True))
 
 
 def _metrics(batch: TokenBatch, objective: Objective) -> dict[str, torch.Tensor]:

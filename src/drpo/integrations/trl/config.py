@@ -27,7 +27,9 @@ _VESPO = "This loss is not among the objectives here; `drpo objectives` lists th
 _ADAPTIVE = "Only a constant entropy_coef is implemented here."
 _TRUNCATED = (
     "It changes the distribution that is sampled from, μ, but not the trainer's π, so that r = π/μ would be "
-    "wrong on every token. Leave it neutral, and lower the temperature if samples are too random."
+    "wrong on every token. TRL does not hand over the tokens that a cut left (TRL #6789 asks for it), over which π "
+    "could be renormalized, as `drpo train` and SkyRL's sample support replay do. Leave it neutral, and lower the "
+    "temperature if samples are too random."
 )
 
 #: Option of TRL that DRPOTrainer's loss does not read, or that makes μ wrong → what to do instead.

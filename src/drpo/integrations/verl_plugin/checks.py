@@ -216,5 +216,6 @@ def _check_sampling(host: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"actor_rollout_ref.rollout.{name}={host[name]} cuts the distribution that samples, and "
                 "the trainer's log-probabilities are of the whole one: the ratio would be wrong for "
-                f"every token. Set {name}={off}."
+                f"every token. verl does not replay the tokens that a cut left. Set {name}={off}, or use "
+                "`drpo train` or SkyRL's sample support replay, which do."
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from drpo.report.html.escape import visible_plain
 from drpo.report.html.quantities import finite, percent, plain
 from drpo.report.run.history import History, Record
-from drpo.report.svg.charts import BOTTOM, LEFT, RIGHT, TOP, figure, grid, horizontal, svg, vertical
+from drpo.report.svg.charts import BOTTOM, LEFT, RIGHT, TOP, Upright, figure, grid, horizontal, svg
 from drpo.report.svg.scales import Linear, Log, Scale
 
 
@@ -40,7 +40,7 @@ def draw_shares(histogram: Histogram, shares: Sequence[tuple[str, Sequence[float
         return figure(histogram.title, histogram.caption, "<p class='none'>Nothing was recorded.</p>")
     x = _horizontal(histogram)
     filled = [share for _, row in shares for share in row if share > 0]
-    y = Log([1.0, 0.01, min(filled) / 2])  # half the smallest, so that no filled bin lies on the axis
+    y = Upright(Log([1.0, 0.01, min(filled) / 2]))  # half the smallest, so that no filled bin lies on the axis
     body = [*grid(y, percent), *_axis(x, histogram)]
     # Late is drawn over early, and early is filled: both stay readable where they cross.
     for i, (name, row) in enumerate(shares):
@@ -106,11 +106,11 @@ def _axis(x: Scale, histogram: Histogram) -> list[str]:
     return parts
 
 
-def _outline(histogram: Histogram, row: Sequence[float], x: Scale, y: Scale, color: int, filled: bool) -> str:
+def _outline(histogram: Histogram, row: Sequence[float], x: Scale, y: Upright, color: int, filled: bool) -> str:
     """Steps along the bins; an empty bin lies on the axis."""
     places = [f"{horizontal(x, histogram.edges[0]):.1f} {BOTTOM}"]
     for left, right, share in zip(histogram.edges, histogram.edges[1:], row, strict=False):
-        at = vertical(y, share) if share > 0 else BOTTOM
+        at = y.at(share) if share > 0 else BOTTOM
         places += [f"{horizontal(x, left):.1f} {at:.1f}", f"{horizontal(x, right):.1f} {at:.1f}"]
     places.append(f"{horizontal(x, histogram.edges[-1]):.1f} {BOTTOM}")
     return f"<g class='c{color}'><path class='{'area' if filled else 'line'}' d='M{'L'.join(places)}'/></g>"

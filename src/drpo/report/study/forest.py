@@ -23,11 +23,20 @@ MARKS: dict[str, tuple[Shape, int]] = {
 }
 #: Answer → the class that colors its sentence; what decides nothing has none.
 MEANINGS = {"better": "c1", "worse": "c2", "equivalent": "c3"}
+#: Answer → its mark in a text.
+SIGNS = {"better": "●", "worse": "■", "equivalent": "◆", "undecided": "○"}
+_LEGEND = {
+    "better": "better (the first arm than the second)",
+    "worse": "worse",
+    "equivalent": "equivalent within the margin",
+    "undecided": "undecided",
+}
+_KEY = ", ".join(f"<b class='c{MARKS[answer][1]}'>{SIGNS[answer]}</b> {said}" for answer, said in _LEGEND.items())
 INTRODUCTION = (
-    "<p class='soft'>Differences paired by seed, with 95 % confidence intervals: <b class='c1'>●</b> better, "
-    "<b class='c2'>■</b> worse, <b class='c3'>◆</b> equivalent within the margin, <b class='c4'>○</b> undecided, after "
-    "Holm's correction over the study's comparisons. Intervals are not corrected: one that excludes the line may be "
-    "undecided.</p>"
+    "<p class='soft'>Each row is the difference between two arms, paired by seed, with its 95 % confidence interval. "
+    f"Right of the line the first arm is higher, left of it the second. {_KEY}. The answers are after Holm's "
+    "correction over the study's comparisons; the intervals are not corrected, so that one that excludes the line may "
+    "be undecided.</p>"
 )
 
 
@@ -39,28 +48,48 @@ def verdicts_section(verdicts: Sequence[Row]) -> Section:
     scales = _scales(verdicts)
     pictures = "".join(_forest(claim, scales[_measure(claim[0])]) for claim in claims)
     sentences = "".join(map(_sentences, claims))
-    return Section("Verdicts", f"{INTRODUCTION}<div class='charts'>{pictures}</div>{sentences}")
+    words = f"<details><summary>The same in words</summary>{sentences}</details>"
+    return Section("Verdicts", f"{INTRODUCTION}<div class='charts'>{pictures}</div>{words}")
 
 
 def in_short(verdicts: Sequence[Row]) -> str:
-    """The answer to each hypothesis in a few words, over all settings where that was judged; HTML."""
-    said = []
+    """A sentence on what the study decided, then every pair of arms by its answer; HTML.
+
+    A hypothesis counts by its verdict over all settings; where there is none, by those of its settings.
+    """
+    by_answer: dict[str, list[str]] = {}
+    hypotheses = decided = 0
     for _, group in groupby(verdicts, key=lambda verdict: verdict["hypothesis"]):
         claim = list(group)
-        lead = next((verdict for verdict in claim if verdict["setting"] == "all"), None)
-        hypothesis = claim[0]["hypothesis"]
-        pair = f"<b>{visible(hypothesis['ours'])}</b> against {visible(hypothesis['theirs'])}"
-        what = f" in variance of {_metric(claim[0])}" if hypothesis["compare"] == "variance" else ""
-        shown = [lead] if lead else claim
+        shown = [verdict for verdict in claim if verdict["setting"] == "all"] or claim
         answers = [verdict["answer"] for verdict in shown]
-        where = " over all settings" if lead else "" if len(shown) == 1 else f" of {len(shown)} settings"
-        counted = (
-            answers[0]
-            if len(answers) == 1
-            else ", ".join(f"{answer} in {answers.count(answer)}" for answer in dict.fromkeys(answers))
-        )
-        said.append(f"{pair}{what}: {visible(counted)}{where}")
-    return f"<p>{'; '.join(said)}.</p>" if said else ""
+        hypotheses += 1
+        decided += any(answer in MEANINGS for answer in answers)
+        for answer in dict.fromkeys(answers):
+            where = f" in {answers.count(answer)} of {len(shown)} settings" if len(shown) > 1 else ""
+            by_answer.setdefault(answer, []).append(_pair(claim[0], answer) + where)
+    if not by_answer:
+        return ""
+    if hypotheses == 1:
+        lead = f"The hypothesis is {'decided' if decided else 'undecided'}."
+    else:
+        lead = f"{decided or 'None'} of {hypotheses} hypotheses {'is' if decided < 2 else 'are'} decided."
+    parts = [
+        f"<li class='{MEANINGS.get(answer, '')}'><span><b>{SIGNS.get(answer, '–')} {visible(answer.capitalize())}</b>: "
+        f"{'; '.join(by_answer[answer])}.</span></li>"
+        for answer in [*MARKS, *(other for other in by_answer if other not in MARKS)]
+        if answer in by_answer
+    ]
+    return f"<p><b>{lead}</b></p><ul class='notes tight'>{''.join(parts)}</ul>"
+
+
+def _pair(verdict: Row, answer: str) -> str:
+    """The two arms of a hypothesis, in the words of its answer."""
+    hypothesis = verdict["hypothesis"]
+    between = {"better": "than", "worse": "than", "equivalent": "and"}.get(answer, "against")
+    what = f" in variance of {_metric(verdict)}" if hypothesis["compare"] == "variance" else ""
+    rate = ", each at its best" if hypothesis["at"] == "best" else ""
+    return f"<b>{visible(hypothesis['ours'])}</b> {between} {visible(hypothesis['theirs'])}{what}{rate}"
 
 
 def _metric(verdict: Row) -> str:
@@ -121,16 +150,17 @@ def _row(verdict: Row, ratio: bool) -> DotRow:
         interval=(low, high),
         shape=shape,
         color=color,
+        colored=True,
         bold=together,
     )
 
 
 def _sentences(verdicts: Sequence[Row]) -> str:
-    """All of them in words, folded: the picture above has the same."""
+    """All of a hypothesis in words."""
     lead = [verdict for verdict in verdicts if verdict["setting"] == "all"]
     rest = [verdict for verdict in verdicts if verdict["setting"] != "all"]
     claim = visible(verdicts[0]["hypothesis"]["claim"])
-    return f"<details><summary>In words: {claim}</summary>{_list([*lead, *rest])}</details>"
+    return f"<p>{claim}</p>{_list([*lead, *rest])}"
 
 
 def _list(verdicts: Sequence[Row]) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from drpo.report.html.command import command
-from drpo.report.html.escape import visible
+from drpo.report.html.escape import visible, visible_plain
 from drpo.report.html.frame import Section, document
 from drpo.report.html.quantities import mean, percent, plain
 from drpo.report.html.table import Cell, Column, number, table, words
 from drpo.report.html.table import Row as TableRow
-from drpo.report.study.curves import ACCURACY, COURSES, Curves, course, over_delta, over_settings, panels
+from drpo.report.study.curves import ACCURACY, COURSES, Curves, arm_lines, course, over_delta, over_settings
 from drpo.report.study.forest import in_short, verdicts_section
 from drpo.report.study.seeds import seed_charts
 
@@ -19,13 +20,12 @@ Row = Mapping[str, Any]
 AllCurves = Mapping[tuple[str, str, str, str], Sequence[tuple[float, float, float, float]]]
 
 PHASES = {"shared": "at the shared learning rate", "best": "each arm at its best"}
-#: Columns of the summary: heading, key, and how it is written.
-SUMMARY = (
+#: Columns of the summary: heading, key, and how it is written; what a reader asks first, then all else.
+FIRST = (("drawdown", "drawdown", plain), ("collapsed", "collapsed", plain))
+MORE = (
     ("std", "spread", plain),
     ("area", "area", plain),
     ("best", "best_accuracy", plain),
-    ("drawdown", "drawdown", plain),
-    ("collapsed", "collapsed", plain),
     ("mean |π − μ|", "shift", plain),
     ("p99", "shift_p99", plain),
     ("beyond δ, Â > 0", "beyond_delta_positive", percent),
@@ -47,7 +47,8 @@ def build_study_page(
 
     Args:
         study: as study.yaml holds it; settings with every number that they have, also by default, are compared by it.
-        rows: one a planned run, as results.csv holds them.
+        rows: one a planned run, as results.csv holds them; ``page`` is the address of its report, relative to this
+            page, where there is one.
         verdicts: as verdicts.json holds them.
         summaries: phase → a row for each setting and arm over its seeds.
         curves: (phase, setting, arm, curve) → the points over seeds; a curve is ``accuracy`` or a key of
@@ -111,15 +112,14 @@ def _setting(
 
 
 def _charts(study: Row, rows: Sequence[Row], summary: Sequence[Row], curves: Curves) -> str:
-    """Where the arms ended and how they got there; what their trust regions met is folded in if it would be much."""
-    shown = panels(study)
-    first = [*over_delta(study, rows, summary), *(course(panel, curves, *ACCURACY) for panel in shown)]
-    more = [course(panel, curves, *curve) for curve in COURSES for panel in shown]
-    seeds = _grid(seed_charts(rows, summary))
-    if len(shown) == 1:
-        return f"{_grid([*first, *more])}{seeds}"
+    """How the arms got on and where they ended; what their trust regions met is folded."""
+    lines = arm_lines(study)
+    final = {row["arm"]: row["final_accuracy"] for row in summary}
+    first = [course(lines, curves, ACCURACY, final), *over_delta(study, rows, summary)]
+    seeds = seed_charts(rows, summary, {arm: line.color for arm, line in lines.items()})
+    more = [course(lines, curves, kind, final) for kind in COURSES]
     said = "Tokens beyond δ and corrective tokens over training"
-    return f"{_grid(first)}<details><summary>{said}</summary>{_grid(more)}</details>{seeds}"
+    return f"{_grid([*first, *seeds])}<details><summary>{said}</summary>{_grid(more)}</details>"
 
 
 def _grid(figures: Sequence[str]) -> str:
@@ -131,28 +131,42 @@ def _summary(setting: str, phase: str, summary: Sequence[Row], rows: Sequence[Ro
     first: dict[str, int] = {}
     for row in rows:
         first.setdefault(row["arm"], row["number"])
+    named = [
+        f"<a href='#run-{first[row['arm']]}'>{visible(row['arm'])}</a>" if row["arm"] in first else ""
+        for row in summary
+    ]
+    names = [Cell(link) if link else words(row["arm"]) for link, row in zip(named, summary, strict=True)]
     columns = [
         Column("arm", words=True),
+        Column("final accuracy", "mean over seeds of the mean of the last evaluations"),
+        Column("95 %", "confidence interval over seeds"),
+        *(Column(heading) for heading, _, _ in FIRST),
         Column("ended", "runs that finished or failed, of those planned"),
         Column("failed"),
-        Column("final accuracy", "mean over seeds"),
-        Column("95 %", "confidence interval over seeds"),
-        *(Column(heading) for heading, _, _ in SUMMARY),
     ]
-    body = []
-    for row in summary:
-        interval = "–" if row["low"] is None else f"{plain(row['low'])} to {plain(row['high'])}"
-        ended = row["finished"] + row["failed"]
-        link = f"<a href='#run-{first[row['arm']]}'>{visible(row['arm'])}</a>" if row["arm"] in first else None
-        cells = [
-            Cell(link) if link else words(row["arm"]),
-            Cell(f"{ended} of {row['runs']}", str(ended)),
-            number(row["failed"], plain),
-        ]
-        cells += [number(row["final_accuracy"]), Cell(interval)]
-        cells += [number(row[key], text) for _, key, text in SUMMARY]
-        body.append(TableRow(cells))
-    return table(f"arms in {setting}, {phase}", columns, body)
+    body = [
+        TableRow(
+            [
+                name,
+                number(row["final_accuracy"]),
+                Cell("–" if row["low"] is None else f"{plain(row['low'])} to {plain(row['high'])}"),
+                *(number(row[key], text) for _, key, text in FIRST),
+                Cell(f"{row['finished'] + row['failed']} of {row['runs']}", str(row["finished"] + row["failed"])),
+                number(row["failed"], plain),
+            ]
+        )
+        for name, row in zip(names, summary, strict=True)
+    ]
+    more = [Column("arm", words=True), *(Column(heading) for heading, _, _ in MORE)]
+    rest = [
+        TableRow([name, *(number(row[key], text) for _, key, text in MORE)])
+        for name, row in zip(names, summary, strict=True)
+    ]
+    caption = f"arms in {setting}, {phase}"
+    return (
+        f"{table(caption, columns, body)}<details><summary>More figures of each arm, means over seeds</summary>"
+        f"{table(f'{caption}, more', more, rest)}</details>"
+    )
 
 
 def _runs(rows: Sequence[Row]) -> Section:
@@ -178,7 +192,9 @@ def _run(row: Row) -> str:
     reason = f" <span class='soft'>{visible(row['reason'], 600)}</span>" if row["reason"] else ""
     good = " finished" if row["status"] == "finished" else ""
     status = f"<span class='status{good}'>{visible(row['status'])}</span>"
+    page = row.get("page")
+    report = f" · <a href='{visible_plain(quote(page))}'>report of this run</a>" if page else ""
     return (
         f"<p id='run-{row['number']}'>{visible(name)} {status} final accuracy "
-        f"{plain(row.get('final_accuracy'))}{reason}</p>{command(row['command'], 2000)}"
+        f"{plain(row.get('final_accuracy'))}{report}{reason}</p>{command(row['command'], 2000)}"
     )

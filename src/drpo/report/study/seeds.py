@@ -21,29 +21,41 @@ def ended(rows: Sequence[Row], arm: str) -> list[Row]:
     ]
 
 
-def seed_charts(rows: Sequence[Row], summary: Sequence[Row]) -> list[str]:
+def seed_charts(rows: Sequence[Row], summary: Sequence[Row], colors: Mapping[str, int]) -> list[str]:
     """Final accuracy, then drawdown with collapses: a row an arm, a dot a seed.
 
     Args:
         rows: the runs of one setting and phase.
         summary: a row an arm over its seeds.
+        colors: arm → the number of its color.
     """
-    return [_final(rows, summary), _drawdown(rows, summary)]
+    return [_final(rows, summary, colors), _drawdown(rows, summary, colors)]
 
 
-def _final(rows: Sequence[Row], summary: Sequence[Row]) -> str:
+def _final(rows: Sequence[Row], summary: Sequence[Row], colors: Mapping[str, int]) -> str:
     lines, values = [], []
     for one in summary:
         whole, collapsed = _apart(ended(rows, one["arm"]), "final_accuracy")
         interval = None if one["low"] is None else (one["low"], one["high"])
         said = plain(one["final_accuracy"]) + (f" ({plain(one['low'])}–{plain(one['high'])})" if interval else "")
-        lines.append(DotRow(one["arm"], said, whole, collapsed, one["final_accuracy"], interval, bold=True))
+        lines.append(
+            DotRow(
+                one["arm"],
+                said,
+                whole,
+                collapsed,
+                one["final_accuracy"],
+                interval,
+                color=colors[one["arm"]],
+                bold=True,
+            )
+        )
         values += [*whole, *collapsed, *(interval or ())]
     caption = "Small dot: a seed; cross: a collapsed one; large dot: the mean, with its 95 % confidence interval."
     return draw_rows(DotChart("Final accuracy of every seed", caption, lines, "mean (95 %)"), _axis(values))
 
 
-def _drawdown(rows: Sequence[Row], summary: Sequence[Row]) -> str:
+def _drawdown(rows: Sequence[Row], summary: Sequence[Row], colors: Mapping[str, int]) -> str:
     lines, values = [], [0.0]
     for one in summary:
         runs = ended(rows, one["arm"])
@@ -52,7 +64,7 @@ def _drawdown(rows: Sequence[Row], summary: Sequence[Row]) -> str:
         if share is not None:
             said = f"{one['collapsed']} of {len(runs)} ({share.low:.0%}–{share.high:.0%})".replace("%", " %")
             said = said.replace(" %–", "–")
-        lines.append(DotRow(one["arm"], said, whole, collapsed))
+        lines.append(DotRow(one["arm"], said, whole, collapsed, color=colors[one["arm"]]))
         values += [*whole, *collapsed]
     caption = (
         "Largest fall of each seed below its best so far. Cross: a collapsed run, which ended below half of its best. "

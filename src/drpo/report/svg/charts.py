@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from drpo.report.html.escape import visible_plain
 from drpo.report.html.quantities import plain
@@ -22,6 +23,8 @@ MOST_MARKS = 40
 LABEL_HEIGHT = 13
 #: What a letter of a label takes, on average.
 LETTER = 6.5
+#: What a sample of the line takes in front of a label.
+SAMPLE = 21
 #: How far apart marks of several lines are drawn where they share an x.
 APART = 5
 
@@ -41,6 +44,8 @@ class Line:
     shade: float | None = None
     #: Single measurements, (x, value), that the points sum up: small dots.
     dots: Sequence[tuple[float, float]] = ()
+    #: What its label says beside its name; empty: its last value.
+    end: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,15 +72,16 @@ def draw(chart: Chart, horizontally: tuple[float, float] | Scale) -> str:
         return figure(chart.title, chart.caption, "<p class='none'>Nothing was recorded.</p>")
     lines = [replace(line, points=thinned(line.points)) for line in lines]
     x = Steps(*horizontally) if isinstance(horizontally, tuple) else horizontally
-    y = _vertical(chart, lines)
-    body = [*grid(y, chart.text), *_steps_axis(x, chart.x_label), *_rules(chart, y)]
+    y = Upright(_vertical(chart, lines), max(BOTTOM, TOP + LABEL_HEIGHT * len(lines)))
+    body = [*grid(y, chart.text), *_steps_axis(x, y, chart.x_label), *_rules(chart, y)]
     shifts = _shifts(lines)
     body += [_dots(line, x, y, shift) for line, shift in zip(lines, shifts, strict=True)]
     body += [_line(line, x, y, shift) for line, shift in zip(lines, shifts, strict=True)]
-    labels = [_label(line, chart.text) for line in lines]
+    labels = [Label(line.name, line.end or chart.text(known(line.points)[-1])) for line in lines]
     body += _labels(lines, labels, y)
-    width = max(WIDTH, round(RIGHT + 13 + LETTER * max(len(f"{name} {value}") for name, value in labels)))
-    drawing = svg(_summary(chart, lines), body, width=width, read=_read(chart, lines, x))
+    longest = max(len(f"{label.name} {label.value}") for label in labels)
+    width = max(WIDTH, round(RIGHT + 5 + SAMPLE + LETTER * longest))
+    drawing = svg(_summary(chart, lines), body, y.bottom + HEIGHT - BOTTOM, width, _read(chart, lines, x))
     return figure(chart.title, chart.caption, drawing)
 
 
@@ -98,11 +104,29 @@ def svg(summary: str, body: Sequence[str], height: int = HEIGHT, width: int = WI
     return f"<svg viewBox='0 0 {width} {height}' {label}{read}>{''.join(body)}</svg>"
 
 
-def grid(y: Scale, text: Callable[[float | None], str]) -> list[str]:
+class Upright(NamedTuple):
+    """A scale from the foot of a plot, which may lie deeper than BOTTOM, to its top."""
+
+    scale: Scale
+    bottom: int = BOTTOM
+
+    def at(self, value: float) -> float:
+        """Where ``value`` lies, in the drawing's units, counted downwards."""
+        return self.bottom - (self.bottom - TOP) * self.scale.place(value)
+
+
+class Label(NamedTuple):
+    """What stands at the end of a line: its name, which may be empty, and its last value."""
+
+    name: str
+    value: str
+
+
+def grid(y: Upright, text: Callable[[float | None], str]) -> list[str]:
     """Faint horizontal lines with their values."""
     parts = []
-    for tick in y.ticks():
-        at = vertical(y, tick)
+    for tick in y.scale.ticks():
+        at = y.at(tick)
         parts.append(
             f"<path class='grid' d='M{LEFT} {at:.1f}H{RIGHT}'/>"
             f"<text x='{LEFT - 5}' y='{at + 4:.1f}' text-anchor='end'>{visible_plain(text(tick))}</text>"
@@ -113,11 +137,6 @@ def grid(y: Scale, text: Callable[[float | None], str]) -> list[str]:
 def horizontal(x: Scale, value: float) -> float:
     """Where ``value`` lies, in the drawing's units."""
     return LEFT + 6 + (RIGHT - LEFT - 12) * x.place(value)
-
-
-def vertical(y: Scale, value: float) -> float:
-    """Where ``value`` lies, in the drawing's units, counted downwards."""
-    return BOTTOM - (BOTTOM - TOP) * y.place(value)
 
 
 def thinned(points: Sequence[Point]) -> Sequence[Point]:
@@ -150,19 +169,19 @@ def _vertical(chart: Chart, lines: Sequence[Line]) -> Scale:
     return Linear(min(values), max(values))
 
 
-def _steps_axis(x: Scale, label: str) -> list[str]:
+def _steps_axis(x: Scale, y: Upright, label: str) -> list[str]:
     ticks = [(horizontal(x, tick), plain(tick)) for tick in x.ticks()]
     return [
-        f"<path class='axis' d='M{LEFT} {BOTTOM}H{RIGHT}'/>",
-        *(f"<text x='{at:.1f}' y='{BOTTOM + 16}' text-anchor='middle'>{text}</text>" for at, text in ticks),
-        f"<text class='unit' x='{RIGHT + 10}' y='{BOTTOM + 16}'>{visible_plain(label)}</text>",
+        f"<path class='axis' d='M{LEFT} {y.bottom}H{RIGHT}'/>",
+        *(f"<text x='{at:.1f}' y='{y.bottom + 16}' text-anchor='middle'>{text}</text>" for at, text in ticks),
+        f"<text class='unit' x='{RIGHT + 10}' y='{y.bottom + 16}'>{visible_plain(label)}</text>",
     ]
 
 
-def _rules(chart: Chart, y: Scale) -> list[str]:
+def _rules(chart: Chart, y: Upright) -> list[str]:
     parts = []
     for value, label in chart.rules:
-        at = vertical(y, value)
+        at = y.at(value)
         parts.append(
             f"<path class='rule' d='M{LEFT} {at:.1f}H{RIGHT}'/>"
             f"<text class='rule' x='{LEFT + 4}' y='{at - 4:.1f}'>{visible_plain(label)}</text>"
@@ -177,14 +196,12 @@ def _shifts(lines: Sequence[Line]) -> list[float]:
     return [place.get(index, 0.0) for index in range(len(lines))]
 
 
-def _line(line: Line, x: Scale, y: Scale, shift: float) -> str:
+def _line(line: Line, x: Scale, y: Upright, shift: float) -> str:
     """The curve, broken where a value is missing, over its range."""
     parts = []
     marked = line.marks and len(line.points) <= MOST_MARKS
     for run in _unbroken(line.points):
-        places = [
-            (horizontal(x, point.x) + shift, vertical(y, point.value)) for point in run if point.value is not None
-        ]
+        places = [(horizontal(x, point.x) + shift, y.at(point.value)) for point in run if point.value is not None]
         if marked:
             parts += [_whisker(point, x, y, shift) for point in run]
         elif len(run) > 1:
@@ -196,10 +213,10 @@ def _line(line: Line, x: Scale, y: Scale, shift: float) -> str:
     return f"<g {_paint(line)}>{title}{''.join(parts)}</g>"
 
 
-def _dots(line: Line, x: Scale, y: Scale, shift: float) -> str:
+def _dots(line: Line, x: Scale, y: Upright, shift: float) -> str:
     if not line.dots:
         return ""
-    places = [(horizontal(x, at) + shift, vertical(y, value)) for at, value in line.dots]
+    places = [(horizontal(x, at) + shift, y.at(value)) for at, value in line.dots]
     dots = "".join(f"<circle cx='{a:.1f}' cy='{b:.1f}' r='1.6'/>" for a, b in places)
     return f"<g class='c{line.color} seeds'>{dots}</g>"
 
@@ -225,21 +242,21 @@ def _unbroken(points: Sequence[Point]) -> list[list[Point]]:
     return [run for run in runs if run]
 
 
-def _band(run: Sequence[Point], x: Scale, y: Scale) -> str:
+def _band(run: Sequence[Point], x: Scale, y: Upright) -> str:
     ranged = [(horizontal(x, p.x), p.low, p.high) for p in run if p.low is not None and p.high is not None]
     if not any(high > low for _, low, high in ranged):
         return ""
-    upper = [f"{a:.1f} {vertical(y, high):.1f}" for a, _, high in ranged]
-    lower = [f"{a:.1f} {vertical(y, low):.1f}" for a, low, _ in reversed(ranged)]
+    upper = [f"{a:.1f} {y.at(high):.1f}" for a, _, high in ranged]
+    lower = [f"{a:.1f} {y.at(low):.1f}" for a, low, _ in reversed(ranged)]
     return f"<path class='band' d='M{'L'.join(upper + lower)}Z'/>"
 
 
-def _whisker(point: Point, x: Scale, y: Scale, shift: float) -> str:
+def _whisker(point: Point, x: Scale, y: Upright, shift: float) -> str:
     if point.low is None or point.high is None:
         return ""
     return (
-        f"<path class='whisker' d='M{horizontal(x, point.x) + shift:.1f} {vertical(y, point.low):.1f}"
-        f"V{vertical(y, point.high):.1f}'/>"
+        f"<path class='whisker' d='M{horizontal(x, point.x) + shift:.1f} {y.at(point.low):.1f}"
+        f"V{y.at(point.high):.1f}'/>"
     )
 
 
@@ -256,35 +273,31 @@ def _read(chart: Chart, lines: Sequence[Line], x: Scale) -> str:
     return readout(chart.x_label, series, lambda value: horizontal(x, value))
 
 
-def _label(line: Line, text: Callable[[float | None], str]) -> tuple[str, str]:
-    """What stands at the end of a line: its name, which may be empty, and its last value."""
-    return line.name, text(known(line.points)[-1])
-
-
-def _labels(lines: Sequence[Line], labels: Sequence[tuple[str, str]], y: Scale) -> list[str]:
+def _labels(lines: Sequence[Line], labels: Sequence[Label], y: Upright) -> list[str]:
     """Each line's label at its end, pushed apart where they would touch."""
-    ends = sorted((vertical(y, known(line.points)[-1]), i) for i, line in enumerate(lines))
-    if len(lines) > 1 and len({value for _, value in labels}) == 1 and not any(line.shade for line in lines):
-        return [_one_label(lines, labels, ends[0][0])]
-    heights = spread([at for at, _ in ends], TOP + 2, BOTTOM - 2)
+    ends = sorted((y.at(known(line.points)[-1]), i) for i, line in enumerate(lines))
+    alike = len({line.color for line in lines}) < len(lines)
+    if len(lines) > 1 and len({label.value for label in labels}) == 1 and not alike:
+        return [_one_label(lines, labels, ends[0][0], y)]
+    heights = spread([at for at, _ in ends], TOP + 2, y.bottom - 2)
     parts = []
     for height, (_, i) in zip(heights, ends, strict=True):
         line, (name, value) = lines[i], labels[i]
         said = f"{visible_plain(name)} " * bool(name) + f"<tspan>{visible_plain(value)}</tspan>"
         at = f"y='{height + 4:.1f}'"
-        if line.shade is None:
+        if not alike:
             parts.append(f"<text class='name c{line.color}' x='{RIGHT + 3}' {at}>{said}</text>")
-        else:  # its lightest would be hard to read: a mark has the color, and the name is in ink
-            parts.append(f"<g {_paint(line)}><circle cx='{RIGHT + 6}' cy='{height:.1f}' r='3'/></g>")
-            parts.append(f"<text class='name inked' x='{RIGHT + 13}' {at}>{said}</text>")
+        else:  # a sample of the line says which one it is; the lightest of a ramp would be hard to read as text
+            parts.append(f"<g {_paint(line)}><path class='line' d='M{RIGHT + 3} {height:.1f}h{SAMPLE - 5}'/></g>")
+            parts.append(f"<text class='name inked' x='{RIGHT + 3 + SAMPLE}' {at}>{said}</text>")
     return parts
 
 
-def _one_label(lines: Sequence[Line], labels: Sequence[tuple[str, str]], height: float) -> str:
+def _one_label(lines: Sequence[Line], labels: Sequence[Label], height: float, y: Upright) -> str:
     """The label of lines that all end at one value, which is written once, below their names."""
-    first = min(height, BOTTOM - 2 - LABEL_HEIGHT * len(lines)) + 4
+    first = min(height, y.bottom - 2 - LABEL_HEIGHT * len(lines)) + 4
     said = [(f" class='c{line.color}'", visible_plain(name)) for line, (name, _) in zip(lines, labels, strict=True)]
-    said.append(("", f"all {visible_plain(labels[0][1])}"))
+    said.append(("", f"all {visible_plain(labels[0].value)}"))
     rows = (
         f"<tspan{color} x='{RIGHT + 3}' y='{first + LABEL_HEIGHT * place:.1f}'>{text}</tspan>"
         for place, (color, text) in enumerate(said)

@@ -37,6 +37,8 @@ class DotRow:
     interval: tuple[float, float] | None = None
     shape: Shape = "dot"
     color: int = 1
+    #: The text has the row's color.
+    colored: bool = False
     bold: bool = False
 
 
@@ -97,7 +99,8 @@ def _row(row: DotRow, x: Scale, y: float) -> str:
     parts += [_cross(_at(x, cross), above) for cross in row.crosses]
     if row.value is not None:
         parts.append(_mark(row.shape, _at(x, row.value), y))
-    parts.append(f"<text class='name inked' x='{TEXTS}' y='{baseline:.1f}'>{visible_plain(row.text)}</text>")
+    ink = "" if row.colored else " inked"
+    parts.append(f"<text class='name{ink}' x='{TEXTS}' y='{baseline:.1f}'>{visible_plain(row.text)}</text>")
     return f"<g class='c{row.color}'>{''.join(parts)}</g>"
 
 

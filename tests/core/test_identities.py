@@ -137,6 +137,29 @@ def test_masks_of_the_ratio_differ_in_value_and_not_in_gradient(tokens: Tokens):
     torch.testing.assert_close(rec_ring, ppo, rtol=1e-12, atol=0)  # a ring without width: only diverging tokens
 
 
+@given(tokens=token_batches(), beta=st.floats(0.01, 2.0))
+def test_dro_is_kimi_without_the_ratio_in_front(tokens: Tokens, beta: float):
+    """The same penalty; the first terms differ by Â(r − 1), which is 0 at r = 1 alone."""
+    _, dro = loss_and_slope(make_objective("dro", beta=beta), tokens)
+    _, kimi = loss_and_slope(make_objective("kimi", log_ratio_max=100.0, coefficient=beta / 2), tokens)
+    torch.testing.assert_close(dro - kimi, tokens.advantages * (tokens.ratio - 1), rtol=1e-9, atol=1e-9)
+
+
+@given(tokens=token_batches())
+def test_fipo_without_an_influence_is_grpo_and_luspo_is_gspo_times_length(tokens: Tokens):
+    assert_same(make_objective("fipo", influence_high=0), make_objective("grpo"), tokens, 0.0)
+    lengths = torch.bincount(tokens.sequence_ids)[tokens.sequence_ids]
+    gspo, luspo = make_objective("gspo")(tokens.batch()).loss, make_objective("luspo")(tokens.batch()).loss
+    torch.testing.assert_close(luspo, lengths * gspo, rtol=1e-12, atol=0)
+
+
+@given(tokens=token_batches())
+def test_covariances_that_choose_nothing_leave_ppo_and_the_surrogate(tokens: Tokens):
+    nothing = make_objective("clip_cov", covariance_low=1e30, covariance_high=1e31)
+    assert_same(nothing, make_objective("ppo"), tokens, 0.0)
+    assert_same(make_objective("kl_cov", coefficient=0), make_objective("surrogate"), tokens, 0.0)
+
+
 @given(tokens=token_batches())
 def test_an_infinite_cap_has_the_surrogates_gradient(tokens: Tokens):
     _, expected = loss_and_slope(make_objective("surrogate"), tokens)

@@ -84,15 +84,6 @@ def _cppo_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
     return of_sequences(tokens, one)
 
 
-def _m2po_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
-    """Algorithm 1 of the paper: drop the largest of the diverging tokens, look again."""
-    squares = tokens.ratio.log() ** 2
-    left = tokens.diverging
-    while bool(left.any()) and float(squares[left].mean()) > parameters["second_moment_max"]:
-        left = left & (squares != squares[left].max())
-    return kept(tokens.diverging & ~left)
-
-
 def _troll_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
     """The derivative of the projection, by the implicit function theorem; see the docstring of the objective."""
     pi, mu = _support(tokens, parameters["k"])
@@ -342,41 +333,6 @@ FACTS: dict[str, Facts] = {
                 ],
                 sequence_ids=[0, 0, 1, 1],
             ),
-        ],
-    ),
-    "m2po": Facts(
-        weight=_m2po_weight,
-        cases=[
-            # log² r of the diverging tokens: .0091, .1644, .4805; running means .0091, .0867, .2180.
-            Case(
-                {},
-                [
-                    (0.5, 0.5, 1.0, -1.0, 1.0),
-                    (0.2, 0.4, -1.0, 0.0, 0.0),
-                    (0.3, 0.2, 1.0, 0.0, 0.0),
-                    (0.4, 0.4, -2.0, 2.0, 1.0),
-                    (0.3, 0.2, -2.0, 3.0, 1.0),  # converging: as far as the one above, and stays
-                    (0.22, 0.2, 1.0, -1.1, 1.0),
-                    (0.3, 0.3, 1.0, -1.0, 1.0),
-                ],
-                sequence_ids=[0, 0, 0, 1, 1, 2, 2],
-            ),
-            Case(
-                {"second_moment_max": 0.09},
-                [
-                    (0.2, 0.4, -1.0, 0.0, 0.0),
-                    (0.3, 0.2, 1.0, -1.5, 1.0),  # .0867
-                    (0.9, 0.1, -1.0, 9.0, 1.0),  # converging: its 4.83 is in no mean
-                    (0.22, 0.2, 1.0, -1.1, 1.0),
-                    (0.3, 0.3, 1.0, -1.0, 1.0),  # r = 1: its 0 is in no mean
-                ],
-            ),
-            # .0091, .1644, .1644; running means .0091, .0867, .1126: .0867 would do, but its equal goes.
-            Case(
-                {"second_moment_max": 0.09},
-                [(0.3, 0.2, 1.0, 0.0, 0.0), (0.22, 0.2, 1.0, -1.1, 1.0), (0.3, 0.2, 2.0, 0.0, 0.0)],
-            ),
-            Case({"second_moment_max": 0.1}, [(0.2, 0.4, -1.0, 0.0, 0.0)]),  # nothing can stay
         ],
     ),
     "troll": Facts(

@@ -44,7 +44,37 @@ def _mdpo_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
     return 1 - tokens.ratio.log() / (parameters["step_size"] * tokens.advantages)
 
 
+def _dro_weight(parameters: Parameters, tokens: Tokens) -> torch.Tensor:
+    return (1 - parameters["beta"] * tokens.ratio.log() / tokens.advantages) / tokens.ratio
+
+
 FACTS: dict[str, Facts] = {
+    "dro": Facts(
+        weight=_dro_weight,
+        zero_allowed=["beta"],
+        cases=[
+            Case(
+                {},
+                [  # .025 ln² r − Â ln π
+                    (0.3, 0.2, 1.0, 1.208082853173, 0.653151163063),
+                    (0.1, 0.2, 1.0, 2.314596418342, 2.069314718056),
+                    (0.3, 0.2, -2.0, -2.403835559805, 0.673424418468),
+                    (0.1, 0.4, -2.0, -4.557124884596, 3.861370563888),
+                    (0.5, 0.5, 1.0, 0.693147180560, 1.0),
+                    (0.9, 0.3, -0.5, -0.022506533809, 0.369953742956),
+                    (0.6, 0.4, 0.5, 0.259522860730, 0.639635659459),
+                ],
+            ),
+            Case(
+                {"beta": 1.0},
+                [
+                    (0.3, 0.2, 1.0, 1.286173781273, 0.396356594595),
+                    (0.1, 0.4, -2.0, -3.644264158152, 1.227411277760),
+                    (0.9, 0.3, -0.5, 0.550794222577, 1.065741525779),
+                ],
+            ),
+        ],
+    ),
     "drpo": Facts(
         weight=_drpo_weight,
         zero_allowed=["deadzone"],

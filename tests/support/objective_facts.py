@@ -5,7 +5,7 @@ Whoever registers an objective adds an entry to its family's FACTS; the contract
 
 from __future__ import annotations
 
-from support import facts_divergence, facts_masking, facts_ratio, facts_regularized, facts_sequence
+from support import facts_divergence, facts_masking, facts_ratio, facts_regularized, facts_sequence, facts_update
 from support.facts_schema import Case, Facts
 
 __all__ = ["FACTS", "Case", "Facts"]
@@ -17,4 +17,5 @@ FACTS: dict[str, Facts] = {
     **facts_divergence.FACTS,
     **facts_regularized.FACTS,
     **facts_sequence.FACTS,
+    **facts_update.FACTS,
 }

@@ -20,7 +20,8 @@ GROUPS = {
     "projection": "Bound it by a projection",
     "ratio": "Bound the importance ratio of a token",
     "masking": "Drop tokens whose importance ratio leaves an interval",
-    "sequence": "Bound the ratio of a whole response",
+    "sequence": "Bound the ratio of a whole response, or weigh by it",
+    "update": "Choose tokens among all of an update",
     "modifiers": "Modifiers, for any objective",
     "centering": "Modifiers, for any objective",
 }

@@ -9,14 +9,15 @@ from drpo.checks import shorten
 from drpo.errors import ConfigError, suggest
 from drpo.objectives.base import Objective, ObjectiveOutput, gradient_weight
 from drpo.objectives.compose import modify
-from drpo.objectives.divergence import CPPO, DPPOKL, DPPOTV, IPO, M2PO, VACO, DPPOTopKKL, DPPOTopKTV
+from drpo.objectives.divergence import CPPO, DPPOKL, DPPOTV, IPO, VACO, DPPOTopKKL, DPPOTopKTV
 from drpo.objectives.masking import RatioIcePop, RECRing, RolloutIS
 from drpo.objectives.modifier_registry import MODIFIERS
 from drpo.objectives.modifiers import Modifier
 from drpo.objectives.projection import TROLL
 from drpo.objectives.ratio import AIPO, CISPO, GRPO, PPO, SAPO, SPO, TOPR, Kimi, MiniRL, Surrogate, TrulyPPO
-from drpo.objectives.regularized import DRPO, MDPO, KLPenalty, MaskDRPO, TVPenalty
-from drpo.objectives.sequence import GMPO, GSPO
+from drpo.objectives.regularized import DRO, DRPO, MDPO, KLPenalty, MaskDRPO, TVPenalty
+from drpo.objectives.sequence import FIPO, GMPO, GSPO, LUSPO, VESPO
+from drpo.objectives.update import M2PO, ClipCov, KLCov
 
 __all__ = ["MODIFIERS", "OBJECTIVES", "Modifier", "Objective", "ObjectiveOutput", "gradient_weight", "make_objective"]
 
@@ -26,9 +27,10 @@ OBJECTIVES: dict[str, type[Objective]] = {
     for cls in (
         *(Surrogate, PPO, GRPO, TrulyPPO, SPO, CISPO, AIPO, TOPR, SAPO, Kimi, MiniRL),
         *(RatioIcePop, RolloutIS, RECRing),
-        *(DPPOTV, IPO, DPPOKL, DPPOTopKTV, DPPOTopKKL, VACO, CPPO, TROLL, M2PO),
-        *(DRPO, MaskDRPO, KLPenalty, TVPenalty, MDPO),
-        *(GSPO, GMPO),
+        *(DPPOTV, IPO, DPPOKL, DPPOTopKTV, DPPOTopKKL, VACO, CPPO, TROLL),
+        *(DRPO, MaskDRPO, KLPenalty, TVPenalty, MDPO, DRO),
+        *(GSPO, LUSPO, GMPO, VESPO, FIPO),
+        *(M2PO, ClipCov, KLCov),
     )
 }
 

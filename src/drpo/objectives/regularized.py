@@ -13,7 +13,7 @@ from drpo.batch import TokenBatch
 from drpo.checks import is_nonnegative, is_number, is_positive
 from drpo.divergence import at_least_float32, binary_tv, k1, k2, k3, k_reverse, log_ratio, ratio, relative_shift
 from drpo.errors import DrpoWarning
-from drpo.objectives.base import Objective, from_parameters, is_diverging, require
+from drpo.objectives.base import Objective, from_parameters, is_diverging, require, weighted_logprobs
 
 #: Estimator name → per-token function of log r, as `kl_penalty` knows them.
 KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3, "reverse": k_reverse}
@@ -210,6 +210,37 @@ class MDPO(Objective):
     def loss(self, batch: TokenBatch) -> torch.Tensor:
         estimate = k_reverse(log_ratio(batch.logprobs, batch.behavior_logprobs))
         return penalized_surrogate(batch, estimate / self.step_size, advantage_weighted=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DRO(Objective):
+    """Direct reward optimization: the policy gradient without a ratio, and a squared log-ratio that pulls back.
+
+    Equation: J = Â log π − (beta/2) log² r; w = 1/r − beta log r / (r Â), which is 0 where log r = Â / beta.
+    Source: Richemond et al., arXiv:2405.19107 (DRO), with the advantage of one's choice in the place of its value
+    function; for language models Kimi k1.5, arXiv:2501.12599.
+    Status: secondary, from verl 0.9.1, verl/trainer/ppo/core_algos.py, compute_policy_loss_dro, and Tinker's
+    documentation (tinker-docs.thinkingmachines.ai/tinker/losses/dro), which agree.
+    Shapes: loss [N].
+    Parameters:
+        beta: strength of the penalty, ≥ 0 and in units of the advantage: it is not scaled by |Â|. 0 is the policy
+            gradient, verl's `gpg`.
+    Deviations: the default is the one of Tinker's example; verl has none. It is `kimi` for no parameters: with
+    coefficient = beta/2 the penalties are equal, but the first term of `kimi` is r Â. The two have the same gradient at
+    r = 1.
+    """
+
+    name: ClassVar[str] = "dro"
+    homogeneous: ClassVar[bool] = from_parameters(lambda self: self.beta == 0)
+
+    beta: float = 0.05
+
+    def __post_init__(self) -> None:
+        require(is_nonnegative(self.beta), self, "beta", "a finite number ≥ 0")
+
+    def loss(self, batch: TokenBatch) -> torch.Tensor:
+        penalty = log_ratio(batch.logprobs, batch.behavior_logprobs).square() * (self.beta / 2)
+        return penalty - weighted_logprobs(batch, 1.0)
 
 
 def _check_delta(objective: Objective, delta: float) -> None:

@@ -35,7 +35,7 @@ entropy_is_given = pytest.mark.skipif(
 
 def test_most_objectives_are_compared() -> None:
     without = set(OBJECTIVES) - set(parity.names(GIVES))
-    assert without == {"dppo_topk_tv", "dppo_topk_kl", "troll", "m2po"}
+    assert without == {"dppo_topk_tv", "dppo_topk_kl", "troll", "m2po", "clip_cov", "kl_cov"}
 
 
 @pytest.mark.parametrize("loss_path", ["fused", "through TRL's log-probabilities"])

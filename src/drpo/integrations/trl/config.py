@@ -23,7 +23,10 @@ _CORRECTION = (
     "['tis']} (or 'icepop', 'mis')."
 )
 _SAPO = "Use objective='sapo' with objective_parameters={'tau_positive': …, 'tau_negative': …}."
-_VESPO = "This loss is not among the objectives here; `drpo objectives` lists them."
+_VESPO = (
+    "Use objective='vespo' with objective_parameters={'k_positive': …, 'lambda_positive': …, 'k_negative': …, "
+    "'lambda_negative': …}."
+)
 _ADAPTIVE = "Only a constant entropy_coef is implemented here."
 _TRUNCATED = (
     "It changes the distribution that is sampled from, μ, but not the trainer's π, so that r = π/μ would be "
@@ -35,7 +38,8 @@ _TRUNCATED = (
 #: Option of TRL that DRPOTrainer's loss does not read, or that makes μ wrong → what to do instead.
 REFUSED: dict[str, str] = {
     "loss_type": "The loss is chosen by objective and aggregation: 'dapo' and 'bnpo' are aggregation='token_mean', "
-    "'grpo' is 'sequence_mean', 'dr_grpo' is 'sequence_sum'; there are objective='cispo' and 'sapo'.",
+    "'grpo' is 'sequence_mean', 'dr_grpo' is 'sequence_sum'; there are objective='cispo', 'sapo', "
+    "'vespo' (with 'token_mean') and 'luspo' (with 'sequence_mean').",
     "epsilon": _CLIPPING,
     "epsilon_high": _CLIPPING,
     "delta": "This is TRL's upper bound of the ratio (objective='grpo' with objective_parameters={'dual_clip': …} is "

@@ -67,7 +67,7 @@ def test_the_losses_have_floor_naive_and_peaks(quick: tuple[Path, str]) -> None:
 
 def test_full_length_is_the_same_work(quick: tuple[Path, str]) -> None:
     full = [row for row in rows_of(quick, "sampler") if "full length" in row["case"]]
-    assert len(full) == 3
+    assert len(full) == 4
     for row in full:
         assert set(row["tokens"]) == {row["sizes"]["prompts"] * row["sizes"]["group"] * row["sizes"]["length"]}
     ended = [row for row in rows_of(quick, "sampler") if "as in training" in row["case"]]

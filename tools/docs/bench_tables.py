@@ -39,6 +39,8 @@ def machines(records: dict[str, dict[str, Any]]) -> str:
         names = {"torch": "torch", "transformers": "transformers", "trl": "TRL", "liger_kernel": "Liger-Kernel"}
         parts = [machine["date"], machine["cpu"], count(machine["cores"], "core"), count(machine["threads"], "thread")]
         parts += [f"{name} {versions[package]}" for package, name in names.items() if package in versions]
+        if machine.get("busy"):
+            parts.append(f"other programs used {machine['others']:.1f} CPUs meanwhile")
         found.append(", ".join(parts))
     return "; and ".join(dict.fromkeys(found))
 
@@ -69,9 +71,39 @@ def pairs(suite: str, record: dict[str, Any]) -> list[str]:
         rows = {row["variant"]: row for row in record["rows"] if row["case"] == case}
         lines.append(
             f"| {what}{case} | {ours}: {cost(rows[ours])} | {theirs}: {cost(rows[theirs])} | "
-            f"{rows[ours]['ratios'][theirs]:.2f} |"
+            f"{rows[ours]['ratios'][theirs]:.2f} | {to_floor(rows[ours])} |"
         )
     return lines
+
+
+def to_floor(row: dict[str, Any]) -> str:
+    """The ratio to the floor, where it was measured."""
+    return f"{row['ratios']['floor']:.2f}" if "floor" in row["ratios"] else "–"
+
+
+def model_step() -> str:
+    """A training step of a model of real size: a line a library. Says so where there is no record."""
+    file = FOLDER / "model-step.json"
+    if not file.exists():
+        return "Not measured with this version: `make bench` does so."
+    record = read_json(file)
+    measured = [row for row in record["rows"] if "skipped" not in row and row["variant"] != "floor"]
+    lines = [
+        f"{machines({'model-step': record})}; {record['rows'][0]['case']}.",
+        "",
+        "| library | seconds | sampling | forward | backward | optimizer | peak | to TRL | to the floor |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in measured:
+        figures = row["figures"]
+        parts = [f"{figures[f'{name}_seconds']:.1f}" for name in ("sampling", "forward", "backward", "optimizer")]
+        lines.append(
+            f"| {row['variant']} | {row['seconds']:.1f} ({row['min']:.1f} to {row['max']:.1f}) | "
+            f"{' | '.join(parts)} | {figures['peak_bytes'] / 1e9:.1f} GB | "
+            f"{row['ratios'].get('TRL GRPOTrainer', float('nan')):.2f} | {to_floor(row)} |"
+        )
+    skipped = [f"{row['variant']}: {row['skipped']}." for row in record["rows"] if "skipped" in row]
+    return "\n".join(lines + ["", *skipped] * bool(skipped))
 
 
 def cost(row: dict[str, Any]) -> str:
@@ -82,7 +114,8 @@ def cost(row: dict[str, Any]) -> str:
 def inspection(record: dict[str, Any]) -> list[str]:
     """A line a kind of log."""
     return [
-        f"| {row['case']}, {row['variant']} | {cost(row)}, peak {row['figures']['peak_bytes'] / 1e9:.2f} GB | – | – |"
+        f"| {row['case']}, {row['variant']} | {cost(row)}, peak {row['figures']['peak_bytes'] / 1e9:.2f} GB "
+        "| – | – | – |"
         for row in record["rows"]
         if "skipped" not in row
     ]
@@ -99,8 +132,8 @@ def tables() -> str:
         "",
         *kernels(records["kernels"]),
         "",
-        "| what | drpo | instead | time, drpo to the other (of sampling: per token) |",
-        "| --- | --- | --- | --- |",
+        "| what | drpo | instead | time, drpo to the other (of sampling: per token) | time, drpo to the floor |",
+        "| --- | --- | --- | --- | --- |",
         *pairs("sampler", records["sampler"]),
         *pairs("step", records["step"]),
         *inspection(records["inspect"]),

@@ -68,7 +68,11 @@ PAGES: dict[str, Maker | dict[str, Maker]] = {
     "docs/long-tail.md": {"long-tail": long_tail_page.block},
     "docs/mismatch.md": {"mismatch": mismatch_page.block},
     "docs/objectives.md": objective_page.page,
-    "docs/performance.md": {"profile": bench_tables.profile, "threads": threads_table.table},
+    "docs/performance.md": {
+        "profile": bench_tables.profile,
+        "model-step": bench_tables.model_step,
+        "threads": threads_table.table,
+    },
     "docs/recipes.md": {"public": recipe_tables.public, "assumed": recipe_tables.assumed},
     "docs/schema.md": {"inspection": inspection_table.block},
     "docs/settings.md": {"settings": settings_table.block},

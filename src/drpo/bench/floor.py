@@ -2,7 +2,7 @@
 
 Counted are the layers' products and attention, and the LM head at the places that predict a response token; two
 operations for a product and its sum. A prompt counts once for all of its responses. Sampling is one forward pass over
-them; a training step two more and a backward pass of two. No method avoids these products, short of sharing more.
+them; an update is one more, and a backward pass that costs two. No method avoids these products, short of sharing more.
 """
 
 from __future__ import annotations

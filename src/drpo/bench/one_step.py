@@ -10,6 +10,7 @@ import dataclasses
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,7 +75,10 @@ def ours(work: Work, folder: Path) -> list[Turn]:
     clocks = Clocks(lambda: synchronize(work.device))
     clocks.put_around(of_trainer())
     need = report_memory(config, torch.device(work.device)).need
-    peaks = {"reported_sampling_bytes": need.during("sampling"), "reported_training_bytes": need.during("training")}
+    peaks: dict[str, float] = {
+        "reported_sampling_bytes": need.during("sampling"),
+        "reported_training_bytes": need.during("training"),
+    }
 
     def between(rollout: Rollout) -> Rollout:
         if work.device.startswith("cuda"):
@@ -90,7 +94,9 @@ def ours(work: Work, folder: Path) -> list[Turn]:
             clocks.take()
             if work.device.startswith("cuda"):
                 torch.cuda.reset_peak_memory_stats(work.device)
+            began = time.process_time()
             turn = step()
+            peaks["cpu_seconds"] = time.process_time() - began
             if work.device.startswith("cuda"):
                 peaks["training_peak_bytes"] = torch.cuda.max_memory_allocated(work.device)
             turns.append(dataclasses.replace(turn, figures={**four_parts(clocks.take()), **peaks}))
@@ -109,8 +115,11 @@ def trl(work: Work, folder: Path, **changes: Any) -> list[Turn]:
     def reward(prompts: list[Any], **_: Any) -> list[float]:
         return [float(row % 2) for row in range(len(prompts))]
 
+    began = [time.process_time()]
+
     def figures() -> Mapping[str, float]:
-        return four_parts(clocks.take())
+        spent, began[0] = time.process_time() - began[0], time.process_time()
+        return {**four_parts(clocks.take()), "cpu_seconds": spent}
 
     return trl_turns(config, work.warm_up + work.steps, folder, prompts, reward, changes, figures)
 

@@ -1,6 +1,7 @@
 """Suite ``sampler``: our sampler against transformers' ``generate``, on the demo's model and problems.
 
-Sixteen prompts, eight responses each, at most 64 tokens, temperature 1. Once with no stop token, so that every variant
+Sixteen prompts, eight responses each, at most 64 tokens, temperature 1; the floor is that of :mod:`drpo.bench.floor`.
+Once with no stop token, so that every variant
 makes exactly as many tokens; once as training samples, where responses end by themselves and only their own tokens
 count. Ours also returns the log-probability of every token, which ``generate`` is not asked for.
 """
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from drpo.bench.floor import FLOOR, SAMPLING, floor_turn, forward_flops
 from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, missing, timed
 from drpo.installation import install
 from drpo.model.policy import Policy, load_policy
@@ -28,16 +30,19 @@ def run(settings: Settings, watch: Watch) -> Iterator[list[Row]]:
     prompts, count, length = (2, 2, 4) if settings.quick else (16, 8, 64)
     reason = missing("transformers", install("train"))
     for title, stops in (("full length", False), ("as in training", True)):
+        found: dict[str, Callable[[], Turn]] = {}
+        if not reason:
+            policy, ids = demo(settings.device, prompts)
+            found = of_policy(policy, ids, count, length, stops, static=True, compiled=settings.compiled)
+            found[FLOOR] = floor(policy, ids, count, length, settings)
         case = Case(
             title=f"{prompts} × {count} responses of {'at most ' if stops else ''}{length} tokens, {title}",
             sizes={"prompts": prompts, "group": count, "length": length},
-            baselines=(GENERATE,),
+            baselines=(FLOOR, GENERATE),
             per_token=True,
             rounds=settings.rounds or (2 if settings.quick else 7),
             skipped=dict.fromkeys((OURS, GENERATE, STATIC), reason) if reason else {},
-            variants={}
-            if reason
-            else variants(settings.device, prompts, count, length, stops, static=True, compiled=settings.compiled),
+            variants=found,
         )
         yield measure(case, watch)
 
@@ -56,9 +61,26 @@ def variants(
         static: add ``generate`` with a static cache.
         compiled: add our compiled decoding.
     """
-    policy = load_policy("embedded:arithmetic", torch.device(device))
-    ids = [policy.encode(prompt) for prompt in problems(prompts)]
+    policy, ids = demo(device, prompts)
     return of_policy(policy, ids, count, length, stops, static, compiled)
+
+
+def demo(device: str, prompts: int) -> tuple[Policy, list[list[int]]]:
+    """The demo's policy, and the token ids of so many of its problems."""
+    policy = load_policy("embedded:arithmetic", torch.device(device))
+    return policy, [policy.encode(prompt) for prompt in problems(prompts)]
+
+
+def floor(policy: Policy, ids: list[list[int]], count: int, length: int, settings: Settings) -> Callable[[], Turn]:
+    """A turn of the floor, all responses of full length; a shorter one costs more a token."""
+    flops = SAMPLING * forward_flops(policy.model.config.to_dict(), [len(one) for one in ids], count, length)
+    tokens = len(ids) * count * length
+    return floor_turn(lambda: flops, lambda: tokens, settings.device, dtype_name(policy.model.dtype), settings.quick)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of ``dtype`` in torch."""
+    return str(dtype).removeprefix("torch.")
 
 
 def of_policy(

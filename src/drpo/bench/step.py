@@ -3,7 +3,8 @@
 Same model (the demo's), same 16 problems × 8 responses of at most 64 tokens, float32, one optimizer step, the same
 reward function. A step is everything from sampling to the optimizer: generation, decoding, grading, advantages,
 forward, backward, update, metrics. The rate is 1e-9, so that responses stay as long as they are. The two take turns in
-blocks of steps, each begun anew with two steps of warm-up; a turn is the median step of a block.
+blocks of steps, each begun anew with two steps of warm-up; a turn is the median step of a block. The floor is that of
+:mod:`drpo.bench.floor`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from drpo.bench.floor import FLOOR, STEP, floor_turn, forward_flops
 from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, missing, synchronize, timed
 from drpo.installation import install
 from drpo.model.policy import load_policy
@@ -41,20 +43,47 @@ def run(settings: Settings, watch: Watch) -> Iterator[list[Row]]:
     reasons = {OURS: missing("transformers", install("train")), TRL: missing("trl", install("trl"))}
     blocks = {OURS: our_block, TRL: trl_block}
     prompts, count, length = config.prompts_per_step, config.group_size, config.max_new_tokens
+    made = [float(prompts * count * length)]
+    variants: dict[str, Callable[[], Turn]] = {
+        name: (lambda name=name: noted(in_folder(blocks[name], config, warm_up, steps), made, name))
+        for name in blocks
+        if not reasons[name]
+    }
+    if not reasons[OURS]:
+        variants[FLOOR] = floor(config, made, settings)
     case = Case(
         title=f"a step of {prompts} × {count} responses of at most {length} tokens, median of {steps}",
         sizes={"prompts": prompts, "group": count, "length": length},
-        baselines=(TRL,),
+        baselines=(FLOOR, TRL),
         warm_up=0,
         rounds=settings.rounds or (1 if settings.quick else 4),
         skipped={name: reason for name, reason in reasons.items() if reason},
-        variants={
-            name: (lambda block=block: in_folder(block, config, warm_up, steps))
-            for name, block in blocks.items()
-            if not reasons[name]
-        },
+        variants=variants,
     )
     yield measure(case, watch)
+
+
+def noted(turn: Turn, made: list[float], name: str) -> Turn:
+    """``turn``; the tokens of one of ours are added to ``made``."""
+    if name == OURS and turn.tokens is not None:
+        made.append(turn.tokens)
+    return turn
+
+
+def floor(config: TrainConfig, made: list[float], settings: Settings) -> Callable[[], Turn]:
+    """A turn of the floor of a step that makes as many tokens as ``made`` has last."""
+    policy = load_policy(config.model, pick_device(config.device))
+    task = make_task(config.task.name, **config.task.parameters)
+    examples = [task.training_example(config.seed, index) for index in range(config.prompts_per_step)]
+    lengths = [len(policy.encode(example.prompt)) for example in examples]
+    shape, responses = policy.model.config.to_dict(), config.prompts_per_step * config.group_size
+    return floor_turn(
+        lambda: STEP * forward_flops(shape, lengths, config.group_size, made[-1] / responses),
+        lambda: made[-1],
+        settings.device,
+        "float32",
+        settings.quick,
+    )
 
 
 def configure(device: str, *changes: str) -> TrainConfig:

@@ -25,7 +25,7 @@ from drpo.train.setup import pick_device
 #: Option → the suites without which it would do nothing.
 OPTIONS = {"--tokens": ("inspect",), "--model": ("model-step",), "--compile": ("kernels", "sampler")}
 #: Of a file or pipe, which has no width: no table is cut.
-WIDTH = 140
+WIDTH = 180
 
 
 def run_bench(
@@ -152,6 +152,7 @@ FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "forward_seconds": ("forward s", plain),
     "backward_seconds": ("backward s", plain),
     "optimizer_seconds": ("optimizer s", plain),
+    "cpu_seconds": ("CPU s", plain),
     "sampling_share": ("sampling", lambda value: f"{value:.0%}"),
 }
 

@@ -12,11 +12,9 @@ from pathlib import Path
 import torch
 
 from drpo.bench import sampler
-from drpo.bench.floor import FLOOR, SAMPLING, floor_turn, forward_flops
 from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, release_memory
 from drpo.bench.gpu import Cases
 from drpo.bench.gpu.steps import QUICK, SHAPES, SIZES, TINY
-from drpo.bench.models import SHAPES as CONFIGURATIONS
 from drpo.bench.models import make_model
 from drpo.model.policy import Policy, load_policy
 from drpo.tasks import make_task
@@ -55,17 +53,13 @@ def case(settings: Settings, name: str, sizes: Sizes, variants: Variants) -> Cal
             policy = load_policy(str(model), torch.device(settings.device), "bf16" if on_gpu else "fp32")
         task = make_task("sums")
         ids = [policy.encode(task.training_example(0, index).prompt) for index in range(prompts)]
-        flops = SAMPLING * forward_flops(CONFIGURATIONS[name], [len(one) for one in ids], group, length)
-        dtype = "bfloat16" if on_gpu else "float32"
         turns = variants(policy, ids, group, length)
-        turns[FLOOR] = floor_turn(
-            lambda: flops, lambda: prompts * group * length, settings.device, dtype, settings.quick
-        )
+        turns[sampler.FLOOR] = sampler.floor(policy, ids, group, length, settings)
         found = Case(
             title=title(name, sizes),
             sizes={"prompts": prompts, "group": group, "length": length},
             variants=turns,
-            baselines=(FLOOR, sampler.GENERATE),
+            baselines=(sampler.FLOOR, sampler.GENERATE),
             per_token=True,
             rounds=settings.rounds or (1 if settings.quick else 3),
         )

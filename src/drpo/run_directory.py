@@ -48,6 +48,9 @@ from drpo.schema import check_schema, numbered, unnumbered
 #: Bin edges of the histograms that every update records; values outside fall into the first or last bin.
 SHIFT_EDGES: tuple[float, ...] = (0.0, *(10 ** (-6 + i / 4) for i in range(25)))
 WEIGHT_EDGES: tuple[float, ...] = tuple(-3 + 0.2 * i for i in range(41))
+#: Field of a line of `tokens/`: the gradient weight of each token under the run's objective, null where Â = 0. Logs of
+#: older versions and of other loops lack it.
+WEIGHTS = "gradient_weights"
 
 _RESTORE = "Restore it from a backup, or start a new run."
 

@@ -10,6 +10,7 @@ import pytest
 
 from drpo.report.html.command import command
 from drpo.report.html.data import json_attribute, json_block, json_text
+from drpo.report.html.example import Answer, example
 from drpo.report.html.frame import Section, document
 from drpo.report.html.heat import heat_map
 from drpo.report.html.table import Cell, Column, Row, number, share, table, words
@@ -146,6 +147,34 @@ def test_a_link_opens_what_it_leads_into_and_a_command_is_copied(tab: Browser, p
     tab.evaluate("new Promise(done => setTimeout(done))")
     assert "drpo inspect 'a b'" in tab.evaluate("copied")
     assert tab.console == []
+
+
+@needs_browser
+@pytest.mark.slow
+def test_examples_are_chosen_by_kind_and_by_their_last_reward(tab: Browser, tmp_path: Path) -> None:
+    shown = [("worse", 0.5, 0.0), ("worse", 1.0, 0.25), ("better", 0.0, 1.0), ("better", 0.0, None)]
+    examples = "".join(
+        example("p", None, [("step 0", Answer("a", first)), ("step 8", Answer("b", last))], kind)
+        for kind, first, last in shown
+    )
+    file = tmp_path / "page.html"
+    file.write_text(check(document("t", "", [Section("S", f"<div data-kinds>{examples}</div>")])), encoding="utf-8")
+    tab.open(file)
+    choose = (
+        "(i, at) => {{ const select = document.querySelectorAll('.choice select')[i]; select.selectedIndex = at; "
+        "select.dispatchEvent(new Event('change')); "
+        "return [...document.querySelectorAll('.example')].map(one => !one.hidden); }}"
+    )
+
+    def choice(which: int, place: int) -> list[bool]:
+        return tab.evaluate(f"({choose.format()})({which}, {place})")
+
+    texts = "[...document.querySelectorAll('.choice select')[1].options].map(one => one.text)"
+    assert tab.evaluate(texts) == ["any", "1", "0.25", "0"]
+    assert choice(1, 2) == [False, True, False, False]
+    assert choice(0, 2) == [False] * 4  # both choices hold
+    assert choice(1, 0) == [False, False, True, True]
+    assert tab.evaluate("document.querySelector('.choice [role=status]').textContent") == "2 of 4 are shown."
 
 
 @needs_browser

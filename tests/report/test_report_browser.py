@@ -30,7 +30,7 @@ def test_the_report_of_a_hostile_run(tmp_path: Path) -> None:
     hostile = "<script>console.error('ran')</script><img src='/stolen.png' onerror='console.error(1)'>"
     run.write_rollouts("evaluation", 12, [sampled("long " * 50 + "x" * 3000, hostile + "y" * 2000, reward=1.0)])
     for found in looks(build_report(run), tmp_path / "profile"):
-        assert found["overflow"] <= 0 and found["outside"] == [], found
+        assert found["overflow"] <= 0 and found["outside"] == found["holes"] == [], found
         assert found["drawings"] >= 16, found
 
 
@@ -38,7 +38,7 @@ def test_the_report_of_a_hostile_run(tmp_path: Path) -> None:
 def test_the_page_of_a_study_that_ran(file: Path, tmp_path: Path) -> None:
     study = check_study(read_yaml(file), str(file))
     for found in looks(study_page(kept_results(study, file.parent), file.parent), tmp_path / "profile"):
-        assert found["overflow"] <= 0 and found["outside"] == [], found
+        assert found["overflow"] <= 0 and found["outside"] == found["holes"] == [], found
         assert found["drawings"] >= 3, found
 
 
@@ -49,5 +49,5 @@ def test_the_page_of_a_comparison(tmp_path: Path) -> None:
         run.create({**config(12, 2), "objective": {"name": name, "delta": 0.1}}, manifest())
         run.write_rollouts("evaluation", 12, [sampled("long " * 50 + "x" * 3000, hostile + "y" * 2000, reward=1.0)])
     for found in looks(build_comparison_page(compare_runs([tmp_path])), tmp_path / "profile"):
-        assert found["overflow"] <= 0 and found["outside"] == [], found
+        assert found["overflow"] <= 0 and found["outside"] == found["holes"] == [], found
         assert found["drawings"] >= 9, found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -252,4 +254,18 @@ def test_logged_tokens_are_shown_as_far_as_there_is_room(tmp_path: Path) -> None
     found = json.loads(data)
     assert len(found["responses"]) == 8 * 10 and found["weights"] == {}  # of 24 lines a step, each second one
     assert found["responses"][0]["group"] == "4" and found["texts"][2] == HOSTILE
-    assert page.count("<script") == 2
+    assert page.count("<script") == 2 and "shows its gradient weight too" in page
+
+
+def test_logged_gradient_weights_color_the_tokens_and_older_lines_have_none(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=3)
+    old = {"step": 1, "reward": 1.0, "advantage": 0.5, "logprobs": [-0.5, -0.1], "behavior_logprobs": [-0.4, -0.2]}
+    new = {**old, "step": 2, "gradient_weights": [0.5, None]}
+    run.write_tokens(1, [old])
+    run.write_tokens(2, [new, {**new, "gradient_weights": [0.5]}])  # the last: of another length
+    page = check(build_report(run))
+    (data,) = re.findall(r"<script type='application/json' id='tokens-data'>(.*?)</script>", page)
+    ((name, packed),) = json.loads(data)["weights"].items()
+    weights = array("h", base64.b64decode(packed))
+    assert name == "drpo" and list(weights) == [-32768, -32768, 500, -32768, -32768, -32768]
+    assert "shows its gradient weight too" not in page and "w ≤ 0" in json.loads(data)["tests"][1]["title"]

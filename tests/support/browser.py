@@ -30,6 +30,10 @@ for (const width of %s) {
     const boxes = selector => [...page.querySelectorAll(selector)].map(e => e.getBoundingClientRect());
     found[width] = {
       overflow: Math.max(page.documentElement.scrollWidth, page.body.scrollWidth) - width,
+      holes: [...page.querySelectorAll(".charts")].filter(grid => {
+        const [room, last] = [grid, grid.lastElementChild].map(e => e.getBoundingClientRect());
+        return room.width && last.right < room.right - 2;
+      }).map(grid => grid.lastElementChild.textContent.slice(0, 60)),
       drawings: boxes("figure svg").filter(box => box.height > 0).length,
       outside: [...page.querySelectorAll("svg text")].filter(text => {
         const box = text.getBoundingClientRect();
@@ -64,8 +68,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def looks(page: str, profile: Path) -> list[dict[str, Any]]:
-    """What ``page`` is at each of :data:`WIDTHS`: its ``overflow`` in pixels, how many charts it draws and which of
-    their labels lie ``outside``. Fails where it asks for anything but itself, or says anything on the console."""
+    """What ``page`` is at each of :data:`WIDTHS`: its ``overflow`` in pixels, how many charts it draws, which of their
+    labels lie ``outside``, and which grids of charts end with ``holes``. Fails where it asks for anything but itself,
+    or says anything on the console."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
         server.pages = {"/page.html": page, "/harness.html": HARNESS % json.dumps(WIDTHS)}
         server.asked = []

@@ -38,6 +38,9 @@ def test_every_token_is_logged_once_at_the_weights_of_its_update(copyist: Path, 
             assert len(pairs) == metrics["tokens"]
             mismatch = sum(abs(pi - mu) for pi, mu in pairs) / len(pairs)
             assert mismatch == pytest.approx(metrics["mismatch"], rel=1e-3, abs=1e-6)
+            weights = [w for r in mine for w in r["gradient_weights"] if w is not None]
+            assert sum(w < 0 for w in weights) / len(weights) == pytest.approx(metrics["corrective_share"], abs=1e-6)
+            assert all((w is None) == (r["advantage"] == 0) for r in mine for w in r["gradient_weights"])
             entropy = [value for r in mine for value in r["entropy"]]
             assert sum(entropy) / len(entropy) == pytest.approx(metrics["entropy"], rel=1e-5)
         for record in records:

@@ -232,7 +232,7 @@ class Trainer:
         config, parts, forward = self.config, self.parts, self.parts.settings.forward
         order = list(range(len(rollout.samples)))
         random.Random(derive_seed(config.seed, "minibatches", step)).shuffle(order)
-        log = TokenLog(parts.policy, rollout, step, config) if config.log_tokens else None
+        log = TokenLog(parts.policy, rollout, step, config, parts.objective) if config.log_tokens else None
         shares = [part.tolist() for part in np.array_split(order, config.updates_per_step) if len(part)]
         started, samples = time.perf_counter(), rollout.samples
         if "proximal_logprobs" in parts.objective.needs:

@@ -5,6 +5,7 @@ Shapes: ``R`` responses of a step.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 
 from drpo.batch import TokenBatch
 from drpo.model.policy import Policy
+from drpo.objectives import Objective, gradient_weight
+from drpo.run_directory import WEIGHTS
 from drpo.token_log import TokenTexts, lists_by_response, support_by_response
 from drpo.train.config import SAMPLE, TrainConfig
 from drpo.train.rollout import Rollout
@@ -28,7 +31,8 @@ class TokenLog:
     Which ones is drawn from a seed of its own: logging changes nothing else.
     """
 
-    def __init__(self, policy: Policy, rollout: Rollout, step: int, config: TrainConfig):
+    def __init__(self, policy: Policy, rollout: Rollout, step: int, config: TrainConfig, objective: Objective):
+        self.objective = objective
         self.rollout, self.step = rollout, step
         self.lengths = [len(sample.response.token_ids) for sample in rollout.samples]
         self.chosen = chosen_responses(self.lengths, config, step)
@@ -36,7 +40,8 @@ class TokenLog:
         self._texts = TokenTexts(policy.tokenizer.decode)
 
     def add(self, update: int, part: Sequence[int], order: Sequence[int], batch: TokenBatch) -> None:
-        """Record ``batch``: the responses ``part`` of the rollout, whole, in the ``order`` of positions in ``part``."""
+        """Record ``batch``, all of an update: the responses ``part`` of the rollout, in the ``order`` of positions in
+        ``part``, with the gradient weight that the objective gives each token."""
         rows = [part[position] for position in order]
         kept = [row in self.chosen for row in rows]
         if not any(kept):
@@ -44,9 +49,11 @@ class TokenLog:
         lengths = torch.tensor([self.lengths[row] for row in rows])
         where = torch.tensor(kept).repeat_interleave(lengths).to(batch.logprobs.device)
         rows = [row for row in rows if row in self.chosen]
+        sizes = [self.lengths[row] for row in rows]
         with torch.no_grad():
-            lists = lists_by_response(batch.select(where), [self.lengths[row] for row in rows])
-        for row, values in zip(rows, lists, strict=True):
+            lists = lists_by_response(batch.select(where), sizes)
+        weights = gradient_weight(self.objective, batch)[where].cpu().split(sizes)
+        for row, values, weight in zip(rows, lists, weights, strict=True):
             sample = self.rollout.samples[row]
             token_ids, support = sample.response.token_ids, sample.response.support
             kept = {} if support is None else support_by_response(support, [len(token_ids)])[0]
@@ -62,6 +69,7 @@ class TokenLog:
                     "texts": [self._texts[token] for token in token_ids],
                     **values,
                     **kept,
+                    WEIGHTS: [round(w, 4) if math.isfinite(w) else None for w in weight.tolist()],
                 }
             )
 

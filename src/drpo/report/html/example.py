@@ -27,11 +27,14 @@ def example(prompt: object, expected: object, sides: Sequence[tuple[str, Answer 
         prompt: text.
         expected: the right answer; None where there is none.
         sides: a heading and the response under it; None where the prompt was not sampled.
-        kind: what became of the prompt, by which the page's script can choose; empty: nothing to choose by.
+        kind: what became of the prompt, by which, and by the last reward, the page's script can choose; empty: nothing
+            to choose by.
     """
     known = "" if expected is None else f"<p class='soft'>answer: {_said(expected, LONGEST_PROMPT, 'span')}</p>"
     columns = "".join(_side(heading, answer) for heading, answer in sides)
-    named = f" data-kind='{visible_plain(kind)}'" if kind else ""
+    rewards = [answer.reward for _, answer in sides if answer is not None]
+    last = f" data-reward='{rewards[-1]:.9g}'" if rewards and rewards[-1] is not None else ""
+    named = f" data-kind='{visible_plain(kind)}'{last}" if kind else ""
     return (
         f"<div class='example'{named}><span class='soft'>prompt</span>{_said(prompt, LONGEST_PROMPT)}{known}"
         f"<div class='sides'>{columns}</div></div>"

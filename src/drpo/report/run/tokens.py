@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -12,7 +14,7 @@ from drpo.report.html.frame import Section
 from drpo.report.html.quantities import finite, plain
 from drpo.report.run.history import History
 from drpo.report.tokens.viewer import TokenTest, token_viewer
-from drpo.run_directory import RunDirectory
+from drpo.run_directory import WEIGHTS, RunDirectory
 
 #: Steps whose log is read, evenly spaced, and responses and tokens of each that are shown at most.
 STEPS, RESPONSES, TOKENS = 8, 24, 6000
@@ -30,12 +32,31 @@ def tokens(run: RunDirectory, history: History) -> Section | None:
     if not found:
         return None
     delta = history.delta if history.delta is not None and 0 < history.delta <= 1 else DELTA
+    found, weighted = _weighted(found, _objective(history))
     tests = [TokenTest(f"|π − μ| > δ = {plain(delta)}", "shift", delta)]
+    said = "" if weighted else " <code>drpo inspect</code> shows its gradient weight too."
+    if weighted:
+        tests.append(TokenTest("w ≤ 0", "below_weight"))
     return Section(
         "Tokens",
         f"<p>Some logged responses of {len(shown)} of {len(files)} steps, each token colored by what updates did to "
-        f"it. <code>drpo inspect</code> shows its gradient weight too.</p>{token_viewer(found, delta, tests)}",
+        f"it.{said}</p>{token_viewer(found, delta, tests)}",
     )
+
+
+def _objective(history: History) -> str:
+    """The name of the run's own."""
+    own = history.config.get("objective")
+    return str(own.get("name", "objective")) if isinstance(own, Mapping) else "objective"
+
+
+def _weighted(found: list[SampledResponse], objective: str) -> tuple[list[SampledResponse], bool]:
+    """The responses with their weights under the name of the ``objective``, and whether any was logged. A run that an
+    older version began and this one went on with has weights of some alone."""
+    if not any(response.weights for response in found):
+        return found, False
+    named = [{objective: response.weights.get(WEIGHTS) or [math.nan] * len(response.logprobs)} for response in found]
+    return [replace(response, weights=weights) for response, weights in zip(found, named, strict=True)], True
 
 
 def _of_step(records: Iterator[dict[str, Any]], source: str) -> Iterator[SampledResponse]:
@@ -73,8 +94,16 @@ def _response(record: dict[str, Any], source: str, row: int) -> SampledResponse 
         behavior_logprobs=mu,
         logprobs=pi,
         advantages=[0.0 if advantage is None else advantage] * len(pi),
-        weights={},
+        weights=_weights(record.get(WEIGHTS), len(pi)),
     )
+
+
+def _weights(values: object, length: int) -> dict[str, list[float]]:
+    """The gradient weights, NaN where there is none; empty where they were not logged."""
+    if not isinstance(values, list) or len(values) != length:
+        return {}
+    known = (finite(value) for value in values)
+    return {WEIGHTS: [math.nan if value is None else value for value in known]}
 
 
 def _numbers(values: object) -> list[float]:

@@ -39,12 +39,37 @@ function makeSortable(table) {
 function offerKinds(place) {
   const examples = [...place.querySelectorAll("[data-kind]")];
   const kinds = [...new Set(examples.map(example => example.dataset.kind))];
-  if (kinds.length < 2) return;
-  const select = element("select", {}, ...["all", ...kinds].map(kind => element("option", {}, kind)));
-  select.addEventListener("change", () => {
-    for (const one of examples) one.hidden = select.selectedIndex > 0 && one.dataset.kind !== select.value;
-  });
-  place.before(element("p", { class: "choice" }, element("label", {}, "Show ", select)));
+  const rewards = rewardChoices(examples.filter(one => "reward" in one.dataset).map(one => Number(one.dataset.reward)));
+  const chosen = { kind: () => true, reward: () => true };
+  const count = element("span", { class: "soft", role: "status" });
+  const line = element("p", { class: "choice" });
+  const show = change => {
+    Object.assign(chosen, change);
+    for (const one of examples) one.hidden = !chosen.kind(one) || !chosen.reward(one);
+    count.textContent = `${examples.filter(one => !one.hidden).length} of ${examples.length} are shown.`;
+  };
+  const offer = (title, options, then) => {
+    if (options.length < 3) return;
+    const select = element("select", {}, ...options.map(([name]) => element("option", {}, name)));
+    select.addEventListener("change", () => then(options[select.selectedIndex][1]));
+    line.append(element("label", {}, `${title} `, select), " ");
+  };
+  const byKind = kinds.map(kind => [kind, one => one.dataset.kind === kind]);
+  offer("Show", [["all", () => true], ...byKind], kind => show({ kind }));
+  const byReward = rewards.map(([name, fits]) => [name, one => "reward" in one.dataset && fits(Number(one.dataset.reward))]);
+  offer("Last reward", [["any", () => true], ...byReward], reward => show({ reward }));
+  if (!line.childElementCount) return;
+  line.append(count);
+  place.before(line);
+}
+
+/** What rewards can be chosen by, [name, test]: each value where there are few, else above and below their mean. */
+function rewardChoices(known) {
+  const values = [...new Set(known)].sort((a, b) => b - a);
+  if (values.length < 2) return [];
+  if (values.length <= 6) return values.map(value => [short(value), reward => reward === value]);
+  const mean = known.reduce((sum, reward) => sum + reward, 0) / known.length;
+  return [[`above ${short(mean)}`, reward => reward > mean], [`at most ${short(mean)}`, reward => reward <= mean]];
 }
 
 /** One field of a CSV file. A text that a spreadsheet would read as a formula gets an apostrophe before it. */

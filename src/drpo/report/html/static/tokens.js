@@ -178,26 +178,17 @@ class TokenViewer {
     return box;
   }
 
-  /** The rewards that can be chosen: each value where there are few, else above and below their mean. */
+  /** The rewards that can be chosen, if there are several. */
   rewards() {
     const known = this.store.responses.map(response => response.reward).filter(reward => reward !== null);
-    const values = [...new Set(known)].sort((a, b) => b - a);
-    if (values.length < 2) return [];
-    if (values.length <= 6) return [["any", ""], ...values.map(value => [short(value), `= ${value}`])];
-    const mean = known.reduce((sum, reward) => sum + reward, 0) / known.length;
-    return [["any", ""], [`above ${short(mean)}`, `> ${mean}`], [`at most ${short(mean)}`, `<= ${mean}`]];
+    this.rewardTests = rewardChoices(known);
+    return this.rewardTests.length ? [["any", ""], ...this.rewardTests.map(([name], place) => [name, place])] : [];
   }
 
   filter(change) {
     Object.assign(this.chosen, change);
     const { pool, reward, sign } = this.chosen;
-    const [relation, limit] = reward.split(" ");
-    const fits = {
-      "": () => true,
-      "=": value => value === Number(limit),
-      ">": value => value > Number(limit),
-      "<=": value => value !== null && value <= Number(limit),
-    }[relation];
+    const fits = reward === "" ? () => true : value => value !== null && this.rewardTests[reward][1](value);
     let shown = 0;
     for (const card of this.cards) {
       const { response } = card;

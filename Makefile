@@ -21,7 +21,7 @@ help:
 	@echo "make docs    write the generated pages, blocks and figures of docs/ from docstrings, recipes and results/, then the site"
 	@echo "make docs-check  name every page that differs from what make docs would write"
 	@echo "make parity  measure the plug-ins' gradients against ours again, for docs/integrations"
-	@echo "make bench   kernels, sampler, training step and inspect against what people use instead (about ten minutes)"
+	@echo "make bench   kernels, sampler, training steps and inspect against what people use instead (about twenty minutes)"
 	@echo "make mismatch  the absolute probability shift of each source of mismatch, for docs/mismatch.md"
 	@echo "make settings  run the six settings once each, for docs/settings.md (about half an hour)"
 	@echo "make long-tail  the objectives on a recommender's logged clicks, no LLM (about an hour on one core)"

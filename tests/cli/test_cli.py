@@ -296,3 +296,26 @@ def test_a_disk_that_takes_no_more_ends_in_one_message(copyist: Path, tmp_path: 
     assert (out / "checkpoints" / "step-000002" / "model.safetensors").read_bytes() == before
     result = drpo("train", "--resume", out, "steps=3")  # once there is room again
     assert result.returncode == 0 and "step 3/3" in result.stdout, result.stderr
+
+
+def test_objectives_are_compared(tmp_path: Path) -> None:
+    table = drpo("objectives", "--compare", "drpo", "ipo", "drpo.delta=0.3")
+    assert table.returncode == 0, table.stderr
+    assert "drpo (delta = 0.3)" in table.stdout and "w as μ → 0 (r = 2), Â > 0" in table.stdout
+    found = json.loads(drpo("objectives", "--compare", "drpo", "spo", "--json").stdout)
+    assert found["spo"]["limits"]["r → ∞ (π = 0.5), Â > 0"] == "-inf" and found["drpo"]["decides"] == "token"
+    row = {"logprobs": [-0.5, -1.0], "behavior_logprobs": [-0.6, -0.9], "advantages": [1.0, 1.0]}
+    log = tmp_path / "log.jsonl"
+    log.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    found = json.loads(drpo("objectives", "--compare", "drpo", "surrogate", "--log", log, "--json").stdout)
+    assert found["surrogate"]["changed"] == 0 and found["drpo"]["changed"] > 0.1
+    assert "--log is for --compare only" in refused(drpo("objectives", "drpo", "--log", log))
+    assert "--json is for --compare and --alias only" in refused(drpo("objectives", "drpo", "--json"))
+
+
+def test_the_names_that_hosts_use_are_listed() -> None:
+    lines = drpo("objectives", "--alias").stdout.splitlines()
+    assert ["verl", "0.9.1", "gpg", "dro(beta=0)"] in [line.split() for line in lines]
+    assert {"host", "setting", "name", "parameters"} == set(
+        json.loads(drpo("objectives", "--alias", "--json").stdout)[0]
+    )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import drpo
-from drpo.cli.plots import heatmap, labels
+from drpo.cli.objectives import labels
+from drpo.cli.plots import heatmap
 from drpo.report.figures.heatmap import heatmap_figure
 from drpo.report.figures.weights import weight_figure, weight_panels
 from tools.docs import weight_figure as shipped

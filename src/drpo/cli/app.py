@@ -260,6 +260,17 @@ def objectives(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the figures of --plot. Default: the current folder.")
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Print weights at a few tokens, limits and needs side by side.")
+    ] = False,
+    log: Annotated[
+        Path | None,
+        typer.Option(help="For --compare: a token log; adds the share of its gradient mass that each changes."),
+    ] = None,
+    alias: Annotated[
+        bool, typer.Option("--alias", help="Print the names that other trainers use for these objectives.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --compare or --alias: print JSON.")] = False,
 ) -> None:
     """List the objectives with equations, parameters and sources; explain or draw those that are named.
 
@@ -270,10 +281,14 @@ def objectives(
       drpo objectives drpo tis
 
       drpo objectives --plot drpo dppo_kl sapo drpo.delta=0.2 --out figures
-    """
-    from drpo.cli.objectives import run_objectives
 
-    run_objectives(arguments or [], plot, out)
+      drpo objectives --compare drpo ipo dppo_tv grpo
+
+      drpo objectives --alias
+    """
+    from drpo.cli.objectives import Display, run_objectives
+
+    run_objectives(arguments or [], Display(plot, out, compare, log, alias, as_json))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
+from drpo.cli.objectives_compare import show_aliases, show_comparison
 from drpo.cli.printing import PlainConsole, wide_console
 from drpo.errors import ConfigError
-from drpo.objectives import MODIFIERS, OBJECTIVES, make_objective
+from drpo.objectives import MODIFIERS, OBJECTIVES, Objective, make_objective
 from drpo.objectives.documentation import Documentation, document, documentation
 from drpo.train.config_text import parse_overrides
 
@@ -30,17 +33,44 @@ OTHERS = "Others"
 SHOWN = ("ppo", "spo", "dppo_tv", "drpo")
 
 
-def run_objectives(arguments: list[str], plot: bool, out: Path | None) -> None:
-    """List every objective, explain those that are named, or draw them."""
+@dataclass(frozen=True, slots=True)
+class Display:
+    """What `drpo objectives` shows instead of the list: its options."""
+
+    plot: bool = False
+    out: Path | None = None
+    compare: bool = False
+    log: Path | None = None
+    alias: bool = False
+    as_json: bool = False
+
+    def require_sense(self, settings: list[str]) -> None:
+        """Raise a ConfigError for an option that would be ignored."""
+        if self.log is not None and not self.compare:
+            raise ConfigError("--log is for --compare only. Add --compare, or leave it out.")
+        if self.as_json and not (self.compare or self.alias):
+            raise ConfigError("--json is for --compare and --alias only. Add one of them, or leave it out.")
+        if self.out is not None and not self.plot:
+            raise ConfigError("--out is for --plot only. Add --plot, or leave it out.")
+        if settings and not (self.plot or self.compare):
+            raise ConfigError(f"{settings[0]} is for --plot only, or --compare. Add one, or leave it out.")
+
+
+def run_objectives(arguments: list[str], display: Display) -> None:
+    """List every objective, explain those that are named, compare or draw them."""
     names = [argument for argument in arguments if "=" not in argument]
     settings = [argument for argument in arguments if "=" in argument]
     for name in names:
         documentation(name)  # refuses what does not exist
-    if plot:
-        draw(names or list(SHOWN), settings, out or Path())
+    display.require_sense(settings)
+    if display.alias:
+        show_aliases(display.as_json)
+    if display.compare:
+        show_comparison(labels(chosen(names or list(SHOWN), settings)), display.log, display.as_json)
+    if display.plot:
+        draw(names or list(SHOWN), settings, display.out or Path())
+    if display.alias or display.compare or display.plot:
         return
-    if settings or out is not None:
-        raise ConfigError(f"{settings[0] if settings else '--out'} is for --plot only. Add --plot, or leave it out.")
     console = PlainConsole()
     for name in names:
         explain(console, name)
@@ -79,11 +109,17 @@ def explain(console: PlainConsole, name: str) -> None:
 
 def draw(names: list[str], settings: list[str], folder: Path) -> None:
     """Both pictures of the named objectives, their parameters changed by ``name.parameter=value``."""
-    from drpo.cli.plots import labels, write_plots
+    from drpo.cli.plots import write_plots
     from drpo.report.figures.weights import STYLES
 
     if len(names) > len(STYLES):
         raise ConfigError(f"a figure shows at most {len(STYLES)} objectives, got {len(names)}")
+    for file in write_plots(labels(chosen(names, settings)), folder):
+        PlainConsole().say(str(file))
+
+
+def chosen(names: list[str], settings: list[str]) -> list[Objective]:
+    """The named objectives, their parameters changed by ``name.parameter=value``."""
     changes: dict[str, Any] = parse_overrides(settings)
     for name, change in changes.items():
         if name not in names or not isinstance(change, dict):
@@ -98,5 +134,17 @@ def draw(names: list[str], settings: list[str], folder: Path) -> None:
                 f'grpo "grpo.modifiers=[{name}]" grpo.anchor=proximal`'
             )
         objectives.append(make_objective(name, **changes.get(name, {})))
-    for file in write_plots(labels(objectives), folder):
-        PlainConsole().say(str(file))
+    return objectives
+
+
+def labels(objectives: Sequence[Objective]) -> dict[str, Objective]:
+    """A label for each objective: its name, with the parameters that are not its defaults and its modifiers."""
+    found: dict[str, Objective] = {}
+    for objective in objectives:
+        settings = objective.settings()
+        defaults = OBJECTIVES[settings.pop("name")].parameters()
+        modifiers = [modifier["name"] for modifier in settings.pop("modifiers", [])]
+        changed = [f"{key} = {value}" for key, value in settings.items() if value != defaults.get(key, "behavior")]
+        inside = ", ".join([*changed, *modifiers])
+        found[objective.name + (f" ({inside})" if inside else "")] = objective
+    return found

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from drpo.objectives import OBJECTIVES, Objective
+from drpo.objectives import Objective
 from drpo.objectives.slices import token_weights
 from drpo.report.figures.files import save_figure
 from drpo.report.figures.heatmap import heatmap_figure
@@ -66,16 +66,3 @@ def heatmap(objectives: Mapping[str, Objective], boundary: float | None) -> Figu
         for label, objective in objectives.items():
             panels[f"{label}\n{sign}"] = token_weights(objective, policy, behavior, advantage)
     return heatmap_figure(axis, panels, boundary)
-
-
-def labels(objectives: Sequence[Objective]) -> dict[str, Objective]:
-    """A label for each objective: its name, with the parameters that are not its defaults and its modifiers."""
-    found: dict[str, Objective] = {}
-    for objective in objectives:
-        settings = objective.settings()
-        defaults = OBJECTIVES[settings.pop("name")].parameters()
-        modifiers = [modifier["name"] for modifier in settings.pop("modifiers", [])]
-        changed = [f"{key} = {value}" for key, value in settings.items() if value != defaults.get(key, "behavior")]
-        inside = ", ".join([*changed, *modifiers])
-        found[objective.name + (f" ({inside})" if inside else "")] = objective
-    return found

@@ -7,6 +7,7 @@ from typing import Any
 
 from drpo.checks import shorten
 from drpo.errors import ConfigError, suggest
+from drpo.objectives.aliases import alias_hint
 from drpo.objectives.base import Objective, ObjectiveOutput, gradient_weight
 from drpo.objectives.compose import modify
 from drpo.objectives.divergence import CPPO, DPPOKL, DPPOTV, IPO, VACO, DPPOTopKKL, DPPOTopKTV
@@ -72,7 +73,7 @@ def make_objective(
             that would correct what the anchor corrects already.
     """
     if not isinstance(name, str) or name not in OBJECTIVES:
-        raise ConfigError(f"unknown objective {shorten(repr(name))}.{suggest(name, OBJECTIVES)}")
+        raise ConfigError(f"unknown objective {shorten(repr(name))}.{alias_hint(str(name))}{suggest(name, OBJECTIVES)}")
     cls, parameters = OBJECTIVES[name], renamed_parameters(name, parameters)
     for parameter in parameters:
         if parameter not in cls.parameters():

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 import drpo
+from drpo.report.figures.delta_curve import delta_curve
 from drpo.report.html.style import STYLE
 from drpo.report.palette import COLORS, DASHES, OTHER, PAINTS, paint, paints
 
@@ -29,6 +30,13 @@ def test_lines_of_one_picture_have_their_objective_s_color_and_are_never_alike()
     found = paints(many)
     assert len(set(found.values())) == len(many)
     assert [found[str(place)].shade for place in range(9)] == [place / 8 for place in range(9)]
+
+
+def test_the_figure_over_delta_has_the_colors_of_the_pages() -> None:
+    points = [(0.1, 0.5, 0.4, 0.6), (0.3, 0.6, 0.5, 0.7)]
+    panel = delta_curve({"drpo": points, "dppo_tv": points}, ("surrogate", (0.4, 0.3, 0.5)), 0.2).axes[0]
+    drawn = {one.get_label(): one.lines[0].get_color() for one in panel.containers}  # pyright: ignore
+    assert drawn == {name: COLORS[paint(name).color].light for name in ("drpo", "dppo_tv")}
 
 
 def test_the_style_sheet_has_every_color_and_kind_of_dashes() -> None:

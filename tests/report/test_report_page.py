@@ -36,7 +36,7 @@ def test_a_finished_run_shows_everything(tmp_path: Path) -> None:
         "reward full'>reward 1",
         "drpo train countdown.yaml",
         "&#x27;runs/count down&#x27;",
-        "<th>eval.every</th>",
+        "<th>eval.<wbr>every</th>",
         "<dt>failed rewards</dt><dd>0</dd>",
         "8, 16 updates",
     ):
@@ -225,6 +225,11 @@ def test_prompts_whose_answer_became_wrong_come_first(tmp_path: Path) -> None:
     kinds = re.findall(r"data-kind='([^']*)'", page)
     assert kinds == ["right became wrong", "wrong became right", "right both times"]
     assert "1 right became wrong, 1 wrong became right, 1 right both times" in page
+
+
+def test_a_long_key_breaks_between_its_words(tmp_path: Path) -> None:
+    page = check(build_report(make_run(tmp_path / "run", steps=1)))
+    assert "<th>objective.<wbr>advantage_<wbr>weighted</th>" in page
 
 
 def test_logged_tokens_are_shown_as_far_as_there_is_room(tmp_path: Path) -> None:

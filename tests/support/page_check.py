@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from drpo.report.html.style import SCRIPT
 
-_VOID = {"meta", "link", "path", "circle", "rect", "br"}
+_VOID = {"meta", "link", "path", "circle", "rect", "br", "wbr"}
 
 
 class _Checker(HTMLParser):

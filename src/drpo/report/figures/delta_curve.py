@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from drpo.report.figures.weights import INK, ground
+from drpo.report.palette import COLORS, paint
 
-STYLES = (("#0072b2", "o", "-"), ("#d55e00", "s", "--"))
+#: Marker and dashes of each line, for eyes that see no color.
+STYLES = (("o", "-"), ("s", "--"))
 #: δ, value, lower and upper end of its interval.
 Point = tuple[float, float, float, float]
 
@@ -29,7 +31,8 @@ def delta_curve(
     panel.axhspan(low, high, color="#8a949e", alpha=0.18, linewidth=0)
     panel.axhline(value, color="#5b6670", linewidth=1.5, label=f"{name} (no δ)")
     panel.axhline(start, color="#5b6670", linewidth=1, linestyle=":", label="before training")
-    for (label, points), (color, marker, dashes), shift in zip(lines.items(), STYLES, (0.98, 1.02), strict=True):
+    for (label, points), (marker, dashes), shift in zip(lines.items(), STYLES, (0.98, 1.02), strict=True):
+        color = COLORS[paint(label).color].light
         xs, ys = [x * shift for x, *_ in points], [y for _, y, _, _ in points]
         ends = [[y - lower for _, y, lower, _ in points], [upper - y for _, y, _, upper in points]]
         panel.errorbar(

@@ -75,10 +75,13 @@ def _configuration(history: History) -> Section:
 
 
 def _table(rows: list[tuple[str, object]]) -> str:
-    cells = (
-        f"<tr><th>{visible(key, LONGEST)}</th><td><bdi>{visible(value, LONGEST)}</bdi></td></tr>" for key, value in rows
-    )
+    cells = (f"<tr><th>{_breakable(key)}</th><td><bdi>{visible(value, LONGEST)}</bdi></td></tr>" for key, value in rows)
     return f"<table>{''.join(cells)}</table>"
+
+
+def _breakable(key: str) -> str:
+    """A key of a configuration that a narrow column breaks between its words and not inside one."""
+    return visible(key, LONGEST).replace(".", ".<wbr>").replace("_", "_<wbr>")
 
 
 def _flat(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -220,14 +220,23 @@ class Support:
                 "position (shifted by one). Record the set that the sampler itself drew from."
             )
 
+    def _places(self, vocabulary: int) -> torch.Tensor:
+        """``[M]`` int64: where the ids are in a flat ``[N · V]``."""
+        return self.rows.mul_(vocabulary).add_(self.ids)
+
+    def take(self, values: torch.Tensor) -> torch.Tensor:
+        """``[M]``: what ``values`` ``[N, V]``, contiguous, holds at each id."""
+        return values.view(-1)[self._places(values.shape[1])]
+
+    def put_(self, values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """``values`` ``[N, V]``, contiguous, with ``inside`` ``[M]`` at the ids, in their place."""
+        values.view(-1)[self._places(values.shape[1])] = inside
+        return values
+
     def restrict_(self, logits: torch.Tensor) -> torch.Tensor:
         """``logits`` ``[N, V]``, contiguous, with −inf outside the support, in their place."""
-        flat = logits.view(-1)
-        places = self.rows.mul_(logits.shape[1]).add_(self.ids)
-        kept = flat[places]
-        flat.fill_(-torch.inf)
-        flat[places] = kept
-        return logits
+        kept = self.take(logits)
+        return self.put_(logits.fill_(-torch.inf), kept)
 
     def mask(self, vocabulary: int) -> torch.Tensor:
         """``[N, V]`` bool, true inside."""

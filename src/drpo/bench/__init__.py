@@ -7,6 +7,7 @@ take turns and makes rows of what they took, ``record`` is what a file of result
 #: Suite → its module, loaded when it runs.
 SUITES = {
     "kernels": "drpo.bench.kernels",
+    "support": "drpo.bench.support",
     "sampler": "drpo.bench.sampler",
     "step": "drpo.bench.step",
     "model-step": "drpo.bench.model_step",

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, release_memory, timed
-from drpo.bench.losses import LOSSES, Problem, Size, losses
+from drpo.bench.losses import STEPS, Problem, Size, losses
 from drpo.bench.peak import measurable, peak_bytes
 
 #: Size → measured rounds. The first two are those that the project's bars are set at; around the first, one number
@@ -42,7 +42,7 @@ def measure_losses(
     names, skipped = losses(size.device, compiled)
     rows = measure(loss_case(size, names, rounds, skipped), watch, survive)
     release_memory()
-    return [_with_peak(row, size, watch) for row in rows]
+    return [with_peak(row, size, watch) for row in rows]
 
 
 def loss_case(
@@ -61,11 +61,13 @@ def loss_case(
         warm_up=(0 if large else 1) if on_cpu else 3,
         baselines=("floor", "naive", "Liger GRPO"),
         skipped=skipped or {},
-        variants={name: _turn(problem, LOSSES[name](problem)) for name in names},
+        variants={name: turn_of(problem, STEPS[name](problem)) for name in names},
     )
 
 
-def _turn(problem: Problem, step: Callable[[], None]) -> Callable[[], Turn]:
+def turn_of(problem: Problem, step: Callable[[], None]) -> Callable[[], Turn]:
+    """A timed turn of ``step``, without the gradients of the one before."""
+
     def turn() -> Turn:
         problem.forget_gradients()
         return timed(step, problem.size.device)
@@ -73,7 +75,8 @@ def _turn(problem: Problem, step: Callable[[], None]) -> Callable[[], Turn]:
     return turn
 
 
-def _with_peak(row: Row, size: Size, watch: Watch) -> Row:
+def with_peak(row: Row, size: Size, watch: Watch) -> Row:
+    """``row`` with the peak memory of its variant, where that can be measured."""
     if row.skipped is not None or not measurable(size.device):
         return row
     watch(f"{row.case}: peak memory of {row.variant}")

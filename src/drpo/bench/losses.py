@@ -133,6 +133,39 @@ def fused(objective: str) -> Callable[[Problem], Step]:
     return make
 
 
+def some_support(targets: torch.Tensor, vocabulary: int, size: int) -> drpo.Support:
+    """For each of ``targets`` ``[N]`` that token and ``size`` − 1 others, one from each stretch of the vocabulary."""
+    stride = vocabulary // size
+    generator = torch.Generator().manual_seed(1)
+    places = torch.randint(stride, (len(targets), size), generator=generator, dtype=torch.int32)
+    ids = places.add_(torch.arange(0, stride * size, stride, dtype=torch.int32)).to(targets.device)
+    stretch = (targets // stride).clamp(max=size - 1)
+    ids.scatter_(1, stretch.unsqueeze(1), targets.unsqueeze(1).to(torch.int32))
+    return drpo.Support(ids.flatten(), torch.arange(len(targets) + 1) * size)
+
+
+def restricted(size: int) -> Callable[[Problem], Step]:
+    """`drpo.fused_loss` over supports of ``size`` tokens."""
+
+    def make(problem: Problem) -> Step:
+        support = some_support(problem.targets, problem.size.vocabulary, size)
+
+        def step() -> None:
+            drpo.fused_loss(
+                problem.hidden,
+                problem.weight,
+                problem.targets,
+                problem.objective,
+                behavior_logprobs=problem.behavior,
+                advantages=problem.advantages,
+                support=support,
+            ).loss.backward()
+
+        return step
+
+    return make
+
+
 def trl(problem: Problem) -> Step:
     """The fused LM head that TRL's GRPOTrainer gives its model (log-probabilities and entropy), then our objective."""
     from trl.kernels import ChunkedLogProbFunction  # pyright: ignore[reportMissingImports]
@@ -182,6 +215,12 @@ LOSSES: dict[str, Callable[[Problem], Step]] = {
     "TRL fused head": trl,
     "Liger GRPO": liger,
 }
+#: Ids of a nucleus.
+NUCLEI = (5, 50, 500, 5_000)
+#: Variant → what makes its step, over supports.
+RESTRICTED: dict[str, Callable[[Problem], Step]] = {f"nuclei of {size:,}": restricted(size) for size in NUCLEI}
+#: All of them.
+STEPS = LOSSES | RESTRICTED
 
 
 def losses(device: str, compiled: bool) -> tuple[list[str], dict[str, str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from drpo.bench.losses import LOSSES, Problem, Size, Step
+from drpo.bench.losses import STEPS, Problem, Size, Step
 
 _CLEAR = Path("/proc/self/clear_refs")
 
@@ -38,7 +38,7 @@ def measurable(device: str) -> bool:
 def measure(size: Size, name: str) -> int:
     """The same in this process, which must be fresh."""
     problem = Problem(size)
-    step = LOSSES[name](problem)
+    step = STEPS[name](problem)
     held = _on_gpu(problem, step) if size.device.startswith("cuda") else _on_cpu(step)
     gradients = sum(tensor.numel() * tensor.element_size() for tensor in (problem.hidden, problem.weight))
     return max(held - gradients, 0)

@@ -9,9 +9,10 @@
 - ``ratios``: baseline → median over rounds of the ratio to it in the same round, of seconds, or of seconds per token
   where ``per_token`` says so;
 - ``figures``: what else was measured (``peak_bytes``: highest memory above inputs and gradients, in a process of its
-  own, and of the suites ``inspect`` and ``model-step`` of the whole process; ``file_bytes``; ``sampling_share``: of
-  the step's time; ``sampling_seconds``, ``forward_seconds`` …: parts of the step; ``cpu_seconds``: of its process,
-  which other programs lengthen less; ``tflops``; ``gemm_share``: of the card's own rate);
+  own, and of the suites ``inspect`` and ``model-step`` of the whole process; ``bytes_per_token``: of a support;
+  ``file_bytes``; ``sampling_share``: of the step's time; ``sampling_seconds``, ``forward_seconds`` …: parts of the
+  step; ``cpu_seconds``: of its process, which other programs lengthen less; ``tflops``; ``gemm_share``: of the card's
+  own rate);
 - ``note``, where there is something else to know.
 """
 

@@ -327,7 +327,9 @@ def doctor(
 def bench(
     suites: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SUITE]...", help="kernels, sampler, step, model-step, inspect, curves. Default: all."),
+        typer.Argument(
+            metavar="[SUITE]...", help="kernels, support, sampler, step, model-step, inspect, curves. Default: all."
+        ),
     ] = None,
     quick: Annotated[
         bool,
@@ -351,9 +353,10 @@ def bench(
 ) -> None:
     """Compare drpo with alternatives, side by side in one run: medians, spread, ratios.
 
-    kernels: hidden states to gradients, against log-softmax, TRL and Liger. sampler: against transformers' generate.
-    step: against TRL's GRPOTrainer. model-step: the same with SmolLM2's shape. inspect: throughput of drpo inspect.
-    curves: cost by size, with a figure.
+    kernels: hidden states to gradients, against log-softmax, TRL and Liger. support: the same over the tokens of
+    truncated sampling, against the whole vocabulary. sampler: against transformers' generate. step: against TRL's
+    GRPOTrainer. model-step: the same with SmolLM2's shape. inspect: throughput of drpo inspect. curves: cost by size,
+    with a figure.
 
     Examples:
 

@@ -147,6 +147,7 @@ def row_cells(row: Row) -> dict[str, str]:
 #: What else was measured → its column and how it is written.
 FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "peak_bytes": ("peak MB", lambda value: f"{value / 1e6:,.0f}"),
+    "bytes_per_token": ("bytes a token", lambda value: f"{value:,.0f}"),
     "file_bytes": ("file MB", lambda value: plain(value / 1e6)),
     "sampling_seconds": ("sampling s", plain),
     "forward_seconds": ("forward s", plain),

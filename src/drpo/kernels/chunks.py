@@ -76,7 +76,7 @@ class Chunks:
         """``logprobs``, and ``entropy`` if wanted: one product a chunk."""
         for rows in self.chunks():
             x, at_target, scale = self._logits(rows)
-            log_total, entropy = _measure(x, scale, with_entropy)
+            log_total, entropy = _measure(x, scale, self._support(rows), with_entropy)
             self.logprobs[rows] = (at_target - log_total).squeeze(1)
             if with_entropy:
                 self.entropy[rows] = entropy.squeeze(1)
@@ -88,17 +88,20 @@ class Chunks:
             self._differentiate(rows, slopes_of)
 
     def _logits(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor, float | torch.Tensor]:
-        """hidden · weightᵀ ``[C, V]``, −inf outside the support, the target's x ``[C, 1]``, and the temperature."""
+        """hidden · weightᵀ ``[C, V]``, the target's x ``[C, 1]``, and the temperature."""
         hidden, scale = self.hidden[rows], self._scale(rows)
         x = wide_mm(hidden, self.weight.T, out=self.buffer[: len(hidden)])
-        if self.support is not None:
-            self.support[rows].restrict_(x)
         return x, x.gather(1, self.targets[rows].unsqueeze(1)) / scale, scale
+
+    def _support(self, rows: slice) -> Support | None:
+        """Of these rows; None where it is the whole vocabulary."""
+        support = None if self.support is None else self.support[rows]
+        return None if support is None or len(support.ids) == len(support) * len(self.weight) else support
 
     def _differentiate(self, rows: slice, slopes_of: Slopes) -> None:
         hidden, targets = self.hidden[rows], self.targets[rows].unsqueeze(1)
         x, at_target, scale = self._logits(rows)
-        exponentials, top, total = _exponentials(x, scale, self.weight.dtype)
+        exponentials, top, total = _exponentials(x, scale, self._support(rows), self.weight.dtype)
         normalizer = top + total.log()
         self.logprobs[rows] = (at_target - normalizer).squeeze(1)
         pulled = wide_mm(exponentials, self.weight)  # [C, H]: Z · the mean row of the head under π
@@ -135,8 +138,17 @@ class Chunks:
         self.grad_weight.index_add_(0, targets.squeeze(1), (hidden * slopes).to(self.wide))
 
 
-def _measure(x: torch.Tensor, scale: float | torch.Tensor, with_entropy: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _measure(
+    x: torch.Tensor, scale: float | torch.Tensor, support: Support | None, with_entropy: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """log Σ exp(x / scale) of each row, and the entropy if wanted (else 0), ``[C, 1]``; ``x`` is overwritten."""
+    if support is not None:
+        top, total, shifted = _exponentials_inside(x, scale, support)
+        log_total = total.log()
+        if not with_entropy:
+            return top + log_total, torch.zeros_like(top)
+        moment = support.put_(x, shifted.exp().mul_(shifted.clamp_(min=-1e30))).sum(1, keepdim=True)
+        return top + log_total, (log_total - moment / total).clamp_(min=0.0)
     log_totals, entropies = [], []
     for part in _parts(x, scale):
         top = part.amax(1, keepdim=True)
@@ -165,19 +177,46 @@ def _parts(x: torch.Tensor, scale: float | torch.Tensor) -> Iterator[torch.Tenso
 
 
 def _exponentials(
-    x: torch.Tensor, scale: float | torch.Tensor, dtype: torch.dtype
+    x: torch.Tensor, scale: float | torch.Tensor, support: Support | None, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """exp(x / scale − max) in ``dtype``, and of each row of x / scale the maximum and that sum, ``[C, 1]``.
 
-    ``x`` ``[C, V]`` is overwritten; ``scale`` is a number or ``[C, 1]``.
+    ``x`` ``[C, V]`` is overwritten; ``scale`` is a number or ``[C, 1]``. With a support the maximum is over its tokens,
+    and the exponentials of the others are 0.
     """
     if triton_support.compiles_for(x.device):
         from drpo.kernels import triton_backend
 
-        return triton_backend.exponentials(x, scale, dtype)
+        return triton_backend.exponentials(x if support is None else support.restrict_(x), scale, dtype)
+    if support is not None:
+        top, total, _ = _exponentials_inside(x, scale, support)
+        return x.to(dtype), top, total
     tops, totals = [], []
     for part in _parts(x, scale):
         top = part.amax(1, keepdim=True)
         totals.append(part.sub_(top).exp_().sum(1, keepdim=True))
         tops.append(top)
     return x.to(dtype), torch.cat(tops), torch.cat(totals)
+
+
+def _exponentials_inside(
+    x: torch.Tensor, scale: float | torch.Tensor, support: Support
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Write exp(x / scale − max) of the tokens of the support into ``x`` ``[C, V]``, and 0 elsewhere.
+
+    Only these are exponentiated: on a CPU the exponential of −inf takes seven times that of a number.
+
+    Returns:
+        Of each row of x / scale inside the maximum and the sum of exponentials, ``[C, 1]``, and x / scale − max of the
+        tokens inside, ``[M]``.
+    """
+    sizes = support.sizes.to(x.device)
+    shifted = support.take(x)
+    if isinstance(scale, torch.Tensor):
+        shifted.div_(scale.squeeze(1).repeat_interleave(sizes, output_size=len(shifted)))
+    elif scale != 1.0:
+        shifted.div_(scale)
+    top = torch.segment_reduce(shifted, "max", lengths=sizes, unsafe=True)  # sizes are right: no look at them
+    shifted.sub_(top.repeat_interleave(sizes, output_size=len(shifted)))
+    total = support.put_(x.zero_(), shifted.exp()).sum(1, keepdim=True)
+    return top.unsqueeze(1), total, shifted

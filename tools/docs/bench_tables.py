@@ -143,6 +143,41 @@ def tables() -> str:
     return "\n".join(lines)
 
 
+def support() -> str:
+    """What renormalizing over a support costs, and ids against bits."""
+    record = read_json(FOLDER / "support.json")
+    cases: dict[str, list[dict[str, Any]]] = {}
+    for row in record["rows"]:
+        cases.setdefault(row["case"], []).append(row)
+    (title, steps), *forms = cases.items()
+    without = steps[0]
+    lines = [
+        f"{machines({'support': record})}; {title}; medians over {len(without['rounds'])} rounds in which the variants "
+        "take turns, ratios of the same round.",
+        "",
+        "| `fused_loss`, forward and backward | seconds | time, to without | peak memory | peak, to without |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in steps:
+        name = "without a support" if row is without else f"supports: {row['variant']}"
+        peak = row["figures"]["peak_bytes"]
+        lines.append(
+            f"| {name} | {row['seconds']:.1f} ({row['min']:.1f} to {row['max']:.1f}) | "
+            f"{row['ratios'][without['variant']]:.2f} | {peak / 1e6:,.0f} MB | "
+            f"{peak / without['figures']['peak_bytes']:.2f} |"
+        )
+    lines += [
+        "",
+        "| −inf outside the supports, 256 rows | ids: bytes a token | bits | ids: time | bits | bits to ids |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for _, (ids, bits) in forms:
+        held = " | ".join(f"{row['figures']['bytes_per_token']:,.0f}" for row in (ids, bits))
+        spent = " | ".join(f"{1e3 * row['seconds']:,.0f} ms" for row in (ids, bits))
+        lines.append(f"| nuclei of {ids['sizes']['nucleus']:,} | {held} | {spent} | {bits['ratios']['ids']:.1f} |")
+    return "\n".join(lines)
+
+
 def profile() -> str:
     """Where a training step's time goes."""
     record = read_json(FOLDER / "profile.json")

@@ -125,7 +125,9 @@ def _page_problem(found: Inspection) -> str | None:
     if problem is not None:
         return f"page: {problem}"
     # What a model wrote, and what a finding quotes, may be any text.
-    page = re.sub(r"<style>.*?</style>|<section><h2>Findings.*?</section>|<bdi.*?</bdi>", "", page, flags=re.DOTALL)
+    page = re.sub(
+        r"<style>.*?</style>|<section[^>]*><h2>Findings.*?</section>|<bdi.*?</bdi>", "", page, flags=re.DOTALL
+    )
     if bad := _NOT_FINITE.search(page):
         return f"the page says {page[max(0, bad.start() - 60) : bad.end() + 20]!r}"
     return None

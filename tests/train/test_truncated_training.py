@@ -96,7 +96,7 @@ def test_pi_is_mu_at_unchanged_weights(policy: Policy, cut: dict[str, Any], plai
     """Within 1e-5 on average, through the product with the head and through whole logits; 0.02 and more without."""
     samples = roll_out(policy, cut)
     mu = torch.tensor([value for sample in samples for value in sample.response.behavior_logprobs])
-    sequences = [Sequences(s.prompt_ids, s.response.token_ids, s.response.support) for s in samples]
+    sequences = [Sequences(s.prompt_ids, s.response.token_ids, support=s.response.support) for s in samples]
     twin = Policy(policy.model, policy.tokenizer)
     twin.head = twin.head if plain_head else None
     with torch.no_grad():

@@ -71,8 +71,8 @@ PAGES: dict[str, Maker | dict[str, Maker]] = {
     "docs/performance.md": {
         "profile": bench_tables.profile,
         "model-step": bench_tables.model_step,
-        "support": bench_tables.support,
         "threads": threads_table.table,
+        "support": bench_tables.support,
     },
     "docs/recipes.md": {"public": recipe_tables.public, "assumed": recipe_tables.assumed},
     "docs/schema.md": {"inspection": inspection_table.block},

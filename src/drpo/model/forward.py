@@ -26,8 +26,8 @@ class Sequences:
 
     prompt_ids: Sequence[int]
     token_ids: Sequence[int]
-    support: Support | None = field(default=None, compare=False, repr=False)
     experts: torch.Tensor | None = field(default=None, compare=False, repr=False)
+    support: Support | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.token_ids)

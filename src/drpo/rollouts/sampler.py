@@ -115,8 +115,8 @@ class Response:
     stop_reason: StopReason
     topk_ids: list[list[int]] | None = None
     topk_logprobs: list[list[float]] | None = None
-    support: Support | None = field(default=None, compare=False, repr=False)
     experts: torch.Tensor | None = field(default=None, compare=False, repr=False)
+    support: Support | None = field(default=None, compare=False, repr=False)
 
 
 class Sampler(Protocol):

@@ -219,7 +219,7 @@ def token_batch(
 def sequences_of(samples: Sequence[Sample]) -> list[Sequences]:
     """Token ids of ``samples``, and what their rollout reported besides: the tokens that each one was drawn from, and
     the experts they went through."""
-    return [Sequences(s.prompt_ids, s.response.token_ids, s.response.support, s.response.experts) for s in samples]
+    return [Sequences(s.prompt_ids, s.response.token_ids, s.response.experts, s.response.support) for s in samples]
 
 
 def constants_of(samples: Sequence[Sample], advantages: Sequence[float], device: torch.device) -> dict[str, Any]:

@@ -206,7 +206,7 @@ def test_mu_is_the_policy_renormalized_over_the_mask(policy: Policy, replaying: 
     for request, group in zip(requests, replaying.sample(requests, parameters), strict=True):
         for response in group:
             assert response.support is not None
-            sequence = Sequences(request.prompt_ids, response.token_ids, response.support)
+            sequence = Sequences(request.prompt_ids, response.token_ids, support=response.support)
             with torch.no_grad():
                 logprobs, _ = policy.response_logprobs([sequence], 1.3)
             worst = max(worst, float((logprobs - torch.tensor(response.behavior_logprobs)).abs().max()))

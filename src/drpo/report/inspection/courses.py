@@ -74,7 +74,7 @@ def _changes(found: Inspection, x: Sequence[float]) -> list[Line]:
         Line(
             verdict.objective,
             [Point(at, value, None, None) for at, value in zip(x, verdict.changed_by_step, strict=True)],
-            *paint(verdict.objective),
+            *paint(verdict.objective)[:2],
         )
         for verdict in by_change[:MOST_LINES]
         if verdict.changed > 0

@@ -159,10 +159,10 @@ def _corrected(history: History) -> list[Chart]:
 def other_objectives(history: History) -> Section | None:
     """What other objectives would hold back of the same tokens; None where it was not recorded."""
     lines = [
-        Line("PPO", history.average("others.ppo.masked_mass"), *paint("ppo")),
-        Line("SPO", history.average("others.spo.corrective_mass"), *paint("spo")),
+        Line("PPO", history.average("others.ppo.masked_mass"), *paint("ppo")[:2]),
+        Line("SPO", history.average("others.spo.corrective_mass"), *paint("spo")[:2]),
         # One line: for the same δ, DPPO masks the tokens that are corrective under DRPO.
-        Line("DPPO, DRPO", history.average("others.drpo.corrective_mass"), *paint("drpo")),
+        Line("DPPO, DRPO", history.average("others.drpo.corrective_mass"), *paint("drpo")[:2]),
     ]
     means = {line.name: sum(values) / len(values) for line in lines if (values := known(line.points))}
     if not means:

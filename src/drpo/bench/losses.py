@@ -144,26 +144,22 @@ def some_support(targets: torch.Tensor, vocabulary: int, size: int) -> drpo.Supp
     return drpo.Support(ids.flatten(), torch.arange(len(targets) + 1) * size)
 
 
+def fused_over(problem: Problem, support: drpo.Support) -> Step:
+    """`drpo.fused_loss` over ``support``."""
+    return lambda: drpo.fused_loss(
+        problem.hidden,
+        problem.weight,
+        problem.targets,
+        problem.objective,
+        behavior_logprobs=problem.behavior,
+        advantages=problem.advantages,
+        support=support,
+    ).loss.backward()
+
+
 def restricted(size: int) -> Callable[[Problem], Step]:
     """`drpo.fused_loss` over supports of ``size`` tokens."""
-
-    def make(problem: Problem) -> Step:
-        support = some_support(problem.targets, problem.size.vocabulary, size)
-
-        def step() -> None:
-            drpo.fused_loss(
-                problem.hidden,
-                problem.weight,
-                problem.targets,
-                problem.objective,
-                behavior_logprobs=problem.behavior,
-                advantages=problem.advantages,
-                support=support,
-            ).loss.backward()
-
-        return step
-
-    return make
+    return lambda problem: fused_over(problem, some_support(problem.targets, problem.size.vocabulary, size))
 
 
 def trl(problem: Problem) -> Step:

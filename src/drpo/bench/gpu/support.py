@@ -1,6 +1,6 @@
 """Part ``support``: the loss over the tokens that truncated sampling kept, against the whole vocabulary and a mask.
 
-Every response token has a support of as many ids, its own and random ones: few, as top-p keeps of a sharp policy, or
+Every response token has a support of as many ids, its own and drawn ones: few, as top-p keeps of a sharp policy, or
 many, as it keeps of a flat one. The floor is the three products over the whole vocabulary.
 """
 
@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-import numpy as np
 import torch
 
 import drpo
 from drpo.bench.frame import Case, Row, Settings, Turn, Watch, measure, release_memory, timed
 from drpo.bench.gpu import Cases
 from drpo.bench.kernels import ON_GPU, QUICK
-from drpo.bench.losses import LOSSES, Problem, Size, Step
+from drpo.bench.losses import LOSSES, Problem, Size, Step, fused_over, some_support
 
 #: Ids of a support.
 KEPT, KEPT_QUICK = (20, 2000), (3, 40)
@@ -37,10 +36,10 @@ def cases(settings: Settings) -> Cases:
 def measure_support(size: Size, kept: int, title: str, rounds: int, watch: Watch) -> list[Row]:
     """Every way with a support of ``kept`` ids, beside the ways without one."""
     problem = Problem(size)
-    support = random_support(problem.targets, size.vocabulary, kept)
+    support = some_support(problem.targets, size.vocabulary, kept)
     steps = {name: LOSSES[name](problem) for name in ("floor", "fused_loss", "token_logprobs chunked")}
     steps |= {
-        "fused_loss, support": fused(problem, support),
+        "fused_loss, support": fused_over(problem, support),
         "token_logprobs, support": in_two_steps(problem, support),
         "naive, support": masked(problem, support),
     }
@@ -74,26 +73,6 @@ def turn(problem: Problem, step: Step) -> Callable[[], Turn]:
         return Turn(seconds, figures={"peak_bytes": torch.cuda.max_memory_allocated(device) - before})
 
     return work
-
-
-def random_support(targets: torch.Tensor, vocabulary: int, kept: int) -> drpo.Support:
-    """For each of ``targets`` ``[N]`` its own id and ``kept`` − 1 random ones; one that is drawn twice counts once."""
-    rows = np.random.default_rng(0).integers(vocabulary, size=(len(targets), kept))
-    rows[:, 0] = targets.cpu().numpy()
-    return drpo.Support.from_rows(list(rows), targets.device)
-
-
-def fused(problem: Problem, support: drpo.Support) -> Step:
-    """`drpo.fused_loss`."""
-    return lambda: drpo.fused_loss(
-        problem.hidden,
-        problem.weight,
-        problem.targets,
-        problem.objective,
-        behavior_logprobs=problem.behavior,
-        advantages=problem.advantages,
-        support=support,
-    ).loss.backward()
 
 
 def in_two_steps(problem: Problem, support: drpo.Support) -> Step:

@@ -66,7 +66,7 @@ def variants(
 
 
 def demo(device: str, prompts: int) -> tuple[Policy, list[list[int]]]:
-    """The demo's policy, and the token ids of so many of its problems."""
+    """The demo's policy, and the token ids of the given number of its problems."""
     policy = load_policy("embedded:arithmetic", torch.device(device))
     return policy, [policy.encode(prompt) for prompt in problems(prompts)]
 

@@ -25,7 +25,7 @@ RARE = -30.0
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreCentering(Modifier):
-    """Center the weighted score under μ, so that an advantage common to all tokens of a state moves nothing.
+    """Center the weighted score under μ: an advantage shared by all tokens of a state has no expected effect.
 
     Equation: J = J_objective − Σ_{v ∈ H} sg(c_v) log π_v, with
     c_v = μ_v g(π_v, μ_v) − α g_tail π_v, g = ∂J_objective/∂log π of token v under the sampled token's advantage,

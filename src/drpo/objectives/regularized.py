@@ -214,7 +214,7 @@ class MDPO(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class DRO(Objective):
-    """Direct reward optimization: the policy gradient without a ratio, and a squared log-ratio that pulls back.
+    """Direct reward optimization: a policy gradient without importance ratio, and a penalty on the squared log-ratio.
 
     Equation: J = Â log π − (beta/2) log² r; w = 1/r − beta log r / (r Â), which is 0 where log r = Â / beta.
     Source: Richemond et al., arXiv:2405.19107 (DRO), with the advantage of one's choice in the place of its value

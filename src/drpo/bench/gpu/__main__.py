@@ -5,7 +5,7 @@
     python -m drpo.bench.gpu kernels --again kernels
     python -m drpo.bench.gpu --device cpu --quick   # does every line run?
 
-A part is a process of its own with a limit of its own. Its record is written after every case; a part whose record is
+Each part runs in its own process with its own time limit. It writes its record after each case; a part whose record is
 complete is not measured again. A variant that runs out of memory, or is not installed, is a row that says so. torch and
 numpy are enough for the kernels; other parts say what they miss. Nothing is downloaded: models are made from random
 numbers.

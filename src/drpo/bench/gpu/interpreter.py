@@ -17,7 +17,7 @@ MOST = {"float32": 1e-5, "float64": 1e-9}
 
 
 def cases(settings: Settings) -> Cases:
-    """Sizes beside the edges of a block, at one temperature and at one a token."""
+    """Sizes around the block edges, with one temperature for all tokens and with one per token."""
     blocks = backend.INTERPRETED
     for n, v, h in [(1, 1, 1), (9, 2 * blocks.columns + 3, 2 * blocks.width + 5), (blocks.rows + 1, 40, 7)]:
         title = f"interpreted, N={n} H={h} V={v}"

@@ -14,10 +14,11 @@ import pytest
 from drpo.code_version import training_code
 from drpo.errors import ConfigError
 from drpo.files import json_text
+from drpo.lab.directory import StudyDirectory
 from drpo.lab.metrics import reward_metrics
 from drpo.lab.plan import Run, make_plan
 from drpo.lab.registration import analysis_digest, check_registration, registration, study_digest
-from drpo.lab.results import read_csv
+from drpo.lab.results import read_csv, write_csv
 from drpo.lab.robustness import basins, sensitivities
 from drpo.lab.run import kept_results, read_results, run_study
 from drpo.lab.runner import Watcher
@@ -176,6 +177,35 @@ def test_runs_of_another_processor_are_not_reused(tmp_path: Path) -> None:
     assert sorted(watcher.started) == ["runs/one/dppo/seed-1", "runs/one/drpo/seed-1", "runs/one/drpo/seed-2"]
     assert "2 runs are not reused: another processor" in watcher.notes
     assert "1 runs are not reused: processor not recorded" in watcher.notes
+
+
+def test_rows_of_another_processor_are_reused_by_whole_seeds(tmp_path: Path) -> None:
+    study = studies.study(settings=ONE, seeds=[0, 1, 2])
+    told = noisy(lambda arm: 0.01 if arm == "drpo" else 0.0)
+    run_study(study, tmp_path / "whole", workers(tmp_path, study, told), Notes())
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    rows = read_csv(tmp_path / "whole" / "results.csv")
+    for row in rows:
+        # Seed 0 ran here, seed 1 elsewhere, and of seed 2 one arm here and one elsewhere.
+        if row["seed"] == 1 or (row["seed"], row["arm"]) == (2, "drpo"):
+            row["cpu"] = "Another"
+    write_csv(StudyDirectory(tables), rows)
+    (tables / "curves.csv").write_bytes((tmp_path / "whole" / "curves.csv").read_bytes())
+    watcher = Notes()
+    results, _ = run_study(study, tmp_path / "on", workers(tmp_path, study, told), watcher, reuse=[tables])
+    assert watcher.started == ["runs/one/drpo/seed-2"]
+    assert "3 runs are of another processor (Another): reused where every arm of a seed is there" in watcher.notes
+    assert {(row["seed"], row["cpu"] == "Another") for row in results.rows} == {(0, False), (1, True), (2, False)}
+    # A sitting that was killed while it took over a seed's rows takes over the rest of them.
+    first = (tmp_path / "on" / "reused.jsonl").read_text().splitlines(keepends=True)
+    for kept in range(len(first)):
+        place = tmp_path / f"killed-{kept}"
+        place.mkdir()
+        (place / "reused.jsonl").write_text("".join(first[:kept]))
+        again = Notes()
+        run_study(study, place, workers(tmp_path, study, told), again, reuse=[tables])
+        assert again.started == ["runs/one/drpo/seed-2"]
 
 
 def test_a_study_is_registered_with_its_first_run(tmp_path: Path) -> None:

@@ -3,6 +3,10 @@
 They are copied where their directories are there. Where a study's tables are all that is left of it (results.csv and
 curves.csv, as they are committed), their rows are taken over: reused.jsonl of the study that goes on holds them, a line
 a run, each with ``run`` (its path) and ``row``.
+
+Another model of processor rounds differently, so that its runs are not those that would come out here. Arms are
+compared within a seed, however, and that comparison holds as long as all arms of the seed ran on one processor: rows
+of another processor are taken over in whole blocks (a setting and a seed with every arm), or not at all.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from drpo.code_version import training_code
 from drpo.cpus import cpu_model
@@ -27,23 +32,24 @@ from drpo.run_directory import RunDirectory
 
 @dataclass(frozen=True)
 class Reusable:
-    """Finished runs by their configuration, rows of runs whose directories are gone by their command, and why others
-    are left out: reason → number of runs."""
+    """Finished runs by their configuration; rows of runs whose directories are gone by their command, those from here
+    and those of each other processor; and why others are left out: reason → number of runs."""
 
     runs: Mapping[str, Path]
     rows: Mapping[str, Row]
+    elsewhere: Mapping[str, Mapping[str, Row]]
     refused: Mapping[str, int]
 
 
 def finished_runs(sources: Sequence[Path]) -> Reusable:
     """The finished runs below ``sources`` that would come out the same here: made on this model of processor, by this
-    version of torch and this code.
+    version of torch and this code. Of tables also the rows that only the processor sets apart.
 
     Raises:
         CheckpointError: a source holds neither runs nor tables. DataError: a table is damaged.
     """
     runs: dict[str, Path] = {}
-    rows: dict[str, Row] = {}
+    rows: dict[str, dict[str, Row]] = {cpu_model(): {}}
     refused: Counter[str] = Counter()
     for source in sources:
         found, kept = _finished(source), _finished_rows(source)
@@ -51,26 +57,32 @@ def finished_runs(sources: Sequence[Path]) -> Reusable:
             raise CheckpointError(f"{source} holds no runs to reuse. Give the directory of a study that ran.")
         for key, run in found:
             manifest = run.read_manifest()
-            made = manifest.get("cpu"), manifest.get("versions", {}).get("torch"), manifest.get("code")
-            if reason := "a branch of another run" if manifest.get("parent") else _elsewhere(*made):
+            made = {"torch": manifest.get("versions", {}).get("torch"), "code": manifest.get("code")}
+            reason = "a branch of another run" if manifest.get("parent") else ""
+            if reason := reason or _other("processor", manifest.get("cpu"), cpu_model()) or _other_software(made):
                 refused[reason] += 1
             else:
                 runs[key] = run.path
         for key, row in kept:
-            if reason := _elsewhere(row.get("cpu"), row.get("torch"), row.get("code")):
+            cpu = row.get("cpu")
+            if reason := _other_software(row) if cpu else "processor not recorded":
                 refused[reason] += 1
             else:
-                rows[key] = row
-    return Reusable(runs, rows, refused)
+                rows.setdefault(cpu, {})[key] = row
+    return Reusable(runs, rows.pop(cpu_model()), rows, refused)
 
 
-def _elsewhere(cpu: str | None, torch: str | None, code: str | None) -> str:
+def _other_software(made: Mapping[str, Any]) -> str:
+    return _other("version of torch", made.get("torch"), version("torch")) or _other(
+        "code of drpo", made.get("code"), training_code()
+    )
+
+
+def _other(name: str, there: str | None, here: str) -> str:
     """Why a run would not come out the same here; empty if it would."""
-    here = {"processor": cpu_model(), "version of torch": version("torch"), "code of drpo": training_code()}
-    for (name, own), other in zip(here.items(), (cpu, torch, code), strict=True):
-        if other != own:
-            return f"another {name}" if other else f"{name} not recorded"
-    return ""
+    if there == here:
+        return ""
+    return f"another {name}" if there else f"{name} not recorded"
 
 
 def reuse_runs(runs: Sequence[Run], directory: StudyDirectory, finished: Reusable) -> list[Run]:
@@ -78,13 +90,13 @@ def reuse_runs(runs: Sequence[Run], directory: StudyDirectory, finished: Reusabl
     that have not started; returns those.
 
     The configuration holds the seed, and ``finished`` leaves out other machines: what is copied is what would have come
-    out. Its manifest, copied too, says
-    where it ran and by which command.
+    out, but for whole blocks of another processor. Its manifest, copied too, says where it ran and by which command.
 
     Raises:
         CheckpointError: the copy cannot be written.
     """
     found, there = [], directory.reused()
+    rows = {**finished.rows, **_blocks_elsewhere(runs, directory, finished, there)}
     for run in runs:
         if RunDirectory(directory.path / run.path).exists() or str(run.path) in there:
             continue
@@ -92,11 +104,34 @@ def reuse_runs(runs: Sequence[Run], directory: StudyDirectory, finished: Reusabl
             _copy(path, directory.path / run.path)
             directory.write_entry("reused", run, source=str(path))
             found.append(run)
-        elif row := finished.rows.get(_without_place(run.command(directory.path))):
+        elif row := rows.get(_without_place(run.command(directory.path))):
             directory.write_reused(run, row)
             directory.write_entry("reused", run, source=row["command"])
             found.append(run)
     return found
+
+
+def _blocks_elsewhere(
+    runs: Sequence[Run], directory: StudyDirectory, finished: Reusable, there: Mapping[str, Row]
+) -> dict[str, Row]:
+    """The rows of other processors that complete a block of ``runs`` of which nothing is here, by their commands."""
+    blocks: dict[tuple[str, str, int], list[Run]] = {}
+    for run in runs:
+        blocks.setdefault((run.phase, run.setting, run.seed), []).append(run)
+    found: dict[str, Row] = {}
+    for block in blocks.values():
+        if any(RunDirectory(directory.path / run.path).exists() or _is_here(run, directory, finished) for run in block):
+            continue
+        for cpu, rows in finished.elsewhere.items():
+            mine = {_without_place(run.command(directory.path)): there.get(str(run.path)) for run in block}
+            if all(row["cpu"] == cpu if row else command in rows for command, row in mine.items()):
+                found |= {command: rows[command] for command, row in mine.items() if row is None}
+                break
+    return found
+
+
+def _is_here(run: Run, directory: StudyDirectory, finished: Reusable) -> bool:
+    return _key(comparable(run.config)) in finished.runs or _without_place(run.command(directory.path)) in finished.rows
 
 
 def _finished_rows(source: Path) -> list[tuple[str, Row]]:

@@ -88,7 +88,11 @@ def run_study(
 
 
 def _refused(reusable: Reusable) -> list[str]:
-    return [f"{count} runs are not reused: {reason}" for reason, count in reusable.refused.items()]
+    notes = [f"{count} runs are not reused: {reason}" for reason, count in reusable.refused.items()]
+    return notes + [
+        f"{len(rows)} runs are of another processor ({cpu}): reused where every arm of a seed is there"
+        for cpu, rows in reusable.elsewhere.items()
+    ]
 
 
 def _run_phases(plan: Plan, runner: Runner, retry_failed: bool, reusable: Reusable) -> None:

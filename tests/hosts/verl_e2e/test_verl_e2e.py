@@ -24,8 +24,11 @@ STEPS, RESUMED_STEPS, SHORT_STEPS = 12, 2, 2
 BASE_REWARD = 0.38
 LEAST_RISE = 0.2
 #: |log π − log μ| in nats: the most that two engines with the same weights differ by, and the least that the last
-#: update of a step has to show. Measured: 2e-5, and 0.16 to 8.7.
-SAME_POLICY, OTHER_POLICY = 1e-4, 1e-2
+#: update of a step has to show. Measured: 2e-5, and 0.007 to 8.7; a step whose groups agree in their rewards moves the
+#: policy by Adam's momentum alone.
+SAME_POLICY, OTHER_POLICY = 1e-4, 1e-3
+#: The same of the step that moves most.
+MOST_MOVED = 1e-2
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,7 @@ def check_what_the_loss_was_given(run: Run, objective: str, steps: int) -> list[
     assert len(calls) == steps * LOSS_CALLS_PER_STEP
     assert {(call["loss_mode"], call["objective"]) for call in calls} == {("drpo", objective)}
     assert len(responses) == steps * SEQUENCES_PER_STEP
+    moved = []
     for step in range(steps):
         # verl may shuffle a step's responses over its updates, so they are compared as a set.
         given = [row for call in of_step(calls, step, LOSS_CALLS_PER_STEP) for row in call["old_logprobs"]]
@@ -56,7 +60,8 @@ def check_what_the_loss_was_given(run: Run, objective: str, steps: int) -> list[
         assert sorted(given) == sorted(sampled)
         changes = [call["largest_log_ratio"] for call in of_step(calls, step, LOSS_CALLS_PER_STEP)]
         assert max(changes[:LOSS_CALLS_PER_UPDATE]) < SAME_POLICY
-        assert max(changes[-LOSS_CALLS_PER_UPDATE:]) > OTHER_POLICY
+        moved.append(max(changes[-LOSS_CALLS_PER_UPDATE:]))
+    assert min(moved) > OTHER_POLICY and max(moved) > MOST_MOVED, moved
     return calls
 
 

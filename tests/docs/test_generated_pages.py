@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from matplotlib.text import Text
 
 from drpo.errors import DataError
 from tools import ROOT
@@ -14,6 +15,8 @@ from tools.docs.blocks import blocks, replace_block
 
 #: Studies hold δ = 12.5 on purpose.
 pytestmark = [pytest.mark.filterwarnings("ignore::drpo.errors.DrpoWarning"), pytest.mark.slow]
+#: Pixels that a repository viewer gives a figure.
+README_WIDTH = 830
 START, END = "<!-- speed: made by make docs -->", "<!-- end of speed -->"
 
 
@@ -41,6 +44,15 @@ def test_a_figure_is_drawn_and_committed(name: str, tmp_path: Path) -> None:
         assert committed.is_file() and file.stat().st_size > 1000
         if file.suffix == ".png":
             assert file.read_bytes()[16:24] == committed.read_bytes()[16:24]  # width and height in the header
+
+
+@pytest.mark.parametrize("name", pages.FIGURES)
+def test_a_figure_can_be_read_at_the_width_of_a_readme(name: str) -> None:
+    figure = pages.FIGURES[name].draw()
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text() and text.get_visible()]
+    pixels = {text.get_text(): float(text.get_fontsize()) / 72 * README_WIDTH / figure.get_figwidth() for text in texts}
+    assert {said: size for said, size in pixels.items() if size < 10} == {}
+    assert all(panel.get_visible() for panel in figure.axes)  # no hole in the grid
 
 
 def test_a_block_is_replaced_and_the_rest_is_kept() -> None:

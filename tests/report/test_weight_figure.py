@@ -11,7 +11,7 @@ import drpo
 from drpo.cli.objectives import labels
 from drpo.cli.plots import heatmap
 from drpo.report.figures.heatmap import heatmap_figure
-from drpo.report.figures.weights import weight_figure, weight_panels
+from drpo.report.figures.weights import Curve, weight_figure, weight_panels
 from tools.docs import weight_figure as shipped
 
 SHIFT = np.linspace(-0.1, 0.4, 501)
@@ -19,7 +19,9 @@ SHIFT = np.linspace(-0.1, 0.4, 501)
 
 def test_a_jump_is_a_gap_in_the_curve_with_a_riser() -> None:
     mask = np.where(SHIFT > 0.15, 0.0, 1.0)
-    (panel,) = weight_figure({"DPPO": (SHIFT, mask), "DRPO": (SHIFT, 1 - SHIFT / 0.15)}, boundary=0.15).axes
+    (panel,) = weight_figure(
+        {"DPPO": Curve("dppo_tv", SHIFT, mask), "DRPO": Curve("drpo", SHIFT, 1 - SHIFT / 0.15)}, boundary=0.15
+    ).axes
     lines = {str(line.get_label()): np.asarray(line.get_ydata(), dtype=float) for line in panel.lines}
     assert np.isnan(lines["DPPO"]).sum() == 1
     assert not np.isnan(lines["DRPO"]).any()
@@ -28,7 +30,9 @@ def test_a_jump_is_a_gap_in_the_curve_with_a_riser() -> None:
 
 
 def test_panels_share_their_axes(tmp_path: Path) -> None:
-    figure = weight_panels({"common": {"a": (SHIFT, SHIFT)}, "rare": {"a": (SHIFT[80:], SHIFT[80:])}})
+    figure = weight_panels(
+        {"common": {"a": Curve("drpo", SHIFT, SHIFT)}, "rare": {"a": Curve("drpo", SHIFT[80:], SHIFT[80:])}}
+    )
     left, right = figure.axes
     assert left.get_xlim() == right.get_xlim() == (-0.1, 0.4)
     figure.savefig(tmp_path / "figure.svg")
@@ -36,7 +40,7 @@ def test_panels_share_their_axes(tmp_path: Path) -> None:
 
 def test_the_shipped_figure_shows_what_the_papers_say() -> None:
     curves = {label.split()[0]: curve for label, curve in shipped.curves(0.01).items()}
-    at = {name: np.interp([0.001, 0.05, 0.3], *curve) for name, curve in curves.items()}
+    at = {name: np.interp([0.001, 0.05, 0.3], curve.shift, curve.weight) for name, curve in curves.items()}
     assert at["DRPO"] == pytest.approx([1 - 0.001 / 0.15, 1 - 0.05 / 0.15, -1.0], abs=1e-6)
     assert at["DPPO"] == pytest.approx([1, 1, 0])
     assert at["PPO"] == pytest.approx([1, 0, 0])

@@ -58,6 +58,7 @@ def block() -> str:
 
 
 def figure() -> Figure:
-    """A panel a group of sources."""
-    records = load()
-    return mismatch_panels({title: records[name]["sources"] for name, title in PANELS.items()})
+    """A panel a group of sources; both kinds of old rollouts are one."""
+    panels = {PANELS[name]: record["sources"] for name, record in load().items()}
+    older = panels.pop(PANELS["staleness"]) | panels.pop(PANELS["lag"])
+    return mismatch_panels({**panels, "Older rollouts, dense model": older})

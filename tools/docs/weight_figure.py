@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 import drpo
 from drpo.objectives.slices import token_weights
-from drpo.report.figures.weights import Curves, weight_panels
+from drpo.report.figures.weights import INK, SOFT, Curve, Curves, weight_panels
+from drpo.report.palette import NEUTRALS
 
 DELTA = 0.15
 RATIO = 0.2
@@ -26,11 +27,11 @@ SHIFTS, SAMPLES = (-0.1, 0.4), 20001
 
 
 def curves(mu: float) -> Curves:
-    """Label → (π − μ, w) for a token of behavior probability ``mu`` with a positive advantage."""
+    """Label → w over π − μ for a token of behavior probability ``mu`` with a positive advantage."""
     shift = np.linspace(max(SHIFTS[0], -mu * 0.999), SHIFTS[1], SAMPLES)
     behavior = np.full_like(shift, mu)
     return {
-        label: (shift, token_weights(objective, behavior + shift, behavior, 1.0))
+        label: Curve(objective.name, shift, token_weights(objective, behavior + shift, behavior, 1.0))
         for label, objective in OBJECTIVES.items()
     }
 
@@ -40,16 +41,16 @@ def annotate(figure: Figure) -> None:
     common, rare = figure.axes
     said = {
         "fontsize": 9,
-        "color": "#1b1f23",
-        "arrowprops": {"arrowstyle": "-", "color": "#8a949e", "linewidth": 0.8},
+        "color": INK,
+        "arrowprops": {"arrowstyle": "-", "color": SOFT, "linewidth": 0.8},
     }
     at_zero = {"xy": (DELTA, 0.8), "xytext": (0.185, 0.72), **said}
     common.annotate("At δ, DPPO jumps to 0\nand DRPO crosses it", **at_zero)
     rare.annotate("At δ, as on the left", **at_zero)
     common.annotate("PPO and SPO:\n0 at π = 0.6", (0.1, -0.02), (-0.09, -0.65), **said)
     rare.annotate("PPO and SPO:\n0 at π = 0.012", (0.003, -0.02), (0.025, -0.65), **said)
-    rare.axvspan(SHIFTS[0], -0.01, facecolor="#f3f5f6", edgecolor="none", zorder=0.5)
-    rare.text((SHIFTS[0] - 0.01) / 2, 0.5, "π < 0", ha="center", fontsize=9, color="#59636e")
+    rare.axvspan(SHIFTS[0], -0.01, facecolor=NEUTRALS["card"].light, edgecolor="none", zorder=0.5)
+    rare.text((SHIFTS[0] - 0.01) / 2, 0.5, "π < 0", ha="center", fontsize=9, color=SOFT)
 
 
 def figure() -> Figure:

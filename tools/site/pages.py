@@ -24,6 +24,7 @@ from drpo.lab.study import check_study
 from drpo.report.inspection.page import build_inspection_page
 from drpo.train.config_text import read_yaml
 from examples import token_logs
+from tools.site.figure_colors import figure_colors
 
 #: Heading in the navigation → its pages, in the order in which a reader needs them.
 NAVIGATION = {
@@ -44,7 +45,9 @@ NAVIGATION = {
 #: Pages in the root of the repository, last in the navigation.
 CONTRIBUTE = ("CONTRIBUTING", "CHANGELOG")
 #: Page → the scripts and style sheets of static/ that it has beside the theme's.
-ASSETS = {"docs/gradient-weight": ("gradient_weight.css", "gradient_weight.js", "gradient_weight_page.js")}
+ASSETS = {
+    "docs/gradient-weight": ("palette.css", "gradient_weight.css", "gradient_weight.js", "gradient_weight_page.js")
+}
 #: Folder of the site with a page for each study.
 STUDIES = "studies"
 #: Folder of the site with the inspection page of each log of the tutorial.
@@ -126,11 +129,12 @@ def show_folders(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def write_other_pages(app: Sphinx, exception: Exception | None) -> None:
-    """Write index.html, the page of every study, and that of every log of the tutorial."""
+    """Write palette.css, index.html, the page of every study, and that of every log of the tutorial."""
     if exception is not None or app.builder.format != "html":
         return
     out = Path(app.outdir)
     page = app.builder.get_target_uri(app.config.root_doc)
+    replace_text(out / "_static" / "palette.css", figure_colors())
     replace_text(out / "index.html", REDIRECT.format(title=app.config.html_title, page=page))
     (out / STUDIES).mkdir(exist_ok=True)
     for name, folder in studies(Path(app.srcdir)).items():

@@ -110,10 +110,10 @@ def explain(console: PlainConsole, name: str) -> None:
 def draw(names: list[str], settings: list[str], folder: Path) -> None:
     """Both pictures of the named objectives, their parameters changed by ``name.parameter=value``."""
     from drpo.cli.plots import write_plots
-    from drpo.report.figures.weights import STYLES
+    from drpo.report.figures.weights import MOST
 
-    if len(names) > len(STYLES):
-        raise ConfigError(f"a figure shows at most {len(STYLES)} objectives, got {len(names)}")
+    if len(names) > MOST:
+        raise ConfigError(f"a figure shows at most {MOST} objectives, got {len(names)}")
     for file in write_plots(labels(chosen(names, settings)), folder):
         PlainConsole().say(str(file))
 

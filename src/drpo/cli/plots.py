@@ -13,7 +13,7 @@ from drpo.objectives import Objective
 from drpo.objectives.slices import token_weights
 from drpo.report.figures.files import save_figure
 from drpo.report.figures.heatmap import heatmap_figure
-from drpo.report.figures.weights import Curves, weight_panels
+from drpo.report.figures.weights import Curve, Curves, weight_panels
 
 #: Behavior probabilities of the panels that show w against the shift.
 TOKENS = {"Common token: μ = 0.5": 0.5, "Rare token: μ = 0.01": 0.01}
@@ -48,11 +48,11 @@ def weights(objectives: Mapping[str, Objective], boundary: float | None) -> Figu
 
 
 def curves(objectives: Mapping[str, Objective], mu: float, shifts: tuple[float, float] = (-0.1, 0.4)) -> Curves:
-    """Label → (π − μ, w) for a token of behavior probability ``mu`` with a positive advantage."""
+    """Label → w over π − μ for a token of behavior probability ``mu`` with a positive advantage."""
     shift = np.linspace(max(shifts[0], -mu * 0.999), min(shifts[1], (1 - mu) * 0.999), SAMPLES)
     behavior = np.full_like(shift, mu)
     return {
-        label: (shift, token_weights(objective, behavior + shift, behavior, 1.0))
+        label: Curve(objective.name, shift, token_weights(objective, behavior + shift, behavior, 1.0))
         for label, objective in objectives.items()
     }
 

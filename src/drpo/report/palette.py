@@ -1,4 +1,4 @@
-"""Colors: one table for the pages, and one paint for each objective wherever it is drawn.
+"""Every color of pages, figures and site: one paint for each objective wherever it is drawn, and the neutral colors.
 
 Okabe and Ito's color-blind-safe colors, darkened on a light ground and lightened on a dark one until text in them can
 be read. Objectives of one kind share a color and differ in their dashes.
@@ -27,6 +27,21 @@ COLORS = {
     6: Color("#8a6100", "#e6b84a"),  # amber
     7: Color("#1b1f23", "#e4e8eb"),  # ink
     8: Color("#0b6e82", "#63d3e6"),  # cyan
+}
+#: Name → what is not a line: grounds, text, frames and what needs attention; the style sheet's ``--ground`` and so on.
+NEUTRALS = {
+    "ground": Color("#ffffff", "#0f1317"),
+    "card": Color("#f6f7f8", "#171c21"),
+    "ink": Color("#1b1f23", "#e4e8eb"),
+    "soft": Color("#59636e", "#9aa5af"),
+    "edge": Color("#d9dee3", "#2c343b"),
+    "grid": Color("#e3e7ea", "#242b31"),
+    "warn": Color("#9a4b00", "#ffb366"),
+    "warn-ground": Color("#fff4e5", "#2b2013"),
+    "good": Color("#00704c", "#4fd1a1"),
+    "link": Color("#00609b", "#7cc4f0"),
+    "focus": Color("#0072b2", "#56b4e9"),
+    "shade": Color("#0000002b", "#000000a6"),
 }
 #: Number → the dashes of a line, in units of an SVG; 0 is solid.
 DASHES = {0: "", 1: "6 3", 2: "1.5 3", 3: "8 3 1.5 3", 4: "14 4", 5: "6 2 1.5 2 1.5 2"}
@@ -118,9 +133,28 @@ def paints(objectives: Mapping[str, str]) -> dict[str, Paint]:
     return {line: found[line] for line in objectives}
 
 
+def ramp(shade: float) -> tuple[str, int]:
+    """What a color is mixed with at ``shade``, a key of :data:`NEUTRALS`, and the color's own share in percent.
+
+    Light half: the ground; dark half: the ink. So the order survives print and a dark page.
+    """
+    return ("ground", round(40 + 120 * shade)) if shade <= 0.5 else ("ink", round(180 - 160 * shade))
+
+
+def on_light(drawn: Paint) -> str:
+    """The color of a line on a light ground, ``#rrggbb``."""
+    color = COLORS[drawn.color].light
+    if drawn.shade is None:
+        return color
+    other, share = ramp(drawn.shade)
+    channels = zip(*(bytes.fromhex(one[1:]) for one in (color, NEUTRALS[other].light)), strict=True)
+    return "#" + bytes(round((share * own + (100 - share) * mixed) / 100) for own, mixed in channels).hex()
+
+
 def color_variables(dark: bool) -> str:
-    """The colors as declarations of a style sheet."""
-    return " ".join(f"--c{number}: {color[dark]};" for number, color in COLORS.items())
+    """All colors as declarations of a style sheet."""
+    named = NEUTRALS | {f"c{number}": color for number, color in COLORS.items()}
+    return " ".join(f"--{name}: {color[dark]};" for name, color in named.items())
 
 
 def color_classes() -> str:

@@ -4,24 +4,8 @@
 (() => {
   const { OBJECTIVES, token, weight } = GradientWeight;
   const NAMES = Object.keys(OBJECTIVES);
-  // Number of a color in gradient_weight.css, dashes, width. An objective is told by its dashes where colors are not seen.
-  const STYLES = {
-    drpo: [1, "", 2.8],
-    mask_drpo: [1, "2 3", 2.4],
-    dppo_tv: [2, "", 6],
-    dppo_kl: [2, "10 4", 4],
-    ppo: [3, "7 4", 2.2],
-    grpo: [3, "2 3", 2.2],
-    truly_ppo: [3, "12 3 2 3", 2.2],
-    spo: [4, "2 2", 2.6],
-    sapo: [4, "9 4", 2.2],
-    cispo: [5, "", 2],
-    aipo: [5, "6 4", 2],
-    topr: [5, "2 3", 2],
-    kl_penalty: [6, "", 2],
-    tv_penalty: [6, "6 4", 2],
-    surrogate: [7, "1 4", 1.8],
-  };
+  // Widths of the last and the first curve, so that none hides another. Colors and dashes: palette.css.
+  const WIDTHS = [2.2, 7];
   const LOW = -1.25;
   const HIGH = 2.25;
   const SAMPLES = 600;
@@ -33,6 +17,7 @@
     pi: 0.4,
     delta: 0.15,
     sign: 1,
+    size: 1,
     logOdds: false,
     drawn: new Set(["drpo", "dppo_tv", "ppo", "spo"]),
     own: {},
@@ -76,7 +61,7 @@
     return set;
   }
 
-  const weightAt = (name, pi) => weight(name, state.mu, pi, state.sign, parametersOf(name));
+  const weightAt = (name, pi) => weight(name, state.mu, pi, state.sign * state.size, parametersOf(name));
 
   function meaning(w) {
     if (w < 0) return "corrective";
@@ -127,6 +112,7 @@
     probability("mu", "μ, behavior policy"),
     probability("pi", "π, policy"),
     slider("delta", "δ, bound on |π − μ|", [0.01, 1, 0.01]),
+    slider("size", "|Â|, advantage", [0.1, 5, 0.1]),
   ];
   const facts = element("p", { class: "gw-facts" });
 
@@ -164,7 +150,7 @@
   }
 
   // The curve of an objective; a jump is a gap.
-  function curve(name, { x, y }) {
+  function curve(name, width, { x, y }) {
     let path = "";
     let before = null;
     for (let i = 0; i <= SAMPLES; i++) {
@@ -174,8 +160,7 @@
       path += `${before === null || jump ? "M" : "L"}${x(pi).toFixed(1)} ${y(Math.max(-50, Math.min(50, w))).toFixed(1)}`;
       before = w;
     }
-    const [color, dashes, width] = STYLES[name];
-    return drawing("path", { d: path, class: `gw-curve gw-c${color}`, "stroke-dasharray": dashes, "stroke-width": width });
+    return drawing("path", { d: path, class: `gw-curve gw-${name}`, "stroke-width": width });
   }
 
   // Whether w jumps between two points: it does if half of the way holds most of the step, however often it is halved.
@@ -232,14 +217,16 @@
   }
 
   function point(name, { x, y }) {
-    return drawing("circle", { cx: x(state.pi), cy: y(weightAt(name, state.pi)), r: 5, class: `gw-point gw-c${STYLES[name][0]}` });
+    return drawing("circle", { cx: x(state.pi), cy: y(weightAt(name, state.pi)), r: 5, class: `gw-point gw-${name}` });
   }
 
   function draw() {
     const at = frame();
     const { width, height, x } = at;
-    // The widest first, so that no curve hides another.
-    const drawn = NAMES.filter(name => state.drawn.has(name)).sort((one, other) => STYLES[other][2] - STYLES[one][2]);
+    // The last of the table lies lowest and is the widest.
+    const drawn = NAMES.filter(name => state.drawn.has(name)).reverse();
+    const last = drawn.length - 1;
+    const stroke = i => WIDTHS[0] * (WIDTHS[1] / WIDTHS[0]) ** ((last - i) / Math.max(1, last));
     const area = { x: margin.left, y: margin.top, width: width - margin.left - margin.right, height: height - margin.top - margin.bottom };
     const said = drawn.map(name => `${name} ${shown(weightAt(name, state.pi))}`).join(", ");
     chart.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -251,7 +238,7 @@
       ...ground(at),
       ...marks(at),
       line(x(state.pi), margin.top, x(state.pi), height - margin.bottom, "gw-pi"),
-      drawing("g", { "clip-path": "url(#gw-clip)" }, ...drawn.map(name => curve(name, at)), ...drawn.map(name => point(name, at))),
+      drawing("g", { "clip-path": "url(#gw-clip)" }, ...drawn.map((name, i) => curve(name, stroke(i), at)), ...drawn.map(name => point(name, at))),
     );
     legend.replaceChildren(...NAMES.filter(name => state.drawn.has(name)).map(name => element("span", {}, sample(name), ` ${name}`)));
   }
@@ -267,8 +254,7 @@
   // Table
 
   function sample(name) {
-    const [color, dashes, width] = STYLES[name];
-    const path = drawing("path", { d: "M0 6H32", class: `gw-curve gw-c${color}`, "stroke-dasharray": dashes, "stroke-width": width });
+    const path = drawing("path", { d: "M0 6H32", class: `gw-curve gw-${name}`, "stroke-width": 2.4 });
     return drawing("svg", { width: 32, height: 12, viewBox: "0 0 32 12", "aria-hidden": "true" }, path);
   }
 
@@ -292,8 +278,8 @@
   function bound(name, key) {
     const start = OBJECTIVES[name].parameters[key];
     const id = `gw-${name}-${key}`;
-    const highest = key === "ratio_low" ? 1 : 1000;
-    const lowest = ["rollback", "coefficient"].includes(key) ? 0 : 0.001;
+    const highest = ["ratio_low", "outer_low"].includes(key) ? 1 : 10000;
+    const lowest = ["rollback", "coefficient", "beta", "low"].includes(key) ? 0 : 0.001;
     const input = element("input", {
       id, type: "number", value: start, min: lowest, max: highest, step: "any",
       oninput: event => {
@@ -315,7 +301,7 @@
     element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows.map(made => made.row)));
 
   function update() {
-    const { ratio, shift, direction } = token(state.mu, state.pi, state.sign);
+    const { ratio, shift, direction } = token(state.mu, state.pi, state.sign * state.size);
     for (const made of [...sliders, ...rows]) made.show();
     const way = direction > 0 ? "diverging" : direction < 0 ? "converging" : "at μ";
     const side = shift > state.delta ? ", beyond δ" : "";

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from drpo.report.figures.weights import INK, SOFT, ground
+from drpo.report.palette import COLORS
 
 #: Color and dashes, by what a variant is: ours, what people use, what nothing can avoid, a whole step of ours.
-OURS, THEIRS = ("#0072b2", "solid"), ("#d55e00", (0, (5, 2)))
-FLOOR, WHOLE = (INK, (0, (1, 1.5))), ("#009e73", "solid")
+OURS, THEIRS = (COLORS[1].light, "solid"), (COLORS[2].light, (0, (5, 2)))
+FLOOR, WHOLE = (INK, (0, (1, 1.5))), (COLORS[3].light, "solid")
 STYLES = {
     "floor": FLOOR,
     "fused_loss": OURS,

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from drpo.report.figures.weights import INK, ground
-from drpo.report.palette import COLORS, paint
+from drpo.report.figures.weights import GROUND, INK, SOFT, ground, stroke
+from drpo.report.palette import paint
 
-#: Marker and dashes of each line, for eyes that see no color.
-STYLES = (("o", "-"), ("s", "--"))
+#: Marker of each line, for eyes that see no color.
+MARKERS = ("o", "s")
 #: δ, value, lower and upper end of its interval.
 Point = tuple[float, float, float, float]
 
@@ -25,24 +25,21 @@ def delta_curve(
         band: name, value and interval of the arm without δ.
         start: the accuracy before training.
     """
-    figure = Figure(figsize=(7.6, 4.2), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7.6, 4.2), layout="constrained", facecolor=GROUND)
     panel = figure.subplots()
     name, (value, low, high) = band
-    panel.axhspan(low, high, color="#8a949e", alpha=0.18, linewidth=0)
-    panel.axhline(value, color="#5b6670", linewidth=1.5, label=f"{name} (no δ)")
-    panel.axhline(start, color="#5b6670", linewidth=1, linestyle=":", label="before training")
-    for (label, points), (marker, dashes), shift in zip(lines.items(), STYLES, (0.98, 1.02), strict=True):
-        color = COLORS[paint(label).color].light
+    panel.axhspan(low, high, color=SOFT, alpha=0.14, linewidth=0)
+    panel.axhline(value, color=SOFT, linewidth=1.5, label=f"{name} (no δ)")
+    panel.axhline(start, color=SOFT, linewidth=1, linestyle=":", label="before training")
+    for (label, points), marker, shift in zip(lines.items(), MARKERS, (0.98, 1.02), strict=True):
         xs, ys = [x * shift for x, *_ in points], [y for _, y, _, _ in points]
         ends = [[y - lower for _, y, lower, _ in points], [upper - y for _, y, _, upper in points]]
         panel.errorbar(
             xs,
             ys,
             yerr=ends,
-            color=color,
+            **stroke(paint(label), 1.8),
             marker=marker,
-            linestyle=dashes,
-            linewidth=1.8,
             markersize=5,
             elinewidth=1,
             capsize=2,

@@ -11,11 +11,12 @@ from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from drpo.report.figures.weights import INK, SOFT
+from drpo.report.figures.weights import EDGE, GROUND, INK, SOFT, WARN
+from drpo.report.palette import COLORS
 
-#: Orange pulls back, white leaves alone, blue pushes; the plain surrogate (w = 1) is the middle of the blues.
-COLORS = LinearSegmentedColormap.from_list(
-    "weights", [(0.0, "#a63a00"), (0.5, "#ffffff"), (0.75, "#6aaed6"), (1.0, "#08306b")]
+#: Vermilion is corrective, white masked, blue is pushed; the plain surrogate (w = 1) is the middle of the blues.
+RAMP = LinearSegmentedColormap.from_list(
+    "weights", [(0.0, COLORS[2].light), (0.5, GROUND), (0.75, COLORS[1].dark), (1.0, COLORS[1].light)]
 )
 #: Weights beyond these are drawn as these.
 LOWEST, HIGHEST = -2.0, 2.0
@@ -37,9 +38,9 @@ def heatmap_figure(
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(
-        figsize=(1.3 + 2.75 * columns, 0.6 + 2.95 * rows),
+        figsize=(1.2 + 2.05 * columns, 0.6 + 2.3 * rows),
         layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.06),
-        facecolor="white",
+        facecolor=GROUND,
     )
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     if title:
@@ -48,7 +49,7 @@ def heatmap_figure(
     mesh = None
     for panel, (name, weights) in zip(axes.flat, panels.items(), strict=False):
         shown = np.clip(np.asarray(weights, dtype=float), LOWEST, HIGHEST)
-        mesh = panel.pcolormesh(axis, axis, shown, cmap=COLORS, norm=norm, shading="nearest", rasterized=True)
+        mesh = panel.pcolormesh(axis, axis, shown, cmap=RAMP, norm=norm, shading="nearest", rasterized=True)
         _ground(panel, name, boundary, axis)
     for panel in list(axes.flat)[len(panels) :]:
         panel.set_visible(False)
@@ -65,7 +66,7 @@ def heatmap_figure(
 
 def _ground(panel: Axes, title: str, boundary: float | None, axis: np.ndarray) -> None:
     panel.set(xlim=(axis[0], axis[-1]), ylim=(axis[0], axis[-1]), aspect="equal")
-    panel.set_title(title, fontsize=10.5, color=INK, loc="left")
+    panel.set_title(title, fontsize=10, color=INK, loc="left")
     panel.plot(axis, axis, color=INK, linewidth=0.8)
     if boundary is not None and boundary < 1:
         for shifted in (axis + boundary, axis - boundary):
@@ -74,7 +75,7 @@ def _ground(panel: Axes, title: str, boundary: float | None, axis: np.ndarray) -
     panel.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     panel.tick_params(colors=SOFT, labelsize=9)
     for side in panel.spines.values():
-        side.set_color("#c8ced4")
+        side.set_color(EDGE)
 
 
 def _scale(figure: Figure, mesh: object, axes: Sequence[Axes] | np.ndarray) -> None:
@@ -88,8 +89,8 @@ def _scale(figure: Figure, mesh: object, axes: Sequence[Axes] | np.ndarray) -> N
         -1.5,
         "corrective",
         transform=bar.ax.get_yaxis_transform(),
-        fontsize=8,
-        color="#9a4b00",
+        fontsize=9,
+        color=WARN,
         va="center",
         ha="left",
         rotation=90,

@@ -8,9 +8,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from drpo.report.figures.weights import INK, ground
+from drpo.report.figures.weights import GROUND, INK, ground, stroke
+from drpo.report.palette import Paint
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
+#: Of the sources of a panel, in their order: none is an objective.
+PAINTS = [Paint(color) for color in (1, 2, 3, 5, 6)]
 #: A bin with fewer tokens says nothing.
 FEWEST = 20
 
@@ -22,14 +24,14 @@ def mismatch_panels(panels: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Fi
         panels: title → source → its record, of which ``bins`` is read: ``above``, ``up_to``, ``tokens``, ``shift``.
     """
     columns = 2
-    figure = Figure(figsize=(10.4, 3.9 * -(-len(panels) // columns)), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(10.2, 3.9 * -(-len(panels) // columns)), layout="constrained", facecolor=GROUND)
     axes = figure.subplots(-(-len(panels) // columns), columns, sharey=True, squeeze=False)
     for panel in axes.flat[len(panels) :]:
         panel.set_visible(False)
     for panel, (title, sources) in zip(axes.flat, panels.items(), strict=False):
         panel.set_title(title, fontsize=11, color=INK, loc="left")
-        for color, (label, record) in zip(COLORS, sources.items(), strict=False):
-            _draw(panel, label, color, record["bins"])
+        for drawn, (label, record) in zip(PAINTS, sources.items(), strict=False):
+            _draw(panel, label, drawn, record["bins"])
         _ground(panel, next(iter(sources.values()))["bins"])
     return figure
 
@@ -43,13 +45,12 @@ def bin_label(limits: Mapping[str, Any]) -> str:
     return f"{limits['above']:g} – {limits['up_to']:g}"
 
 
-def _draw(panel: Axes, label: str, color: str, bins: Sequence[Mapping[str, Any]]) -> None:
+def _draw(panel: Axes, label: str, drawn: Paint, bins: Sequence[Mapping[str, Any]]) -> None:
     shown = [(at, part["shift"]) for at, part in enumerate(bins) if part["tokens"] >= FEWEST and part["shift"] > 0]
     panel.plot(
         [at for at, _ in shown],
         [value for _, value in shown],
-        color=color,
-        linewidth=2,
+        **stroke(drawn),
         marker="o",
         markersize=4,
         label=label,

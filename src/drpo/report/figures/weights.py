@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-#: Label → (shift, weight), each ``[N]``, in order of the shift.
-Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
+from drpo.report.palette import DASHES, NEUTRALS, Paint, on_light, paints
 
-#: Color, dashes and width. Okabe and Ito's color-blind-safe colors, dashes for those who see none, and
-#: widths that let a later curve lie on an earlier one without hiding it; the last is the loudest.
-STYLES = (
-    ("#000000", (0, (1, 2.5)), 1.8),
-    ("#cc79a7", (0, (6, 1.5, 1, 1.5)), 2.0),
-    ("#56b4e9", (0, (6, 2)), 2.0),
-    ("#e69f00", "solid", 2.0),
-    ("#b9c0c7", "solid", 6.0),
-    ("#d55e00", (0, (3, 1.5)), 2.0),
-    ("#009e73", (0, (1, 1.1)), 2.4),
-    ("#0072b2", "solid", 2.6),
+INK, SOFT, EDGE, GRID, WARN, GROUND = (
+    NEUTRALS[name].light for name in ("ink", "soft", "edge", "grid", "warn", "ground")
 )
-INK, SOFT, CORRECTIVE = "#1b1f23", "#59636e", "#fdf1e7"
+CORRECTIVE = NEUTRALS["warn-ground"].light
 #: Neighboring samples further apart than this are a jump, not a slope.
 JUMP = 0.5
+#: Most curves that a panel shows.
+MOST = 8
+#: Widths of the last and the first curve: a later one lies on an earlier one without hiding it.
+WIDTHS = (2.2, 7.0)
+
+
+class Curve(NamedTuple):
+    """The weights of one objective."""
+
+    #: Its registry name, which decides the color.
+    objective: str
+    #: ``[N]``, in rising order, and the weight at each.
+    shift: np.ndarray
+    weight: np.ndarray
+
+
+#: Label → curve, the one that matters most last.
+Curves = Mapping[str, Curve]
 
 
 def weight_figure(curves: Curves, boundary: float | None = None, title: str = "") -> Figure:
@@ -48,15 +57,14 @@ def weight_panels(
         weights: lowest and highest w shown; steeper curves leave the picture.
         x_label: below every panel.
     """
-    shifts = [value for curves in panels.values() for x, _ in curves.values() for value in (x.min(), x.max())]
-    figure = Figure(figsize=(0.6 + 4.6 * len(panels), 4.4), layout="constrained", facecolor="white")
+    shifts = np.concatenate([curve.shift for curves in panels.values() for curve in curves.values()])
+    figure = Figure(figsize=(0.6 + 4.6 * len(panels), 4.4), layout="constrained", facecolor=GROUND)
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     for panel, (title, curves) in zip(axes, panels.items(), strict=True):
-        panel.set(xlim=(min(shifts), max(shifts)), ylim=weights)
+        panel.set(xlim=(shifts.min(), shifts.max()), ylim=weights)
         panel.set_xlabel(x_label, color=INK)
         _ground(panel, title, boundary)
-        for (name, curve), style in zip(curves.items(), _styles(len(curves)), strict=True):
-            _draw_curve(panel, name, curve, style)
+        _draw_curves(panel, curves)
     axes[0].set_ylabel("gradient weight  w", color=INK)
     handles, labels = axes[0].get_legend_handles_labels()
     if labels:
@@ -67,24 +75,25 @@ def weight_panels(
             ncols=4,
             frameon=False,
             labelcolor=INK,
-            handlelength=2.6,
+            handlelength=3.6,
             columnspacing=2.2,
         )
     return figure
 
 
-def _styles(count: int) -> Sequence[tuple[str, object, float]]:
-    """As many styles as curves, ending with the loudest."""
-    return [STYLES[(i - count) % len(STYLES)] for i in range(count)]
+def stroke(drawn: Paint, width: float = 2.0) -> dict[str, Any]:
+    """How matplotlib draws a line of this paint; dashes, which matplotlib counts in widths, grow with their root."""
+    dashes = tuple(float(length) / (2 * width) ** 0.5 for length in DASHES[drawn.dash].split())
+    return {"color": on_light(drawn), "linestyle": (0, dashes) if dashes else "solid", "linewidth": width}
 
 
 def _ground(panel: Axes, title: str, boundary: float | None) -> None:
     low, _ = panel.get_ylim()
     _, right = panel.get_xlim()
-    panel.set_facecolor("white")
+    panel.set_facecolor(GROUND)
     panel.axhspan(low, 0, color=CORRECTIVE, linewidth=0, zorder=0)
     panel.axhline(0, color=INK, linewidth=0.9, zorder=1)
-    panel.axvline(0, color="#c8ced4", linewidth=0.9, zorder=1)
+    panel.axvline(0, color=EDGE, linewidth=0.9, zorder=1)
     panel.annotate(
         "w < 0: corrective",
         (right, 0),
@@ -92,7 +101,7 @@ def _ground(panel: Axes, title: str, boundary: float | None) -> None:
         textcoords="offset points",
         ha="right",
         va="top",
-        color="#9a4b00",
+        color=WARN,
         fontsize=9,
     )
     if boundary is not None:
@@ -118,30 +127,34 @@ def frame(panel: Axes) -> None:
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        panel.spines[side].set_color("#c8ced4")
+        panel.spines[side].set_color(EDGE)
 
 
 def ground(panel: Axes) -> None:
     """A faint grid, ticks that do not shout, and the :func:`frame`."""
-    panel.grid(which="major", color="#e3e7ea", linewidth=0.8)
+    panel.grid(which="major", color=GRID, linewidth=0.8)
     panel.tick_params(which="both", colors=SOFT, labelsize=9)
     frame(panel)
 
 
-def _draw_curve(panel: Axes, name: str, curve: tuple[np.ndarray, np.ndarray], style: tuple[str, object, float]) -> None:
+def _draw_curves(panel: Axes, curves: Curves) -> None:
+    found = paints({label: curve.objective for label, curve in curves.items()})
+    for (label, curve), width in zip(curves.items(), np.geomspace(*WIDTHS, len(curves))[::-1], strict=True):
+        _draw_curve(panel, label, curve, stroke(found[label], float(width)))
+
+
+def _draw_curve(panel: Axes, label: str, curve: Curve, style: Mapping[str, Any]) -> None:
     """The pieces between jumps as lines, the jumps as thin risers."""
-    x, y = (np.asarray(values, dtype=float) for values in curve)
-    color, dashes, width = style
+    x, y = (np.asarray(values, dtype=float) for values in (curve.shift, curve.weight))
     jumps = np.flatnonzero(np.abs(np.diff(y)) > JUMP) + 1
     panel.plot(
         np.insert(x, jumps, np.nan),
         np.insert(y, jumps, np.nan),
-        color=color,
-        linestyle=dashes,
-        linewidth=width,
-        label=name,
+        **style,
+        label=label,
         solid_capstyle="butt",
         dash_capstyle="butt",
         zorder=3,
     )
-    panel.vlines(x[jumps], y[jumps - 1], y[jumps], color=color, linewidth=1.1, linestyle=(0, (1, 1)), zorder=2)
+    risers = {"color": style["color"], "linewidth": 1.1, "linestyle": (0, (1, 1)), "zorder": 2}
+    panel.vlines(x[jumps], y[jumps - 1], y[jumps], **risers)

@@ -19,14 +19,10 @@ def _joined(*names: str) -> str:
 STYLE = f"""
 :root {{
   color-scheme: light dark;
-  --ground: #fff; --card: #f6f7f8; --ink: #1b1f23; --soft: #59636e; --edge: #d9dee3; --grid: #e3e7ea;
-  --warn: #9a4b00; --warn-ground: #fff4e5; --good: #00704c; --link: #00609b; --focus: #0072b2; --shade: #0000002b;
   {color_variables(dark=False)}
 }}
 @media (prefers-color-scheme: dark) {{
   :root {{
-    --ground: #0f1317; --card: #171c21; --ink: #e4e8eb; --soft: #9aa5af; --edge: #2c343b; --grid: #242b31;
-    --warn: #ffb366; --warn-ground: #2b2013; --good: #4fd1a1; --link: #7cc4f0; --focus: #56b4e9; --shade: #000000a6;
     {color_variables(dark=True)}
   }}
 }}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from drpo.report.html.escape import visible_plain
 from drpo.report.html.quantities import plain
+from drpo.report.palette import ramp
 from drpo.report.svg.points import Point, known
 from drpo.report.svg.readout import readout
 from drpo.report.svg.scales import Linear, Log, Scale, Steps
@@ -226,9 +227,8 @@ def _paint(line: Line) -> str:
     classes = f"c{line.color}" + f" d{line.dash}" * bool(line.dash)
     if line.shade is None:
         return f"class='{classes}'"
-    # Light half: mixed with the page's ground; dark half: with its ink. So the order survives print and a dark page.
-    other, share = ("ground", 40 + 120 * line.shade) if line.shade <= 0.5 else ("ink", 180 - 160 * line.shade)
-    mixed = f"color-mix(in srgb, var(--c{line.color}) {share:.0f}%, var(--{other}))"
+    other, share = ramp(line.shade)
+    mixed = f"color-mix(in srgb, var(--c{line.color}) {share}%, var(--{other}))"
     return f"class='{classes} ramp' style='color:{mixed}'"
 
 

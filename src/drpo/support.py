@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -220,17 +220,30 @@ class Support:
                 "position (shifted by one). Record the set that the sampler itself drew from."
             )
 
-    def _places(self, vocabulary: int) -> torch.Tensor:
-        """``[M]`` int64: where the ids are in a flat ``[N · V]``."""
-        return self.rows.mul_(vocabulary).add_(self.ids)
+    def _places(self, values: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Stretches of the ids, and where they are in ``values`` ``[N, V]`` laid flat, int64. A stretch has the ids of
+        a few tokens, so that its places take a 64th of the room of ``values``, or a megabyte."""
+        limit, first = max(values.numel() >> 8, 1 << 17), 0
+        sizes = self.sizes.to(self.ids.device)
+        while first < len(self):
+            last = max(int(torch.searchsorted(self.offsets, self.offsets[first] + limit, right=True)) - 1, first + 1)
+            part = slice(int(self.offsets[first]), int(self.offsets[last]))
+            rows = torch.arange(first, last, device=self.ids.device)
+            rows = rows.repeat_interleave(sizes[first:last], output_size=part.stop - part.start)
+            yield part, rows.mul_(values.shape[1]).add_(self.ids[part])
+            first = last
 
     def take(self, values: torch.Tensor) -> torch.Tensor:
         """``[M]``: what ``values`` ``[N, V]``, contiguous, holds at each id."""
-        return values.view(-1)[self._places(values.shape[1])]
+        found = values.new_empty(len(self.ids))
+        for part, places in self._places(values):
+            found[part] = values.view(-1)[places]
+        return found
 
     def put_(self, values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """``values`` ``[N, V]``, contiguous, with ``inside`` ``[M]`` at the ids, in their place."""
-        values.view(-1)[self._places(values.shape[1])] = inside
+        for part, places in self._places(values):
+            values.view(-1)[places] = inside[part]
         return values
 
     def restrict_(self, logits: torch.Tensor) -> torch.Tensor:

@@ -278,3 +278,16 @@ def test_refuses_what_is_no_support() -> None:
         Support(torch.tensor([1, 2], dtype=torch.int32), torch.tensor([0, 2, 2]))
     with pytest.raises(DataError, match="int32"):
         Support(torch.tensor([1, 2]), torch.tensor([0, 2]))
+
+
+@pytest.mark.parametrize(("tokens", "vocabulary"), [(4, 150_000), (600, 900)], ids=["long rows", "many rows"])
+def test_ids_of_several_stretches_are_all_found(tokens: int, vocabulary: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(tokens, vocabulary, generator=generator) < torch.tensor([1.0, 0.9, 0.001, 0.5]).repeat(
+        tokens // 4
+    ).unsqueeze(1)
+    mask[:, 0] = True
+    support, values = Support.from_mask(mask), torch.randn(tokens, vocabulary, generator=generator)
+    assert len(list(support._places(values))) > 2
+    assert torch.equal(support.take(values), values[mask])
+    assert torch.equal(support.restrict_(values.clone()), values.masked_fill(~mask, -torch.inf))

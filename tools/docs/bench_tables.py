@@ -138,7 +138,7 @@ def tables() -> str:
         *pairs("step", records["step"]),
         *inspection(records["inspect"]),
         "",
-        "![Cost against response tokens, vocabulary, group size and response length](../results/bench/curves.png)",
+        "![Cost against tokens, vocabulary, support, group, length and model size](../results/bench/curves.png)",
     ]
     return "\n".join(lines)
 

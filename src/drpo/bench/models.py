@@ -7,18 +7,27 @@ from typing import Any
 
 import torch
 
-#: Name → config.json: those of SmolLM2-135M and Qwen3-0.6B, and two so small that their figures mean nothing.
-SHAPES: dict[str, dict[str, Any]] = {
-    "SmolLM2-135M": {
+
+def _llama(hidden: int, inner: int, layers: int, heads: int, keys: int, vocabulary: int) -> dict[str, Any]:
+    return {
         "model_type": "llama",
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "vocab_size": 49_152,
-        "rope_theta": 100_000.0,
-    },
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": keys,
+        "vocab_size": vocabulary,
+    }
+
+
+#: Name → config.json: those of SmolLM2-135M and Qwen3-0.6B, sizes below them, and two so small that their figures mean
+#: nothing.
+SHAPES: dict[str, dict[str, Any]] = {
+    "Llama-1M": _llama(128, 344, 4, 4, 2, 384),
+    "Llama-3M": _llama(192, 512, 6, 6, 2, 4_096),
+    "Llama-17M": _llama(320, 864, 10, 5, 5, 16_384),
+    "Llama-49M": _llama(448, 1_216, 16, 7, 7, 32_768),
+    "SmolLM2-135M": {**_llama(576, 1_536, 30, 9, 3, 49_152), "rope_theta": 100_000.0},
     "Qwen3-0.6B": {
         "model_type": "qwen3",
         "hidden_size": 1024,
@@ -30,15 +39,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 151_936,
         "rope_theta": 1_000_000.0,
     },
-    "tiny Llama": {
-        "model_type": "llama",
-        "hidden_size": 24,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 3,
-        "num_key_value_heads": 1,
-        "vocab_size": 160,
-    },
+    "tiny Llama": _llama(24, 32, 2, 3, 1, 160),
     "tiny Qwen3": {
         "model_type": "qwen3",
         "hidden_size": 32,

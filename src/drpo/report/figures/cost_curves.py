@@ -21,31 +21,35 @@ STYLES = {
     "naive": THEIRS,
     "InProcessSampler": OURS,
     "generate": THEIRS,
+    "fused_loss over supports": WHOLE,
     "training step": WHOLE,
 }
 #: Variant → what the legend calls it.
 NAMES = {
-    "floor": "three matrix products (floor)",
+    "floor": "matrix products alone (floor)",
     "fused_loss": "drpo.fused_loss",
     "naive": "naive log-softmax",
     "InProcessSampler": "drpo sampler",
     "generate": "transformers generate",
+    "fused_loss over supports": "drpo.fused_loss, support",
     "training step": "drpo, whole step",
 }
 #: Curve → title, what grows, cost.
 PANELS: dict[str, tuple[str, str, str]] = {
     "tokens": ("Loss and gradients", "response tokens N", "seconds"),
     "vocabulary": ("Loss and gradients", "vocabulary V", "seconds"),
+    "support": ("Loss and gradients", "tokens of a support", "seconds"),
     "group": ("Sampling", "responses a prompt", "µs per response token"),
     "length": ("Sampling and training", "tokens of a response", "µs per response token"),
+    "parameters": ("A step", "parameters of the model", "seconds"),
 }
 
 
 def cost_curves(record: Mapping[str, Any]) -> Figure:
     """A panel for every curve of the record, both axes logarithmic; a point is a median, a bar from least to most."""
     rows = [row for row in record["rows"] if row["curve"] and "skipped" not in row]
-    figure = Figure(figsize=(10.4, 7.6), layout="constrained", facecolor="white")
-    axes = figure.subplots(2, 2)
+    figure = Figure(figsize=(10.4, 11.2), layout="constrained", facecolor="white")
+    axes = figure.subplots(3, 2)
     for panel, (curve, (title, grows, cost)) in zip(axes.flat, PANELS.items(), strict=True):
         own = [row for row in rows if row["curve"] == curve]
         panel.set_title(f"{title}{_fixed(own, curve)}", fontsize=11, color=INK, loc="left")
@@ -81,7 +85,7 @@ def _fixed(rows: list[dict[str, Any]], curve: str) -> str:
         "length": "{} tokens each",
     }
     sizes = rows[0]["sizes"] if rows else {}
-    parts = [labels[name].format(value) for name, value in sizes.items() if name != curve]
+    parts = [labels[name].format(value) for name, value in sizes.items() if name != curve and name in labels]
     return ": " + ", ".join(parts) if parts else ""
 
 
@@ -109,7 +113,7 @@ def _draw(
 
 def _ground(panel: Axes, ticks: list[int]) -> None:
     panel.set(xscale="log", yscale="log")
-    panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    panel.set_xticks(ticks, [f"{tick / 1e6:,.0f} M" if tick >= 5e5 else f"{tick:,}" for tick in ticks])
     panel.xaxis.set_minor_locator(NullLocator())
     low, high = panel.get_ylim()
     # Round numbers only, but several of them on an axis of less than a decade.

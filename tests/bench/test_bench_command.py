@@ -77,7 +77,7 @@ def test_full_length_is_the_same_work(quick: tuple[Path, str]) -> None:
 def test_every_curve_has_points_and_there_is_a_picture(quick: tuple[Path, str]) -> None:
     rows = rows_of(quick, "curves")
     for curve in ("tokens", "vocabulary", "support", "group", "length", "parameters"):
-        assert len({row["sizes"][curve] for row in rows if row["curve"] == curve}) == 2
+        assert len({row["sizes"][curve] for row in rows if row["curve"] == curve}) >= 2
     assert (quick[0] / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -28,6 +28,7 @@ from tools.docs import (
     settings_table,
     study_pages,
     threads_table,
+    truncation_page,
     tutorial_page,
     weight_figure,
 )
@@ -78,6 +79,7 @@ PAGES: dict[str, Maker | dict[str, Maker]] = {
     "docs/schema.md": {"inspection": inspection_table.block},
     "docs/settings.md": {"settings": settings_table.block},
     "docs/studies.md": {"studies": study_pages.studies_block},
+    "docs/truncated-sampling.md": {"truncation": truncation_page.block},
     "docs/tutorial-inspect.md": {
         "healthy": tutorial_page.block("healthy", whole=True),
         "wrong-temperature": tutorial_page.block("wrong-temperature"),

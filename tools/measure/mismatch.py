@@ -61,6 +61,8 @@ class Source:
         return [f"{key}={value}" for key, value in values.items()]
 
 
+#: End of the label of a source that leaves π over the whole vocabulary.
+WITHOUT = ", without replay"
 STALE = {"updates_per_step": 16}
 #: Group → label → source.
 SOURCES: dict[str, dict[str, Source]] = {
@@ -85,6 +87,18 @@ SOURCES: dict[str, dict[str, Source]] = {
     "lag": {
         "1 step behind": Source({"updates_per_step": 4, "rollout_lag": 1}, steps=6),
         "4 steps behind": Source({"updates_per_step": 4, "rollout_lag": 4}, steps=6),
+    },
+    "truncation": {
+        f"{label}{ending}": Source({**settings, **replay})
+        for label, settings in {
+            "nothing truncated": {},
+            "top_p=0.9": {"top_p": 0.9},
+            "top_k=50": {"top_k": 50},
+            "min_p=0.05": {"min_p": 0.05},
+            "all three": {"top_p": 0.9, "top_k": 50, "min_p": 0.05},
+        }.items()
+        for ending, replay in (("", {}), (WITHOUT, {"support_replay": "false"}))
+        if settings or not replay
     },
     "vllm": {
         "vLLM, fp32": Source({"sampler": "vllm"}),
@@ -127,14 +141,18 @@ def compare(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> dict[str
 
 
 def distances(logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> dict[str, Any]:
-    """Of ``[N]`` tokens; None where there are none."""
+    """Of ``[N]`` tokens; None where there are none. ``ratio`` and ``signed_shift`` are the means of π/μ and π − μ."""
     found: dict[str, Any] = {"tokens": len(logprobs)}
+    policy, behavior = logprobs.double().exp(), behavior_logprobs.double().exp()
     for name, values in (
         ("shift", binary_tv(logprobs, behavior_logprobs)),
         ("mismatch", (logprobs - behavior_logprobs).abs()),
     ):
         some = len(values) > 0
         found |= {name: float(values.mean()) if some else None, f"{name}_p99": quantile(values, 0.99) if some else None}
+        found[f"{name}_max"] = float(values.max()) if some else None
+    found["ratio"] = float((logprobs - behavior_logprobs).double().exp().mean()) if len(logprobs) else None
+    found["signed_shift"] = float((policy - behavior).mean()) if len(logprobs) else None
     return found
 
 

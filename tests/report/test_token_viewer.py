@@ -16,7 +16,7 @@ import pytest
 
 from drpo.inspection.result import SampledResponse
 from drpo.report.html.frame import Section, document
-from drpo.report.tokens.encoding import floats, places, shown_text, vocabulary, weights
+from drpo.report.tokens.encoding import flags, floats, places, shown_text, vocabulary, weights
 from drpo.report.tokens.viewer import TokenTest, token_viewer
 from support.browser import needs_browser
 from support.devtools import Browser, browser
@@ -40,7 +40,6 @@ DELTA = 0.15
 TESTS = [
     TokenTest("|π − μ| > δ", "shift", DELTA),
     TokenTest("w ≤ 0", "below_weight"),
-    TokenTest("5 nats", "log_ratio", 5),
 ]
 
 
@@ -82,6 +81,7 @@ def written(file: Path, responses: list[SampledResponse]) -> Path:
 def test_numbers_are_packed_and_unpacked() -> None:
     assert struct.unpack("<3f", base64.b64decode(floats([-0.5, -1e300, 1.0]))) == (-0.5, -math.inf, 1.0)
     assert struct.unpack("<4h", base64.b64decode(weights([1.0, -0.4564, math.nan, 99]))) == (1000, -456, -32768, 32000)
+    assert base64.b64decode(flags([0, 3, 9, 15], 17)) == bytes([0b1001, 0b10000010, 0])
     assert struct.unpack("<2I", base64.b64decode(places([0, 70_000]))) == (0, 70_000)
     assert vocabulary(["a", None, "b", "a"]) == (["", "a", "b"], [1, 0, 2, 1])
 
@@ -104,6 +104,7 @@ def test_a_page_of_50000_tokens_stays_small() -> None:
             weights={name: [draw.uniform(-1, 2) for _ in range(250)] for name in "abcde"},
             logprobs=[-draw.expovariate(1) for _ in range(250)],
             behavior_logprobs=[-draw.expovariate(1) for _ in range(250)],
+            pointed={name: list(range(250)) for name in "abcdefghi"},
         )
         for row in range(200)
     ]
@@ -217,15 +218,28 @@ def test_text_has_contrast_on_every_color(tab: Browser, tmp_path: Path, dark: bo
     assert len(contrasts) == 10 and min(contrasts) >= 4.5, contrasts
 
 
+#: The framed tokens of each response that is shown and has some.
+HITS = """[...document.querySelectorAll('.response')].filter(r => !r.hidden && !r.closest('[hidden]'))
+  .map(r => [...r.querySelectorAll('.t.hit')].map(t => t.textContent))"""
+
+
 @needs_browser
 @pytest.mark.slow
 def test_responses_are_chosen_and_groups_stand_side_by_side(tab: Browser, tmp_path: Path) -> None:
     plain = {"drpo": [1.0] * 6, "grpo": [1.0] * 6}
     kept = [
         response(list("abcdef"), row=1, group="7", why=["changed"]),
-        response(list("abcdef"), row=2, group="7", reward=0.0, advantages=[-0.75] * 6, weights=plain),
+        response(
+            list("abcdef"),
+            row=2,
+            group="7",
+            reward=0.0,
+            advantages=[-0.75] * 6,
+            weights=plain,
+            pointed={"outliers": [1]},
+        ),
         response(list("abcdef"), row=3, reward=0.0, weights=plain, logprobs=[math.log(0.5)] * 6),
-        response(list("abcdef"), row=4, step=4, group="7"),
+        response(list("abcdef"), row=4, step=4, group="7", pointed={"outliers": [0, 5], "mask_edge": [4]}),
     ]
     show(tab, written(tmp_path / "p.html", kept))
     assert text_of(tab, ".group h4") == "Group 7 step 3, 2 responses"
@@ -241,8 +255,10 @@ def test_responses_are_chosen_and_groups_stand_side_by_side(tab: Browser, tmp_pa
     assert shown_rows(tab) == ["1", "2", "4"] and tab.evaluate("document.querySelectorAll('.text .hit').length") == 6
     choose(tab, "With a token that has", "w ≤ 0")
     assert sorted(shown_rows(tab)) == ["1", "4"]
-    choose(tab, "With a token that has", "5 nats")
-    assert shown_rows(tab) == []
+    choose(tab, "With a token that has", "the finding outliers")
+    assert shown_rows(tab) == ["2", "4"] and tab.evaluate(HITS) == [["b"], ["a", "f"]]
+    choose(tab, "With a token that has", "the finding mask_edge")
+    assert shown_rows(tab) == ["4"] and tab.evaluate(HITS) == [["e"]]
     choose(tab, "With a token that has", "anything")
     choose(tab, "Show", "changed most")
     assert shown_rows(tab) == ["1"]

@@ -34,6 +34,12 @@ class Evidence:
         """Whether r = 1 throughout."""
         return self.counted.distributions.near >= INERT * self.tokens
 
+    @property
+    def shift_tail(self) -> float | None:
+        """The 99 % quantile of |π − μ|; None where it is below what is counted."""
+        (tail,) = self.counted.distributions.shift.quantiles((0.99,))
+        return None if tail is None else 10**tail
+
 
 def said(count: int) -> str:
     """``count`` tokens, in words."""

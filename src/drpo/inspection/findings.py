@@ -80,8 +80,8 @@ def _outliers(evidence: Evidence) -> Iterator[Finding]:
 
 def _moved(evidence: Evidence) -> Iterator[Finding]:
     """The policy left the trust region, in whatever update: what is left to say where the log has no updates."""
-    (tail,) = evidence.counted.distributions.shift.quantiles((0.99,))
-    if tail is None or 10**tail < FAR * evidence.delta or any(evidence.counted.updates.drift()):
+    tail = evidence.shift_tail
+    if tail is None or tail < FAR * evidence.delta or any(evidence.counted.updates.drift()):
         return
     steps = evidence.counted.distributions.step_figures()
     by_step = ""
@@ -95,8 +95,8 @@ def _moved(evidence: Evidence) -> Iterator[Finding]:
     yield Finding(
         "moved_far",
         "warning",
-        f"The policy moved far beyond δ: 99 % quantile of |π − μ| is {10**tail:.2g}, {10**tail / evidence.delta:.2g} δ",
-        f"1 % of the tokens have |π − μ| above {10**tail:.2g}, where δ = {evidence.delta:g}.{by_step}",
+        f"The policy moved far beyond δ: 99 % quantile of |π − μ| is {tail:.2g}, {tail / evidence.delta:.2g} δ",
+        f"1 % of the tokens have |π − μ| above {tail:.2g}, where δ = {evidence.delta:g}.{by_step}",
         "Lower the learning rate, or make fewer updates per rollout batch (updates_per_step; TRL: "
         "steps_per_generation, num_iterations; verl: ppo_epochs, ppo_mini_batch_size). Log the column update to see "
         "where in a batch it happens.",

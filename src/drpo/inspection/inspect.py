@@ -18,6 +18,7 @@ from drpo.inspection.evidence import Evidence
 from drpo.inspection.findings import findings
 from drpo.inspection.histograms import PROBABILITY, SHIFT, Counts
 from drpo.inspection.measured import Measured, joined, usable
+from drpo.inspection.pointed import pointed
 from drpo.inspection.readers.column_map import AUTOMATIC, ColumnMap
 from drpo.inspection.readers.reading import Reading
 from drpo.inspection.readers.sources import Log, find_log, last_files, read_log
@@ -230,7 +231,7 @@ class Survey:
             masks=list(self.reading.masks),
             layouts=list(self.reading.layouts),
             updates=self.counted.updates.figures(),
-            sampled=self.sample.responses(),
+            sampled=pointed(found, evidence, self.sample.responses()),
         )
 
 

@@ -103,7 +103,8 @@ class SampledResponse:
 
     ``first`` is the place of the first token that was kept in the response, which has ``length`` tokens. ``weights``
     holds the gradient weights of some objectives, NaN where Â = 0. ``why`` names what it was kept for: ``changed``
-    much, an ``extreme`` log-ratio, or at ``random``.
+    much, an ``extreme`` log-ratio, or at ``random``. ``pointed`` holds for a finding the places of its tokens, counted
+    from the first one that was kept.
     """
 
     source: str
@@ -121,6 +122,7 @@ class SampledResponse:
     advantages: list[float]
     weights: dict[str, list[float]]
     why: list[str] = field(default_factory=list)
+    pointed: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

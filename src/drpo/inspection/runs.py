@@ -19,3 +19,11 @@ def runs(chosen: Flags, sequences: Integers) -> tuple[Integers, Integers]:
     begins[1:] = (np.diff(at) > 1) | (np.diff(sequences[at]) > 0)
     first = np.flatnonzero(begins)
     return at[first], np.diff(first, append=len(at))
+
+
+def in_runs(chosen: Flags, sequences: Integers, fewest: int) -> Flags:
+    """``[N]``: those of ``chosen`` in a run of at least ``fewest``."""
+    _, lengths = runs(chosen, sequences)
+    found = np.zeros(len(chosen), dtype=np.bool_)
+    found[np.flatnonzero(chosen)] = np.repeat(lengths >= fewest, lengths)
+    return found

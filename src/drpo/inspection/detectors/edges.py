@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from drpo.inspection.measured import Measured
+from drpo.inspection.readers.tokens import Flags
 from drpo.inspection.result import Finding
 
 #: |log r| (nats) of a token that is not like the others, and log π below which an exact μ = 1 is not.
@@ -21,6 +22,8 @@ SHARE, TIMES, FEWEST = 0.2, 10.0, 10
 #: Shorter responses are passed over.
 SHORTEST = 4
 PLACES = ("first", "last", "inner")
+#: Rows of the counts beside the first, which is all tokens.
+APART, ZERO = 1, 2
 
 
 class Edges:
@@ -31,28 +34,51 @@ class Edges:
 
     def add(self, part: Measured) -> None:
         """Count one chunk."""
-        tokens, lengths = part.tokens, part.lengths()
-        zero = (tokens.behavior_logprobs == 0) & (tokens.logprobs < LESS)
-        odd = np.stack((np.ones_like(zero), np.abs(part.log_ratio) > FAR, zero))
-        used = (lengths >= SHORTEST) & part.fresh()[part.starts]
+        lengths, odd, used = part.lengths(), _odd(part), _used(part)
         first, last = part.starts[used], (part.starts + lengths - 1)[used]
         inner = np.repeat(used, lengths)
         self.counts["first"] += odd[:, first].sum(1)
         self.counts["last"] += odd[:, last].sum(1)
         self.counts["inner"] += odd[:, inner].sum(1) - odd[:, first].sum(1) - odd[:, last].sum(1)
 
+    def pointed(self, part: Measured) -> Flags:
+        """``[N]``: the edge tokens that are not like the tokens between."""
+        odd, found = _odd(part), np.zeros(len(part.tokens), dtype=np.bool_)
+        for place, row in self._faults():
+            edges = (part.starts if place == "first" else part.starts + part.lengths() - 1)[_used(part)]
+            found[edges] |= odd[row, edges]
+        return found
+
     def found(self) -> Iterator[Finding]:
         """A fault for each edge that is not like the tokens between."""
-        inner = self.counts["inner"]
-        if not inner[0]:
-            return
+        for place, row in self._faults():
+            what = "μ = 1 exactly and a smaller π" if row == ZERO else f"|log π − log μ| > {FAR:g} nats"
+            yield _finding(place, what, int(self.counts[place][row]), *self._shares(place, row))
+
+    def _faults(self) -> Iterator[tuple[str, int]]:
+        """Each such edge, and the row of the count that shows it."""
         for place in ("first", "last"):
-            counts = self.counts[place]
-            for row, what in ((2, "μ = 1 exactly and a smaller π"), (1, f"|log π − log μ| > {FAR:g} nats")):
-                share, others = counts[row] / max(counts[0], 1), inner[row] / inner[0]
-                if counts[row] >= FEWEST and share >= SHARE and share >= TIMES * others:
-                    yield _finding(place, what, int(counts[row]), float(share), float(others))
+            for row in (ZERO, APART):
+                share, others = self._shares(place, row)
+                if self.counts[place][row] >= FEWEST and share >= SHARE and share >= TIMES * others:
+                    yield place, row
                     break
+
+    def _shares(self, place: str, row: int) -> tuple[float, float]:
+        """Of the tokens of ``place``, and of those between: how many a count has."""
+        own, inner = self.counts[place], self.counts["inner"]
+        return float(own[row] / max(own[0], 1)), float(inner[row] / inner[0]) if inner[0] else np.inf
+
+
+def _used(part: Measured) -> Flags:
+    """``[S]``: the sequences that are looked at."""
+    return (part.lengths() >= SHORTEST) & part.fresh()[part.starts]
+
+
+def _odd(part: Measured) -> Flags:
+    """``[3, N]``: all tokens, those with a large |log r|, those with μ = 1 exactly and a smaller π."""
+    zero = (part.tokens.behavior_logprobs == 0) & (part.tokens.logprobs < LESS)
+    return np.stack((np.ones_like(zero), np.abs(part.log_ratio) > FAR, zero))
 
 
 def _finding(place: str, what: str, count: int, share: float, others: float) -> Finding:

@@ -104,6 +104,11 @@ class Unusable:
 class Outliers:
     """Tokens whose log π and log μ differ by more than staleness explains."""
 
+    @staticmethod
+    def pointed(part: Measured) -> Flags:
+        """``[N]``: these tokens."""
+        return np.abs(part.log_ratio) > OUTLIER
+
     def __init__(self) -> None:
         self.count = 0
         self.mass = self.total_mass = 0.0
@@ -111,8 +116,7 @@ class Outliers:
 
     def add(self, part: Measured) -> None:
         """Count one chunk."""
-        apart = np.abs(part.log_ratio)
-        far = apart > OUTLIER
+        apart, far = np.abs(part.log_ratio), self.pointed(part)
         self.count += int(far.sum())
         self.mass += float(part.mass[far].sum(dtype=np.float64))
         self.total_mass += float(part.mass.sum(dtype=np.float64))

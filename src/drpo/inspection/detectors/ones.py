@@ -11,7 +11,7 @@ import numpy as np
 
 from drpo.inspection.histograms import Histogram
 from drpo.inspection.measured import Measured
-from drpo.inspection.readers.tokens import Floats
+from drpo.inspection.readers.tokens import Flags, Floats
 from drpo.mismatch.axis import Axis
 
 #: A log-probability above this is a probability of 1, and one below this is clearly less (nats).
@@ -22,6 +22,11 @@ FEWEST, SHARE = 20, 1e-3
 NEARLY_ONE, MORE_OFTEN = -1e-4, 3.0
 #: Where one token was left, hardly any other has a π above the median of those: per such token, at most this many.
 NOT_ALONE = 0.5
+
+
+def false_or_alone(values: Floats, others: Floats) -> Flags:
+    """``[N]``: where ``values`` are of a probability of 1, and ``others`` of one that is clearly less."""
+    return (values >= ONE) & (others < LESS)
 
 
 class Ones:
@@ -41,7 +46,7 @@ class Ones:
         self.certain += int(one.sum())
         self.nearly += int(nearly.sum())
         self.nearly_less += int((others[nearly] < LESS).sum())
-        self.alone.add(np.exp(others[one & (others < LESS)]))
+        self.alone.add(np.exp(others[false_or_alone(values, others)]))
         self.others.add(np.exp(others[~one]))
 
     @property

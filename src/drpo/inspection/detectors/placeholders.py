@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from drpo.inspection.detectors.ones import BothOnes, Ones
+from drpo.inspection.detectors.ones import BothOnes, Ones, false_or_alone
 from drpo.inspection.measured import Measured
-from drpo.inspection.readers.tokens import Floats
+from drpo.inspection.readers.tokens import Flags, Floats
 
 #: Fewest tokens with one value; largest plausible repeated value; share of the values below it that is suspicious.
 FEWEST, LOW, LOW_SHARE = 20, -10.0, 0.3
@@ -83,6 +83,17 @@ class Placeholders:
         self.sides["π"].add(part.tokens.logprobs)
         self.sides["μ"].add(part.tokens.behavior_logprobs)
 
+    def pointed(self, part: Measured, ones: BothOnes) -> Flags:
+        """``[N]``: the tokens with a value that was filled in."""
+        pi, mu = part.tokens.logprobs, part.tokens.behavior_logprobs
+        found = np.zeros(len(pi), dtype=np.bool_)
+        for name, own, values, others in (("π", ones.pi, pi, mu), ("μ", ones.mu, mu, pi)):
+            side = self.sides[name]
+            if false_ones(own, is_sampler=name == "μ"):
+                found |= false_or_alone(values, others)
+            found |= np.isin(values, [value for value, _ in side.repeated()])
+        return found
+
     def evidence(self, ones: BothOnes) -> list[str]:
         """One clause a suspicious value; none in a sound log."""
         clauses = []
@@ -114,13 +125,18 @@ RARE = 0.05
 class TopToken:
     """Counts that tell the most likely token's μ from the sampled one's."""
 
+    @staticmethod
+    def pointed(part: Measured) -> Flags:
+        """``[N]``: the tokens that π holds far less likely than μ, which is of another token there."""
+        return part.log_ratio < -FAR
+
     def __init__(self) -> None:
         self.tokens = self.below = self.above = self.exclusive = self.large = self.rare_mu = self.rare_pi = 0
 
     def add(self, part: Measured) -> None:
         """Count one chunk."""
         pi, mu = np.exp(part.tokens.logprobs), np.exp(part.tokens.behavior_logprobs)
-        below = part.log_ratio < -FAR
+        below = self.pointed(part)
         self.tokens += len(pi)
         self.below += int(below.sum())
         self.above += int((part.log_ratio > FAR).sum())

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from drpo.inspection.measured import Measured
+from drpo.inspection.readers.tokens import Flags
 from drpo.inspection.result import Finding
-from drpo.inspection.runs import runs
+from drpo.inspection.runs import in_runs, runs
 
 #: log r of an impossible token, and |log r| of one that a moved policy has (nats).
 IMPOSSIBLE, MOVED = -5.0, 1.0
@@ -34,7 +35,7 @@ class Retokenized:
     def add(self, part: Measured) -> None:
         """Count one chunk."""
         fresh = part.fresh()
-        impossible = (part.log_ratio < IMPOSSIBLE) & fresh
+        impossible = _impossible(part)
         self.tokens += int(fresh.sum())
         self.impossible += int(impossible.sum())
         self.moved += int(((abs(part.log_ratio) > MOVED) & fresh).sum())
@@ -48,6 +49,11 @@ class Retokenized:
             at = int(lengths.argmax())
             self.longest = int(lengths[at])
             self.where = f"{part.tokens.source}, row {part.tokens.rows[first[at]]}"
+
+    @staticmethod
+    def pointed(part: Measured) -> Flags:
+        """``[N]``: the impossible tokens that stand in runs."""
+        return in_runs(_impossible(part), part.tokens.sequences, LONG)
 
     def found(self) -> Iterator[Finding]:
         """A fault if impossible tokens come in runs, in a log whose other tokens are right."""
@@ -68,3 +74,7 @@ class Retokenized:
             "templates, tool calls, several turns): the tokenizer may cut the same text in another way. vLLM and "
             "SGLang return token_ids with the text.",
         )
+
+
+def _impossible(part: Measured) -> Flags:
+    return (part.log_ratio < IMPOSSIBLE) & part.fresh()

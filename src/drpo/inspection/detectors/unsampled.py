@@ -15,7 +15,7 @@ import numpy as np
 from drpo.inspection.measured import Measured
 from drpo.inspection.readers.tokens import Flags, Integers
 from drpo.inspection.result import Finding
-from drpo.inspection.runs import runs
+from drpo.inspection.runs import in_runs, runs
 
 #: log π above which a token is passed over (nats).
 DECIDED = np.log(0.99)
@@ -85,18 +85,28 @@ class Unsampled:
         self.considered += len(kept)
         sequences, mass = part.tokens.sequences[kept], part.mass[kept]
         leads = np.diff(sequences, prepend=sequences[0] - 1) > 0
-        self.zeros.add(part.tokens.behavior_logprobs[kept] == 0, sequences, leads, mass)
-        apart = np.abs(part.log_ratio[kept])
-        copied = (apart == 0) & (part.tokens.behavior_logprobs[kept] != 0)
-        if copied.any():
-            furthest = np.maximum.reduceat(apart, np.flatnonzero(leads))
-            copied &= (furthest > DIFFERENT)[np.cumsum(leads) - 1]
-        self.copies.add(copied, sequences, leads, mass)
+        self.zeros.add(_zeros(part, kept), sequences, leads, mass)
+        self.copies.add(_copies(part, kept, leads), sequences, leads, mass)
+
+    @property
+    def _is_copied(self) -> bool:
+        """Whether there is more in spans of copies than of zeros."""
+        return self.copies.tokens > self.zeros.tokens
+
+    def pointed(self, part: Measured) -> Flags:
+        """``[N]``: the tokens of spans of the kind that there is more of."""
+        found = np.zeros(len(part.tokens), dtype=np.bool_)
+        kept = np.flatnonzero(part.tokens.logprobs < DECIDED)
+        if len(kept):
+            sequences = part.tokens.sequences[kept]
+            leads = np.diff(sequences, prepend=sequences[0] - 1) > 0
+            chosen = _copies(part, kept, leads) if self._is_copied else _zeros(part, kept)
+            found[kept] = in_runs(chosen, sequences, FEWEST_IN_SPAN)
+        return found
 
     def found(self) -> Iterator[Finding]:
         """A fault for the kind that there is more of."""
-        kinds = {"exactly 0": self.zeros, "a copy of log π": self.copies}
-        what, kind = max(kinds.items(), key=lambda item: item[1].tokens)
+        what, kind = ("a copy of log π", self.copies) if self._is_copied else ("exactly 0", self.zeros)
         if not kind.found(self.considered):
             return
         leading = kind.leading / kind.tokens
@@ -120,3 +130,18 @@ class Unsampled:
             "tool_mask (TRL), loss_mask (prime-rl, SkyRL). If the log has such a column under another name, give "
             "--map mask=NAME.",
         )
+
+
+def _zeros(part: Measured, kept: Integers) -> Flags:
+    """``[K]``: which of the tokens ``kept`` ``[K]`` have a log μ of 0."""
+    return part.tokens.behavior_logprobs[kept] == 0
+
+
+def _copies(part: Measured, kept: Integers, leads: Flags) -> Flags:
+    """``[K]``: which of them have a copy of log π, in sequences with other tokens that differ."""
+    apart = np.abs(part.log_ratio[kept])
+    copied = (apart == 0) & (part.tokens.behavior_logprobs[kept] != 0)
+    if copied.any():
+        furthest = np.maximum.reduceat(apart, np.flatnonzero(leads))
+        copied &= (furthest > DIFFERENT)[np.cumsum(leads) - 1]
+    return copied

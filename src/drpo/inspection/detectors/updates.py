@@ -12,6 +12,7 @@ import numpy as np
 
 from drpo.inspection.histograms import SHIFT, Counts, log10_or_floor, quantiles
 from drpo.inspection.measured import Measured, distinct
+from drpo.inspection.readers.tokens import Flags
 from drpo.inspection.result import Finding, UpdateFigures
 
 #: More different values of `update` than this are no updates within a batch.
@@ -58,13 +59,19 @@ class Updates:
             for update, (n, shift, mismatch, beyond) in sorted(self.sums.items())
         ]
 
+    def pointed(self, part: Measured) -> Flags:
+        """``[N]``: the tokens beyond δ in the later half of the updates."""
+        late = [figures.update for figures in _halves(self.figures())[1]]
+        updates = part.tokens.updates
+        inside = np.zeros(len(part.tokens), dtype=np.bool_) if updates is None else np.isin(updates, late)
+        return inside & (part.distance > self.delta)
+
     def drift(self) -> Iterator[Finding]:
         """A warning if the later updates hold most of the tokens beyond δ, and there are many of them."""
         figures = self.figures()
         if len(figures) < 2:
             return
-        half = (len(figures) + 1) // 2
-        early, late = figures[:half], figures[half:]
+        early, late = _halves(figures)
         beyond = [sum(f.tokens * f.beyond_delta for f in part) for part in (early, late)]
         shares = [count / sum(f.tokens for f in part) for count, part in zip(beyond, (early, late), strict=True)]
         held = beyond[1] / max(sum(beyond), 1)
@@ -92,6 +99,12 @@ class Updates:
         counts = np.sum([self.shifts[update] for update in updates], axis=0)
         (tail,) = quantiles(counts, SHIFT, (0.99,))
         return 10 ** (SHIFT.low if tail is None else tail)
+
+
+def _halves(figures: list[UpdateFigures]) -> tuple[list[UpdateFigures], list[UpdateFigures]]:
+    """The earlier updates and the later ones; of an odd number, the middle one is early."""
+    half = (len(figures) + 1) // 2
+    return figures[:half], figures[half:]
 
 
 def _span(figures: list[UpdateFigures]) -> str:

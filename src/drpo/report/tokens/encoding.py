@@ -37,6 +37,14 @@ def places(values: Iterable[int]) -> str:
     return _packed("I", values)
 
 
+def flags(places: Iterable[int], count: int) -> str:
+    """One bit for each of ``count`` tokens, set at these places; the lowest bit of a byte first."""
+    packed = bytearray(-(-count // 8))
+    for place in places:
+        packed[place // 8] |= 1 << place % 8
+    return base64.b64encode(packed).decode("ascii")
+
+
 def vocabulary(texts: Iterable[str | None]) -> tuple[list[str], list[int]]:
     """The different texts, made safe to show, and the place of each text among them; the first stands for no text."""
     known: dict[str | None, int] = {None: 0}

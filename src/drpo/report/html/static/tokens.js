@@ -50,7 +50,8 @@ function scaleWords(ends) {
 /** All tokens one after the other, and the responses that they make up. */
 class TokenStore {
   constructor(given) {
-    Object.assign(this, { delta: given.delta, files: given.files, tests: given.tests });
+    Object.assign(this, { delta: given.delta, files: given.files });
+    this.tests = given.tests.map(test => ({ ...test, flags: test.flags && unpack(test.flags, Uint8Array) }));
     this.mu = unpack(given.mu, Float32Array);
     this.pi = unpack(given.pi, Float32Array);
     this.advantages = unpack(given.advantages, Float32Array);
@@ -82,9 +83,8 @@ class TokenStore {
   }
 
   meets(i, test, objective) {
-    if (test.figure === "log_ratio") return Math.abs(this.pi[i] - this.mu[i]) > test.limit;
+    if (test.flags) return ((test.flags[i >> 3] >> (i & 7)) & 1) === 1;
     if (test.figure === "shift") return Math.abs(this.shift(i)) > test.limit;
-    if (test.figure === "certain") return this.mu[i] === 0 || this.pi[i] === 0;
     return this.weight(i, objective) <= test.limit;
   }
 

@@ -1,6 +1,6 @@
 """The token log that `drpo inspect` reads (docs/inspect.md): a JSONL file a step, a line a response.
 
-Shapes: ``N`` kept response tokens of a batch.
+Shapes: ``N`` kept response tokens of a batch, ``S`` its responses that have some.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from drpo.batch import TokenBatch
-from drpo.checks import as_tensor, is_count
+from drpo.checks import as_tensor, is_count, shorten
 from drpo.divergence import at_least_float32
 from drpo.errors import ConfigError, DataError
 from drpo.files import StrPath, append_records, flush, writing
@@ -49,7 +49,9 @@ class TokenLog:
         tokenizer: its ``decode`` gives the texts where :meth:`add` gets none.
         limit: no response is added to an update that has as many tokens; None writes all of them. Which responses of
             a call are written is drawn at random, the same ones each time: all responses of an update have the same
-            chance if they come in one call. Of micro-batches the first ones fill the update.
+            chance if they come in one call. Of micro-batches the first ones fill the update, because a line is written
+            at once: that an update is over shows only in the next one, and the last would never be written. Put the
+            responses in random order before they are split, and the first ones are a random sample.
 
     Raises:
         ConfigError: ``limit`` is not a whole number above 0. WriteError: the folder cannot be made.
@@ -77,6 +79,8 @@ class TokenLog:
         update: int | None = None,
         tokens: torch.Tensor | Sequence[int] | None = None,
         texts: Sequence[str] | None = None,
+        rewards: torch.Tensor | Sequence[float] | None = None,
+        groups: torch.Tensor | Sequence[int] | Sequence[str] | None = None,
         support: Support | None = None,
     ) -> int:
         """Append the responses of a batch or micro-batch, some at random where the limit does not allow all.
@@ -87,6 +91,8 @@ class TokenLog:
             update: the optimizer step within the rollout batch, from 0, if there are several.
             tokens: ``[N]`` ids of the tokens.
             texts: ``N`` texts of the tokens.
+            rewards: ``[S]`` the reward of each response.
+            groups: ``[S]`` whole numbers or texts; responses to one prompt share one, within the step.
             support: of ``N`` tokens, what each was drawn from and log π is renormalized over (top-p, top-k, min-p).
 
         Returns:
@@ -95,7 +101,7 @@ class TokenLog:
         Raises:
             DataError: shapes or types are wrong, ``step`` falls, or the log is closed. WriteError: the disk refuses.
         """
-        ids = _checked(batch, tokens, texts)
+        ids, facts = _checked(batch, tokens, texts), _facts(batch, rewards, groups)
         if support is not None and len(support) != len(batch):
             raise DataError(f"support must be that of the batch's {len(batch)} tokens, got {len(support)}")
         if self._closed:
@@ -121,7 +127,14 @@ class TokenLog:
         lines = [
             numbered(
                 "tokens",
-                {**moment, "sequence_id": self._sequences + row, **_part(words, start, stop), **record, **kept[row]},
+                {
+                    **moment,
+                    "sequence_id": self._sequences + row,
+                    **{name: values[chosen[row]] for name, values in facts.items()},
+                    **_part(words, start, stop),
+                    **record,
+                    **kept[row],
+                },
             )
             for row, (record, (start, stop)) in enumerate(zip(records, _spans(lengths), strict=True))
         ]
@@ -265,6 +278,27 @@ def _checked(batch: Any, tokens: Any, texts: Any) -> torch.Tensor | None:
     if ids.dtype == torch.bool or ids.dtype.is_floating_point or ids.dtype.is_complex:
         raise DataError(f"tokens must be whole numbers, the ids of the tokens, got {ids.dtype}")
     return ids
+
+
+def _facts(batch: TokenBatch, rewards: Any, groups: Any) -> dict[str, list[Any]]:
+    """The columns that have one value a response ``[S]``, of those that are given.
+
+    Raises:
+        DataError: they are not of the batch's responses, or no rewards or groups.
+    """
+    count, found = len(_lengths(batch)), {}
+    of_each = f"for each of the batch's {count} responses, those with no token left out"
+    if rewards is not None:
+        values = as_tensor("rewards", rewards)
+        if values.shape != (count,):
+            raise DataError(f"rewards must hold a number {of_each}, got {list(values.shape)}")
+        found["reward"] = _shortest(values.detach().cpu())
+    if groups is not None:
+        listed = list(groups) if isinstance(groups, Sequence) else as_tensor("groups", groups).tolist()
+        if isinstance(groups, str) or not isinstance(listed, list) or len(listed) != count:
+            raise DataError(f"groups must hold a whole number or text {of_each}, got {shorten(repr(groups))}")
+        found["group_id"] = [group if isinstance(group, str) else _index("a group", group) for group in listed]
+    return found
 
 
 def _index(name: str, value: Any) -> int:

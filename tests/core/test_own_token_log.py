@@ -144,9 +144,47 @@ def test_nothing_of_the_loop_changes(tmp_path: Path) -> None:
     assert torch.equal(found, expected) and mine.logprobs.requires_grad
 
 
+@pytest.mark.parametrize("as_tensors", [False, True])
+def test_rewards_and_groups_are_shown_with_the_responses(tmp_path: Path, as_tensors: bool) -> None:
+    mine = batch()
+    rewards, groups = [1.0, 0.25, float("nan")], [7, 7, 8]
+    given: Any = {"rewards": torch.tensor(rewards), "groups": torch.tensor(groups)} if as_tensors else {}
+    with drpo.TokenLog(tmp_path) as log:
+        log.add(mine, step=1, **(given or {"rewards": rewards, "groups": groups}))
+        log.add(mine, step=2, rewards=[1, 0, 1], groups=["a", "b", "a"])
+        log.add(mine, step=3)
+    lines = records(tmp_path)
+    assert [line.get("reward", "none") for line in lines] == [1.0, 0.25, None, 1.0, 0.0, 1.0, *["none"] * 3]
+    assert [line.get("group_id", "none") for line in lines] == [7, 7, 8, "a", "b", "a", *["none"] * 3]
+    found = inspect([tmp_path], delta=0.15)
+    shown = [(one.step, one.group, one.reward) for one in found.sampled]
+    assert shown[:6] == [(1, "7", 1.0), (1, "7", 0.25), (1, "8", None), (2, "a", 1.0), (2, "a", 1.0), (2, "b", 0.0)]
+    # Nothing is computed from them: the advantages are those of the batch.
+    assert "group_advantages" not in {finding.name for finding in found.findings}
+    assert found.sampled[0].advantages == pytest.approx(mine.advantages[:3].tolist())
+
+
+def test_of_a_bounded_log_each_response_keeps_its_own_reward_and_group(tmp_path: Path) -> None:
+    lengths = (3,) * 20
+    log = drpo.TokenLog(tmp_path, limit=12)
+    log.add(batch(lengths), step=1, tokens=range(60), rewards=range(20), groups=[f"g{i}" for i in range(20)])
+    kept = records(tmp_path)
+    assert len(kept) == 4
+    for line in kept:
+        row = line["tokens"][0] // 3
+        assert (line["reward"], line["group_id"]) == (row, f"g{row}")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"rewards": [1.0, 2.0]}, r"rewards must hold a number for each of the batch's 3 responses, .* got \[2\]"),
+        ({"rewards": torch.zeros(8)}, r"rewards must hold a number for each of the batch's 3 responses"),
+        ({"rewards": ["good", "bad", "bad"]}, "rewards must be a tensor, a NumPy array or a list of numbers"),
+        ({"groups": [1, 2]}, r"groups must hold a whole number or text for each of the batch's 3 .* got \[1, 2\]"),
+        ({"groups": "abc"}, "groups must hold a whole number or text"),
+        ({"groups": 4}, "groups must hold a whole number or text"),
+        ({"groups": [0.5, 1, 2]}, "a group must be a whole number from 0, got 0.5"),
         (
             {"tokens": torch.zeros(2, 4, dtype=torch.int64)},
             r"tokens must be \[N\] = \[8\].*got \[2, 4\]; .*ids\[mask\]",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from drpo import OBJECTIVES, make_objective
+from drpo import OBJECTIVES, fused_loss, make_objective
 from drpo.errors import ConfigError
 from drpo.objectives.aliases import ALIASES
 from drpo.objectives.comparison import LIMITS, POINTS, compare, limit
@@ -27,8 +29,39 @@ def test_weights_and_limits_are_those_of_the_formulas() -> None:
     assert found["mdpo"].limits["r → ∞ (π = 0.5), Â > 0"] == -math.inf  # as slowly as a logarithm
     assert found["ipo"].limits["r → 0 (μ = 0.5), Â > 0"] == 0 and found["dppo_tv"].limits["r → 0 (μ = 0.5), Â > 0"] == 1
     assert (drpo.decides, found["gspo"].decides, found["m2po"].decides) == ("token", "sequence", "update")
+    assert (drpo.head_products, found["gspo"].head_products, found["m2po"].head_products) == (3, 4, 4)
     assert set(found["m2po"].weights.values()) | set(found["m2po"].limits.values()) == {None}
     assert found["minirl"].needs == ("proximal_logprobs",) and not found["mdpo"].homogeneous
+
+
+class Products(TorchDispatchMode):
+    """Counts the matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.count += func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["drpo", "grpo", "gspo", "m2po", "vespo"])
+def test_fused_loss_makes_as_many_products_with_the_head_as_the_profile_says(name: str) -> None:
+    objective = make_objective(name)
+    hidden, weight = torch.randn(6, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
+    with Products() as products:
+        found = fused_loss(
+            hidden,
+            weight,
+            torch.arange(6),
+            objective,
+            behavior_logprobs=torch.full((6,), -2.0),
+            advantages=torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, -1.0]),
+            sequence_ids=torch.tensor([0, 0, 0, 1, 1, 1]),
+        )
+        found.loss.backward()
+    assert products.count == compare({name: objective})[name].head_products
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

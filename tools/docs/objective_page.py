@@ -22,7 +22,7 @@ An objective is anchored on μ. `anchor="proximal"` uses the proximal policy π_
 the ratio is then π/π_old, which covers only staleness; a modifier corrects the training–inference mismatch π_old/μ.
 A modifier that would correct this mismatch a second time, because the ratio is π/μ already, is refused.
 
-`drpo objectives --compare drpo ipo grpo` prints weights, limits and needs side by side, and `--alias` what other
+`drpo objectives --compare drpo ipo grpo` prints weights, limits, needs and cost side by side, and `--alias` what other
 trainers call them.
 
 Objectives and modifiers have registries of their own: `objective.name=icepop` masks by π/μ, and

@@ -59,6 +59,7 @@ def lines(profiles: Mapping[str, Profile], changed: Mapping[str, float | None]) 
         ]
     table["decides by"] = [one.decides for one in found]
     table["needs"] = [", ".join(one.needs) or "–" for one in found]
+    table["products with the LM head"] = [str(one.head_products or "whole logits") for one in found]
     table["scales with Â"] = ["yes" if one.homogeneous else "no" for one in found]
     return table
 

@@ -25,13 +25,18 @@ SMALL = np.array([1e-6, 1e-9, 1e-12])
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One objective: column → gradient weight, None where a token alone has none; and what its tokens hang on."""
+    """One objective: column → gradient weight, None where a token alone has none; and what its tokens hang on.
+
+    ``head_products`` counts the products with the LM head that :func:`drpo.fused_loss` makes, forward and backward
+    together; None where it cannot, as the objective reads the most likely tokens of whole logits.
+    """
 
     weights: dict[str, float | None]
     limits: dict[str, float | None]
     needs: tuple[str, ...]
     decides: str
     homogeneous: bool
+    head_products: int | None
 
 
 def compare(objectives: Mapping[str, Objective]) -> dict[str, Profile]:
@@ -55,7 +60,8 @@ def profile(objective: Objective) -> Profile:
             weights[f"μ = {mu:g}, r = {r:g}, {sign}"] = found
         for name, path in LIMITS.items():
             limits[f"{name}, {sign}"] = limit(at(*path(SMALL), advantage)) if alone else None
-    return Profile(weights, limits, objective.needs, decides, objective.homogeneous)
+    products = None if objective.topk else 3 if objective.token_local else 4
+    return Profile(weights, limits, objective.needs, decides, objective.homogeneous, products)
 
 
 def limit(values: list[float]) -> float:

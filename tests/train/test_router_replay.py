@@ -298,6 +298,17 @@ def test_a_run_says_how_often_the_routing_differs(mixture: Path, tmp_path: Path,
     assert "experts" not in json.loads(rollouts.read_text().splitlines()[0])
 
 
+def test_experts_and_supports_are_replayed_together(mixture: Path, tmp_path: Path) -> None:
+    settings = [f"model={mixture}", *RUN, "steps=1", "top_p=0.7", "router_replay=true"]
+    found = {}
+    for name, changes in {"both": [], "experts alone": ["support_replay=false"]}.items():
+        run = RunDirectory(tmp_path / name)
+        train(load_config(None, [*settings, *changes])[0], run)
+        found[name] = run.read_metrics("update")[0]
+    assert found["both"]["mismatch_max"] < 1e-5 and found["both"]["routing_mismatch"] == 0
+    assert found["experts alone"]["mismatch"] > 1e-2
+
+
 def test_replay_is_refused_where_it_would_do_nothing(mixture: Path, copyist: Path, tmp_path: Path) -> None:
     for changes, why in (
         ([f"model={copyist}"], "Qwen3ForCausalLM is dense: it has no routers. Leave router_replay out"),

@@ -3,6 +3,7 @@
     python -m tools.keep_study runs/lab/delta results/delta
 
 The runs themselves (checkpoints, samples, logs) stay where they are. `make docs` makes the page from what is kept.
+Of a study that is not finished the verdicts are left out: to judge it early would be a look that it does not plan.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from typing import Any
 from drpo.bench.record import describe
 from drpo.lab.directory import StudyDirectory
 from drpo.lab.registration import registration
+from drpo.lab.results import read_csv
 
-FILES = ("study.yaml", "results.csv", "curves.csv", "results.md", "verdicts.json", "choices.json")
+FILES = ("study.yaml", "results.csv", "curves.csv", "choices.json")
+#: Those of a finished study.
+JUDGED = ("results.md", "verdicts.json")
 
 
 def about(directory: StudyDirectory) -> dict[str, Any]:
@@ -58,10 +62,16 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.study / "results.csv").is_file():
         raise SystemExit(f"{options.study} holds no results.csv: run `drpo lab report` on the study first")
+    rows = read_csv(options.study / "results.csv")
+    left = sum(row["status"] not in ("finished", "failed") for row in rows)
     options.kept.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        if (options.study / name).is_file():
+    for name in (*FILES, *JUDGED):
+        if name in JUDGED and left:
+            (options.kept / name).unlink(missing_ok=True)
+        elif (options.study / name).is_file():
             shutil.copyfile(options.study / name, options.kept / name)
+    if left:
+        print(f"{left} of {len(rows)} runs are left; {options.kept} has no verdicts until they are done")
     text = json.dumps(about(StudyDirectory(options.study)), indent=2, ensure_ascii=False)
     (options.kept / "about.json").write_text(text + "\n", encoding="utf-8")
 

@@ -237,6 +237,22 @@ def test_what_is_kept_of_a_study_keeps_its_registration(tmp_path: Path, monkeypa
     assert registration(tmp_path / "kept") == registration(tmp_path / "D") is not None
     assert check_registration(study, tmp_path / "kept") == ""
     assert len(kept_results(study, tmp_path / "kept").rows) == 6
+    assert (tmp_path / "kept" / "verdicts.json").is_file()
+
+
+def test_an_unfinished_study_is_kept_without_verdicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = studies.study(settings={"one": {}, "two": {"learning_rate": 1e-4}})
+    told = workers(tmp_path, study, noisy(lambda arm: 0.0))
+    run_study(study, tmp_path / "D", told, Notes(), settings=["one"])
+    monkeypatch.setattr(sys, "argv", ["keep_study", str(tmp_path / "D"), str(tmp_path / "kept")])
+    keep_study.main()
+    assert "6 of 12 runs are left" in capsys.readouterr().out
+    assert not (tmp_path / "kept" / "verdicts.json").exists() and (tmp_path / "kept" / "curves.csv").is_file()
+    run_study(study, tmp_path / "D", told, Notes())
+    keep_study.main()
+    assert (tmp_path / "kept" / "verdicts.json").is_file() and not capsys.readouterr().out
 
 
 def test_a_digest_does_not_change_with_a_default_or_a_scale(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def support() -> str:
     cases: dict[str, list[dict[str, Any]]] = {}
     for row in record["rows"]:
         cases.setdefault(row["case"], []).append(row)
-    (title, steps), *forms = cases.items()
+    (title, steps), (drawing, draws), *forms = cases.items()
     without = steps[0]
     lines = [
         f"{machines({'support': record})}; {title}; medians over {len(without['rounds'])} rounds in which the variants "
@@ -167,6 +167,13 @@ def support() -> str:
             f"{peak / without['figures']['peak_bytes']:.2f} |"
         )
     lines += [
+        "",
+        f"| {drawing} | time | to nothing truncated |",
+        "| --- | --- | --- |",
+        *(
+            f"| {row['variant']} | {1e3 * row['seconds']:,.0f} ms | {row['ratios']['nothing truncated']:.2f} |"
+            for row in draws
+        ),
         "",
         "| −inf outside the supports, 256 rows | ids: bytes a token | bits | ids: time | bits | bits to ids |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -29,8 +29,22 @@ from drpo.train.config_text import read_yaml
 from tools import RESULTS
 
 #: In the order of the page.
-ORDER = ("settle", "delta", "mask", "advantage-weight", "staleness", "activation", "divergence")
-STUDIES = [name for name in ORDER if (RESULTS / name).is_dir()]
+ORDER = (
+    "settle",
+    "delta",
+    "mask",
+    "advantage-weight",
+    "staleness",
+    "activation",
+    "divergence",
+    "settle2-area",
+    "settle2-tuned",
+    "settle2-models",
+    "rivals",
+    "truncated-sampling",
+)
+#: Those that are finished.
+STUDIES = [name for name in ORDER if (RESULTS / name / "verdicts.json").is_file()]
 FIGURES = ("rare_share", "beyond_delta")
 PHASES = {"shared": "At the shared learning rate", "best": "Each arm at its best of the tuning"}
 #: How to read :func:`claims_table`.
@@ -81,7 +95,7 @@ def about(name: str) -> str:
     dates = " to ".join(dict.fromkeys([made["began"], made["ended"]])) if made["began"] else machine["date"]
     reused = f", those that it shares with {', '.join(made['reused'])} taken over" if made["reused"] else ""
     threads = ", ".join(map(str, made["threads_a_run"])) or "1"
-    took = f"; {made['seconds'] / 60:.0f} minutes of runs, two at a time" if made["started"] else ""
+    took = f"; {made['seconds'] / 60:.0f} minutes of runs" if made["started"] else ""
     return (
         f"`{made['command']}`: {len(runs)} runs{reused}, {failed} failed; {dates}, {machine['cpu']}, "
         f"{machine['cores']} cores, threads a run: {threads}, torch "

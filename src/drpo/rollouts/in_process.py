@@ -109,10 +109,7 @@ class InProcessSampler:
         logits, decoding = prefill(self._forward, prompts, counts, budget, self._compiled)
         done = torch.zeros(len(uniforms), dtype=torch.bool, device=device)
         for step in range(budget):
-            scaled = logits.float() / parameters.temperature
-            kept_ids = kept_tokens(scaled, parameters) if parameters.is_truncated else None
-            distribution = (scaled if kept_ids is None else scaled.masked_fill(~kept_ids, -torch.inf)).log_softmax(-1)
-            chosen = inverse_cdf(distribution, uniforms[:, step])
+            chosen, distribution, kept_ids = draw(logits, uniforms[:, step], parameters)
             drawn.record(chosen, distribution, kept_ids)
             done |= (chosen.unsqueeze(1) == stop_ids).any(1)
             left = len(done) - int(done.sum())
@@ -124,6 +121,21 @@ class InProcessSampler:
                 drawn.keep(kept)
             logits = decoding.next_logits(chosen)
         return drawn.responses(stop_ids)
+
+
+def draw(
+    logits: torch.Tensor, uniforms: torch.Tensor, parameters: SamplingParameters
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Draw a token for each row of ``logits`` ``[R, V]`` with the ``uniforms`` ``[R]`` in [0, 1).
+
+    Returns:
+        The tokens ``[R]``; the log-probabilities ``[R, V]`` that they were drawn from, −inf outside the support; and a
+        mask ``[R, V]`` of it, None where nothing is truncated.
+    """
+    scaled = logits.float() / parameters.temperature
+    kept = kept_tokens(scaled, parameters) if parameters.is_truncated else None
+    distribution = (scaled if kept is None else scaled.masked_fill(~kept, -torch.inf)).log_softmax(-1)
+    return inverse_cdf(distribution, uniforms), distribution, kept
 
 
 def inverse_cdf(logprobs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -74,7 +74,7 @@ def allowed_cpus() -> set[int]:
 @dataclass(frozen=True)
 class Look:
     """The time on the clock and the CPU seconds spent until then: by everybody on the CPUs that this process may use
-    (None where the system does not say), and by this process with those children that it has waited for."""
+    (None where the system does not say), and by this process with its children, theirs and so on."""
 
     at: float = field(default_factory=time.monotonic)
     everybody: float | None = field(default_factory=lambda: _busy_seconds(allowed_cpus()))
@@ -108,10 +108,27 @@ def others_since_start() -> float:
     return look.others()
 
 
-def _own_seconds() -> float:
-    """CPU seconds of this process and of its children that have ended."""
+def _own_seconds(proc: Path = _PROC) -> float:
+    """CPU seconds of this process, of its children that have ended, and of all that live below it."""
     times = os.times()
-    return time.process_time() + times.children_user + times.children_system
+    spent = time.process_time() + times.children_user + times.children_system
+    parents, seconds = dict[int, int](), dict[int, float]()
+    for folder in proc.glob("[0-9]*"):
+        try:
+            # The name in parentheses may hold anything; the parent is the second field after it.
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        parents[int(folder.name)] = int(fields[1])
+        seconds[int(folder.name)] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return spent + sum(took for process, took in seconds.items() if _is_below(os.getpid(), process, parents))
+
+
+def _is_below(ancestor: int, process: int, parents: Mapping[int, int]) -> bool:
+    while process := parents.get(process, 0):
+        if process == ancestor:
+            return True
+    return False
 
 
 def _busy_seconds(cpus: set[int], proc: Path = _PROC) -> float | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from drpo.cpus import WAITING, Look, allowed_cpus, free_cpus, quota, usable_cpus, wait_briefly
+from drpo.cpus import WAITING, Look, _own_seconds, allowed_cpus, free_cpus, quota, usable_cpus, wait_briefly
 
 
 def proc(folder: Path, mounts: list[str], memberships: list[str]) -> Path:
@@ -75,18 +77,35 @@ def test_a_limit_below_the_mask_is_what_is_usable(tmp_path: Path) -> None:
 
 
 def test_a_busy_process_is_seen_and_this_one_is_not() -> None:
-    spinning = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+    # The shell ends at once, so that the process is nobody's child.
+    script = '"$0" -c "print(flush=True)\nwhile True: pass" & echo $!'
+    started = subprocess.Popen(["sh", "-c", script, sys.executable], stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    said = {started.stdout.readline(), started.stdout.readline()}  # its number and its empty line, in either order
+    (spinning,) = [int(line) for line in said if line.strip()]
     try:
-        assert spinning.stdout is not None
-        spinning.stdout.readline()
         look = Look()
         while look.age() < 1:  # busy as well
             pass
         # This process and that one want two CPUs; whatever else runs, the other one got a share.
         assert 0.1 < look.others() < len(allowed_cpus()) + 0.1
     finally:
-        spinning.kill()
-        spinning.wait()
+        os.kill(spinning, signal.SIGKILL)
+        started.wait()
+        started.stdout.close()
+
+
+def test_what_a_child_of_a_child_spends_is_not_others() -> None:
+    spin = "import time\nend = time.process_time() + 2\nwhile time.process_time() < end: pass\ninput()"
+    middle = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {spin!r}])"
+    child = subprocess.Popen([sys.executable, "-c", middle], stdin=subprocess.PIPE)
+    look = _own_seconds()
+    deadline = time.monotonic() + 120
+    while _own_seconds() < look + 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.communicate(b"\n")
+    assert _own_seconds() >= look + 2  # as well when both have ended
 
 
 def test_a_cpu_counts_as_free_that_is_idle_most_of_the_time() -> None:

@@ -24,7 +24,7 @@ LOSSES = ["floor", "fused_loss", "naive"]
 SUPPORTED = "fused_loss over supports"
 STEP = "training step"
 #: Models of a step, from the demo's size to that of SmolLM2.
-MODELS = ("Llama-1M", "Llama-3M", "Llama-17M", "Llama-49M", "SmolLM2-135M")
+MODELS = ("Llama-1M", "Llama-3M", "Llama-18M", "Llama-54M", "SmolLM2-135M")
 TOKENS, VOCABULARY = (256, 512, 1024, 2048, 4096), (4_096, 16_384, 65_536, 151_936)
 GROUPS, LENGTHS = (2, 4, 8, 16, 32), (16, 32, 64, 128, 256)
 QUICK = (2, 4)

@@ -25,8 +25,8 @@ def _llama(hidden: int, inner: int, layers: int, heads: int, keys: int, vocabula
 SHAPES: dict[str, dict[str, Any]] = {
     "Llama-1M": _llama(128, 344, 4, 4, 2, 384),
     "Llama-3M": _llama(192, 512, 6, 6, 2, 4_096),
-    "Llama-17M": _llama(320, 864, 10, 5, 5, 16_384),
-    "Llama-49M": _llama(448, 1_216, 16, 7, 7, 32_768),
+    "Llama-18M": _llama(320, 864, 10, 5, 5, 16_384),
+    "Llama-54M": _llama(448, 1_216, 16, 7, 7, 32_768),
     "SmolLM2-135M": {**_llama(576, 1_536, 30, 9, 3, 49_152), "rope_theta": 100_000.0},
     "Qwen3-0.6B": {
         "model_type": "qwen3",

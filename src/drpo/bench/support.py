@@ -60,7 +60,11 @@ def drawing_case(size: Size, rounds: int) -> Case:
 
     def turn(cut: dict[str, float]) -> Turn:
         parameters = SamplingParameters(max_new_tokens=1, temperature=1.0, **cut)  # pyright: ignore[reportArgumentType]
-        return timed(lambda: draw(logits, uniforms, parameters), size.device)
+
+        def work() -> None:
+            draw(logits, uniforms, parameters)
+
+        return timed(work, size.device)
 
     return Case(
         title=f"drawing a token for each of {rows} rows of V={size.vocabulary:,}",

@@ -34,6 +34,8 @@ NAMES = {
     "fused_loss over supports": "drpo.fused_loss, support",
     "training step": "drpo, whole step",
 }
+#: The least ratio of an axis's ends.
+FLAT = 10
 #: Curve → title, what grows, cost.
 PANELS: dict[str, tuple[str, str, str]] = {
     "tokens": ("Loss and gradients", "response tokens N", "seconds"),
@@ -116,6 +118,9 @@ def _ground(panel: Axes, ticks: list[int]) -> None:
     panel.set_xticks(ticks, [f"{tick / 1e6:,.0f} M" if tick >= 5e5 else f"{tick:,}" for tick in ticks])
     panel.xaxis.set_minor_locator(NullLocator())
     low, high = panel.get_ylim()
+    if high / low < FLAT:  # or a curve that is flat would show nothing but the noise of its points
+        middle = (low * high) ** 0.5
+        low, high = panel.set_ylim(middle / FLAT**0.5, middle * FLAT**0.5)
     # Round numbers only, but several of them on an axis of less than a decade.
     shown = "125" if high / low > 8 else "123456789"
     label = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in shown else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import transformers
 
 from drpo.model.forward import Sequences, response_states
 from drpo.model.policy import Policy
+from drpo.model.probe import probes, reference
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from support import tiny
 
@@ -145,3 +147,14 @@ def test_a_model_that_computes_something_else_is_not_decoded_leanly() -> None:
     assert InProcessSampler(made, {0})._forward.lean is None
     assert InProcessSampler(network("LlamaConfig").bfloat16(), {0})._forward.lean is None
     assert InProcessSampler(network("MistralConfig"), {0})._forward.lean is None
+
+
+def test_a_forward_in_autocast_is_sampled_from() -> None:
+    """As accelerate prepares a model: the autocast is inside its forward, and shows nowhere else."""
+    model = network("Qwen3MoeConfig")
+    model.forward = MethodType(torch.autocast("cpu", dtype=torch.bfloat16)(type(model).forward), model)
+    found = [reference(model, probe) for probe in probes(model)]
+    assert not any(one.exact for one in found) and reference(network("Qwen3MoeConfig"), found[0].probe).exact
+    request = Request([3, 4, 5], 4, seed=0)
+    ((*responses,),) = InProcessSampler(model, {0, 5}).sample([request], SamplingParameters(max_new_tokens=5))
+    assert len(responses) == 4

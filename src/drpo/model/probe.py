@@ -115,9 +115,9 @@ def reference(model: Any, probe: Probe) -> Reference:
             sequences of its batch.
     """
     name = type(model).__name__
-    exact = is_exact(model)
     try:
-        whole = [plain(model, [[*prompt, *response]])[0] for prompt, response in probe.pairs]
+        with _noted_autocast(model) as noted:
+            whole = [plain(model, [[*prompt, *response]])[0] for prompt, response in probe.pairs]
     except Exception as error:
         raise ConfigError(
             f"model: {name} cannot be trained here: a plain forward pass over token ids fails with "
@@ -128,6 +128,7 @@ def reference(model: Any, probe: Probe) -> Reference:
             f"model: {name} gives log-probabilities that are not finite on test tokens. Its weights are damaged, or "
             "its precision overflows."
         )
+    exact = is_exact(model) and not any(noted)
     parts = [
         logprobs[len(prompt) - 1 : len(prompt) + len(response) - 1]
         for logprobs, (prompt, response) in zip(whole, probe.pairs, strict=True)
@@ -178,10 +179,25 @@ def without_cache(module: Any) -> dict[str, Any]:
 
 
 def is_exact(model: Any) -> bool:
-    """Whether ``model`` computes in float32 or wider throughout."""
+    """Whether ``model`` computes in float32 or wider throughout, as far as it and the present autocast tell."""
     if model.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled(model.device.type):
         return False
     return not any(isinstance(module, Quantized) for module in model.modules())
+
+
+@contextmanager
+def _noted_autocast(model: Any) -> Iterator[list[bool]]:
+    """Whether each pass within it is in autocast, which accelerate puts inside the forward of a model."""
+    noted: list[bool] = []
+
+    def note(*_: Any) -> None:
+        noted.append(torch.is_autocast_enabled(model.device.type))
+
+    handle = model.get_input_embeddings().register_forward_pre_hook(note)
+    try:
+        yield noted
+    finally:
+        handle.remove()
 
 
 @contextmanager

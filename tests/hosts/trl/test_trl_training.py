@@ -130,6 +130,16 @@ def test_bf16_with_gradient_checkpointing_samples_what_it_trains() -> None:
     assert trainer.model.is_gradient_checkpointing and trainer.model.training
 
 
+def test_a_model_by_its_path_is_sampled_from_in_bf16() -> None:
+    """TRL's default precision. accelerate wraps the forward before anything was measured of the model."""
+    path = Path(drpo.__file__).parent / "assets" / "arithmetic"
+    trainer = make_trainer(
+        make_config(bf16=True, num_iterations=2, max_steps=4), model=str(path), processing_class=None
+    )
+    trainer.train()
+    assert 0 < logged(trainer)[0]["drpo/start_mismatch"] < 1e-2
+
+
 def test_a_mixture_of_experts_keeps_its_balancing_loss() -> None:
     """The auxiliary loss is TRL's own; here only that it reaches the gradient, once a micro-batch's share."""
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM

@@ -54,11 +54,16 @@ def blocks(page: str) -> list[str]:
 
 def output_of(page: str, folder: Path) -> str:
     how = PAGES[page]
-    code = "\n".join([how.before, *blocks(page), how.after])
-    for text, replacement in how.shorter.items():
+    done = run("\n".join([how.before, *blocks(page), how.after]), how.shorter, folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def run(code: str, changes: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    for text, replacement in changes.items():
         assert code.count(text) == 1, text
         code = code.replace(text, replacement)
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
         capture_output=True,
@@ -67,8 +72,6 @@ def output_of(page: str, folder: Path) -> str:
         timeout=300,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def test_every_page_with_python_is_run_somewhere():
@@ -98,3 +101,14 @@ def test_the_loop_of_ones_own_has_rewards_that_vary_and_a_gradient(tmp_path: Pat
         reward, norm, mismatch = map(float, found.groups())
         assert 0 < reward < 1 and norm > 0 and 0 < mismatch < 1
     assert '"beyond_delta"' in lines[-1]
+
+
+def test_the_loop_of_ones_own_finds_another_temperature_before_it_trains(tmp_path: Path):
+    pytest.importorskip("transformers")
+    wrong = {
+        "TEMPERATURE, LENGTH, DELTA = 0.9": "TEMPERATURE, LENGTH, DELTA = 0.7",
+        "do_sample=True, temperature=TEMPERATURE": "do_sample=True, temperature=1.0",
+        "torch.stack(out.logits, 1).float() / TEMPERATURE": "torch.stack(out.logits, 1).float()",
+    }
+    done = run(blocks("docs/own-loop.md")[0], wrong, tmp_path)
+    assert done.returncode == 1 and "The two sides are at different temperatures" in done.stderr, done.stdout

@@ -74,7 +74,8 @@ def start_check(
     ``behavior_logprobs`` must be taken at the same temperature.
 
     Args:
-        batch: ``N`` tokens at equal weights, several sequences.
+        batch: ``N`` tokens at equal weights, several sequences: the whole rollout batch. Two temperatures whose
+            difference is below the limit are found in some thousand tokens, not in one micro-batch.
         precision: what the trainer computes in: fp32, bf16, fp16 or fp8.
         behavior_precision: what the sampler computes in; None: as the trainer.
         limit: the largest mean |log π − log μ| in nats; None: what rounding in the two precisions explains

@@ -160,6 +160,25 @@ def test_five_findings_are_shown_and_the_others_are_folded() -> None:
     assert "Title 4." in shown and "Title 5." not in shown and "Title 6." in rest
 
 
+def test_numbers_of_a_finding_do_not_break_at_their_exponent() -> None:
+    said = "4.1e-05 nats in runs/lr-1e-05/log.jsonl and 1e-05/log, mass 1.8e-07, 8.3e-7)."
+    page = build_inspection_page(inspection(findings=[Finding("stale", "warning", "3e-10 nats", said, "fix")]))
+    assert "4.1e−5 nats in runs/lr-1e-05/log.jsonl and 1e-05/log, mass 1.8e−7, 8.3e−7)." in page
+    assert "<b>3e−10 nats</b>" in page
+
+
+def test_an_objective_that_changes_much_leaves_room_for_the_others() -> None:
+    """Of objectives that change the gradient by 2 % and by 3,000 %, both have a tick of their size."""
+    verdicts = [
+        dataclasses.replace(verdict(name, [0, 0, 1, 0, 0]), changed_by_step=[size] * 3)
+        for name, size in (("drpo", 0.02), ("luspo", 30.0))
+    ]
+    page = build_inspection_page(inspection(verdicts=verdicts))
+    (chart,) = (part for part in page.split("<figure")[1:] if "Gradient change" in part)
+    ticks = re.findall(r"text-anchor='end'>([^<]*)<", chart)
+    assert {"2 %", "5 %", "10 %"} & set(ticks) and "1,000 %" in ticks, ticks
+
+
 def test_figures_are_judged_in_words() -> None:
     said = words(build_inspection_page(inspection(figures={**inspection().figures, "beyond_delta": 0.0248})))
     assert "2.48 %" in said and "1 token in 40.3; many" in said

@@ -121,7 +121,8 @@ def _chart(curves: Sequence[GroupCurve], blank: Mapping[str, Line]) -> str:
     lines = [replace(blank[curve.group], points=[_point(*at) for at in curve.points]) for curve in curves]
     last = max(point[0] for curve in curves for point in curve.points)
     write = percent if figure in SHARES else plain
-    chart = Chart(curves[0].title, "", lines, text=write, from_zero=figure not in ("entropy", "response_length"))
+    from_zero = figure not in ("entropy", "response_length")
+    chart = Chart(curves[0].title, "", lines, log=figure == "gradient_norm", text=write, from_zero=from_zero)
     return draw(chart, (0.0, float(max(1, last))))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 #: Beyond this a figure is treated as not finite: axes are drawn in floating point too.
@@ -37,6 +38,12 @@ def plain(value: float | None) -> str:
     digits = max(0, 2 - math.floor(math.log10(size)))
     text = f"{value:,.{digits}f}"
     return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+
+
+def with_exponents(sentence: str) -> str:
+    """A sentence whose numbers have exponents as :func:`plain` writes them, in which no line breaks: 4.1e−5, and not
+    4.1e-05. Names and paths are left as they are."""
+    return re.sub(r"(?<![\w/.-])(\d[\d.]*)e-0*(\d+)(?![\w/-])", r"\1e−\2", sentence)
 
 
 def _grouped(value: float) -> str:

@@ -27,6 +27,7 @@ def by_step(found: Inspection) -> Section | None:
             "Gradient change",
             "Σ |Â r| |w − 1| / Σ |Â r|, for the run's objective and those that change it most.",
             _changes(found, x),
+            log=True,
             text=percent,
         ),
     ]

@@ -9,7 +9,7 @@ from drpo.inspection.compare import Comparison
 from drpo.inspection.result import Finding, Inspection, Verdict
 from drpo.report.html.escape import visible
 from drpo.report.html.frame import Section, document
-from drpo.report.html.quantities import percent, plain
+from drpo.report.html.quantities import percent, plain, with_exponents
 from drpo.report.inspection.agreement import agreement
 from drpo.report.inspection.courses import by_step, by_update
 from drpo.report.inspection.tables import affected, comparison, legend, mu_bins, not_evaluated, objectives_table
@@ -82,8 +82,9 @@ def _findings(found: Inspection) -> Section:
 
 def _listed(findings: Sequence[Finding]) -> str:
     items = (
-        f"<li{'' if f.severity == 'note' else ' class=warn'}><b>{visible(f.title)}</b> "
-        f"<span class='soft'>({f.severity})</span><br>{visible(f.evidence)}<br><b>Fix:</b> {visible(f.fix)}</li>"
+        f"<li{'' if f.severity == 'note' else ' class=warn'}><b>{visible(with_exponents(f.title))}</b> "
+        f"<span class='soft'>({f.severity})</span><br>{visible(with_exponents(f.evidence))}<br>"
+        f"<b>Fix:</b> {visible(f.fix)}</li>"
         for f in findings
     )
     return f"<ul class='notes'>{''.join(items)}</ul>"

@@ -42,7 +42,7 @@ def group_advantages(
         raise ConfigError(f"epsilon must be a finite number ≥ 0 (reward units), got {shorten(repr(epsilon))}")
     rewards = as_floats("rewards", rewards)
     group_ids = _group_ids(group_ids, rewards)
-    if rewards.dim() != 1 or rewards.shape != group_ids.shape:
+    if rewards.shape != group_ids.shape:
         raise DataError(
             f"rewards and group_ids must both be [R], got {list(rewards.shape)} and {list(group_ids.shape)}"
         )
@@ -78,12 +78,17 @@ def group_advantages(
 
 def _group_ids(groups: torch.Tensor | int, rewards: torch.Tensor) -> torch.Tensor:
     """``groups`` as ids ``[R]``; an int is the size of each group."""
+    if rewards.dim() != 1:
+        raise DataError(
+            f"rewards must be [R], one a response, got {list(rewards.shape)}; of [P, G], G responses to each of P "
+            "prompts, pass rewards.flatten() and the group size G"
+        )
     if isinstance(groups, float | bool) or (isinstance(groups, numbers.Integral) and not is_count(groups)):
         raise ConfigError(f"a group size must be an integer ≥ 1, got {groups!r}")
     if not isinstance(groups, numbers.Integral):
         return as_tensor("group_ids", groups, rewards.device)
-    if rewards.dim() == 1 and len(rewards) % int(groups):
+    if len(rewards) % int(groups):
         raise DataError(
             f"{len(rewards)} rewards do not divide into groups of {groups}; pass group_ids [R] if group sizes differ"
         )
-    return torch.arange(rewards.shape[0] if rewards.dim() else 0, device=rewards.device) // int(groups)
+    return torch.arange(len(rewards), device=rewards.device) // int(groups)

@@ -81,9 +81,9 @@ def _middle_cut(text: str, limit: int) -> str:
 def suggest(name: object, known: Iterable[str]) -> str:
     """The tail of an "unknown …" message: the nearest known name, if any, and all that are known."""
     names = sorted(known)
-    name = str(name)
-    near = difflib.get_close_matches(name, names)
+    folded, asked = {known.lower(): known for known in names}, str(name).lower()
+    near = difflib.get_close_matches(asked, folded)
     # Letters in the wrong order are likelier than wrong letters: dpro is drpo rather than mdpo.
-    nearest = max(near, key=lambda known: sorted(known) == sorted(name), default=None)
-    hint = f" Did you mean {nearest!r}?" if nearest else ""
+    nearest = max(near, key=lambda known: sorted(known) == sorted(asked), default=None)
+    hint = f" Did you mean {folded[nearest]!r}?" if nearest else ""
     return f"{hint} Known: {', '.join(names) or '(none)'}."

@@ -21,7 +21,7 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
     Raises:
         DataError: the line is no JSON (:func:`parse_json`), or no object.
     """
-    record = parse_json(line, where, " Each line must be one JSON object.")
+    record = parse_json(line.rstrip(), where, " Each line must be one JSON object.")
     if not isinstance(record, dict):
         raise DataError(f"{where}: a JSON object is needed, got {type(record).__name__}")
     return record

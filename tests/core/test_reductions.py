@@ -271,8 +271,9 @@ def test_no_responses():
             GROUPS.view(2, 3),
             "group_mean",
             DataError,
-            r"must both be \[R\], got \[2, 3\] and \[2, 3\]",
+            r"must be \[R\], one a response, got \[2, 3\]; .* rewards\.flatten\(\)",
         ),
+        (REWARDS.view(2, 3), 3, "group_mean", DataError, r"got \[2, 3\]; .* rewards\.flatten\(\) and the group size"),
         (
             REWARDS.index_fill(0, torch.tensor([2]), math.nan),
             GROUPS,
@@ -305,7 +306,7 @@ def test_no_responses():
     ],
 )
 def test_advantages_check_their_input(
-    rewards: torch.Tensor, groups: torch.Tensor, kind: Any, error: type[Exception], message: str
+    rewards: torch.Tensor, groups: torch.Tensor | int, kind: Any, error: type[Exception], message: str
 ):
     with pytest.raises(error, match=message):
         group_advantages(rewards, groups, kind)
@@ -468,5 +469,7 @@ def test_suggest():
         suggest("ratio_hihg", ["ratio_low", "ratio_high"])
         == " Did you mean 'ratio_high'? Known: ratio_high, ratio_low."
     )
+    assert suggest("DRPO", ["drpo", "dro"]) == " Did you mean 'drpo'? Known: dro, drpo."
+    assert suggest("jsondecoder", ["JSONDecoder"]) == " Did you mean 'JSONDecoder'? Known: JSONDecoder."
     assert suggest("zzz", ["b", "a"]) == " Known: a, b."
     assert suggest("zzz", []) == " Known: (none)."

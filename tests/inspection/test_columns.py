@@ -135,6 +135,25 @@ def test_two_columns_that_may_be_the_same_policy_are_asked_about(names: list[str
     assert resolve([*names, "advantage"], "log", parse_column_map([f"{column}={names[1]}"]))[column] == names[1]
 
 
+def test_all_missing_columns_are_named_in_one_map() -> None:
+    with pytest.raises(DataError, match=r"--map logprob=train_logprobs,behavior_logprob=vllm_logp\. Its columns"):
+        resolve(["train_logprobs", "vllm_logp", "advantage"], "log")
+    with pytest.raises(DataError, match=r"--map logprob=NAME,behavior_logprob=NAME,advantage=NAME\. Its columns"):
+        resolve(["prompt", "answer"], "log")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["schema", "prompt", "answer", "text", "tokens", "reward", "failure", "stop_reason"],
+        ["schema", "kind", "step", "reward", "accuracy"],
+    ],
+)
+def test_another_file_of_a_run_names_the_run(columns: list[str]) -> None:
+    with pytest.raises(DataError, match=r"not its token log.*drpo inspect RUN"):
+        resolve(columns, "log")
+
+
 def test_a_mapped_name_is_not_taken_for_another_column() -> None:
     """AReaL calls the sampler's log-probabilities logprobs."""
     names = ["logprobs", "prox_logp", "advantages"]

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from drpo.errors import ConfigError, DataError
+from drpo.inspection.gate import Gate
 from drpo.inspection.inspect import inspect
+from drpo.inspection.steps import parse_steps
 from support.synthetic_log import as_responses, make_log, write_parquet
 
 pytest.importorskip("pyarrow", reason="Parquet logs need pyarrow")
@@ -136,11 +138,19 @@ FILES: list[tuple[str, Callable[[Path], object], str]] = [
     ("log.parquet", empty, r"empty \(0 bytes\)"),
     ("log.jsonl", empty, r"empty \(0 bytes\)"),
     ("log.jsonl", lambda file: file.write_text("\n\n"), "has no records"),
-    ("log.jsonl", lambda file: file.write_text(json.dumps(token()) + '\n{"logprob": -0.\n'), "line 2: not JSON"),
+    (
+        "log.jsonl",
+        lambda file: file.write_text(json.dumps(token()) + '\n{"logprob": -0.\n'),
+        r"line 2: not JSON .* at column 15\)",
+    ),
     ("log.parquet", truncated, "cannot be read as Parquet .*cut off"),
     ("log.parquet", damaged_within, "is damaged|cannot be read as Parquet"),
     ("log.parquet", lambda file: file.write_text("logprob,advantage\n"), "cannot be read as Parquet"),
-    ("log.csv", lambda file: file.write_text("logprob\n"), r"unknown ending '\.csv'\. Known: \.parquet, \.jsonl"),
+    (
+        "log.csv",
+        lambda file: file.write_text("logprob\n"),
+        r"unknown ending '\.csv'\. Known: \.parquet, .* Convert it: ",
+    ),
     ("log.parquet", lambda file: None, "does not exist"),
     ("log", lambda file: file.mkdir(), "holds neither a run nor token logs"),
 ]
@@ -167,3 +177,10 @@ def test_settings_that_make_no_sense(tmp_path: Path) -> None:
         inspect([file], delta=-1)
     with pytest.raises(ConfigError, match=r"unknown objective 'drop'\. Did you mean 'drpo'"):
         inspect([file], objectives=["drop"])
+
+
+def test_options_that_name_nothing_list_what_there_is_once() -> None:
+    with pytest.raises(ConfigError, match=r"no figure 'kl'\. Known: mismatch, shift\.$"):
+        Gate.of(None, ["kl=0.1"], ["shift", "mismatch"])
+    with pytest.raises(ConfigError, match="not FIRST:LAST.*7:7"):
+        parse_steps("7")

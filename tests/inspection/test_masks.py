@@ -190,6 +190,7 @@ def test_what_a_map_may_say() -> None:
         ("logprob", "is not COLUMN=NAME"),
         ("=x", "unknown column ''"),
         ("logprobs=x", "unknown column 'logprobs'"),
+        ("lp=logprob", "the wrong way round. Write --map logprob=lp"),
         ("mask=a,mask=b", "names mask twice"),
         ("logprob=a,advantage=a", "one name for two columns"),
         ("logprob=none", "logprob cannot be none"),

@@ -63,7 +63,7 @@ def _within(name: str, limit: float, found: Inspection) -> Check:
 def _limit(text: str, known: tuple[str, ...]) -> tuple[str, float]:
     name, _, value = text.partition("=")
     if name not in known:
-        raise ConfigError(f"--max {text!r}: no figure {name!r}.{suggest(name, known)} Known: {', '.join(known)}.")
+        raise ConfigError(f"--max {text!r}: no figure {name!r}.{suggest(name, known)}")
     try:
         number = float(value)
     except ValueError:

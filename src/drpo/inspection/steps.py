@@ -79,7 +79,7 @@ def parse_steps(text: str | None) -> Steps:
     except ValueError:
         found = None
     if found is None or not colon or (found.first is None and found.last is None):
-        raise ConfigError(f"--steps {text!r} is not FIRST:LAST with whole numbers; examples: 10:20, 10:, :20")
+        raise ConfigError(f"--steps {text!r} is not FIRST:LAST with whole numbers; examples: 10:20, 10:, :20, 7:7")
     if found.first is not None and found.last is not None and found.first > found.last:
         raise ConfigError(f"--steps {text!r}: the first step is after the last; swap them")
     return found

@@ -58,6 +58,8 @@ def parse_column_map(texts: Iterable[str]) -> ColumnMap:
         column, equals, value = (part.strip() for part in item.partition("="))
         if not equals or not value:
             raise ConfigError(f"--map: {item!r:.80} is not COLUMN=NAME. {_FORM}")
+        if column not in COLUMNS and value in COLUMNS:
+            raise ConfigError(f"--map: {item!r:.80} is the wrong way round. Write --map {value}={column:.80}.")
         if column not in COLUMNS:
             raise ConfigError(f"--map: unknown column {column!r:.80}.{suggest(column, COLUMNS)}")
         if column in names:

@@ -96,6 +96,7 @@ DOCUMENTED = "The record layouts are in docs/inspect.md."
 #: Words in the name of a column that say whose log-probabilities it holds. A column of another policy is never
 #: suggested.
 _OF_MU = re.compile(r"rollout|behaviou?r|sampl|infer|generat|vllm|sglang|engine|(^|_)mu(_|$)", re.IGNORECASE)
+_LOGPROBS = re.compile("log_?p", re.IGNORECASE)
 _OF_OTHERS = re.compile(r"ref|teacher|base|critic|value", re.IGNORECASE)
 
 
@@ -205,6 +206,11 @@ def _missing(missing: Iterable[str], present: Collection[str], found: Mapping[st
             f"{where} is a rollout dump of slime, vime or miles, which has μ (rollout_log_probs) and not π. Inspect "
             "what --save-debug-train-data PATH writes, with {rollout_id} and {rank} in PATH."
         )
+    if {"schema", "stop_reason"} <= set(present) or {"schema", "kind", "step"} <= set(present):
+        return (
+            f"{where} is a file of a run of `drpo train`, but not its token log, which is in the run's folder tokens. "
+            "Give the directory of the run: drpo inspect RUN."
+        )
     missing = list(missing)
     plural = "s" if len(missing) > 1 else ""
     allowed = "; ".join(f"{column} may be called {_some(NAMES[column])}" for column in missing)
@@ -213,11 +219,15 @@ def _missing(missing: Iterable[str], present: Collection[str], found: Mapping[st
             f", or is computed from a reward ({_some(NAMES['reward'])}) and a group ({_some(NAMES['group'], 3)}) of "
             "each response"
         )
-    nearest = _nearest(missing[0], [name for name in present if name not in found.values()])
-    hint = f" Did you mean {nearest!r:.80} for {missing[0]}? If so, map it." if nearest else ""
+    near: dict[str, str] = {}
+    for column in missing:
+        if nearest := _nearest(column, [name for name in present if name not in {*found.values(), *near.values()}]):
+            near[column] = nearest
+    hint = "".join(f" Did you mean {name!r:.80} for {column}?" for column, name in near.items())
+    named = ",".join(f"{column}={near.get(column, 'NAME'):.80}" for column in missing)
     return (
-        f"{where} lacks the column{plural} {', '.join(missing)} ({allowed}).{hint} Any other name is given with --map "
-        f"{missing[0]}=NAME.{_listed(present)} {DOCUMENTED}"
+        f"{where} lacks the column{plural} {', '.join(missing)} ({allowed}).{hint} Name "
+        f"{'them' if plural else 'it'} with --map {named}.{_listed(present)} {DOCUMENTED}"
     )
 
 
@@ -228,8 +238,12 @@ def _nearest(column: str, names: Collection[str]) -> str | None:
     elif column == "behavior_logprob":
         allowed = [name for name in names if _OF_MU.search(name) and not _OF_OTHERS.search(name)]
     else:
-        allowed = [name for name in names if not re.search("log_?p", name, re.IGNORECASE)]
+        allowed = [name for name in names if not _LOGPROBS.search(name)]
     near = [match for known in NAMES[column] for match in difflib.get_close_matches(known, allowed, n=1)]
+    if not near and column == "behavior_logprob":
+        # Unlike the known names, but the only log-probabilities that name the sampler.
+        only = [name for name in allowed if _LOGPROBS.search(name)]
+        return only[0] if len(only) == 1 else None
     return max(near, key=lambda name: max(_likeness(name, known) for known in NAMES[column]), default=None)
 
 

@@ -132,10 +132,10 @@ def require_files(files: Sequence[Path]) -> None:
                 "directory, or - for JSONL from the standard input."
             )
         if reader_of(file) is None:
-            raise DataError(
-                f"{file}: unknown ending {file.suffix!r:.80}. Known: {', '.join(READERS)}. Rename the "
-                "file, or convert it."
-            )
+            convert = "Rename the file, or convert it."
+            if file.suffix.lower() == ".csv":
+                convert = "Convert it: pandas.read_csv(FILE).to_json('log.jsonl', orient='records', lines=True)."
+            raise DataError(f"{file}: unknown ending {file.suffix!r:.80}. Known: {', '.join(READERS)}. {convert}")
         if not file.stat().st_size:
             raise DataError(f"{file} is empty (0 bytes). Give a log with at least one token.")
 

@@ -50,11 +50,11 @@ def test_mistyped_settings(
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("sums.jsonl", SUMS, "drpo train task=jsonl task.path=sums.jsonl"),
-        ("my sums.jsonl", SUMS, "drpo train task=jsonl 'task.path=my sums.jsonl'"),
-        ("math.jsonl", SUMS.replace('"prompt"', '"problem"'), "drpo train task=math task.path=math.jsonl"),
-        ("broken.jsonl", "{", "drpo train task=jsonl task.path=broken.jsonl"),
-        ("empty.csv", "", "drpo train task=jsonl task.path=empty.csv"),
+        ("sums.jsonl", SUMS, "Type task=jsonl task.path=sums.jsonl"),
+        ("my sums.jsonl", SUMS, "Type task=jsonl 'task.path=my sums.jsonl'"),
+        ("math.jsonl", SUMS.replace('"prompt"', '"problem"'), "Type task=math task.path=math.jsonl"),
+        ("broken.jsonl", "{", "Type task=jsonl task.path=broken.jsonl"),
+        ("empty.csv", "", "Type task=jsonl task.path=empty.csv"),
     ],
 )
 def test_a_data_file_in_the_place_of_a_configuration(

@@ -182,5 +182,5 @@ def test_settings_that_make_no_sense(tmp_path: Path) -> None:
 def test_options_that_name_nothing_list_what_there_is_once() -> None:
     with pytest.raises(ConfigError, match=r"no figure 'kl'\. Known: mismatch, shift\.$"):
         Gate.of(None, ["kl=0.1"], ["shift", "mismatch"])
-    with pytest.raises(ConfigError, match="not FIRST:LAST.*7:7"):
+    with pytest.raises(ConfigError, match=r"not FIRST:LAST.*7:7"):
         parse_steps("7")

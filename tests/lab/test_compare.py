@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from drpo.cli.lab import run_compare
-from drpo.errors import ConfigError
+from drpo.errors import ConfigError, DataError
 from drpo.lab.plan import make_plan
 from drpo.lab.results import read_csv
 from drpo.lab.study import load_study
@@ -44,12 +44,19 @@ def test_the_study_is_what_the_command_line_says(tmp_path: Path, monkeypatch: py
         (["drpo", "drpo:detla=0.3", "steps=6", "eval_every=2"], "detla"),
         (["drpo", "grpo", "mine.jsonl"], r"mine.jsonl is a data file.*task=jsonl task.path=mine.jsonl"),
         (["drpo", "grpo", "--seed", "3"], "No such option: --seed"),
+        (["drpo", "grpo", "steps=6"], r"gives 1 evaluation in 6 steps; .* Set eval_every=2 \("),
+        (["drpo", "grpo", "steps=2"], r"Set steps=3 and eval_every=1 \("),
+        (["drpo", "grpo", "task.path=mine.jsonl"], "Type task=jsonl or task=math beside task.path="),
+        (["drpo", "grpo", "task=jsonl", "task.path=absent.jsonl"], "absent.jsonl"),
+        (["drpo", "grpo", "model=absent"], "absent"),
+        (["own-run", "drpo"], "own-run is a directory.*drpo compare RUN RUN"),
     ],
 )
 def test_what_is_refused(arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text('{"prompt": "1", "answer": "1"}\n')
-    with pytest.raises(ConfigError, match=says):
+    (tmp_path / "own-run").mkdir()
+    with pytest.raises((ConfigError, DataError), match=says):
         run_compare(arguments, 3, None, 1)
     assert not (tmp_path / "runs").exists()
 

@@ -35,6 +35,18 @@ def test_a_plan_has_every_arm_in_every_setting_with_every_seed() -> None:
         assert run.config.objective.name == ("drpo" if run.arm == "drpo" else "dppo_tv")
 
 
+def test_the_smallest_file_of_the_page_is_whole_and_has_no_key_too_many(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "lab.md").read_text(encoding="utf-8")
+    text = page.partition("## A study file")[2].partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "mine.yaml").write_text(text)
+    name, study = load_study(str(tmp_path / "mine.yaml"))
+    assert name == "mine" and len(make_plan(study).shared) == 12
+    values = read_yaml(tmp_path / "mine.yaml")
+    for key in ("title", "question", "settings", "arms", "seeds"):
+        with pytest.raises(ConfigError, match=f"{key}: is missing"):
+            check_study({other: value for other, value in values.items() if other != key}, "the page")
+
+
 def test_files_and_commands_make_the_planned_configuration_from_nothing_else(tmp_path: Path) -> None:
     arms = {**studies.VALUES["arms"], "masked": {"objective": {"name": "drpo", "modifiers": [{"name": "opsm"}]}}}
     base = {"model": "some where", "task": {"name": "jsonl", "path": "1e3"}, "weight_decay": 1e-7}
@@ -146,7 +158,7 @@ def test_the_best_at_the_shared_configuration_is_the_shared_run() -> None:
     [
         ({"armss": {}}, r"unknown key 'armss'. Did you mean 'arms'\?"),
         ({"arms": {}}, r"arms: dictionary should have at least 1 item"),
-        ({"arms": None}, r"arms: is missing"),
+        ({"arms": None}, r"arms: is missing\n(.*\n)*docs/lab.md shows"),
         ({"seeds": []}, r"seeds: list should have at least 1 item"),
         ({"seeds": [0, 0]}, r"a seed is named twice in \[0, 0\]"),
         ({"seeds": [0, "1"]}, r"seeds.1: input should be a valid integer, got '1'"),
@@ -195,7 +207,7 @@ def test_mistakes_in_a_study(changes: dict[str, Any], message: str) -> None:
             {"base": {"task": "copy"}, "settings": {"one": {"task": "reasoning_gym:chain_sum"}}},
             r"leaves out a parameter",
         ),
-        ({"budget": {**studies.BUDGET, "eval_every": 0}}, r"eval_every=0 gives 1 evaluations in 4 steps"),
+        ({"budget": {**studies.BUDGET, "eval_every": 0}}, r"gives 1 evaluation in 4 steps; .* Set eval_every=1 \(of"),
         (
             {
                 "tuning": studies.TUNING,

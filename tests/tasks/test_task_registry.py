@@ -31,6 +31,7 @@ def test_importing_the_tasks_is_light() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("sums.jsonl", r"unknown task 'sums\.jsonl'\. That is a data file: task=jsonl task\.path=sums\.jsonl"),
         ("coppy", r"unknown task 'coppy'\. Did you mean 'copy'\? Known: copy, jsonl, math, python:<module>"),
         ("", "unknown task ''"),
         ("reasoning_gym", "needs a data set: reasoning_gym:<dataset>, for instance reasoning_gym:chain_sum"),

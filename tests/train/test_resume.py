@@ -230,7 +230,7 @@ def test_a_finished_run_says_what_to_type_and_changes_nothing(run: RunDirectory)
     assert summary.status == "finished" and f"drpo train --resume {run.path} steps=8`" in notes[-1]
     assert "--from" not in notes[-1]
     _, notes = resume(run, "learning_rate=1e-5", "project=null")
-    assert "no setting was changed" in notes[-1]
+    assert "no setting was changed" in notes[-1] and not any("from step" in note for note in notes)
     assert f"`drpo train --resume {run.path} steps=8 learning_rate=1e-05`" in notes[-1]
     assert f"`drpo train --from {run.path}:best learning_rate=1e-05`" in notes[-1]
     assert contents(run.path) == before

@@ -28,8 +28,10 @@ from drpo.lab.run import Results, plain_verdicts, run_study, write_results
 from drpo.lab.study import Hypothesis, Keys, Study, load_study
 from drpo.lab.typed_study import typed_study
 from drpo.lab.workers import LocalWorkers, Workers
+from drpo.model.source import find_model
 from drpo.report.study.page import build_study_page
 from drpo.run_directory import RunDirectory
+from drpo.tasks import make_task
 from drpo.train.config import TrainConfig
 
 
@@ -146,6 +148,9 @@ def run_compare(
         refuse_data_file(Path(arm))
     name, study = typed_study(arms, [argument for argument in arguments if argument not in arms], seeds)
     path = out or default_directory(name)
+    config = make_plan(study).shared[0].config  # model and task are the same in every run
+    make_task(config.task.name, **config.task.parameters)
+    find_model(config.model, config.trust_remote_code, weights=False)
     _run(study, path, jobs, reuse=reuse)
     PlainConsole().say(f"study   {path / 'study.yaml'} (drpo lab run {path / 'study.yaml'} --out {path} goes on)")
 

@@ -56,5 +56,5 @@ def refuse_data_file(file: Path) -> None:
     except (DrpoError, StopIteration):  # whoever reads it as what it is says what is wrong with it
         task = "jsonl"
     raise ConfigError(
-        f"{file} is a data file, not a configuration. Type `drpo train task={task} {shlex.quote(f'task.path={file}')}`"
+        f"{file} is a data file, not a configuration. Type task={task} {shlex.quote(f'task.path={file}')} in its place."
     )

@@ -80,7 +80,10 @@ def find_runs(paths: Iterable[Path]) -> list[RunDirectory]:
     found: dict[Path, RunDirectory] = {}
     for path in paths:
         if not path.exists():
-            raise DataError(f"{path} does not exist. Give run directories, or a directory of them.")
+            raise DataError(
+                f"{path} does not exist. Give run directories, or a directory of them; objectives are compared by "
+                "`drpo lab compare`."
+            )
         inside = list(_inside(path))
         if not inside:
             raise DataError(

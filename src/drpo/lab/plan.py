@@ -230,9 +230,11 @@ def _unsuitable(config: TrainConfig) -> list[str]:
     found = []
     evaluations = len(evaluation_steps(config.steps, config.eval_every)) - 1
     if evaluations < LAST and config.eval_final is None:
+        needs = f"eval_every={config.steps // LAST}" if config.steps >= LAST else f"steps={LAST} and eval_every=1"
         found.append(
-            f"eval_every={config.eval_every} gives {evaluations} evaluations in {config.steps} steps; the "
-            f"final accuracy is the mean of the last {LAST}. Set eval_every in budget, or eval_final."
+            f"eval_every={config.eval_every} gives {evaluations} evaluation{'' if evaluations == 1 else 's'} in "
+            f"{config.steps} steps; the final accuracy is the mean of the last {LAST}. Set {needs} (of a study "
+            "file, in its budget), or eval_final."
         )
     if config.stop_on_collapse:
         found.append("stop_on_collapse=true: a comparison needs every evaluation of a run. Leave it out.")

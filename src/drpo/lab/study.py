@@ -230,7 +230,10 @@ def check_study(values: Mapping[str, Any], source: str) -> Study:
     try:
         return Study.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError("\n".join([f"{source}:", *(_explain(problem) for problem in error.errors())])) from error
+        problems = error.errors()
+        lacking = any(problem["type"] == "missing" for problem in problems)
+        lines = [f"{source}:", *map(_explain, problems), *(["docs/lab.md shows the smallest study file"] * lacking)]
+        raise ConfigError("\n".join(lines)) from error
 
 
 def _explain(problem: Any) -> str:

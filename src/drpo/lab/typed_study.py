@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from drpo.errors import ConfigError, suggest
@@ -57,6 +58,8 @@ def typed_study(arms: Sequence[str], overrides: Iterable[str], seeds: int) -> tu
 def _arm(text: str) -> tuple[str, dict[str, Any]]:
     """The arm's name, which is that of a folder, and its objective."""
     name, _, given = text.partition(":")
+    if name not in OBJECTIVES and Path(text).is_dir():
+        raise ConfigError(f"{text} is a directory, not an objective. Runs are compared by `drpo compare RUN RUN`.")
     if name not in OBJECTIVES:
         raise ConfigError(f"unknown objective {name!r}.{suggest(name, OBJECTIVES)}")
     parameters = parse_overrides(given.split(",")) if given else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from drpo.errors import ConfigError, suggest
@@ -14,6 +15,7 @@ from drpo.tasks.kinds.math import MathTask
 from drpo.tasks.kinds.reasoning_gym import ReasoningGymTask, dataset_names
 from drpo.tasks.kinds.user import load_user_task
 from drpo.tasks.parameters import check_parameters
+from drpo.tasks.records.files import DATA_SUFFIXES
 
 #: The tasks that are a class of this package; each says in ``form`` what it is, for help texts.
 TASKS: dict[str, Any] = {
@@ -59,7 +61,9 @@ def make_task(name: str, /, **parameters: Any) -> Task:
 
 
 def _meant_dataset(name: str) -> str:
-    """A hint for those who name a data set without saying whose."""
+    """A hint for those who name a data set without saying whose, or a data file."""
+    if any(suffix in DATA_SUFFIXES for suffix in Path(name).suffixes[-2:]):
+        return f" That is a data file: task=jsonl task.path={name:.200}, or task=math for mathematics."
     try:
         known = name in dataset_names()
     except ConfigError:  # without the library there is nothing to hint at

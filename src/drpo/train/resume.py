@@ -148,7 +148,7 @@ def find_resumption(config: TrainConfig, run: RunDirectory, note: Callable[[str]
     if config.steps < step:
         raise ConfigError(f"steps={config.steps}: the run has done {step} already. Give more, or start a new run.")
     _check_data(config, run)
-    for change in changes:
+    for change in changes if step < config.steps else ():
         note(f"{change['key']}: {shortened(change['before'])} → {shortened(change['after'])} from step {step + 1} on")
     return Resumption(step, checkpoint, [{"step": step, **change} for change in changes])
 

@@ -6,15 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from drpo.child_process import TELL_REFUSED_WRITES
 from drpo.cpus import usable_cpus
 from drpo.lab.directory import Hold, StudyDirectory
+
+if TYPE_CHECKING:
+    from drpo.lab.warm import Parent
 
 #: Seconds between looks at the processes.
 POLL = 0.1
@@ -68,14 +72,24 @@ class Workers(Protocol):
         ...
 
 
+#: What a run is started with.
+PROGRAM = (sys.executable, "-m", "drpo")
+
+
 @dataclass(frozen=True)
 class LocalWorkers:
-    """``jobs`` processes of ``threads`` threads on this machine, on ``devices`` (CUDA's names) in turn."""
+    """``jobs`` processes of ``threads`` threads on this machine, on ``devices`` (CUDA's names) in turn.
+
+    On Linux and without GPUs they are forked from a process that has loaded torch already (:mod:`drpo.lab.warm`),
+    unless they are another ``program`` than drpo, or ``warm`` is false.
+    """
 
     jobs: int
     threads: int
     devices: Sequence[str] = ()
-    program: Sequence[str] = (sys.executable, "-m", "drpo")
+    program: Sequence[str] = PROGRAM
+    warm: bool = True
+    _parents: list[Parent] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @classmethod
     def here(cls, jobs: int | None = None) -> LocalWorkers:
@@ -93,10 +107,17 @@ class LocalWorkers:
         device = {"CUDA_VISIBLE_DEVICES": self.devices[slot % len(self.devices)]} if self.devices else {}
         return environment(self.threads) | device
 
-    def start(
-        self, arguments: Sequence[str], log: Path, directory: StudyDirectory, hold: Hold, slot: int
-    ) -> LocalProcess:
+    def start(self, arguments: Sequence[str], log: Path, directory: StudyDirectory, hold: Hold, slot: int) -> Execution:
         """See :class:`Workers`."""
+        if self.warm and sys.platform == "linux" and not self.devices and tuple(self.program) == PROGRAM:
+            from drpo.lab.warm import ForkedRun, Parent
+
+            if not self._parents:
+                self._parents.append(Parent(self.environment(slot)))
+                weakref.finalize(self, self._parents[0].close)
+            process = self._parents[0].fork(arguments, log, self.environment(slot), hold.descriptor)
+            if process is not None:
+                return ForkedRun(self._parents[0], process)
         return LocalProcess([*self.program, *arguments], log, self.environment(slot), hold.descriptor)
 
 

@@ -174,7 +174,8 @@ def main() -> None:
             held, output = descriptors
             process = os.fork()
             if process == 0:
-                return _run(*json.loads(data), channel, output)
+                arguments, environment = json.loads(data)
+                return _run(arguments, environment, channel, output)
             os.close(held)
             os.close(output)
             at_work.add(process)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -193,9 +194,7 @@ def _tell(channel: socket.socket, what: dict[str, Any]) -> None:
 
 
 def _run(arguments: list[str], environment: dict[str, str], channel: socket.socket, output: int) -> None:
-    """In the forked process: become `drpo` with these arguments."""
-    from drpo.cli import main as drpo
-
+    """In the forked process: become `python -m drpo` with these arguments."""
     os.setpgid(0, 0)
     channel.close()  # and ``held`` stays open for as long as this process lives
     for stream in (1, 2):
@@ -204,4 +203,4 @@ def _run(arguments: list[str], environment: dict[str, str], channel: socket.sock
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["drpo", *arguments]
-    drpo()
+    runpy.run_module("drpo", run_name="__main__", alter_sys=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drpo.report.figures.cost_curves import PANELS, cost_curves
+from drpo.report.figures.cost_curves import FLAT, PANELS, cost_curves
 
 
 def record() -> dict[str, Any]:
@@ -33,9 +33,10 @@ def record() -> dict[str, Any]:
 
 
 def test_points_are_medians_in_the_panels_unit() -> None:
-    tokens, _, _, length = cost_curves(record()).axes
+    panels = dict(zip(PANELS, cost_curves(record()).axes, strict=True))
+    tokens, length = panels["tokens"], panels["length"]
     lines = {line.get_label(): line for line in tokens.get_lines()}
-    assert set(lines) == {"three matrix products (floor)", "naive log-softmax"}
+    assert set(lines) == {"matrix products alone (floor)", "naive log-softmax"}
     assert np.asarray(lines["naive log-softmax"].get_xdata()).tolist() == [10, 100]
     assert np.asarray(lines["naive log-softmax"].get_ydata()).tolist() == pytest.approx([0.03, 0.3])
     lines = {line.get_label(): line for line in length.get_lines()}
@@ -55,5 +56,13 @@ def test_axes_say_what_they_are() -> None:
 
 
 def test_a_curve_that_was_not_measured_is_an_empty_panel() -> None:
-    group = cost_curves(record()).axes[2]
+    group = cost_curves(record()).axes[list(PANELS).index("group")]
     assert not group.get_lines() and group.get_legend() is None
+
+
+def test_a_flat_curve_is_drawn_flat() -> None:
+    tokens = cost_curves(
+        {**record(), "rows": [flat | {"rounds": [1.0, 1.1, 1.2]} for flat in record()["rows"][1:]]}
+    ).axes[0]
+    low, high = tokens.get_ylim()
+    assert high / low >= FLAT * 0.99 and low < 1 < high

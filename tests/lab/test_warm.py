@@ -108,9 +108,8 @@ def test_a_study_is_the_same_to_the_bit_as_from_fresh_processes(tmp_path: Path) 
         {
             "title": "Tiny",
             "question": "The same?",
-            "base": {"model": "embedded:arithmetic"},
-            "budget": {**small, "eval_examples": 4, "checkpoint_every": 2},
-            "settings": {"arithmetic": {}},
+            "base": {"model": "embedded:arithmetic", **small, "eval_examples": 4, "checkpoint_every": 2},
+            "settings": {"arithmetic": {"eval_final": {"examples": 4, "samples": 1}}},
             "arms": {"drpo": {"objective": {"name": "drpo", "delta": 0.15}}},
             "seeds": [0],
         },

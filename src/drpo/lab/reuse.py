@@ -64,7 +64,7 @@ def finished_runs(sources: Sequence[Path]) -> Reusable:
             else:
                 runs[key] = run.path
         for key, row in kept:
-            cpu = row.get("cpu")
+            cpu = str(row.get("cpu") or "")
             if reason := _other_software(row) if cpu else "processor not recorded":
                 refused[reason] += 1
             else:

@@ -37,6 +37,17 @@ def die_with_parent() -> None:
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine has that number, whoever's it is."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """End a process that leads a session of its own, and whatever it started, at once; and wait for it."""
     if process.returncode is None:  # once waited for, its number may be that of another process

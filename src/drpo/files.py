@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from drpo.child_process import is_alive
 from drpo.errors import DataError, WriteError
 from drpo.json_lines import parse_json, parse_line
 
@@ -90,7 +91,7 @@ def growing_folder(folder: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.iterdir():
         number = left.name.removeprefix(prefix)
-        if left.name.startswith(prefix) and number.isdigit() and not _is_alive(int(number)):
+        if left.name.startswith(prefix) and number.isdigit() and not is_alive(int(number)):
             shutil.rmtree(left, ignore_errors=True)
     temporary = parent / f"{prefix}{os.getpid()}"
     try:
@@ -102,16 +103,6 @@ def growing_folder(folder: Path) -> Iterator[Path]:
         flush(parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def append_records(file: Path, records: Iterable[dict[str, Any]], sync: bool = False) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from drpo.bench.support import CUTS
 from drpo.diagnostics import quantile
 from drpo.divergence import binary_tv
 from tools import RESULTS
@@ -90,13 +91,7 @@ SOURCES: dict[str, dict[str, Source]] = {
     },
     "truncation": {
         f"{label}{ending}": Source({**settings, **replay})
-        for label, settings in {
-            "nothing truncated": {},
-            "top_p=0.9": {"top_p": 0.9},
-            "top_k=50": {"top_k": 50},
-            "min_p=0.05": {"min_p": 0.05},
-            "all three": {"top_p": 0.9, "top_k": 50, "min_p": 0.05},
-        }.items()
+        for label, settings in CUTS.items()
         for ending, replay in (("", {}), (WITHOUT, {"support_replay": "false"}))
         if settings or not replay
     },

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from drpo.child_process import START, import_path
+from drpo.child_process import START, import_path, is_alive
 from drpo.cpus import wait_briefly
 from drpo.lab.workers import Ended
 
@@ -135,7 +135,7 @@ class ForkedRun:
         try:
             code = self.parent.code(self.process)
         except ChildProcessError as error:
-            if _is_alive(self.process):
+            if is_alive(self.process):
                 return None
             return Ended(None, lost=str(error))
         return None if code is None else Ended(code)
@@ -149,14 +149,6 @@ class ForkedRun:
         """End it, and whatever it started, at once; may be repeated."""
         with suppress(ProcessLookupError):
             os.killpg(self.process, signal.SIGKILL)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def main() -> None:

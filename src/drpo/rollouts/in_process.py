@@ -129,8 +129,8 @@ def draw(
     """Draw a token for each row of ``logits`` ``[R, V]`` with the ``uniforms`` ``[R]`` in [0, 1).
 
     Returns:
-        The tokens ``[R]``; the log-probabilities ``[R, V]`` that they were drawn from, −inf outside the support; and a
-        mask ``[R, V]`` of it, None where nothing is truncated.
+        The tokens ``[R]``; the log-probabilities ``[R, V]`` that they were drawn from, −inf outside the support; and
+        the support as a mask ``[R, V]``, or None if the parameters truncate nothing.
     """
     scaled = logits.float() / parameters.temperature
     kept = kept_tokens(scaled, parameters) if parameters.is_truncated else None

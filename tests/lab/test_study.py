@@ -89,6 +89,27 @@ def test_layers_of_a_setting(tmp_path: Path) -> None:
     assert configs["plain", "drpo"].objective.parameters == {}  # another name drops the file's parameters
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({}, "budget"),
+        ({"budget": None, "settings": {"one": {"file": "one.yaml"}}}, "settings.one.file"),
+        ({"budget": None, "base": "base.yaml"}, "base"),
+        ({"base": "base.yaml"}, "base and budget"),
+    ],
+)
+def test_a_study_that_is_not_written_out_is_not_planned(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    """Its runs would ignore what is not in its settings."""
+    (tmp_path / "one.yaml").write_text("steps: 3\neval_every: 1\n")
+    (tmp_path / "base.yaml").write_text("steps: 3\neval_every: 1\n")
+    study = check_study(studies.values(**changes), "test")
+    with pytest.raises(ConfigError, match=rf"keeps {named} apart .*without_files"):
+        make_plan(study)
+    whole = study.without_files(tmp_path)
+    steps = 4 if "budget" not in changes else 3
+    assert whole.apart == [] and steps in {run.config.steps for run in make_plan(whole).shared}
+
+
 def test_a_scale_changes_budget_settings_and_seeds() -> None:
     scales = {
         "gpu": {

@@ -155,8 +155,13 @@ def make_plan(study: Study) -> Plan:
     all arms on the seeds that it finished.
 
     Raises:
-        ConfigError: some would be no valid runs; every problem, with where it occurs.
+        ConfigError: the study is not written out, or some would be no valid runs; every problem, with where it occurs.
     """
+    if apart := study.apart:
+        raise ConfigError(
+            f"the study keeps {' and '.join(apart)} apart from its settings, where no run would read it. Write it out "
+            "first: study.without_files(FOLDER); load_study does."
+        )
     problems: dict[str, list[str]] = {}
     tuning: list[Run] = []
     places = [(setting, arm) for setting in study.settings for arm in study.arms]

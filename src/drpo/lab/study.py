@@ -189,6 +189,12 @@ class Study(BaseModel):
             values["tuning"]["seeds"] = scale.tuning_seeds
         return check_study({**values, "scales": {}}, f"scale {name}")
 
+    @property
+    def apart(self) -> list[str]:
+        """What :meth:`without_files` has yet to write into the settings: a budget, or files that are named."""
+        files = [f"settings.{name}.file" for name, setting in self.settings.items() if setting.file]
+        return [*(["base"] if isinstance(self.base, str) else []), *(["budget"] if self.budget else []), *files]
+
     def without_files(self, folder: Path) -> Study:
         """The same study with what its files say written out, so that it needs none of them; its scales, which name
         more, are left behind.

@@ -277,6 +277,31 @@ def test_the_training_reward_is_a_mean_over_steps(tmp_path: Path) -> None:
     assert read_csv(tmp_path / "D/results.csv")[0]["training_reward"] == pytest.approx(0.25)
 
 
+def test_the_late_reward_is_that_of_the_second_half(tmp_path: Path) -> None:
+    """Of five steps the last three; a step that a broken run did not reach counts as 0."""
+    updates = [
+        stand_in.update(step) | {"reward": reward, "sequences": 4}
+        for step, reward in enumerate((0.9, 0.8, 0.1, 0.3, 0.2), start=1)
+    ]
+    assert reward_metrics(updates, 5, failed=False)["late_reward"] == pytest.approx((0.1 + 0.3 + 0.2) / 3)
+    assert reward_metrics(updates[:3], 5, failed=True)["late_reward"] == pytest.approx(0.1 / 3)
+    assert reward_metrics(updates[:2], 5, failed=True)["late_reward"] == 0.0
+    assert reward_metrics(updates[:2], 5, failed=False)["late_reward"] is None
+    assert reward_metrics(updates, 10, failed=False)["late_reward"] is None
+    claim = {"claim": "DRPO is rewarded more.", "ours": "drpo", "theirs": "dppo", "metric": "late_reward"}
+    study = studies.study(settings=ONE, seeds=list(range(6)), hypotheses=[claim])
+
+    def told(run: Run) -> dict[str, Any]:
+        gain = (0.2 if run.arm == "drpo" else 0.0) + 0.01 * (run.seed % 3 if run.arm == "drpo" else 0)
+        return {"rewards": [0.9, 0.1, 0.3 + gain, 0.5 + gain]}
+
+    results, _ = run_study(study, tmp_path / "D", workers(tmp_path, study, told), Notes())
+    (verdict,) = results.verdicts
+    assert verdict.found and verdict.found.value == pytest.approx(0.21) and verdict.answer == "better"
+    assert "mean training reward of the second half" in verdict.sentence
+    assert read_csv(tmp_path / "D/results.csv")[0]["late_reward"] == pytest.approx(0.6)
+
+
 @pytest.mark.parametrize(
     ("rewards", "collapsed"),
     [([0.2] * 10 + [0.8] * 10, False), ([0.8] * 10 + [0.1] * 10, True), ([0.8] * 15 + [0.3, 0.9] * 3, False)],

@@ -28,6 +28,7 @@ METRICS = {
     "best_accuracy": Measure("best accuracy"),
     "drawdown": Measure("largest drawdown", more_is_better=False),
     "training_reward": Measure("mean training reward"),
+    "late_reward": Measure("mean training reward of the second half"),
     "shift": Measure("mean |π − μ|", more_is_better=False),
     "shift_p99": Measure("p99 |π − μ|", more_is_better=False),
     "entropy": Measure("entropy"),
@@ -113,18 +114,21 @@ def accuracy_metrics(
 
 def reward_metrics(updates: Sequence[Record], steps: int, failed: bool) -> Record:
     """``training_reward``, the mean over the run's ``steps`` of the batch's mean reward: 0 for each step that a run did
-    not reach that ``failed``. ``reward_collapsed``: whether its means by tenths of the run did
+    not reach that ``failed``. ``late_reward``, the same over the steps after the first half (``steps`` // 2), None
+    where a run has not come so far. ``reward_collapsed``: whether its means by tenths of the run did
     (:func:`drpo.collapse.has_collapsed`). Empty without a reward.
     """
     rewards = [value for _, value in by_step("reward", updates, weight="sequences")]
     if not rewards:
         return {}
     rewards += [0.0] * (steps - len(rewards) if failed else 0)
+    late = rewards[steps // 2 :]
     width = max(1, round(steps / TENTHS))
     tenths = [rewards[start : start + width] for start in range(0, len(rewards), width)]
     means = [math.fsum(tenth) / len(tenth) for tenth in tenths]
     return {
         "training_reward": math.fsum(rewards) / len(rewards),
+        "late_reward": math.fsum(late) / len(late) if late else None,
         "reward_collapsed": has_collapsed(means),
     }
 

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from drpo.errors import ConfigError, DataError, DrpoError, MismatchError
-from drpo.model.forward import Sequences
+from drpo.model.forward import EQUAL, PACKED, PADDED, SHARED, Sequences
 from drpo.model.policy import Policy, load_policy
 from drpo.model.start_check import check_passes
 from drpo.rollouts import CopySampler, InProcessSampler, Request, SamplingParameters
@@ -66,7 +66,7 @@ def gradient(policy: Policy, groups: list[list[Sequences]]) -> torch.Tensor:
 def test_local_attention_and_ragged_prompts(name: str) -> None:
     policy = Policy(architectures.network(name), tiny.tokenizer())
     sequences = ragged(2, 23, 7)
-    assert not policy.shares_prompts
+    assert policy.way in (PADDED, EQUAL)
     assert worst(policy, sequences) <= 1e-5
     together, alone = gradient(policy, [sequences]), gradient(policy, [[sequence] for sequence in sequences])
     assert float((together - alone).abs().max()) <= 1e-4 * float(alone.abs().max())
@@ -150,9 +150,10 @@ def test_windows_too_large_to_try_keep_prompts_apart() -> None:
     )
     torch.manual_seed(0)
     passes = check_passes(transformers.AutoModelForCausalLM.from_config(config).eval())
-    assert not passes.shares_prompts and "2000 tokens" in passes.trainer.refused["shared prompts"]
+    assert passes.trainer.way == PADDED
+    assert all("2000 tokens" in passes.trainer.refused[way] for way in (PACKED, SHARED))
     config.window_size = 4000  # more than any sequence has
-    assert check_passes(transformers.AutoModelForCausalLM.from_config(config).eval()).shares_prompts
+    assert check_passes(transformers.AutoModelForCausalLM.from_config(config).eval()).trainer.way in (PACKED, SHARED)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def neo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_low_precision_hides_no_difference(neo: Path) -> None:
     """The check is made in float32, before the model computes in less; a copy samples in the way of its original."""
     policy = load_policy(str(neo), CPU, "bf16")
-    assert policy.model.dtype == torch.bfloat16 and not policy.shares_prompts
+    assert policy.model.dtype == torch.bfloat16 and policy.way == PADDED
     assert policy.passes.trainer.difference <= 1e-5
     exact = load_policy(str(neo), CPU)
     copied = CopySampler(exact.model, "bf16", {0})
@@ -208,7 +209,7 @@ def test_a_run_says_and_records_what_was_found(neo: Path, tmp_path: Path) -> Non
     found = json.loads((tmp_path / "run" / "manifest.json").read_text())["start_check"]
     for side in ("trainer", "sampler"):
         assert found[side]["way"] == "padded" and found[side]["difference"] <= 1e-5
-    assert "nats from a plain pass" in found["trainer"]["refused"]["shared prompts"]
+    assert "nats from a plain pass" in found["trainer"]["refused"][SHARED]
 
 
 @pytest.mark.parametrize(

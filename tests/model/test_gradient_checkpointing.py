@@ -10,7 +10,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from drpo.errors import ConfigError
-from drpo.model.forward import Sequences
+from drpo.model.forward import PACKED, PADDED, Sequences
 from drpo.model.gradient_checkpointing import checkpoint_activations
 from drpo.model.policy import Policy, load_policy
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
@@ -59,14 +59,14 @@ def differentiate(policy: Policy) -> tuple[dict[str, torch.Tensor], int]:
 
 def test_the_gradient_is_the_same_and_less_is_kept(directory: Path) -> None:
     plain, recomputed = load_policy(str(directory), CPU), load_policy(str(directory), CPU, recompute=True)
-    assert plain.shares_prompts and not recomputed.shares_prompts
+    assert plain.way == PACKED and recomputed.way == PADDED
     expected, kept = differentiate(plain)
     found, kept_recomputed = differentiate(recomputed)
     for name, gradient in expected.items():
         assert torch.allclose(found[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max())), name
     assert kept_recomputed < kept / 3
-    # Without shared prompts both ways do the same operations.
-    plain.shares_prompts = False
+    # Padded both do the same operations.
+    plain.way = PADDED
     plain.model.zero_grad()
     for name, gradient in differentiate(plain)[0].items():
         assert torch.equal(found[name], gradient), name

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drpo.errors import ConfigError
-from drpo.model.forward import Sequences, micro_batches
+from drpo.model.forward import PACKED, PADDED, SHARED, Sequences, micro_batches
 from drpo.model.master_weights import MasterWeights
 from drpo.model.policy import Policy, load_policy
 from drpo.model.source import embedded_directory
@@ -55,22 +55,24 @@ def test_topk_logprobs_agree_with_the_sampled_ones() -> None:
 ROWS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30)), min_size=1, max_size=40)
 
 
-@given(ROWS, st.integers(1, 200), st.booleans())
+@given(ROWS, st.integers(1, 200), st.sampled_from([PACKED, SHARED, PADDED]))
 def test_micro_batches_cover_everything_once_within_the_budget(
-    rows: list[tuple[int, int]], budget: int, shares: bool
+    rows: list[tuple[int, int]], budget: int, way: str
 ) -> None:
     """Rows of (prompt, response length); the prompts are 3, 6, 9 and 12 tokens long."""
     sequences = [Sequences([prompt] * 3 * (prompt + 1), [1] * length) for prompt, length in rows]
-    parts = micro_batches(sequences, budget, shares)
+    parts = micro_batches(sequences, budget, way)
     assert sorted(index for part in parts for index in part) == list(range(len(rows)))
     for part in parts:
-        assert len(part) == 1 or computed([sequences[row] for row in part], shares) <= budget
+        assert len(part) == 1 or computed([sequences[row] for row in part], way) <= budget
 
 
-def computed(part: list[Sequences], shares: bool) -> int:
+def computed(part: list[Sequences], way: str) -> int:
     """Positions, padding included."""
     prompts = {tuple(sequence.prompt_ids) for sequence in part}
-    if shares and len(prompts) < len(part):
+    if way == PACKED:
+        return sum(map(len, prompts)) + sum(len(sequence.token_ids) - 1 for sequence in part)
+    if way == SHARED and len(prompts) < len(part):
         inner = max(len(sequence.token_ids) for sequence in part) - 1
         return len(prompts) * max(map(len, prompts)) + len(part) * inner
     return len(part) * max(len(sequence) for sequence in part)
@@ -78,15 +80,15 @@ def computed(part: list[Sequences], shares: bool) -> int:
 
 def test_prompts_that_are_done_take_no_place() -> None:
     sequences = [Sequences([prompt] * 100, [1] * length) for length in (2, 5, 9) for prompt in (1, 2)]
-    assert micro_batches(sequences, 4 * 4, shares_prompts=True, prompts_done=True) == [[0, 1, 2, 3], [4, 5]]
+    assert micro_batches(sequences, 4 * 4, SHARED, prompts_done=True) == [[0, 1, 2, 3], [4, 5]]
 
 
 def test_a_long_prompt_is_computed_once_where_that_is_less() -> None:
     sequences = [Sequences([prompt] * 100, [1] * length) for length in (2, 5, 9) for prompt in (1, 2)]
-    parts = micro_batches(sequences, 130, shares_prompts=True)
+    parts = micro_batches(sequences, 130, SHARED)
     assert [{sequences[row].prompt_ids[0] for row in part} for part in parts] == [{1}, {2}]
     short = [Sequences([prompt], [1] * length) for length in (2, 50) for prompt in (1, 2)]
-    assert micro_batches(short, 110, shares_prompts=True) == [[0, 1], [2, 3]]
+    assert micro_batches(short, 110, SHARED) == [[0, 1], [2, 3]]
 
 
 def test_a_chat_template_is_used_where_there_is_one() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from drpo.model.forward import Sequences, response_states
+from drpo.model.forward import PACKED, PADDED, SHARED, Sequences, response_states
 from drpo.model.policy import Policy
 from drpo.model.probe import probes, reference
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
@@ -89,7 +89,7 @@ def test_sampler_and_trainer_agree(name: str) -> None:
 def test_a_shared_prompt_changes_no_state_and_no_gradient(name: str) -> None:
     experts = "Moe" in name  # whose products know no float64
     policy = Policy(network(name) if experts else network(name).double(), tiny.tokenizer())
-    assert policy.shares_prompts == (name in SHARING)
+    assert (policy.way in (PACKED, SHARED)) == (name in SHARING)
     sequences = [
         Sequences([5, 6, 7, 8, 9], [8, 9]),
         Sequences([4], [3]),
@@ -98,16 +98,18 @@ def test_a_shared_prompt_changes_no_state_and_no_gradient(name: str) -> None:
         Sequences([10, 11, 12], [13]),
     ]
     answers = []
-    for shares in (policy.shares_prompts, False):
+    for way in (policy.way, SHARED if policy.way == PACKED else PADDED, PADDED):
         policy.model.zero_grad()
-        states = response_states(policy.model.base_model, sequences, shares)
+        states = response_states(policy.model.base_model, sequences, way)
         (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
         answers.append([states.detach(), *(p.grad.clone() for p in policy.model.parameters() if p.grad is not None)])
     assert answers[0][0].shape == (13, 32) and len(answers[0]) > 10
-    largest = max(float(right.abs().max()) for right in answers[1])
-    for ours, right in zip(*answers, strict=True):
-        # Most of these models normalize in float32.
-        assert float((ours - right).abs().max()) <= (1e-5 if experts else 1e-6) * largest
+    *ways, padded = answers
+    largest = max(float(right.abs().max()) for right in padded)
+    for found in ways:
+        for ours, right in zip(found, padded, strict=True):
+            # Most of these models normalize in float32.
+            assert float((ours - right).abs().max()) <= (1e-5 if experts else 1e-6) * largest
 
 
 LEAN = {"LlamaConfig": {}, "Qwen2Config": {}, "Qwen3Config": {"num_attention_heads": 4, "num_key_value_heads": 2}}

@@ -14,7 +14,7 @@ import torch
 
 import drpo
 from drpo.errors import ConfigError, DataError
-from drpo.model.forward import ForwardSettings
+from drpo.model.forward import PACKED, ForwardSettings
 from drpo.model.policy import Policy
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from drpo.run_directory import RunDirectory
@@ -170,7 +170,7 @@ def routed_at_random(sampler: InProcessSampler) -> list[Sample]:
 @pytest.mark.parametrize("budget", [10_000, 20, 1])
 def test_a_replayed_gradient_is_that_of_each_sequence_alone(budget: int) -> None:
     policy = Policy(mixtures.model(norm_topk_prob=True, **EXPERTS), tiny.tokenizer())
-    assert policy.shares_prompts
+    assert policy.way == PACKED
     sampler = InProcessSampler(rounded(policy.model), {0, 6})
     samples = routed_at_random(sampler)
     expected = by_hand(policy, samples, ADVANTAGES)

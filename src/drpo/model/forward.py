@@ -15,8 +15,13 @@ from torch.nn import functional
 from transformers.cache_utils import DynamicCache
 
 from drpo.errors import DataError
+from drpo.model.packed import Packing
 from drpo.model.probe import without_cache
 from drpo.support import Support
+
+#: How the trainer's log π is made, the fastest first: without padding, responses share their prompt's pass; these share
+#: it too, and are padded; whole sequences padded on the right; whole sequences of one length together.
+PACKED, SHARED, PADDED, EQUAL = "packed", "shared prompts", "padded", "equal lengths"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +77,18 @@ def supports(sequences: Sequence[Sequences], device: torch.device) -> Support | 
     return Support.concatenate(parts).to(device)
 
 
-def response_states(backbone: Any, sequences: Sequence[Sequences], shares_prompts: bool) -> torch.Tensor:
-    """``[N, H]``: the state before every response token of ``sequences``, in order.
+def response_states(backbone: Any, sequences: Sequence[Sequences], way: str) -> torch.Tensor:
+    """``[N, H]``: the state before every response token of ``sequences``, in order, made in one ``way``.
 
-    Where ``shares_prompts``, sequences with one prompt share its pass; the gradient runs through their common keys and
-    values.
+    Where sequences with one prompt share its pass, the gradient runs through their common keys and values.
     """
     prompts = distinct_prompts(sequences)
-    if not shares_prompts or len(prompts) == len(sequences):
+    if way == PACKED:
+        index = {prompt: row for row, prompt in enumerate(prompts)}
+        rows = [index[tuple(sequence.prompt_ids)] for sequence in sequences]
+        packing = Packing(prompts, [sequence.token_ids for sequence in sequences], rows, backbone.device)
+        return packing.states(backbone, **without_cache(backbone))
+    if way != SHARED or len(prompts) == len(sequences):
         ids, at = positions(sequences)
         device = backbone.device
         states = backbone(input_ids=ids.to(device), **without_cache(backbone)).last_hidden_state
@@ -190,28 +199,29 @@ class Prompts:
 
 
 def micro_batches(
-    sequences: Sequence[Sequences], max_tokens: int, shares_prompts: bool, prompts_done: bool = False
+    sequences: Sequence[Sequences], max_tokens: int, way: str, prompts_done: bool = False
 ) -> list[list[int]]:
     """Indices of ``sequences`` in groups that take at most ``max_tokens`` positions; a larger sequence goes alone.
 
-    Of two orders the one with less to compute: sequences of like length together, or those of one prompt. With
-    ``prompts_done`` the prompts take none.
+    Packed sequences of one prompt stand together. Of padded ones, those of like length or those of one prompt, whatever
+    is less to compute. With ``prompts_done`` the prompts take no position.
     """
     if not sequences:
         return []
     index = {prompt: row for row, prompt in enumerate(distinct_prompts(sequences))}
     prompt_of_row = [index[tuple(sequence.prompt_ids)] for sequence in sequences]
-    lengths = [(len(sequence.token_ids) if shares_prompts else 0, len(sequence)) for sequence in sequences]
+    lengths = [(len(sequence.token_ids) if way == SHARED else 0, len(sequence)) for sequence in sequences]
     by_length = sorted(range(len(sequences)), key=lambda row: lengths[row])
     by_prompt = sorted(by_length, key=lambda row: prompt_of_row[row])
+    orders = {PACKED: (by_prompt,), SHARED: (by_length, by_prompt)}
     choices = []
-    for order in (by_length, by_prompt) if shares_prompts else (by_length,):
-        parts = [MicroBatch(shares_prompts)]
+    for order in orders.get(way, (by_length,)):
+        parts = [MicroBatch(way)]
         for row in order:
             added = row, sequences[row], None if prompts_done else prompt_of_row[row]
             grown = parts[-1].with_row(*added)
             if parts[-1].rows and grown.positions > max_tokens:
-                parts.append(MicroBatch(shares_prompts).with_row(*added))
+                parts.append(MicroBatch(way).with_row(*added))
             else:
                 parts[-1] = grown
         choices.append(parts)
@@ -223,20 +233,22 @@ def micro_batches(
 class MicroBatch:
     """Rows that go through the model together, and what decides how many ``positions`` it computes for them."""
 
-    shares_prompts: bool
+    way: str
     rows: tuple[int, ...] = ()
     prompts: frozenset[int] = frozenset()
+    tokens: int = 0
     longest: int = 0
     longest_prompt: int = 0
     longest_response: int = 0
 
     def with_row(self, row: int, sequence: Sequences, prompt: int | None) -> MicroBatch:
         """These rows and one more, whose prompt is the ``prompt``-th, or is computed elsewhere."""
-        prompts = self.prompts if prompt is None else self.prompts | {prompt}
+        new = prompt is not None and prompt not in self.prompts
         return MicroBatch(
-            self.shares_prompts,
+            self.way,
             (*self.rows, row),
-            prompts,
+            self.prompts if prompt is None else self.prompts | {prompt},
+            self.tokens + len(sequence.token_ids) - 1 + (len(sequence.prompt_ids) if new else 0),
             max(self.longest, len(sequence)),
             max(self.longest_prompt, len(sequence.prompt_ids)),
             max(self.longest_response, len(sequence.token_ids)),
@@ -245,7 +257,9 @@ class MicroBatch:
     @property
     def positions(self) -> int:
         """Positions, padding included."""
-        if not self.shares_prompts or len(self.prompts) == len(self.rows):
+        if self.way == PACKED:
+            return self.tokens
+        if self.way != SHARED or len(self.prompts) == len(self.rows):
             return len(self.rows) * self.longest
         return len(self.prompts) * self.longest_prompt + len(self.rows) * (self.longest_response - 1)
 

@@ -15,6 +15,8 @@ from drpo.errors import ConfigError
 from drpo.kernels import plain_head, token_logprobs
 from drpo.kernels.products import wide_dtype
 from drpo.model.forward import (
+    PADDED,
+    SHARED,
     Prompts,
     Sequences,
     at_places,
@@ -53,8 +55,8 @@ class Policy:
         notes: what the user should know of its files.
         passes: what the start check found before the model computed in less; default: it is made here.
 
-    ``head`` is the LM head ``[V, H]`` if logits are hidden · headᵀ and no more, else None; ``shares_prompts`` says
-    whether responses to one prompt can share its pass through the model; ``passes`` is what the start check found;
+    ``head`` is the LM head ``[V, H]`` if logits are hidden · headᵀ and no more, else None; ``way`` is how hidden states
+    are made (:data:`drpo.model.forward.PACKED` and so on); ``passes`` is what the start check found;
     ``routers`` are those of its experts; ``prompt_settings`` how the tokenizer's chat template is used.
 
     Raises:
@@ -79,7 +81,7 @@ class Policy:
         self._outside_text = tokens_outside_text(tokenizer, self.stop_ids)
         self.passes = check_passes(model) if passes is None else passes
         self.head: torch.Tensor | None = plain_head(model)
-        self.shares_prompts = self.passes.shares_prompts
+        self.way = self.passes.trainer.way
         self.regimes = RopeRegimes.of(model)
         self.routers = Routers(model)
         self._replays_routing = False
@@ -109,7 +111,9 @@ class Policy:
         allow it). Prompts are not shared any more: the same prompt may have been routed in different ways."""
         assert self.routers.problem is None
         self.routers.replay_when_recomputing(self.model)
-        self._replays_routing, self.shares_prompts = True, False
+        self._replays_routing = True
+        if self.passes.pads:
+            self.way = PADDED
 
     def replaying(self, sequences: Sequence[Sequences]) -> AbstractContextManager[None]:
         """Around a forward pass over the whole of ``sequences`` (see :func:`drpo.model.forward.positions`): with the
@@ -158,7 +162,7 @@ class Policy:
 
         def together(part: Sequence[Sequences]) -> torch.Tensor:
             with self.replaying(part):
-                return response_states(self.model.base_model, part, self.shares_prompts and self._first_regime(part))
+                return response_states(self.model.base_model, part, self.way if self._first_regime(part) else PADDED)
 
         return in_groups(together, sequences, self._group)
 
@@ -176,8 +180,8 @@ class Policy:
         take at most ``max_tokens`` positions; says whether. Their share of the gradient is added at its end."""
         prompts = distinct_prompts(sequences)
         size = len(prompts) * max(len(prompt) for prompt in prompts)
-        shares = self.shares_prompts and self._first_regime(sequences)
-        if self.head is None or not shares or len(prompts) == len(sequences) or size > max_tokens:
+        shares = self.way == SHARED and self._first_regime(sequences)
+        if not shares or len(prompts) == len(sequences) or size > max_tokens:
             yield False
             return
         self._prompts = Prompts(self.model.base_model, prompts, detached=True)

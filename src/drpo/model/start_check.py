@@ -15,7 +15,17 @@ from drpo.errors import ConfigError
 from drpo.kernels import plain_head
 from drpo.kernels.products import wide_dtype
 from drpo.model.decoding.ways import Choice, reasons, sampling_choice
-from drpo.model.forward import Prompts, Sequences, at_places, in_groups, positions
+from drpo.model.forward import (
+    EQUAL,
+    PACKED,
+    PADDED,
+    SHARED,
+    Sequences,
+    at_places,
+    in_groups,
+    positions,
+    response_states,
+)
 from drpo.model.probe import (
     CROSSED,
     Reference,
@@ -27,9 +37,6 @@ from drpo.model.probe import (
     without_cache,
 )
 
-#: How the trainer's log π is made, the fastest first: responses share their prompt's pass; whole sequences padded on
-#: the right; whole sequences of one length together.
-SHARED, PADDED, EQUAL = "shared prompts", "padded", "equal lengths"
 #: Largest difference of a gradient, as a share of its largest entry, and the most numbers of a parameter watched.
 GRADIENT, WATCHED = 1e-3, 1 << 24
 
@@ -40,11 +47,6 @@ class Passes:
 
     trainer: Choice
     sampler: Choice
-
-    @property
-    def shares_prompts(self) -> bool:
-        """Whether responses share their prompt's pass in the trainer."""
-        return self.trainer.way == SHARED
 
     @property
     def pads(self) -> bool:
@@ -84,32 +86,34 @@ def check_passes(model: Any) -> Passes:
 def _training_choice(model: Any, references: Sequence[Reference]) -> Choice:
     head = plain_head(model)
     refused: dict[str, str] = {}
-    ways = [PADDED, EQUAL]
     if head is not None:
-        problem = _cannot_share(model)
-        if problem is None:
-            ways.insert(0, SHARED)
-        else:
-            refused[SHARED] = problem
-    for way in ways:
-        problem, largest = None, 0.0
-        for right in references:
-            try:
-                apart = right.difference(_logprobs(model, head, _sequences(right), way))
-            # Other people's models raise whatever they like for a cache that they do not take.
-            except Exception as error:
-                problem = f"not possible ({describe(error)})"
-                break
-            largest = max(largest, apart)
-            if not apart <= right.tolerance:
-                problem = f"{apart:.2g} nats from a plain pass"
-                break
-        if problem is None and way == SHARED:
-            problem = _gradient_problem(model, head, references[0])
+        unshared = _cannot_share(model)
+        refused = {
+            way: problem for way, problem in ((PACKED, unshared or _cannot_pack(model)), (SHARED, unshared)) if problem
+        }
+    for way in (PACKED, SHARED, PADDED, EQUAL) if head is not None else (PADDED, EQUAL):
+        if way in refused:
+            continue
+        try:
+            problem, largest = _try(model, head, references, way)
+        # Other people's models raise whatever they like for a cache or a row that they do not take.
+        except Exception as error:
+            problem, largest = f"not possible ({describe(error)})", 0.0
         if problem is None:
             return Choice(way, largest, refused)
         refused[way] = problem
     raise ConfigError(f"model: {type(model).__name__} cannot be trained here: {reasons(refused)}.")
+
+
+def _try(model: Any, head: torch.Tensor | None, references: Sequence[Reference], way: str) -> tuple[str | None, float]:
+    """What is wrong with log π made in this ``way``, or None; and the largest difference."""
+    largest = 0.0
+    for right in references:
+        apart = right.difference(_logprobs(model, head, _sequences(right), way))
+        largest = max(largest, apart)
+        if not apart <= right.tolerance:
+            return f"{apart:.2g} nats from a plain pass", largest
+    return (_gradient_problem(model, head, references[0], way) if way in (PACKED, SHARED) else None), largest
 
 
 def _cannot_share(model: Any) -> str | None:
@@ -119,6 +123,12 @@ def _cannot_share(model: Any) -> str | None:
     if far := [window for window in windows(model) if window > CROSSED]:
         return f"attention is limited to {max(far)} tokens, too many to try"
     return None
+
+
+def _cannot_pack(model: Any) -> str | None:
+    """Why sequences cannot go side by side in one row, where trying a few tokens would not tell."""
+    implementation = model.config.get_text_config()._attn_implementation
+    return None if implementation == "sdpa" else f"its attention is {implementation} and not sdpa"
 
 
 def _sequences(right: Reference) -> list[Sequences]:
@@ -133,16 +143,10 @@ def _logprobs(model: Any, head: torch.Tensor | None, sequences: Sequence[Sequenc
 
 
 def _logits(model: Any, head: torch.Tensor | None, sequences: Sequence[Sequences], way: str) -> torch.Tensor:
-    if way == SHARED:
-        assert head is not None
-        prompts = list(dict.fromkeys(tuple(sequence.prompt_ids) for sequence in sequences))
-        states = Prompts(model.base_model, prompts, detached=False).states(sequences)
-    else:
+    if head is None:
         ids, at = (part.to(model.device) for part in positions(sequences))
-        if head is None:
-            return at_places(model(input_ids=ids, **without_cache(model)).logits, at)
-        backbone = model.base_model
-        states = at_places(backbone(input_ids=ids, **without_cache(backbone)).last_hidden_state, at)
+        return at_places(model(input_ids=ids, **without_cache(model)).logits, at)
+    states = response_states(model.base_model, sequences, way)
     wide = wide_dtype(states)
     return states.to(wide) @ head.to(wide).T
 
@@ -151,22 +155,22 @@ def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
     return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
 
 
-def _gradient_problem(model: Any, head: torch.Tensor | None, right: Reference) -> str | None:
-    """What is wrong with the gradient that runs through a shared prompt's keys and values, or None."""
+def _gradient_problem(model: Any, head: torch.Tensor | None, right: Reference, shared: str) -> str | None:
+    """What is wrong with the gradient of the way ``shared``, which runs through common keys and values, or None."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # Those of the first layer, whose gradient depends on all that follows; the embeddings are large.
     watched = [parameter for parameter in trained[1:12] if parameter.numel() <= WATCHED]
     if not watched or not right.exact:
         return None
     sequences, gradients = _sequences(right), []
-    for way in (SHARED, PADDED):
+    for way in (shared, PADDED):
         with torch.enable_grad():
             logprobs = _log_softmax(_logits(model, head, sequences, way))
             target = torch.tensor([t for s in sequences for t in s.token_ids], device=logprobs.device)
             total = logprobs.gather(1, target.unsqueeze(1)).sum()
-            found = torch.autograd.grad(total, watched, allow_unused=True, materialize_grads=True)
-            gradients.append(torch.cat([part.flatten() for part in found]))
-    shared, whole = gradients
-    if float((shared - whole).abs().max()) <= GRADIENT * float(whole.abs().max()):
+            parts = torch.autograd.grad(total, watched, allow_unused=True, materialize_grads=True)
+            gradients.append(torch.cat([part.flatten() for part in parts]))
+    found, whole = gradients
+    if float((found - whole).abs().max()) <= GRADIENT * float(whole.abs().max()):
         return None
-    return "the gradient does not reach the prompt through the cache"
+    return "its gradient is not that of whole sequences"

@@ -151,7 +151,7 @@ def split(
 ) -> list[list[int]]:
     """``rows`` of ``samples`` in micro-batches; the prompts' own pass may be done."""
     sequences = sequences_of([samples[row] for row in rows])
-    parts = micro_batches(sequences, forward.micro_batch_tokens, policy.shares_prompts, prompts_done)
+    parts = micro_batches(sequences, forward.micro_batch_tokens, policy.way, prompts_done)
     return [[rows[index] for index in part] for part in parts]
 
 

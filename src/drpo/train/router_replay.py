@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from drpo.errors import ConfigError
-from drpo.model.forward import ForwardSettings, micro_batches, padded_experts, positions
+from drpo.model.forward import PADDED, ForwardSettings, micro_batches, padded_experts, positions
 from drpo.model.policy import Policy
 from drpo.rollouts import Sampler
 from drpo.rollouts.sampler import reports_experts
@@ -49,7 +49,7 @@ def routing_mismatch(policy: Policy, samples: Sequence[Sample], forward: Forward
     """
     sequences = [sequence for sequence in sequences_of(samples[:MEASURED]) if sequence.experts is not None]
     differing = []
-    for rows in micro_batches(sequences, forward.micro_batch_tokens, shares_prompts=False):
+    for rows in micro_batches(sequences, forward.micro_batch_tokens, PADDED):
         part = [sequences[row] for row in rows]
         ids, at = positions(part)
         with policy.replaying(part), policy.routers.recording() as recording:

@@ -135,6 +135,7 @@ class Decoding:
         if forward.pads and not forward.takes_additive_masks(cache):
             forward.way = "padded"
         self.mask = seen if forward.way == "padded" else additive(seen, forward.model.dtype)
+        self.lean = forward.lean.start() if forward.lean is not None and forward.way == "lean" else None
 
     def drop(self, done: torch.Tensor, left: int) -> torch.Tensor | None:
         """Drop the rows that are ``done`` ``[R]`` if they are enough to be worth it; which old row then stands in each
@@ -151,8 +152,7 @@ class Decoding:
         given = chosen.unsqueeze(1), self.mask[..., : self.filled], self.positions, self.cache
         if not self.forward.pads:
             return self.forward(given[0], None, None, self.cache).logits[:, -1]
-        lean = self.forward.lean if self.forward.way == "lean" else None
-        logits = self.forward(*given).logits[:, -1] if lean is None else lean(*given)
+        logits = self.forward(*given).logits[:, -1] if self.lean is None else self.lean(*given)
         self.positions = self.positions + 1
         return logits
 

@@ -86,7 +86,7 @@ def test_the_models_own_attention_is_there_again_afterwards() -> None:
 
 @pytest.mark.parametrize("option", ["softcap", "position_bias", "s_aux"])
 def test_attention_that_does_more_is_not_packed(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny.model()
+    model: Any = tiny.model()
     attention = type(model.model.layers[0].self_attn)
     before = attention.forward
     monkeypatch.setattr(
@@ -107,7 +107,7 @@ def test_another_attention_than_sdpa_is_not_packed() -> None:
 
 def test_a_model_that_takes_no_row_of_several_sequences_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that looks at its neighbor, outside of attention, is found out."""
-    model = tiny.model()
+    model: Any = tiny.model()
     mlp = model.model.layers[0].mlp
     before = mlp.forward
     monkeypatch.setattr(

@@ -97,6 +97,14 @@ def test_bins_add_up_to_what_inspect_says(tmp_path: Path) -> None:
         assert sum(figures["removed"]) == pytest.approx(verdict.mass[0], rel=1e-4, abs=1e-9)
 
 
+def test_k1_adds_the_same_to_every_token(tmp_path: Path) -> None:
+    """|Â r| |w − 1| = |Â|, wherever the token moved."""
+    found = gradient_mass.read([random_log(tmp_path / "log.jsonl")])
+    weights = found.weights(make_objective(**gradient_mass.BOUNDS["k1"]))
+    advantages = np.abs(found.parts.tokens.advantages[found.parts.tokens.advantages != 0])
+    np.testing.assert_allclose(found.mass * np.abs(weights - 1), advantages, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("label", [*gradient_mass.BOUNDS])
 def test_a_match_changes_the_share_that_was_asked_for(tmp_path: Path, label: str) -> None:
     """To three digits of the threshold; a mask cannot come nearer than one token's mass."""
@@ -116,11 +124,11 @@ def test_a_share_that_no_threshold_reaches_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradient_mass, "FOLDER", tmp_path)
+    monkeypatch.setattr(gradient_mass, "FOLDER", tmp_path / "results" / "gradient-mass")
     file = random_log(tmp_path / "log.jsonl")
     monkeypatch.setattr(sys, "argv", ["gradient_mass", "tried", str(file), "--like", "DRPO"])
     gradient_mass.main()
-    record = read_json(tmp_path / "tried.json")
+    record = read_json(gradient_mass.FOLDER / "tried.json")
     assert record["command"] == "python -m tools.measure.gradient_mass tried log.jsonl"
     share = sum(record["objectives"]["DRPO"]["changed"])
     assert record["matched"]["share"] == pytest.approx(share)

@@ -51,7 +51,7 @@ THRESHOLDS, COEFFICIENTS = ("delta", "ratio_low", "ratio_high", "epsilon"), ("co
 #: Those that bound nothing from 1 on, and how far they go.
 BELOW_ONE, LARGEST = ("delta", "ratio_low"), 0.999
 #: A match tries factors of the thresholds from the inverse of this to this.
-WIDEST = 256.0
+WIDEST = 4096.0
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def matched(found: Masses, settings: Mapping[str, Any], share: float) -> dict[st
     """The settings, thresholds scaled and to three digits, that change the ``share`` of the gradient mass.
 
     Raises:
-        DataError: no threshold within a factor of 256 changes as much, or as little.
+        DataError: no threshold within a factor of 4,096 changes as much, or as little.
     """
 
     def changed(log_factor: float) -> float:
@@ -186,7 +186,12 @@ def described(runs: Sequence[Path]) -> list[dict[str, Any]]:
     """What made the tokens: the settings of each run that the figures depend on."""
     keys = ("model", "task", "objective", "steps", "seed", "learning_rate", "updates_per_step", "rollout_lag")
     configs = [RunDirectory(run).read_config() for run in runs if RunDirectory(run).exists()]
-    return [{key: config[key] for key in keys if key in config} for config in configs]
+    steps = [len(RunDirectory(run).token_files()) for run in runs if RunDirectory(run).exists()]
+    return [
+        {key: config[key] for key in keys if key in config}
+        | {"model": Path(config["model"]).name, "logged_steps": logged}
+        for config, logged in zip(configs, steps, strict=True)
+    ]
 
 
 def main() -> None:
@@ -211,6 +216,7 @@ def main() -> None:
         share = found.changed(make_objective(**BOUNDS[options.like]))
     if share is not None:
         record["matched"] = {"share": share, "like": options.like, "objectives": matches(found, share)}
+    FOLDER.mkdir(parents=True, exist_ok=True)
     replace_text(FOLDER / f"{options.name}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     print(FOLDER / f"{options.name}.json")
 

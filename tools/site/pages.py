@@ -37,7 +37,7 @@ NAVIGATION = {
     ),
     "Your own loop": ("own-loop",),
     "Inspect a run": ("inspect", "tutorial-inspect", "mismatch", "sampling", "truncated-sampling", "precision", "moe"),
-    "Which objective": ("which-objective", "gradient-weight", "objectives", "geometry"),
+    "Which objective": ("which-objective", "gradient-weight", "gradient-mass", "objectives", "geometry"),
     "The lab": ("lab", "studies", "settings", "long-tail"),
     "Models and tasks": ("models", "architectures", "bases", "tasks"),
     "Reference": ("reference", "schema", "one-gpu", "performance", "benchmarks", "testing"),

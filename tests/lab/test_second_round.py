@@ -41,15 +41,17 @@ def test_the_tokens_that_thresholds_are_matched_on_are_of_the_compared_area_and_
 
 
 @pytest.mark.filterwarnings("ignore:.*delta:drpo.errors.DrpoWarning")  # the paper's 12.5 is an arm on purpose
-def test_blocks_that_the_area_has_run_are_the_same_runs() -> None:
-    configs = {}
-    for name in ("settle2-area", "settle2-matched"):
-        plan = make_plan(load_study(name)[1])
-        configs[name] = {
-            (run.arm, run.seed): run.config.resolved() for run in plan.shared if run.arm in ("surrogate", "drpo")
-        }
-    assert len(configs["settle2-matched"]) == 40
-    assert all(configs["settle2-area"][key] == config for key, config in configs["settle2-matched"].items())
+@pytest.mark.parametrize(
+    ("name", "arms", "runs"),
+    [("settle2-matched", ("surrogate", "drpo"), 140), ("rivals", ("grpo", "dppo_tv", "drpo"), 160)],
+)
+def test_blocks_that_the_area_has_run_are_the_same_runs(name: str, arms: tuple[str, ...], runs: int) -> None:
+    """--reuse finds them by their configuration."""
+    area = {(run.arm, run.seed): run.config.resolved() for run in make_plan(load_study("settle2-area")[1]).shared}
+    plan = make_plan(load_study(name)[1])
+    shared = [run for run in plan.shared if run.arm in arms]
+    assert (len(plan.shared), len(shared)) == (runs, 20 * len(arms))
+    assert all(area[run.arm, run.seed] == run.config.resolved() for run in shared)
 
 
 def test_what_eight_blocks_find_is_what_the_file_says() -> None:

@@ -36,6 +36,7 @@ LAYERS = {
     "child_process": 0,
     "installation": 0,
     "code_version": 0,
+    "allocator": 0,
     "cpus": 0,
     "intervals": 0,
     "collapse": 0,

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from drpo.allocator import keep_freed_memory
 from drpo.bench.clocks import Clocks, four_parts, of_trainer, of_trl
 from drpo.bench.frame import Turn, synchronize
 from drpo.bench.peak import highest_resident
@@ -70,7 +71,8 @@ class Work:
 
 
 def ours(work: Work, folder: Path) -> list[Turn]:
-    """Each of our steps, with the memory report's figures beside the peaks."""
+    """Each of our steps as `drpo train` makes them, with the memory report's figures beside the peaks."""
+    keep_freed_memory()
     config = work.configuration()
     clocks = Clocks(lambda: synchronize(work.device))
     clocks.put_around(of_trainer())

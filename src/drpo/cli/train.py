@@ -14,6 +14,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from drpo.allocator import keep_freed_memory
 from drpo.cli.display import watch
 from drpo.cli.memory import show_memory
 from drpo.cli.printing import PlainConsole
@@ -58,6 +59,7 @@ def run_train(settings: list[str], out: Path | None, resume: Path | None, origin
             _show_settings(console, config, sources, branch)
             return
         run = RunDirectory(out or _new_directory(config))
+    keep_freed_memory()
     with watch(console) as observer, _finish_step_on_signal(observer.on_note) as stop_requested:
         reporting = _Reporting(observer, run)
         summary = train(config, run, reporting, resume is not None, stop_requested, branch)

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from drpo.allocator import keep_freed_memory
 from drpo.child_process import START, import_path, is_alive
 from drpo.cpus import wait_briefly
 from drpo.lab.workers import Ended
@@ -154,6 +155,7 @@ class ForkedRun:
 def main() -> None:
     """The parent: load, then fork what is asked for until nobody asks any more."""
     wait_briefly()
+    keep_freed_memory()
     for name in MODULES:
         importlib.import_module(name)
     channel, at_work = socket.socket(fileno=int(sys.argv[3])), set[int]()

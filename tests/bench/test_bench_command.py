@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from drpo.bench import SUITES
+from support import command
 from support.bench_records import check_record
 
 pytestmark = pytest.mark.slow
@@ -92,13 +93,13 @@ def test_every_curve_has_points_and_there_is_a_picture(quick: tuple[Path, str]) 
     ],
 )
 def test_what_is_refused(tmp_path: Path, arguments: list[str], expected: str) -> None:
-    result = python("-m", "drpo", "bench", "--quick", *arguments, cwd=tmp_path)
+    result = command.run(["bench", "--quick", *arguments], tmp_path)
     assert result.returncode == 2 and expected in result.stderr and "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
 
 
 def test_inspect_reads_as_many_tokens_as_asked(tmp_path: Path) -> None:
-    result = python("-m", "drpo", "bench", "inspect", "--quick", "--tokens", "700", "--out", tmp_path, cwd=tmp_path)
+    result = command.run(["bench", "inspect", "--quick", "--tokens", "700", "--out", tmp_path], tmp_path)
     assert result.returncode == 0, result.stderr
     record = json.loads((tmp_path / "inspect.json").read_text(encoding="utf-8"))
     assert all(row["sizes"] == {"tokens": 700} and row["tokens"] == [700] for row in record["rows"])

@@ -20,6 +20,7 @@ from drpo.bench.frame import Case, Row, Settings, Turn, measure
 from drpo.bench.gpu import PARTS, Part, part, runner
 from drpo.bench.gpu.tests import rows_of
 from drpo.files import read_json
+from support import command
 from support.bench_records import check_record
 
 pytestmark = pytest.mark.slow
@@ -233,7 +234,7 @@ def test_what_a_part_lacks_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     ],
 )
 def test_the_command_refuses(tmp_path: Path, arguments: list[str], expected: str) -> None:
-    done = python("-m", "drpo.bench.gpu", *arguments, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    done = command.python(["-m", "drpo.bench.gpu", *arguments], tmp_path, {"CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 

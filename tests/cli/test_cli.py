@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -129,17 +129,10 @@ def test_train_evaluate_report_resume(copyist: Path, tmp_path: Path) -> None:
 def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(copyist: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     settings = [f"model={copyist}", *FAST, "steps=100000", "eval_every=0", "checkpoint_every=100000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "drpo", "train", *settings, "--out", str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("step 3/"):
-            break
+    process = command.Process(["-m", "drpo", "train", *settings, "--out", out], environment={"COLUMNS": "200"})
+    while "\nstep 3/" not in process.written()[0]:
+        assert process.poll() is None
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -38,36 +38,39 @@ def write_step(run: RunDirectory, step: int) -> None:
 class Process:
     """A command that is still running."""
 
-    def __init__(self, process: subprocess.Popen[str]):
-        self.process = process
+    def __init__(self, process: command.Process, printed: IO[str], complained: IO[str]):
+        self.process, self.printed, self.complained = process, printed, complained
         self.lines: list[str] = []
 
     def wait_for(self, pattern: str) -> str:
         """The next line that matches; the test's time limit ends an endless wait."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in self.printed:
             self.lines.append(line)
             if re.search(pattern, line):
                 return line
         raise AssertionError(f"{pattern!r} did not come:\n{''.join(self.lines)}{self.errors()}")
 
     def errors(self) -> str:
-        assert self.process.stderr is not None
-        return self.process.stderr.read()
+        return self.complained.read()
 
     def end(self) -> tuple[int, str, str]:
         """Exit status, what else was printed, and errors."""
-        out, errors = self.process.communicate(timeout=120)
-        return self.process.returncode, out, errors
+        return self.process.wait(timeout=120), self.printed.read(), self.errors()
 
 
 @contextmanager
 def following(*arguments: object) -> Iterator[Process]:
-    words = [sys.executable, "-m", "drpo", "inspect", *map(str, arguments), "--follow"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    words = ["-m", "drpo", "inspect", *arguments, "--follow"]
+    (out, out_end), (errors, errors_end) = os.pipe(), os.pipe()
+    with open(os.devnull) as nothing, open(out) as printed, open(errors) as complained:
         try:
-            yield Process(process)
+            streams = [nothing.fileno(), out_end, errors_end]
+            process = command.Process(words, environment={"COLUMNS": "200"}, streams=streams)
+        finally:
+            os.close(out_end)
+            os.close(errors_end)
+        try:
+            yield Process(process, printed, complained)
         finally:
             process.kill()
 

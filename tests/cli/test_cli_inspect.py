@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -134,11 +133,8 @@ def test_a_mistake_is_one_message_and_exit_code_2(log: Path, arguments: list[str
 
 def test_a_run_keeps_its_page_and_its_own_delta(copyist: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    trained = subprocess.run(
+    trained = command.run(
         [
-            sys.executable,
-            "-m",
-            "drpo",
             "train",
             f"model={copyist}",
             "task=copy",
@@ -154,13 +150,8 @@ def test_a_run_keeps_its_page_and_its_own_delta(copyist: Path, tmp_path: Path) -
             "log_tokens=true",
             "objective.delta=0.07",
             "--out",
-            str(out),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
+            out,
+        ]
     )
     assert trained.returncode == 0, trained.stderr
     result = drpo(out)

@@ -24,13 +24,9 @@ sys.exit(7)
 
 
 def run(*arguments: str, cwd: Path | None = None, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    if path is None:
-        return command.run(["recipe", *arguments], cwd)
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), *known])}
-    return subprocess.run(
-        [sys.executable, "-m", "drpo", "recipe", *arguments], capture_output=True, text=True, cwd=cwd, env=environment
-    )
+    environment = {"PYTHONPATH": os.pathsep.join([str(path), *known])} if path else {}
+    return command.run(["recipe", *arguments], cwd, environment)
 
 
 @pytest.fixture

@@ -23,14 +23,13 @@ from drpo.integrations.doctor.version import check_version
 from drpo.integrations.hosts import HOSTS
 from drpo.integrations.parity import Padded
 from drpo.integrations.prime_rl.parity import PrimeRLPath
+from support import command
 
 pytestmark = pytest.mark.slow
 
 
 def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "drpo", "doctor", *arguments], capture_output=True, text=True, timeout=300
-    )
+    return command.run(["doctor", *arguments], timeout=300)
 
 
 def test_the_machine_is_described() -> None:

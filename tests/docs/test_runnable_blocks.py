@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from support import command
 
 pytestmark = pytest.mark.slow
 
@@ -63,15 +63,7 @@ def run(code: str, changes: dict[str, str], folder: Path) -> subprocess.Complete
     for text, replacement in changes.items():
         assert code.count(text) == 1, text
         code = code.replace(text, replacement)
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
-    )
+    return command.python(["-c", code], folder, timeout=300)
 
 
 def test_every_page_with_python_is_run_somewhere():

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from drpo.lab.plan import Run, make_plan
 from drpo.lab.results import read_rows
 from drpo.lab.study import Study
 from drpo.run_directory import RunDirectory
-from support import studies
+from support import command, studies
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 from ray.cluster_utils import Cluster
@@ -40,6 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two nodes of one core each, and nothing sent to anyone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # Ray's 15 starves them beside other tests
         node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 1024**2}
         # Workers find the tests' modules as their runner does.
         patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
@@ -55,7 +55,7 @@ def runner(
     study: Study,
     told: Callable[[Run], dict[str, Any]] = lambda run: {},
     unseen: bool = False,
-) -> subprocess.Popen[str]:
+) -> command.Process:
     """A runner in a process of its own, on the cluster; it prints what it starts and exits with 7 if it was stopped.
 
     ``unseen``: the nodes do not see the study's directory.
@@ -81,15 +81,8 @@ with {"Unseen" if unseen else "RayWorkers"}.connected(2) as workers:
     _, stopped = run_study(study, Path("D"), workers, Notes())
 raise SystemExit(7 if stopped else 0)
 """
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        process_group=0,
-        text=True,
-        env=os.environ | {"RAY_ADDRESS": cluster.address, "RAY_USAGE_STATS_ENABLED": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    environment = {"RAY_ADDRESS": cluster.address, "RAY_USAGE_STATS_ENABLED": "0"}
+    return command.Process(["-c", code], folder, environment, group=True)
 
 
 def statuses(study: Study, path: Path) -> dict[str, str]:
@@ -125,15 +118,15 @@ def test_a_cluster_that_does_not_answer(address: str, reason: str, monkeypatch: 
         RayWorkers.connected().__enter__()
 
 
-def test_the_same_results_as_on_this_machine(tmp_path: Path) -> None:
+def test_the_same_results_as_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real training by the command, on a cluster that drpo starts: every figure and every sample of every seed."""
     arms = {"drpo": {"objective": {"name": "drpo", "delta": 0.15}}}
     budget = {**studies.BUDGET, "steps": 3}
     studies.write(tmp_path / "study.yaml", arms=arms, budget=budget, settings=SETTINGS, seeds=[0, 1], hypotheses=None)
-    base = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     for where in ("local", "ray"):
-        command = [sys.executable, "-m", "drpo", "lab", "run", "study.yaml", "--out", where, "--on", where]
-        done = subprocess.run(command, cwd=tmp_path, env=base, capture_output=True, text=True, timeout=600, check=False)
+        done = command.run(["lab", "run", "study.yaml", "--out", where, "--on", where], tmp_path, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
     rows = table(tmp_path / "ray")
     assert len(rows) == 2 and {row["status"] for row in rows} == {"finished"} and rows == table(tmp_path / "local")

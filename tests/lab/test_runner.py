@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ import pytest
 from drpo.cli.lab import run_run
 from drpo.errors import CheckpointError, ConfigError
 from drpo.lab.directory import State, StudyDirectory
+from drpo.lab.hold import share_hold
 from drpo.lab.plan import Run, make_plan
 from drpo.lab.run import Results, run_study
 from drpo.lab.runner import Progress, Watcher
@@ -26,7 +26,7 @@ from drpo.lab.study import Study
 from drpo.lab.workers import LocalWorkers
 from drpo.run_directory import RunDirectory
 from drpo.train.config import load_config
-from support import studies
+from support import command, studies
 
 pytestmark = pytest.mark.slow
 
@@ -160,7 +160,7 @@ def test_a_killed_run_says_by_what(tmp_path: Path) -> None:
     assert rows_by(results)["dppo", 0]["status"] == "finished"
 
 
-def start(folder: Path, study: Study, told: LocalWorkers) -> subprocess.Popen[bytes]:
+def start(folder: Path, study: Study, told: LocalWorkers) -> command.Process:
     """A runner in a process of its own."""
     (folder / "study.json").write_text(json.dumps(study.model_dump(exclude_none=True)))
     code = f"""
@@ -175,7 +175,7 @@ workers = LocalWorkers(2, 1, program={tuple(told.program)!r})
 _, stopped = run_study(study, Path({str(folder / "D")!r}), workers, Watcher())
 raise SystemExit(7 if stopped else 0)
 """
-    return subprocess.Popen([sys.executable, "-c", code], process_group=0)
+    return command.Process(["-c", code], group=True)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
@@ -286,21 +286,21 @@ def test_two_runners_do_not_share_a_directory(tmp_path: Path) -> None:
 def test_a_run_elsewhere_shares_the_hold_or_is_refused(tmp_path: Path) -> None:
     directory, notes = StudyDirectory(tmp_path), []
     with pytest.raises(CheckpointError, match=r"is not there or cannot be written to \(No such file or directory\)"):
-        directory.share_hold("a runner")
+        share_hold(directory.path, "a runner")
     with directory.locked(notes.append) as first:
-        shared = directory.share_hold(first.runner)
+        shared = share_hold(directory.path, first.runner)
         with pytest.raises(CheckpointError, match="is held by another runner"):
-            directory.share_hold("a runner")
+            share_hold(directory.path, "a runner")
     with pytest.raises(CheckpointError, match=r"is held by another runner|is not held by its runner"):
-        directory.share_hold("a runner")
+        share_hold(directory.path, "a runner")
     threading.Timer(0.3, os.close, (shared,)).start()
     with directory.locked(notes.append) as second:
         assert notes == ["waiting for runs that an earlier runner left behind"]
         with pytest.raises(CheckpointError, match="is held by another runner"):  # what the first had still to start
-            directory.share_hold(first.runner)
-        os.close(directory.share_hold(second.runner))
+            share_hold(directory.path, first.runner)
+        os.close(share_hold(directory.path, second.runner))
     with pytest.raises(CheckpointError, match="is not held by its runner"):
-        directory.share_hold(second.runner)
+        share_hold(directory.path, second.runner)
 
 
 def test_a_study_is_not_changed_once_it_runs(tmp_path: Path) -> None:

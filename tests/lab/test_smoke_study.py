@@ -7,14 +7,13 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from drpo.run_directory import RunDirectory
+from support import command
 
 pytestmark = pytest.mark.slow
 
@@ -23,8 +22,8 @@ STUDY = "recipe:studies/smoke"
 ELSEWHERE = {"seconds", "command"}
 
 
-def command(out: Path) -> list[str]:
-    return [sys.executable, "-m", "drpo", "lab", "run", STUDY, "--out", str(out), "--jobs", "2"]
+def start(out: Path) -> command.Process:
+    return command.Process(["-m", "drpo", "lab", "run", STUDY, "--out", out, "--jobs", "2"], group=True)
 
 
 def table(out: Path) -> list[dict[str, str]]:
@@ -36,9 +35,10 @@ def table(out: Path) -> list[dict[str, str]]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The study, run without disturbance, and what was printed."""
     out = tmp_path_factory.mktemp("lab") / "whole"
-    done = subprocess.run(command(out), capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out, done.stdout
+    study = start(out)
+    printed, errors = study.communicate(timeout=180)
+    assert study.returncode == 0, printed + errors
+    return out, printed
 
 
 def test_it_says_what_came_out(whole: tuple[Path, str]) -> None:
@@ -67,15 +67,16 @@ def test_it_says_what_came_out(whole: tuple[Path, str]) -> None:
 def test_a_second_start_runs_nothing(whole: tuple[Path, str]) -> None:
     out, _ = whole
     seen = {file: file.stat().st_mtime_ns for file in (out / "runs").rglob("*")}
-    done = subprocess.run(command(out), capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0 and "starts" not in done.stdout and "runs    4 finished" in done.stdout
+    again = start(out)
+    printed, _ = again.communicate(timeout=180)
+    assert again.returncode == 0 and "starts" not in printed and "runs    4 finished" in printed
     assert {file: file.stat().st_mtime_ns for file in (out / "runs").rglob("*")} == seen
 
 
 def test_killed_and_started_again_it_comes_to_the_same_figures(whole: tuple[Path, str], tmp_path: Path) -> None:
     """Runner and runs get a SIGKILL once two runs have finished and a third has a checkpoint behind it."""
     out = tmp_path / "killed"
-    runner = subprocess.Popen(command(out), process_group=0, stdout=subprocess.DEVNULL)
+    runner = start(out)
     seeds = [out / "runs" / "arithmetic" / arm / f"seed-{seed}" for seed in (0, 1) for arm in ("drpo", "dppo_tv")]
 
     def status(path: Path) -> str | None:
@@ -101,8 +102,9 @@ def test_killed_and_started_again_it_comes_to_the_same_figures(whole: tuple[Path
         if "checkpoints" not in file.parts
     }
 
-    again = subprocess.run(command(out), capture_output=True, text=True, timeout=180, check=False)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "continues  runs/arithmetic/" in again.stdout
+    again = start(out)
+    printed, errors = again.communicate(timeout=180)
+    assert again.returncode == 0, printed + errors
+    assert "continues  runs/arithmetic/" in printed
     assert seen == {file: (file.stat().st_mtime_ns, file.stat().st_ino) for file in seen}
     assert table(out) == table(whole[0])

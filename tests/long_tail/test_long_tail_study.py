@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from examples.long_tail.records import Run
 from examples.long_tail.study import ARMS, HYPOTHESES, PLAN, QUICK, SETTINGS, Cell
 from examples.long_tail.tables import arms_table, below_logging, collapsed, sentences, verdicts_table
 from examples.long_tail.training import FIGURES, Outcome
+from support import command
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +26,8 @@ NAME = "short-linear"
 
 
 def start(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "examples.long_tail", "--quick", "--settings", NAME, "--out", str(out), *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
+    arguments = ["-m", "examples.long_tail", "--quick", "--settings", NAME, "--out", out, *more]
+    return command.python(arguments, ROOT, timeout=600)
 
 
 @pytest.fixture(scope="module")

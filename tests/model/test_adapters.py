@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from drpo.model.loading import load
 from drpo.model.lora_settings import Lora
 from drpo.model.policy import load_policy
 from drpo.model.source import embedded_directory
-from support import tiny
+from support import command, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -354,7 +352,7 @@ export_model(sys.argv[1], Path(sys.argv[2]))
 
 def test_an_export_that_is_killed_leaves_nothing_under_its_name(bases: dict[bool, Path], tmp_path: Path) -> None:
     out = tmp_path / "out [x]"
-    done = subprocess.run([sys.executable, "-c", KILLED, str(bases[True]), str(out)], timeout=120, capture_output=True)
+    done = command.python(["-c", KILLED, bases[True], out])
     assert done.returncode == -9, done.stderr
     assert not out.exists()
     (left,) = tmp_path.iterdir()

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict
 
 from drpo.errors import CheckpointError, ConfigError
 from drpo.files import JsonLine, append_records, cut_torn_line, numbered_jsonl, replace_text, writing
+from drpo.lab.hold import RUNNER_LOCK, RUNS_LOCK, Hold, lock_file, try_lock
 from drpo.lab.plan import Run
 from drpo.lab.registration import register
 from drpo.lab.study import Study, check_study
@@ -38,8 +39,6 @@ from drpo.train.config import TrainConfig, merge, validate_config
 from drpo.train.config_text import read_yaml
 from drpo.train.resume import changed_settings, json_values
 
-#: Locked by the runner, and by the runner and every run of its.
-RUNNER_LOCK, RUNS_LOCK = ".runner.lock", ".runs.lock"
 #: Settings that decide when a run stops or checkpoints, whether it may start, or who else is told, and nothing of what
 #: a study reads from it. Token logs are read: a run without them is another run.
 WITHOUT_EFFECT = frozenset(
@@ -77,15 +76,6 @@ class State:
 
     status: Literal["finished", "failed", "interrupted", "missing"]
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class Hold:
-    """A runner's hold of a study's directory: ``descriptor`` is for its runs to inherit, so that the directory is held
-    for as long as one of them lives; ``runner`` names this runner and no other, for runs that it starts elsewhere."""
-
-    descriptor: int
-    runner: str
 
 
 class StudyDirectory:
@@ -241,8 +231,8 @@ class StudyDirectory:
         Raises:
             CheckpointError: another runner is at work here.
         """
-        with _lock(self.path / RUNNER_LOCK) as runner, _lock(self.path / RUNS_LOCK) as runs:
-            if not _try(runner, fcntl.LOCK_EX):
+        with lock_file(self.path / RUNNER_LOCK) as runner, lock_file(self.path / RUNS_LOCK) as runs:
+            if not try_lock(runner, fcntl.LOCK_EX):
                 raise CheckpointError(f"another runner is at work in {self.path}. Wait for it, or stop it with Ctrl-C.")
             # Before the wait: a run that an earlier runner is still starting elsewhere finds that its time is over, or
             # is waited for.
@@ -254,42 +244,11 @@ class StudyDirectory:
                 torn = cut_torn_line(self.journal_file)
             if torn:
                 on_wait(f"{self.journal_file}: the last line was cut off by a crash and is removed ({torn} bytes)")
-            if not _try(runs, fcntl.LOCK_EX):
+            if not try_lock(runs, fcntl.LOCK_EX):
                 on_wait(f"waiting for runs that an earlier runner left behind{self._at_work()}")
                 fcntl.flock(runs, fcntl.LOCK_EX)
             fcntl.flock(runs, fcntl.LOCK_SH)  # shared with runs that cannot inherit it
             yield Hold(runs, name)
-
-    def share_hold(self, runner: str) -> int:
-        """For a run that cannot inherit its runner's hold, being on another machine: a descriptor that holds the
-        directory just as well.
-
-        Raises:
-            CheckpointError: this is not the directory that the runner of that name holds, as it is seen from here.
-        """
-        try:
-            descriptor = os.open(self.path / RUNS_LOCK, os.O_RDWR)
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.path} is not there or cannot be written to ({error.strerror}). It must be on "
-                "a file system that all nodes share; choose such an --out."
-            ) from error
-        try:
-            if _try(descriptor, fcntl.LOCK_EX):
-                raise CheckpointError(
-                    f"{self.path} is not held by its runner. It must be on a file system that all "
-                    "nodes share, with locks (flock) that reach from one to the other; choose such "
-                    "an --out."
-                )
-            if not _try(descriptor, fcntl.LOCK_SH) or (self.path / RUNNER_LOCK).read_text() != runner:
-                raise CheckpointError(
-                    f"{self.path} is held by another runner. It must be on a file system that all "
-                    "nodes share; choose such an --out."
-                )
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
 
     def _at_work(self) -> str:
         last = {entry["run"]: entry for entry in self.journal()}
@@ -323,20 +282,3 @@ def _entry(line: JsonLine, where: str) -> dict[str, Any]:
 
 def _place(entry: dict[str, Any]) -> str:
     return f"process {entry['pid']}" if "pid" in entry else f"Ray job {entry.get('ray_job')}"
-
-
-@contextmanager
-def _lock(file: Path) -> Iterator[int]:
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _try(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

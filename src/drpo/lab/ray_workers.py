@@ -1,15 +1,14 @@
 """A study's runs on a Ray cluster: each has an actor, which starts the run's process on its node and stays beside it.
 
-Only the exit code comes back; everything else is in the study's directory, which all nodes share.
+Only the exit code comes back; everything else is in the study's directory, which all nodes share. What the nodes load
+for an actor is :mod:`drpo.lab.ray_attendant`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from typing import Any
 from drpo.cpus import usable_cpus
 from drpo.errors import ConfigError, DrpoError
 from drpo.installation import install
-from drpo.lab.directory import Hold, StudyDirectory
-from drpo.lab.workers import POLL, Ended, LocalProcess, environment
+from drpo.lab.directory import StudyDirectory
+from drpo.lab.hold import Hold
+from drpo.lab.workers import Ended
 
 try:
     import ray
@@ -31,17 +31,10 @@ except ImportError as error:
         "Or leave out --on to run on this machine."
     ) from error
 
+from drpo.lab.ray_attendant import Attendant, Order
+
 #: Bytes of a local cluster's object store, the least that Ray takes: only exit codes go through it.
 OBJECT_STORE = 80 * 1024**2
-#: Run as `python -c CHILD PARENT PROGRAM …`: becomes that program, which ends with its parent.
-CHILD = """\
-import os, sys
-from drpo.child_process import die_with_parent
-die_with_parent()
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the Ray worker of this run ended before it began")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 @dataclass(frozen=True)
@@ -95,8 +88,8 @@ class RayWorkers:
     ) -> RayExecution:
         """See :class:`drpo.lab.workers.Workers`; which GPU a run gets is Ray's choice."""
         needs = {"num_cpus": 0, "num_gpus": 1} if self.gpu else {"num_cpus": self.threads}
-        actor = ray.remote(_Attendant).options(max_restarts=0, **needs).remote()
-        order = _Order(
+        actor = ray.remote(Attendant).options(max_restarts=0, **needs).remote()
+        order = Order(
             [*self.program, *arguments],
             log.absolute(),
             directory.path.absolute(),
@@ -123,61 +116,10 @@ def share(cores: Sequence[int], jobs: int) -> tuple[int, int]:
     return threads, max(1, places(threads))
 
 
-@dataclass(frozen=True)
-class _Order:
-    """What a node is told."""
-
-    arguments: Sequence[str]
-    log: Path
-    study: Path
-    runner: str
-    threads: int
-    working_directory: str
-
-
-class _Attendant:
-    """Lives on the node, beside the process of one run; each of its methods is called once at most, `run` first."""
-
-    def __init__(self) -> None:
-        self.process: LocalProcess | None = None
-
-    async def run(self, order: _Order) -> Ended:
-        """Start the process and wait for it.
-
-        Raises:
-            DrpoError: no run can be here.
-        """
-        where = f"Ray node {ray.util.get_node_ip_address()}"
-        try:
-            os.chdir(order.working_directory)  # a study may name files from there
-        except OSError as error:
-            raise ConfigError(
-                f"{where}: the working directory {order.working_directory} is not there "
-                f"({error.strerror}). Start from a directory that all nodes share."
-            ) from error
-        try:
-            held = StudyDirectory(order.study).share_hold(order.runner)
-        except DrpoError as error:
-            raise ConfigError(f"{where}: {error}") from error
-        try:
-            command = [sys.executable, "-c", CHILD, str(os.getpid()), sys.executable, *order.arguments]
-            self.process = LocalProcess(command, order.log, environment(order.threads), held)
-        finally:
-            os.close(held)
-        while (ended := self.process.ended()) is None:
-            await asyncio.sleep(POLL)
-        return ended
-
-    async def stop(self) -> None:
-        """Let the process finish its step."""
-        if self.process:
-            self.process.stop()
-
-
 class RayExecution:
     """A run's actor, as the runner sees it."""
 
-    def __init__(self, actor: Any, order: _Order):
+    def __init__(self, actor: Any, order: Order):
         self.actor = actor
         self.began = actor.__ray_ready__.remote()
         self.end = actor.run.remote(order)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from drpo.child_process import TELL_REFUSED_WRITES
 from drpo.cpus import usable_cpus
-from drpo.lab.directory import Hold, StudyDirectory
 
 if TYPE_CHECKING:
+    from drpo.lab.directory import StudyDirectory
+    from drpo.lab.hold import Hold
     from drpo.lab.warm import Parent
 
 #: Seconds between looks at the processes.

@@ -39,6 +39,7 @@ def largest_difference(ours: list[torch.Tensor], right: list[torch.Tensor]) -> f
 
 @given(ROWS, st.sampled_from(sorted(MODELS)))
 @example([(0, [7])], 2)  # nothing but a prompt goes into the model
+@example([(1, [7, 8, 9]), (0, [7])], 2)  # nothing is shared, and the prompts stand in another order
 @example([(1, [7]), (1, [8])], 2)
 @example([(0, [7]), (0, [7, 8, 9])], 4)  # one response of several goes in
 @example([(2, [3] * 9), (0, [4]), (2, [5]), (0, [6, 7])], 2)  # the prompts in another order than the responses
@@ -61,6 +62,16 @@ def test_only_real_tokens_go_through_the_model() -> None:
     assert packing.positions.tolist() == [[0, 0, 1, 2, 3, 3, 4, 5]]
     # Before the first token of a response is its prompt's last state.
     assert packing.before.tolist() == [3, 4, 0, 3, 5, 6, 7]
+
+
+def test_a_response_follows_its_prompt_where_nothing_is_shared() -> None:
+    """Attention over a long response alone must not make a mask of all pairs of its tokens."""
+    packing = Packing([[4, 5], [6]], [[7, 8, 9], [10, 11]], [1, 0], torch.device("cpu"))
+    assert packing.ids.tolist() == [[6, 7, 8, 4, 5, 10]]
+    assert packing.positions.tolist() == [[0, 1, 2, 0, 1, 2]]
+    assert packing.before.tolist() == [0, 1, 2, 4, 5]
+    packing.states(tiny.model().model)
+    assert packing._mask is None
 
 
 def test_padding_passes_no_gradient_back() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -68,7 +69,8 @@ class _Move(torch.autograd.Function):
 
 
 class Packing:
-    """One row of tokens: the ``prompts``, then what of their responses goes into the model.
+    """One row of tokens: the ``prompts``, then what of their responses goes into the model. If no prompt has two
+    responses, each response follows its prompt, and attention needs no mask.
 
     Args:
         prompts: different ones.
@@ -85,28 +87,41 @@ class Packing:
         device: torch.device,
     ):
         inner = [response[:-1] for response in responses]
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
-        self.prompts = Block([len(prompt) for prompt in prompts], device)
-        self.responses = Block([len(part) for part in inner], device) if any(inner) else None
-        #: ``[1, N]`` each.
-        self.ids = torch.tensor([[token for part in (*prompts, *inner) for token in part]]).to(device)
-        self.positions = self.prompts.columns
-        last = lengths.cumsum(0) - 1
+        starts = [len(prompts[row]) for row in rows]
+        shared = len(prompts) < len(responses)
+        leading = prompts if shared else [[*prompts[row], *part] for row, part in zip(rows, inner, strict=True)]
+        following = inner if shared else []
+        self.leading = Block([len(part) for part in leading], device)
+        self.following = Block([len(part) for part in following], device) if any(following) else None
         self.rows = torch.tensor(rows).to(device)
-        if self.responses is not None:
-            starts = lengths[torch.tensor(rows)].repeat_interleave(torch.tensor([len(part) for part in inner]))
-            self.positions = torch.cat([self.positions, starts + self.responses.columns])
-        self.positions = self.positions.unsqueeze(0).to(device)
-        self.before = self._before(last, inner, rows).to(device)
+        positions = self.leading.columns
+        if self.following is not None:
+            counts = torch.tensor([len(part) for part in following])
+            after = torch.tensor(starts).repeat_interleave(counts) + self.following.columns
+            positions = torch.cat([positions, after])
+        #: ``[1, N]`` each.
+        self.ids = torch.tensor([[token for part in (*leading, *following) for token in part]]).to(device)
+        self.positions = positions.unsqueeze(0).to(device)
+        #: ``[·]``: where in the row the state before each response token is: after the prompt, then after each token.
+        self.before = torch.tensor(self._before(leading, inner, rows, shared)).to(device)
         self._mask: torch.Tensor | None = None
 
-    def _before(self, last: torch.Tensor, inner: Sequence[Sequence[int]], rows: Sequence[int]) -> torch.Tensor:
-        """Where in the row the state before each response token is: after the prompt, then after each token."""
-        found, start = [], self.prompts.tokens
-        for part, row in zip(inner, rows, strict=True):
-            found += [int(last[row]), *range(start, start + len(part))]
-            start += len(part)
-        return torch.tensor(found)
+    def _before(
+        self,
+        leading: Sequence[Sequence[int]],
+        inner: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        shared: bool,
+    ) -> list[int]:
+        ends = list(accumulate(len(part) for part in leading))
+        found, at = [], self.leading.tokens
+        for index, (part, row) in enumerate(zip(inner, rows, strict=True)):
+            if shared:
+                found += [ends[row] - 1, *range(at, at + len(part))]
+                at += len(part)
+            else:
+                found += range(ends[index] - len(part) - 1, ends[index])
+        return found
 
     def states(self, backbone: Any, **options: Any) -> torch.Tensor:
         """``[·, H]``: the state of ``backbone`` before every response token, in order."""
@@ -118,27 +133,27 @@ class Packing:
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
     ) -> torch.Tensor:
         """``[1, N, A, D]``: scaled dot-product attention of ``[1, A, N, D]`` within each sequence."""
-        split = [self.prompts.tokens, query.shape[2] - self.prompts.tokens]
+        split = [self.leading.tokens, query.shape[2] - self.leading.tokens]
         (q, q_after), (k, k_after), (v, v_after) = (
             part[0].transpose(0, 1).split(split) for part in (query, key, value)
         )
-        k, v = self.prompts.pad(k), self.prompts.pad(v)
-        found = self.prompts.unpad(_attend(self.prompts.pad(q), k, v, None, scale))
-        if self.responses is not None:
+        k, v = self.leading.pad(k), self.leading.pad(v)
+        found = self.leading.unpad(_attend(self.leading.pad(q), k, v, None, scale))
+        if self.following is not None:
             keys, values = (
-                torch.cat([of_prompt.index_select(0, self.rows), self.responses.pad(own)], 2)
+                torch.cat([of_prompt.index_select(0, self.rows), self.following.pad(own)], 2)
                 for of_prompt, own in ((k, k_after), (v, v_after))
             )
-            after = _attend(self.responses.pad(q_after), keys, values, self._seen(query.dtype), scale)
-            found = torch.cat([found, self.responses.unpad(after)])
+            after = _attend(self.following.pad(q_after), keys, values, self._seen(query.dtype), scale)
+            found = torch.cat([found, self.following.unpad(after)])
         return found.unsqueeze(0)
 
     def _seen(self, dtype: torch.dtype) -> torch.Tensor:
         """``[B, 1, T, L + T]``, added to the scores: a response's tokens see its prompt and those before them."""
         if self._mask is None or self._mask.dtype != dtype:
-            assert self.responses is not None
-            width, device = self.responses.width, self.rows.device
-            seen = self.prompts.inside[self.rows].unsqueeze(1).expand(-1, width, -1)
+            assert self.following is not None
+            width, device = self.following.width, self.rows.device
+            seen = self.leading.inside[self.rows].unsqueeze(1).expand(-1, width, -1)
             causal = torch.ones(width, width, dtype=torch.bool, device=device).tril().expand(len(seen), -1, -1)
             mask = torch.zeros(len(seen), 1, width, seen.shape[2] + width, dtype=dtype, device=device)
             self._mask = mask.masked_fill_(~torch.cat([seen, causal], 2).unsqueeze(1), -torch.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -44,6 +45,7 @@ def main() -> None:
     torch.set_num_threads(1)  # no pool of threads that a fork would lose
     for name in LOADED:
         importlib.import_module(name)
+    gc.freeze()  # a fork that collects garbage would copy all pages of what is loaded
     connection = socket.socket(fileno=int(sys.argv[1]))
     at_work: dict[int, tuple[int, int]] = {}  # by the descriptor of a process: its number, and the asker's descriptor
     while True:

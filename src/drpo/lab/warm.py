@@ -7,6 +7,7 @@ and where the parent cannot be had, every run is a process of its own from the s
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -158,6 +159,7 @@ def main() -> None:
     keep_freed_memory()
     for name in MODULES:
         importlib.import_module(name)
+    gc.freeze()  # a run that collects garbage would copy all pages of what is loaded
     channel, at_work = socket.socket(fileno=int(sys.argv[3])), set[int]()
     while True:
         if select.select([channel], [], [], POLL if at_work else None)[0]:

@@ -23,7 +23,7 @@ from drpo.bench.clocks import Clocks, of_trainer
 from drpo.bench.record import describe
 from drpo.run_directory import RunDirectory
 from drpo.tasks.grading.grader import Grader
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.loop import Trainer
 from drpo.train.setup import build

@@ -34,7 +34,8 @@ from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
 from drpo.tasks.base import Task
 from drpo.tasks.grading.grader import Grader
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.evaluate import evaluate
 from drpo.train.loop import train
 

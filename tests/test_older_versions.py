@@ -23,7 +23,8 @@ from drpo.lab.workers import LocalWorkers
 from drpo.objectives import make_objective
 from drpo.run_directory import RunDirectory
 from drpo.schema import RENAMED_METRICS, SCHEMAS
-from drpo.train.config import TrainConfig, layer_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import layer_config
 from drpo.train.loop import train
 from drpo.train.observer import Summary
 from drpo.train.resume import resumed_config

@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from drpo.objectives import OBJECTIVES
 from drpo.run_directory import RunDirectory
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from tools.kill_and_resume import outcome
 

@@ -13,7 +13,7 @@ import pytest
 from drpo.cli.display import LiveDisplay, PlainDisplay, sparkline, watch
 from drpo.cli.printing import PlainConsole
 from drpo.run_directory import RunDirectory
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 
 
 def update(step: int, tokens: int, **changes: Any) -> dict[str, Any]:

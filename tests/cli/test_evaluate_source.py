@@ -14,7 +14,7 @@ from drpo.cli.evaluate import resolve_source
 from drpo.cli.printing import PlainConsole
 from drpo.errors import CheckpointError
 from drpo.run_directory import RunDirectory
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 
 pytestmark = pytest.mark.slow

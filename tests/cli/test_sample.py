@@ -14,7 +14,7 @@ import torch
 from drpo.cli import main
 from drpo.model.policy import load_policy
 from drpo.run_directory import RunDirectory
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from drpo.train.try_prompts import token_texts
 

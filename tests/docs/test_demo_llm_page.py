@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drpo.files import read_json
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from tools import ROOT
 from tools.docs.demo_llm_table import code, table
 from tools.measure.demo_llm import FILE, RECIPE

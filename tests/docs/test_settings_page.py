@@ -6,7 +6,7 @@ import pytest
 
 from drpo import recipe_files
 from drpo.model.source import EMBEDDED
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from tools.measure.settings import NAMES
 
 RECIPES = recipe_files.ROOT / "settings"

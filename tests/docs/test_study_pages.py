@@ -11,7 +11,7 @@ from drpo.lab.plan import make_plan
 from drpo.lab.run import plain_verdicts
 from drpo.lab.study import load_study
 from drpo.lab.tables import markdown
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from tools import RESULTS
 from tools.docs.study_pages import STUDIES, load, ran
 

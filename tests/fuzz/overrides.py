@@ -12,8 +12,9 @@ from drpo.cli.train import split_settings
 from drpo.objectives import MODIFIERS, OBJECTIVES
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
-from drpo.train.config import TrainConfig, as_overrides, load_config, validate_config
+from drpo.train.config import TrainConfig
 from drpo.train.config_aliases import ALIASES
+from drpo.train.config_layers import as_overrides, load_config, validate_config
 from fuzz.outcomes import outcome, run_command
 
 UNITS = 25

@@ -14,7 +14,7 @@ from drpo.host_runs.command import hydra_value
 from drpo.lab.study import load_study
 from drpo.objectives import OBJECTIVES
 from drpo.recipe_files import ROOT, names_below, recipe_file
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 
 PAPER = [name for name in recipe_names() if name.startswith("verl/")]
 LOSS = "actor_rollout_ref.actor.policy_loss"

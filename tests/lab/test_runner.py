@@ -25,7 +25,7 @@ from drpo.lab.runner import Progress, Watcher
 from drpo.lab.study import Study
 from drpo.lab.workers import LocalWorkers
 from drpo.run_directory import RunDirectory
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from support import command, studies
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,8 @@ from drpo.errors import ConfigError
 from drpo.lab.directory import StudyDirectory, comparable
 from drpo.lab.plan import make_plan, tries
 from drpo.lab.study import SHIPPED, Study, check_study, load_study
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.config_text import read_yaml
 from support import studies
 

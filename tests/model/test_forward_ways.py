@@ -17,7 +17,7 @@ from drpo.model.policy import Policy, load_policy
 from drpo.model.start_check import check_passes
 from drpo.rollouts import CopySampler, InProcessSampler, Request, SamplingParameters
 from drpo.run_directory import RunDirectory
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from drpo.train.observer import Observer
 from support import architectures, tiny

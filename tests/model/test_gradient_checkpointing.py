@@ -15,7 +15,7 @@ from drpo.model.gradient_checkpointing import checkpoint_activations
 from drpo.model.policy import Policy, load_policy
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from drpo.run_directory import RunDirectory
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from support import tiny
 

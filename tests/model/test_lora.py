@@ -20,7 +20,8 @@ from drpo.model.lora_settings import Lora
 from drpo.model.policy import Policy, load_policy
 from drpo.rollouts import InProcessSampler, Request, SamplingParameters
 from drpo.run_directory import RunDirectory
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from support import tiny
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from drpo.cli.app import app
 from drpo.run_directory import RunDirectory
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.outcome import Outcome
 from examples.smollm2.model import MODEL
 from tools import ROOT

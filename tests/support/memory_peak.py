@@ -20,7 +20,7 @@ from drpo.model.policy import load_policy
 from drpo.rollouts import InProcessSampler, Request, Response
 from drpo.tasks.base import Example
 from drpo.tasks.grading.grader import Grade
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.memory.estimate import estimate, sketch
 from drpo.train.rollout import Sample
 from drpo.train.settings import update_settings

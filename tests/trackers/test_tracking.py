@@ -17,7 +17,8 @@ from drpo.errors import ConfigError, TrackingError, WriteError
 from drpo.run_directory import RunDirectory
 from drpo.trackers import TRACKERS, Response, TrackedRun, flat_scalars, make_trackers, updates_done
 from drpo.train import loop, setup
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from drpo.train.observer import Observer
 from drpo.train.tracking import Tracking

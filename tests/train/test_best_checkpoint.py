@@ -19,7 +19,8 @@ from drpo.run_checkpoints import best_checkpoint, checkpoint_folders
 from drpo.run_directory import RunDirectory
 from drpo.train import loop
 from drpo.train.checkpoint_choice import choose_checkpoint
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from drpo.train.resume import resumed_config
 

@@ -16,7 +16,7 @@ from drpo.run_checkpoints import best_checkpoint, checkpoint_folders
 from drpo.run_directory import RunDirectory
 from drpo.train import loop
 from drpo.train.branch import Branch, make_branch
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from drpo.train.observer import Summary
 from drpo.train.resume import resumed_config

@@ -17,7 +17,8 @@ from drpo.lab.metrics import accuracy_metrics
 from drpo.run_checkpoints import checkpoint_folders
 from drpo.run_directory import RunDirectory
 from drpo.train import loop
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from drpo.train.outcome import outcome
 from drpo.train.resume import resumed_config

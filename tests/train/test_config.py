@@ -11,8 +11,9 @@ import torch
 from drpo.errors import ConfigError
 from drpo.rollouts import VllmOptions
 from drpo.run_directory import RunDirectory
-from drpo.train.config import TrainConfig, as_overrides, load_config, validate_config
+from drpo.train.config import TrainConfig
 from drpo.train.config_aliases import ALIASES
+from drpo.train.config_layers import as_overrides, load_config, validate_config
 from drpo.train.settings import update_settings
 
 pytestmark = pytest.mark.slow

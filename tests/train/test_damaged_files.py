@@ -11,7 +11,7 @@ import pytest
 from drpo.errors import DrpoError
 from drpo.report import build_report
 from drpo.run_directory import RunDirectory
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from drpo.train.resume import find_resumption, resumed_config, rewind
 

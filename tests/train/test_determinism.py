@@ -16,7 +16,8 @@ from drpo.run_directory import RunDirectory
 from drpo.tasks.base import Example
 from drpo.tasks.grading.grader import Grade
 from drpo.train import settings
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.gradient import accumulate_gradient
 from drpo.train.loop import train

@@ -8,7 +8,8 @@ import pytest
 
 from drpo.cpus import cpu_model
 from drpo.run_directory import RunDirectory
-from drpo.train.config import EvaluationSize, layer_config
+from drpo.train.config import EvaluationSize
+from drpo.train.config_layers import layer_config
 from drpo.train.loop import train
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from drpo.rollouts import Response
 from drpo.tasks.base import Example
 from drpo.tasks.grading.grader import Grade
 from drpo.train import settings
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.gradient import accumulate_gradient, loss_path
 from drpo.train.rollout import Sample
 from support import tiny

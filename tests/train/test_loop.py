@@ -16,7 +16,8 @@ from drpo.rollouts import InProcessSampler, Sampler
 from drpo.rollouts.vllm import sampler as vllm_sampler
 from drpo.run_directory import SHIFT_EDGES, WEIGHT_EDGES, RunDirectory
 from drpo.train import loop, setup
-from drpo.train.config import TrainConfig, load_config, validate_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config, validate_config
 from drpo.train.gradient import accumulate_gradient
 from drpo.train.loop import train
 from drpo.train.observer import Observer, Summary

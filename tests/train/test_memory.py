@@ -22,7 +22,8 @@ from drpo.model.decoding.decoder import Decoding, Forward
 from drpo.model.lora_settings import Lora
 from drpo.rollouts.vllm.engine import GIB
 from drpo.run_directory import RunDirectory
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from drpo.train.memory import report as memory_report
 from drpo.train.memory.estimate import Need, estimate, shape_of, sketch

@@ -17,7 +17,8 @@ from drpo.model.precision import Quantized
 from drpo.rollouts import CopySampler, InProcessSampler
 from drpo.run_directory import RunDirectory
 from drpo.tasks.grading.grader import Grader
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.loop import Trainer, train
 from drpo.train.observer import Observer
 from drpo.train.rollout_weights import RolloutWeights, Snapshot

@@ -11,7 +11,8 @@ from test_loop import SMALL, Recorder, configuration, last_weights, run, without
 from drpo.cli import main
 from drpo.errors import ConfigError, DataError, TaskError
 from drpo.train.checkpoint import find_checkpoint
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from fuzz.outcomes import run_command
 from support import tiny
 

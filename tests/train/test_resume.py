@@ -19,7 +19,8 @@ from drpo.run_checkpoints import best_checkpoint
 from drpo.run_directory import RunDirectory
 from drpo.train.branch import make_branch
 from drpo.train.checkpoint import find_checkpoint
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from drpo.train.observer import Summary
 from drpo.train.resume import CHANGEABLE, KEPT, resumed_config

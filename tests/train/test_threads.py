@@ -12,7 +12,7 @@ from drpo import cpus
 from drpo.errors import ConfigError
 from drpo.run_directory import RunDirectory
 from drpo.train import threads
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from drpo.train.threads import LoadWatch, choose_threads, computing_threads
 from support.notes import Notes

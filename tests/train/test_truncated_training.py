@@ -22,7 +22,7 @@ from drpo.run_directory import RunDirectory
 from drpo.support import OUTSIDE, Support
 from drpo.tasks.base import Example
 from drpo.tasks.grading.grader import Grade
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.gradient import accumulate_gradient, token_batch, with_proximal_logprobs
 from drpo.train.loop import train
 from drpo.train.resume import resumed_config

@@ -29,7 +29,7 @@ from drpo.errors import DrpoWarning
 from drpo.inspection.inspect import inspect
 from drpo.inspection.readers.sources import find_log, read_log
 from drpo.run_directory import RunDirectory
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from tools import RESULTS, ROOT
 

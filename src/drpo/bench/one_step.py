@@ -24,7 +24,8 @@ from drpo.bench.frame import Turn, synchronize
 from drpo.bench.peak import highest_resident
 from drpo.bench.step import our_steps, trl_turns
 from drpo.tasks import make_task
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.memory.report import report_memory
 from drpo.train.rollout import Rollout
 

@@ -26,7 +26,8 @@ from drpo.rollouts import InProcessSampler
 from drpo.run_directory import RunDirectory
 from drpo.tasks import make_task
 from drpo.tasks.grading.grader import Grader
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.determinism import deterministic_algorithms
 from drpo.train.loop import Trainer
 from drpo.train.rollout import Rollout

@@ -17,7 +17,8 @@ from drpo.tasks import Example, make_task
 from drpo.tasks.grading.grader import Grader
 from drpo.train.checkpoint import CHECKSUMS, damage_of
 from drpo.train.checkpoint_choice import LAST, choose_checkpoint, run_of_checkpoint
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.config_text import parse_overrides
 from drpo.train.evaluate import evaluate
 from drpo.train.prompt_room import PromptRoom, fitting

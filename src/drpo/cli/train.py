@@ -25,7 +25,8 @@ from drpo.report import write_report
 from drpo.run_checkpoints import best_checkpoint
 from drpo.run_directory import RunDirectory
 from drpo.train.branch import Branch, make_branch
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from drpo.train.loop import train
 from drpo.train.observer import Forwarding, Observer, Summary
 from drpo.train.resume import resumed_config

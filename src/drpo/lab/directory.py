@@ -35,7 +35,8 @@ from drpo.lab.study import Study, check_study
 from drpo.run_directory import RunDirectory, config_text
 from drpo.run_schema import checked, shortened
 from drpo.schema import numbered, unnumbered
-from drpo.train.config import TrainConfig, merge, validate_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import merge, validate_config
 from drpo.train.config_text import read_yaml
 from drpo.train.resume import changed_settings, json_values
 

@@ -15,7 +15,8 @@ from drpo.errors import ConfigError, suggest
 from drpo.lab import draws
 from drpo.lab.metrics import evaluation_steps
 from drpo.lab.study import Keys, Study
-from drpo.train.config import TrainConfig, as_overrides, layer_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import as_overrides, layer_config
 from drpo.train.config_text import parse_overrides
 
 #: A setting and an arm.

@@ -19,7 +19,7 @@ from drpo.lab.study_parts import Arm, Hypothesis, Keys, Name, Scale, Seed, Setti
 from drpo.recipe_files import ROOT, recipe_file
 from drpo.schema import unnumbered
 from drpo.setting_types import STRICT, Count
-from drpo.train.config import merge
+from drpo.train.config_layers import merge
 from drpo.train.config_text import read_yaml
 
 __all__ = ["Arm", "Hypothesis", "Keys", "Study", "Test", "check_study", "load_study"]

@@ -10,7 +10,7 @@ from typing import Any
 from drpo.errors import ConfigError, suggest
 from drpo.lab.study import Study, check_study
 from drpo.objectives import OBJECTIVES
-from drpo.train.config import layer_config
+from drpo.train.config_layers import layer_config
 from drpo.train.config_text import as_text, parse_overrides
 
 #: The one setting of such a study.

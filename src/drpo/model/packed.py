@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import AttentionInterface
 
 from drpo.errors import ConfigError
 
@@ -192,12 +191,12 @@ def _attention(
     return _PACKING.get().attention(query, key, value, scaling), None
 
 
-AttentionInterface.register(NAME, _attention)
-
-
 @contextmanager
 def attending(config: Any, packing: Packing) -> Iterator[None]:
     """Within it, models of ``config`` attend within the sequences of ``packing``."""
+    from transformers import AttentionInterface  # takes seconds, unless there is a model already
+
+    AttentionInterface.register(NAME, _attention)
     implementation, token = config._attn_implementation, _PACKING.set(packing)
     config._attn_implementation = NAME
     try:

@@ -21,7 +21,8 @@ from drpo.run_directory import RunDirectory
 from drpo.run_schema import shortened
 from drpo.train.checkpoint import clean_up
 from drpo.train.checkpoint_choice import LAST, choose_checkpoint, run_of_checkpoint
-from drpo.train.config import TrainConfig, layer_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import layer_config
 from drpo.train.config_text import flat, parse_overrides
 from drpo.train.resume import changed_settings, written_config
 

@@ -17,7 +17,8 @@ from drpo.run_checkpoints import step_of
 from drpo.run_directory import RunDirectory
 from drpo.run_schema import shortened
 from drpo.train.checkpoint import clean_up, find_checkpoint
-from drpo.train.config import TrainConfig, layer_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import layer_config
 from drpo.train.config_text import as_text, flat, parse_overrides
 
 #: Settings that a resumed run may change: how long it runs, how far a step goes, what it costs, what it records, where

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import trl_runs  # noqa: F401 - sets the environment before transformers is imported
 
-from drpo.train.config import load_config
+from drpo.train.config_layers import load_config
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -16,7 +16,8 @@ from drpo.cli.evaluate import run_evaluate
 from drpo.rollouts.vllm.sampler import VllmSampler
 from drpo.run_directory import RunDirectory
 from drpo.train import loop, setup
-from drpo.train.config import TrainConfig, load_config
+from drpo.train.config import TrainConfig
+from drpo.train.config_layers import load_config
 from support.notes import Notes
 
 STEPS, KILLED_AT, STOPPED_AFTER = 8, 3, 5

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import drpo
-from drpo.model.forward import Prompts
+from drpo.model.forward import SHARED, Prompts
 from drpo.model.policy import Policy
 from drpo.objectives import OBJECTIVES
 from drpo.rollouts import Response
@@ -131,7 +131,8 @@ def test_every_objective(policy: Policy, name: str, budget: int) -> None:
 
 @pytest.mark.parametrize(("budget", "passes"), [(10_000, 1), (16, 1), (12, 0)])
 def test_the_prompts_pass_once(policy: Policy, monkeypatch: pytest.MonkeyPatch, budget: int, passes: int) -> None:
-    """As many positions as one forward pass may have: fifteen for the three prompts."""
+    """As many positions as one forward pass may have: fifteen for the three prompts. Packed, they need no pass."""
+    monkeypatch.setattr(policy, "way", SHARED)
     done = []
     backward = Prompts.backward
     monkeypatch.setattr(Prompts, "backward", lambda self: done.append(len(self.index)) or backward(self))

@@ -28,6 +28,23 @@ ROUNDING = 1e-4
 MOST_COPIED = 1 << 23
 
 
+def copied_numbers(model: Any) -> int:
+    """How many numbers a decoding step of ``model``, one of any architecture, copies of its weights."""
+    if type(model).__name__ not in ARCHITECTURES:
+        return 0
+    layers = model.base_model.layers
+    if sum(parameter.numel() for layer in layers for parameter in layer.parameters()) > MOST_COPIED:
+        return 0
+    joined = (module for layer in layers for group in _joined(layer) for module in group)
+    return sum(module.weight.numel() for module in joined if type(module) is torch.nn.Linear)
+
+
+def _joined(layer: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The modules whose products stand side by side."""
+    attention, mlp = layer.self_attn, layer.mlp
+    return (attention.q_proj, attention.k_proj, attention.v_proj), (mlp.gate_proj, mlp.up_proj)
+
+
 class LeanForward:
     """Logits of the next token from the model's parameters, without its modules.
 
@@ -49,9 +66,8 @@ class LeanStep:
 
     def __init__(self, model: Any, backbone: Any):
         self.model, self.backbone = model, backbone
-        layers = backbone.layers
-        joined = sum(p.numel() for layer in layers for p in layer.parameters()) <= MOST_COPIED
-        self.layers = [_Layer(layer, joined) for layer in layers]
+        joined = copied_numbers(model) > 0
+        self.layers = [_Layer(layer, joined) for layer in backbone.layers]
 
     def __call__(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
         """``[R, V]`` after one more token a row, whose keys and values are appended to ``cache``.
@@ -77,7 +93,7 @@ class _Layer:
     """One layer: its products side by side where that is worth a copy of their weights."""
 
     def __init__(self, layer: Any, joined: bool):
-        attention, mlp = layer.self_attn, layer.mlp
+        attention = layer.self_attn
         self.width, self.scale = attention.head_dim, attention.scaling
         self.before = layer.input_layernorm.variance_epsilon
         self.between = layer.post_attention_layernorm.variance_epsilon
@@ -90,10 +106,10 @@ class _Layer:
         if norms:
             weights = [n.weight.expand(count, self.width) for n, count in zip(norms, heads, strict=True)]
             self.head_norm = torch.cat(weights), norms[0].variance_epsilon
-        inner = attention.q_proj, attention.k_proj, attention.v_proj
-        self.attended = _products(inner, layer.input_layernorm.weight, joined)
-        self.gated = _products((mlp.gate_proj, mlp.up_proj), layer.post_attention_layernorm.weight, joined)
-        self.output, self.down = attention.o_proj, mlp.down_proj
+        attended, gated = _joined(layer)
+        self.attended = _products(attended, layer.input_layernorm.weight, joined)
+        self.gated = _products(gated, layer.post_attention_layernorm.weight, joined)
+        self.output, self.down = attention.o_proj, layer.mlp.down_proj
 
     def __call__(
         self,

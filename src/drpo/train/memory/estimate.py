@@ -13,6 +13,7 @@ import torch
 
 from drpo.kernels.chunks import CHUNK_NUMBERS, CHUNK_ROWS, GPU_CHUNK_ROWS
 from drpo.kernels.logprobs import AUTO_LIMIT
+from drpo.model.decoding.lean import copied_numbers
 from drpo.model.loading import load_sketch
 from drpo.model.lora import linear_names
 from drpo.model.lora_settings import Lora
@@ -76,6 +77,7 @@ class Shape:
     state_numbers: int  # of a row, in layers with a recurrent state
     layer_numbers: int  # that a layer keeps of a position for the way back
     mlp: int  # numbers a layer's MLP holds of a position while it works
+    copied: int  # weights that a decoding step on a CPU copies
 
 
 def sketch(name: str, lora: Lora | None = None, trust_remote_code: bool = False) -> Shape:
@@ -122,6 +124,7 @@ def shape_of(model: Any, lora: Lora | None = None) -> Shape:
         # Inputs and scales of norms, projections, rotated and repeated heads, gate, its activation, and their product.
         layer_numbers=6 * text.hidden_size + 6 * heads * width + 2 * keys + 4 * mlp,
         mlp=3 * mlp + 2 * text.hidden_size,
+        copied=copied_numbers(model),
     )
 
 
@@ -157,7 +160,7 @@ def estimate(shape: Shape, config: TrainConfig, device: torch.device, prompt_tok
             Part("gradients", FLOAT32 * trained, "training", f"of {trained:,} parameters, float32"),
             *_training(shape, config, device, positions),
             *_sampler(held, config, device),
-            *_sampling(shape, config, prompt_tokens, positions),
+            *_sampling(shape, config, device, prompt_tokens, positions),
         )
     )
 
@@ -224,7 +227,9 @@ def _training(shape: Shape, config: TrainConfig, device: torch.device, positions
     )
 
 
-def _sampling(shape: Shape, config: TrainConfig, prompt_tokens: int, positions: int) -> tuple[Part, ...]:
+def _sampling(
+    shape: Shape, config: TrainConfig, device: torch.device, prompt_tokens: int, positions: int
+) -> tuple[Part, ...]:
     options = config.make_sampler_options()
     if not isinstance(options, InProcessOptions):
         return ()
@@ -236,7 +241,10 @@ def _sampling(shape: Shape, config: TrainConfig, prompt_tokens: int, positions: 
     window = min(shape.window, positions)
     cache = rows * (positions * shape.cache_numbers + window * shape.window_numbers + shape.state_numbers)
     work = max(DRAWING * rows * shape.vocabulary, width * prompts * prompt_tokens * shape.mlp)
+    lean = device.type == "cpu" and config.sampling_precision == "fp32" and not options.compiled and config.lora is None
+    copied = shape.copied if lean else 0
     return (
+        Part("copied weights", FLOAT32 * copied, "sampling", f"{copied:,} weights side by side, for decoding on a CPU"),
         Part(
             "KV cache",
             width * cache,

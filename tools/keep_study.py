@@ -12,6 +12,7 @@ import argparse
 import datetime
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,22 @@ def about(directory: StudyDirectory) -> dict[str, Any]:
         "ended": day(max(times)) if times else None,
         "threads_a_run": sorted({entry["threads"] for entry in journal if entry["event"] == "started"}),
         "started": sum(entry["event"] == "started" for entry in journal),
-        "reused": sorted(
-            {
-                str(Path(entry["source"]).relative_to(directory.path.parent).parts[0])
-                for entry in journal
-                if entry["event"] == "reused"
-            }
-        ),
+        "reused": sorted({study_of(entry["source"]) for entry in journal if entry["event"] == "reused"}),
         "seconds": round(sum(entry.get("seconds", 0.0) for entry in journal)),
     }
+
+
+def first_registration(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The registration of the first sitting, if it is of the same study; nothing otherwise."""
+    kept, new = before.get("registration"), now.get("registration")
+    if not kept or not new or kept["study"] != new["study"] or kept["registered"] > new["registered"]:
+        return {}
+    return {"registration": kept}
+
+
+def study_of(source: str) -> str:
+    """The study of a reused run: of its directory STUDY/runs/SETTING/ARM/seed-N, or of the command in its kept row."""
+    return Path(source.split(" --out ")[-1]).parents[3].name
 
 
 def day(seconds: float) -> str:
@@ -72,8 +80,10 @@ def main() -> None:
             shutil.copyfile(options.study / name, options.kept / name)
     if left:
         print(f"{left} of {len(rows)} runs are left; {options.kept} has no verdicts until they are done")
-    text = json.dumps(about(StudyDirectory(options.study)), indent=2, ensure_ascii=False)
-    (options.kept / "about.json").write_text(text + "\n", encoding="utf-8")
+    file, found = options.kept / "about.json", about(StudyDirectory(options.study))
+    if file.is_file():
+        found |= first_registration(json.loads(file.read_text(encoding="utf-8")), found)
+    file.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -255,6 +255,18 @@ def test_an_unfinished_study_is_kept_without_verdicts(
     assert (tmp_path / "kept" / "verdicts.json").is_file() and not capsys.readouterr().out
 
 
+def test_what_is_kept_names_reused_studies_and_the_first_registration() -> None:
+    """A run is taken over from a directory, or from a kept row, of which the command is left."""
+    assert keep_study.study_of("/runs/lab/area/runs/dense/drpo/seed-3") == "area"
+    assert keep_study.study_of("drpo train seed=3 --out runs/lab/area/runs/dense/drpo/seed-3") == "area"
+    first = {"study": "a", "registered": "2026-11-30T16:30:06+00:00"}
+    later = first | {"registered": "2026-12-01T09:00:00+00:00"}
+    assert keep_study.first_registration({"registration": first}, {"registration": later}) == {"registration": first}
+    assert keep_study.first_registration({"registration": later}, {"registration": first}) == {}
+    assert keep_study.first_registration({"registration": first}, {"registration": later | {"study": "b"}}) == {}
+    assert keep_study.first_registration({}, {"registration": later}) == {}
+
+
 def test_a_digest_does_not_change_with_a_default_or_a_scale(tmp_path: Path) -> None:
     file = studies.write(tmp_path / "a.yaml")
     written = studies.write(tmp_path / "b.yaml", looks=[], shared=True, scales={"gpu": {"seeds": [0, 1]}})

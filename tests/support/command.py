@@ -30,7 +30,7 @@ class Process:
         arguments: what follows ``python``: ``-c`` and a program, ``-m`` and a module, or a file; and theirs.
         cwd: where it runs; None: here.
         environment: over this process's own.
-        group: it leads a process group of its own.
+        group: whether it leads a process group of its own.
         streams: descriptors of its input, output and error output, in place of nothing and of two files that
             :meth:`written` reads.
     """
@@ -65,7 +65,7 @@ class Process:
         """The exit code, minus the signal that killed it.
 
         Raises:
-            TimeoutExpired: it has not ended in so many seconds.
+            TimeoutExpired: it has not ended within ``timeout`` seconds.
         """
         if self.returncode is None:
             self.returncode = self._number(timeout)

@@ -28,7 +28,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @dataclass(frozen=True)
 class Order:
-    """What a node is told."""
+    """One run, as the runner orders it from a node."""
 
     arguments: Sequence[str]
     log: Path

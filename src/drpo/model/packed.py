@@ -44,7 +44,8 @@ class Block:
         self.inside = inside.to(device)
 
     def pad(self, values: torch.Tensor) -> torch.Tensor:
-        """``[R, A, W, D]`` of ``values`` ``[M, A, D]``; what stands in the padding must not reach the loss."""
+        """``[R, A, W, D]`` of ``values`` ``[M, A, D]``. The padding holds copies of tokens; its gradient
+        is dropped, so that it must be 0."""
         padded = _Move.apply(values, self.tokens_at, self.places)
         return padded.unflatten(0, (self.rows, self.width)).transpose(1, 2)  # pyright: ignore[reportOptionalMemberAccess]
 
@@ -54,7 +55,7 @@ class Block:
 
 
 class _Move(torch.autograd.Function):
-    """``values[tokens_at]``, whose gradient is that of the ``places`` where each value stands properly, once."""
+    """``values[tokens_at]``; the gradient of each value is that of its one place in ``places``."""
 
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, tokens_at: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

@@ -23,8 +23,8 @@ ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 ROUNDING = 1e-4
 
 
-#: Weights that go into one product are copied side by side if these are at most so many numbers in all: the copy costs
-#: as much as a few tokens of a small model, and more than it saves in a large one.
+#: Most parameters in the layers of a model that copies weights side by side, so that one product stands for
+#: several: the copy takes as long as a few tokens of a small model, and more than it saves in a large one.
 MOST_COPIED = 1 << 23
 
 

@@ -19,11 +19,12 @@ from drpo.lab.metrics import reward_metrics
 from drpo.lab.plan import Run, make_plan
 from drpo.lab.registration import analysis_digest, check_registration, registration, study_digest
 from drpo.lab.results import read_csv, write_csv
-from drpo.lab.robustness import basins, sensitivities
+from drpo.lab.robustness import areas, basins, sensitivities
 from drpo.lab.run import kept_results, read_results, run_study
 from drpo.lab.runner import Watcher
 from drpo.lab.study import Study, check_study, load_study
 from drpo.lab.surface import fitted
+from drpo.lab.tables import markdown
 from drpo.lab.workers import LocalWorkers
 from drpo.train.config_text import read_yaml
 from support import stand_in, studies
@@ -341,10 +342,11 @@ def test_basins_and_sensitivity_stand_in_the_results() -> None:
          "accuracy_before": 0.1, "final_accuracy": 0.1 + 0.1 * seed}
         for arm in ("drpo", "dppo") for seed in range(10)
     ]  # fmt: skip
-    lines = basins(study, rows)
-    assert [line[:3] for line in lines] == [["one", "drpo", 10], ["one", "dppo", 10]]
-    assert lines[0][3] == pytest.approx(0.45) and lines[0][4] == pytest.approx(0.8 * 0.9)
-    assert lines[0][5].startswith("20% (") and lines[0][6].startswith("10% (")
+    found = basins(study, rows)
+    assert [one[:3] for one in found] == [("one", "drpo", 10), ("one", "dppo", 10)]
+    assert found[0].gain == pytest.approx(0.45) and found[0].kept == pytest.approx(0.8 * 0.9)
+    assert found[0].width and found[0].width.value == pytest.approx(0.2) and found[0].collapsed.value == 0.1
+    assert "| one | drpo | 10 | 0.45 | 0.72 | 20% (3% to 56%) | 10% (0% to 45%) |" in markdown(study, rows, [])
     assert basins(studies.study(), rows) == []
     tuned = studies.study(tuning={"seeds": [100], "learning_rates": [1e-5, 1e-4]}, hypotheses=None)
     best = {("one", "a"): 0.9, ("one", "b"): 0.1, ("two", "a"): 0.1, ("two", "b"): 0.9}
@@ -355,6 +357,31 @@ def test_basins_and_sensitivity_stand_in_the_results() -> None:
     ]  # fmt: skip
     found = {line[0]: line[3] for line in sensitivities(tuned, rows)}
     assert found == {"drpo": pytest.approx(0.5), "dppo": pytest.approx(0.0)}
+
+
+def test_means_along_a_drawn_range_are_of_parts_of_equal_width_and_those_of_a_list_of_its_values() -> None:
+    """Rates 1, 2, 4, …, 128 in two parts, [1, 16) and [16, 256]: of accuracies 0 to 7 means 1.5 and 5.5."""
+    draws = {"learning_rate": {"log": [1.0, 256.0]}, "rollout_lag": [0, 4], "precision": ["fp32", "bf16"]}
+    study = studies.study(settings={"one": {}, "two": {}}, draws=draws, seeds=list(range(8)))
+    shapes = [(2.0**seed, 4 * (seed % 2)) for seed in range(8)]
+    rows = [
+        {"phase": "shared", "setting": "one", "arm": "drpo", "seed": seed, "status": "finished", "collapsed": False,
+         "drawn": f"learning_rate={rate:g},rollout_lag={lag},precision=fp32", "accuracy_before": 0.0,
+         "final_accuracy": float(seed)}
+        for seed, (rate, lag) in enumerate(shapes)
+    ]  # fmt: skip
+    late = {"setting": "two", "arm": "dppo", "status": "missing", "final_accuracy": None}
+    found = areas(study, [*rows[::-1], {**rows[0], **late}])
+    assert list(found) == ["one"] and found["one"]["label"] == "final accuracy"
+    along = found["one"]["along"]
+    assert list(along) == ["learning_rate", "rollout_lag"]  # no mean along names
+    course = along["learning_rate"]["drpo"]
+    assert [at for at, _ in course.means] == pytest.approx([2**1.5, 2**5.5])
+    assert [value for _, value in course.means] == [1.5, 5.5]
+    assert course.blocks == [(rate, float(seed)) for seed, (rate, _) in enumerate(shapes)]
+    assert along["rollout_lag"]["drpo"].means == [(0.0, 3.0), (4.0, 4.0)]
+    assert along["rollout_lag"]["dppo"].means == []
+    assert areas(studies.study(), rows) == {}
 
 
 def test_studies_of_a_family_that_lie_beside_each_other_are_corrected_together(tmp_path: Path) -> None:

@@ -124,6 +124,34 @@ def figures(text: str, title: str) -> list[str]:
     return re.findall(rf"<figure><figcaption><b>{re.escape(title)}</b>.*?</figure>", text, re.S)
 
 
+def test_a_study_with_draws_shows_its_arms_along_each_axis_and_its_basins() -> None:
+    """The arm that has not run is in no figure; numbers of an axis that would touch its label end before it."""
+    draws = {"learning_rate": {"log": [1e-5, 4e-4]}, "rollout_lag": [0, 4]}
+    share = SimpleNamespace(value=0.625, low=0.41, high=0.8)
+    blocks = [(1e-5, 0.4), (4e-4, 0.6)]
+    area = {
+        "label": "final accuracy",
+        "along": {
+            "learning_rate": {arm: (blocks, blocks) if arm == "surrogate" else ([], []) for arm in ARMS},
+            "rollout_lag": {arm: ([(0.0, 0.45), (4.0, 0.55)], [(0.0, 0.45), (4.0, 0.55)]) for arm in ARMS},
+        },
+        "basins": [
+            SimpleNamespace(arm="surrogate", kept=0.12, width=share, collapsed=share),
+            SimpleNamespace(arm="drpo_0.05", kept=0.12, width=None, collapsed=share),
+        ],
+    }
+    text = page(study={**STUDY, "draws": draws}, areas={"one": area})
+    (rate,) = figures(text, "Final accuracy against learning rate")
+    assert "parts of the range" in rate and "surrogate <tspan>0.6" in rate and "drpo_0.05" not in rate
+    assert "text-anchor='end'>5e-4" in rate.replace("−", "-")
+    (lag,) = figures(text, "Final accuracy against rollout lag")
+    assert "the blocks of each value" in lag and all(arm in lag for arm in ARMS)
+    (basin,) = figures(text, "Basin width")
+    assert "62 % (41–80 %)" in basin and "rises by 0.12 or more" in basin and "drpo_0.05" not in basin
+    assert "Over all drawn configurations" in text and "shared learning rate" not in text
+    assert not figures(page(), "Basin width")
+
+
 def places(drawing: str, shape: str) -> list[float]:
     """How far to the right the marks of a kind lie."""
     return [float(x) for x in re.findall(rf"<{shape} (?:cx|x)='([\d.]+)'", drawing)]

@@ -24,6 +24,7 @@ from drpo.lab.estimate import Cost, measure_settings, seconds
 from drpo.lab.plan import Plan, make_plan, row_path, tries
 from drpo.lab.registration import check_registration, study_digest
 from drpo.lab.results import Row, summary_rows
+from drpo.lab.robustness import areas
 from drpo.lab.run import Results, plain_verdicts, run_study, write_results
 from drpo.lab.study import Hypothesis, Keys, Study, load_study
 from drpo.lab.typed_study import typed_study
@@ -232,7 +233,8 @@ def study_page(results: Results, path: Path) -> str:
     found = read_curves(path / "curves.csv")
     curves = {(curve.phase, curve.setting, curve.arm, curve.name): points for curve, points in found.items()}
     rows = [row | {"page": _page_of(row, path)} for row in rows]
-    return build_study_page(values, rows, plain_verdicts(results.verdicts), summaries, curves)
+    verdicts = plain_verdicts(results.verdicts)
+    return build_study_page(values, rows, verdicts, summaries, curves, areas(study, rows))
 
 
 def _page_of(row: Row, path: Path) -> str | None:

@@ -37,6 +37,11 @@ class LogRange(BaseModel):
         low, high = map(math.log, self.log)
         return float(f"{math.exp(low + share * (high - low)):.3g}")
 
+    def share(self, value: float) -> float:
+        """Where a value lies in the range, from 0 to 1: what :meth:`at` makes it of."""
+        low, high = map(math.log, self.log)
+        return (math.log(value) - low) / (high - low)
+
 
 #: One axis: a range, or values; a value that is a mapping sets several keys at once.
 Axis = LogRange | Annotated[list[Any], Field(min_length=1)]

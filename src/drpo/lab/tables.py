@@ -7,6 +7,7 @@ from typing import Any
 
 from drpo.lab.results import Row, summary_rows
 from drpo.lab.robustness import basins, sensitivities
+from drpo.lab.statistics import Estimate
 from drpo.lab.study import Study
 from drpo.lab.verdict import Verdict
 
@@ -32,19 +33,19 @@ SENSITIVITY = (
     "Φ: what tuning in each setting gains over the best try for all of them, in units of a setting's range (Adkins et "
     "al. 2024)."
 )
-PHASES = {"shared": "At the shared learning rate", "best": "Each arm at its best"}
 
 
 def markdown(study: Study, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> str:
     """The whole of results.md: verdicts, arms over seeds, every run."""
     parts = [f"# {study.title}", study.question, "## Verdicts"]
     parts += [f"**{verdict.hypothesis.claim}** {verdict.sentence}" for verdict in verdicts] or ["No hypotheses."]
-    for phase, heading in PHASES.items():
+    for phase, heading in headings(study).items():
         if any(row["phase"] == phase for row in rows):
             parts += [f"## {heading}", summary_table(study, rows, phase)]
     if wide := basins(study, rows):
         head = ("setting", "arm", "blocks", "mean gain", "gain to keep", "basin width (95 %)", "collapsed (95 %)")
-        parts += [f"## Over the drawn configurations\n\n{table(head, wide)}", BASIN]
+        lines = [[*one[:5], percent(one.width), percent(one.collapsed)] for one in wide]
+        parts += [f"## Basins\n\n{table(head, lines)}", BASIN]
     if sensitive := sensitivities(study, rows):
         parts += [f"## Sensitivity to tuning\n\n{table(('arm', 'tries', 'settings', 'Φ'), sensitive)}", SENSITIVITY]
     parts += [
@@ -53,6 +54,17 @@ def markdown(study: Study, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> 
         "results.csv has every figure and the command of each.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def headings(study: Study) -> dict[str, str]:
+    """Phase → the heading of its tables."""
+    shared = "Over all drawn configurations" if study.draws else "At the shared learning rate"
+    return {"shared": shared, "best": "Each arm at its best"}
+
+
+def percent(share: Estimate | None) -> str | None:
+    """A share with its interval."""
+    return None if share is None else f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
 
 
 def summary_table(study: Study, rows: Sequence[Row], phase: str) -> str:

@@ -12,6 +12,7 @@ from drpo.report.html.frame import Section, document
 from drpo.report.html.quantities import mean, percent, plain
 from drpo.report.html.table import Cell, Column, number, table, words
 from drpo.report.html.table import Row as TableRow
+from drpo.report.study.area import area_charts
 from drpo.report.study.curves import ACCURACY, COURSES, Curves, arm_lines, course, over_delta, over_settings
 from drpo.report.study.forest import in_short, verdicts_section
 from drpo.report.study.seeds import seed_charts
@@ -19,7 +20,6 @@ from drpo.report.study.seeds import seed_charts
 Row = Mapping[str, Any]
 AllCurves = Mapping[tuple[str, str, str, str], Sequence[tuple[float, float, float, float]]]
 
-PHASES = {"shared": "at the shared learning rate", "best": "each arm at its best"}
 #: Columns of the summary: heading, key, and how it is written; what a reader asks first, then all else.
 FIRST = (("drawdown", "drawdown", plain), ("collapsed", "collapsed", plain))
 MORE = (
@@ -42,6 +42,7 @@ def build_study_page(
     verdicts: Sequence[Row],
     summaries: Mapping[str, Sequence[Row]],
     curves: AllCurves,
+    areas: Mapping[str, Row] | None = None,
 ) -> str:
     """The page as HTML: no script but the page's own, no request, the same bytes for the same study.
 
@@ -53,6 +54,7 @@ def build_study_page(
         summaries: phase → a row for each setting and arm over its seeds.
         curves: (phase, setting, arm, curve) → the points over seeds; a curve is ``accuracy`` or a key of
             :data:`drpo.report.study.curves.COURSES`.
+        areas: setting → what :func:`area_charts` reads, of a study with draws.
     """
     rows = [{**row, "number": number} for number, row in enumerate(rows, 1)]
     begun = _begun(study, rows)
@@ -63,10 +65,16 @@ def build_study_page(
         [
             verdicts_section([verdict for verdict in verdicts if verdict["setting"] in told]),
             _across(study, rows, summaries),
-            *(_setting(study, rows, summaries, curves, setting) for setting in begun),
+            *(_setting(study, rows, summaries, curves, setting, (areas or {}).get(setting)) for setting in begun),
             _runs(rows),
         ],
     )
+
+
+def _phases(study: Row) -> dict[str, str]:
+    """Phase → what its runs have in common."""
+    shared = "over all drawn configurations" if study.get("draws") else "at the shared learning rate"
+    return {"shared": shared, "best": "each arm at its best"}
 
 
 def _begun(study: Row, rows: Sequence[Row]) -> list[str]:
@@ -90,7 +98,7 @@ def _head(study: Row, rows: Sequence[Row], begun: Sequence[str], verdicts: Seque
 
 def _across(study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[Row]]) -> Section | None:
     parts = []
-    for phase, said in PHASES.items():
+    for phase, said in _phases(study).items():
         mine = [row for row in rows if row["phase"] == phase]
         if mine and (figures := over_settings(study, mine, summaries[phase])):
             parts.append(f"<h3>{said.capitalize()}</h3>{_grid(figures)}")
@@ -98,10 +106,17 @@ def _across(study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[Ro
 
 
 def _setting(
-    study: Row, rows: Sequence[Row], summaries: Mapping[str, Sequence[Row]], curves: AllCurves, setting: str
+    study: Row,
+    rows: Sequence[Row],
+    summaries: Mapping[str, Sequence[Row]],
+    curves: AllCurves,
+    setting: str,
+    area: Row | None,
 ) -> Section:
     parts = []
-    for phase, said in PHASES.items():
+    if area:
+        parts.append(f"<h3>Along what is drawn</h3>{_grid(area_charts(study, area))}")
+    for phase, said in _phases(study).items():
         mine = [row for row in rows if row["setting"] == setting and row["phase"] == phase]
         if mine:
             summary = [row for row in summaries[phase] if row["setting"] == setting]

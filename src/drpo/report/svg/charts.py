@@ -171,10 +171,15 @@ def _vertical(chart: Chart, lines: Sequence[Line]) -> Scale:
 
 
 def _steps_axis(x: Scale, y: Upright, label: str) -> list[str]:
-    ticks = [(horizontal(x, tick), plain(tick)) for tick in x.ticks()]
+    parts = []
+    for tick in x.ticks():
+        at, text = horizontal(x, tick), plain(tick)
+        # A long number at the end of the axis would touch the axis's label.
+        place = (RIGHT, "end") if at + LETTER / 2 * len(text) > RIGHT + 5 else (at, "middle")
+        parts.append(f"<text x='{place[0]:.1f}' y='{y.bottom + 16}' text-anchor='{place[1]}'>{text}</text>")
     return [
         f"<path class='axis' d='M{LEFT} {y.bottom}H{RIGHT}'/>",
-        *(f"<text x='{at:.1f}' y='{y.bottom + 16}' text-anchor='middle'>{text}</text>" for at, text in ticks),
+        *parts,
         f"<text class='unit' x='{RIGHT + 10}' y='{y.bottom + 16}'>{visible_plain(label)}</text>",
     ]
 

@@ -12,35 +12,50 @@ import argparse
 import datetime
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from drpo.bench.record import describe
 from drpo.lab.directory import StudyDirectory
+from drpo.lab.plan import row_path
 from drpo.lab.registration import registration
-from drpo.lab.results import read_csv
+from drpo.lab.results import Row, read_csv
 
 FILES = ("study.yaml", "results.csv", "curves.csv", "choices.json")
 #: Those of a finished study.
 JUDGED = ("results.md", "verdicts.json")
 
 
-def about(directory: StudyDirectory) -> dict[str, Any]:
-    """How the study was run, going by its journal."""
-    journal = directory.journal()
+def about(directory: StudyDirectory, rows: Sequence[Row], before: Mapping[str, Any]) -> dict[str, Any]:
+    """How the study was run, going by its journal.
+
+    Args:
+        directory: of the study, in its last sitting.
+        rows: its runs, also those of earlier sittings.
+        before: what was kept of the earlier sittings.
+    """
+    journal, name = directory.journal(), directory.path.name
     times = [entry["at"] for entry in journal if "at" in entry]
     registered = registration(directory.path)
+    sources = {entry["run"]: study_of(entry["source"]) for entry in journal if entry["event"] == "reused"}
+    elsewhere = {run for run, source in sources.items() if source != name}
+    # An arm's best may be a run that stands in the rows already: one command, one run.
+    own = {row["command"]: row for row in rows if str(row_path(row)) not in elsewhere and row.get("seconds")}
+    days = [before.get("began"), *([day(min(times)), day(max(times))] if times else []), before.get("ended")]
     return {
         **({"registration": registered} if registered else {}),
         "command": f"drpo lab run recipe:studies/{directory.path.name}",
         "machine": describe(),
-        "began": day(min(times)) if times else None,
-        "ended": day(max(times)) if times else None,
-        "threads_a_run": sorted({entry["threads"] for entry in journal if entry["event"] == "started"}),
-        "started": sum(entry["event"] == "started" for entry in journal),
-        "reused": sorted({study_of(entry["source"]) for entry in journal if entry["event"] == "reused"}),
-        "seconds": round(sum(entry.get("seconds", 0.0) for entry in journal)),
+        "began": min(filter(None, days), default=None),
+        "ended": max(filter(None, days), default=None),
+        "threads_a_run": sorted(
+            {entry["threads"] for entry in journal if entry["event"] == "started"}
+            | set(before.get("threads_a_run", []))
+        ),
+        "started": len(own),
+        "reused": sorted({*sources.values()} - {name} | {*before.get("reused", [])} - {name}),
+        "seconds": round(sum(row["seconds"] for row in own.values())),
     }
 
 
@@ -80,9 +95,10 @@ def main() -> None:
             shutil.copyfile(options.study / name, options.kept / name)
     if left:
         print(f"{left} of {len(rows)} runs are left; {options.kept} has no verdicts until they are done")
-    file, found = options.kept / "about.json", about(StudyDirectory(options.study))
-    if file.is_file():
-        found |= first_registration(json.loads(file.read_text(encoding="utf-8")), found)
+    file = options.kept / "about.json"
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found = about(StudyDirectory(options.study), rows, before)
+    found |= first_registration(before, found)
     file.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

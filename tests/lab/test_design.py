@@ -256,6 +256,20 @@ def test_an_unfinished_study_is_kept_without_verdicts(
     assert (tmp_path / "kept" / "verdicts.json").is_file() and not capsys.readouterr().out
 
 
+def test_what_is_kept_counts_the_runs_of_earlier_sittings_and_not_those_of_other_studies(tmp_path: Path) -> None:
+    study = studies.study(settings=ONE)
+    results, _ = run_study(study, tmp_path / "area", workers(tmp_path, study, noisy(lambda arm: 0.0)), Notes())
+    directory = StudyDirectory(tmp_path / "area")
+    rows = [row | {"seconds": 10.0} for row in results.rows]
+    for run, source in zip(make_plan(study).shared, ("/lab/area", "/lab/area", "/lab/other"), strict=False):
+        directory.write_entry("reused", run, source=f"drpo train --out {source}/{run.path}")
+    before = {"began": "2020-01-02", "ended": "2020-01-03", "threads_a_run": [2], "reused": ["area", "third"]}
+    found = keep_study.about(directory, [*rows, rows[-1] | {"phase": "best"}], before)
+    assert (found["started"], found["seconds"]) == (len(rows) - 1, 10 * (len(rows) - 1))
+    assert found["reused"] == ["other", "third"] and found["threads_a_run"] == [1, 2]
+    assert found["began"] == "2020-01-02" and found["ended"] > "2026"
+
+
 def test_what_is_kept_names_reused_studies_and_the_first_registration() -> None:
     """A run is taken over from a directory, or from a kept row, of which the command is left."""
     assert keep_study.study_of("/runs/lab/area/runs/dense/drpo/seed-3") == "area"

@@ -70,3 +70,13 @@ def test_stage_e_and_its_control_have_the_same_arms_and_log_tokens() -> None:
     for run in (*pretrained.shared, *control.shared):
         assert run.config.log_tokens is True and (run.config.eval_every, run.config.updates_per_step) == (0, 4)
     assert {run.config.task.name for run in pretrained.shared} == {"sums"}
+
+
+def test_the_card_runs_the_pretrained_study_with_twice_the_blocks_and_the_rehearsal_two_steps_of_each_arm() -> None:
+    whole, gpu, rehearsal = (
+        make_plan(load_study("settle2-pretrained", scale)[1]) for scale in (None, "gpu", "rehearsal")
+    )
+    first = {(run.arm, run.seed): run.config.resolved() for run in whole.shared}
+    more = {(run.arm, run.seed): run.config.resolved() for run in gpu.shared}
+    assert len(more) == 64 and {place: more[place] for place in first} == first
+    assert [(run.arm, run.config.steps) for run in rehearsal.shared] == [(arm, 2) for arm in whole.study.arms]

@@ -6,7 +6,8 @@ a run, each with ``run`` (its path) and ``row``.
 
 Another model of processor rounds differently, so that its runs are not those that would come out here. Arms are
 compared within a seed, however, and that comparison holds as long as all arms of the seed ran on one processor: rows
-of another processor are taken over in whole blocks (a setting and a seed with every arm), or not at all.
+of another processor are taken over in whole blocks (a setting and a seed with every arm), or not at all. A tuning
+compares the tries of one arm, so that its block is an arm and a seed with every try.
 """
 
 from __future__ import annotations
@@ -115,9 +116,10 @@ def _blocks_elsewhere(
     runs: Sequence[Run], directory: StudyDirectory, finished: Reusable, there: Mapping[str, Row]
 ) -> dict[str, Row]:
     """The rows of other processors that complete a block of ``runs`` of which nothing is here, by their commands."""
-    blocks: dict[tuple[str, str, int], list[Run]] = {}
+    blocks: dict[tuple[str, str, int, str], list[Run]] = {}
     for run in runs:
-        blocks.setdefault((run.phase, run.setting, run.seed), []).append(run)
+        compared = run.arm if run.phase == "tuning" else ""
+        blocks.setdefault((run.phase, run.setting, run.seed, compared), []).append(run)
     found: dict[str, Row] = {}
     for block in blocks.values():
         if any(RunDirectory(directory.path / run.path).exists() or _is_here(run, directory, finished) for run in block):

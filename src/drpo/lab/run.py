@@ -90,7 +90,8 @@ def run_study(
 def _refused(reusable: Reusable) -> list[str]:
     notes = [f"{count} runs are not reused: {reason}" for reason, count in reusable.refused.items()]
     return notes + [
-        f"{len(rows)} runs are of another processor ({cpu}): reused where every arm of a seed is there"
+        f"{len(rows)} runs are of another processor ({cpu}): reused where every arm of a seed is there, or in a tuning "
+        "every try of an arm"
         for cpu, rows in reusable.elsewhere.items()
     ]
 

@@ -416,6 +416,8 @@ def test_means_along_a_drawn_range_are_of_parts_of_equal_width_and_those_of_a_li
     assert course.blocks == [(rate, float(seed)) for seed, (rate, _) in enumerate(shapes)]
     assert along["rollout_lag"]["drpo"].means == [(0.0, 3.0), (4.0, 4.0)]
     assert along["rollout_lag"]["dppo"].means == []
+    named = studies.study(settings=ONE, draws={"precision": ["fp32", "bf16"]}, seeds=list(range(8)))
+    assert areas(named, rows)["one"]["along"] == {} and len(areas(named, rows)["one"]["basins"]) == 1
     assert areas(studies.study(), rows) == {}
 
 

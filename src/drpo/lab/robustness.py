@@ -54,12 +54,15 @@ class Area(TypedDict):
 def areas(study: Study, rows: Sequence[Row]) -> dict[str, Area]:
     """Setting → what its blocks say, for each setting of a study with draws in which a run has ended."""
     wide, label = basins(study, rows), METRICS[study.metric].label
-    along = {setting: along_draws(study, rows, setting) for setting in study.settings if study.draws}
-    return {
-        setting: Area(label=label, along=axes, basins=[one for one in wide if one.setting == setting])
-        for setting, axes in along.items()
-        if axes
+    found = {
+        setting: Area(
+            label=label,
+            along=along_draws(study, rows, setting),
+            basins=[one for one in wide if one.setting == setting],
+        )
+        for setting in (study.settings if study.draws else ())
     }
+    return {setting: area for setting, area in found.items() if area["along"] or area["basins"]}
 
 
 def basins(study: Study, rows: Sequence[Row]) -> list[Basin]:

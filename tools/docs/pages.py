@@ -26,6 +26,7 @@ from tools.docs import (
     parity_table,
     power_table,
     recipe_tables,
+    second_round,
     settings_table,
     study_pages,
     threads_table,
@@ -80,14 +81,18 @@ PAGES: dict[str, Maker | dict[str, Maker]] = {
     "docs/recipes.md": {"public": recipe_tables.public, "assumed": recipe_tables.assumed},
     "docs/schema.md": {"inspection": inspection_table.block},
     "docs/settings.md": {"settings": settings_table.block},
-    "docs/studies.md": {"studies": study_pages.studies_block},
+    "docs/studies.md": {
+        "second-round": study_pages.second_round_block,
+        "first-round": study_pages.first_round_block,
+        "further": study_pages.further_block,
+    },
     "docs/truncated-sampling.md": {"truncation": truncation_page.block},
     "docs/tutorial-inspect.md": {
         "healthy": tutorial_page.block("healthy", whole=True),
         "wrong-temperature": tutorial_page.block("wrong-temperature"),
         "collapsed": tutorial_page.block("collapsed"),
     },
-    "docs/which-objective.md": {"claims": study_pages.which_block},
+    "docs/which-objective.md": {"family": second_round.family_block},
 }
 #: Figure in docs/figures → what draws it.
 FIGURES = {

@@ -1,6 +1,6 @@
 """What the studies below results/ came to, computed again from the committed results.csv.
 
-Makes docs/studies.md, the tables of docs/which-objective.md, the figure of accuracy against δ, and each report.html.
+Makes the tables of docs/studies.md, the figure of accuracy against δ, and each report.html.
 """
 
 from __future__ import annotations
@@ -15,58 +15,40 @@ from matplotlib.figure import Figure
 
 from drpo.cli.lab import write_page
 from drpo.files import read_json
-from drpo.lab.directory import StudyDirectory
-from drpo.lab.judge import judge
-from drpo.lab.results import Row, read_csv, summary_rows
+from drpo.lab.results import Row, summary_rows
 from drpo.lab.run import kept_results, write_verdicts
 from drpo.lab.statistics import ALPHA
 from drpo.lab.study import Study, check_study
-from drpo.lab.tables import table
-from drpo.lab.tuning import read_choices
+from drpo.lab.tables import headings, table
 from drpo.lab.verdict import Verdict, signed
 from drpo.report.figures.delta_curve import Point, delta_curve
 from drpo.train.config_text import read_yaml
 from tools import RESULTS
 
-#: In the order of the page.
-ORDER = (
-    "settle",
-    "delta",
-    "mask",
-    "advantage-weight",
-    "staleness",
-    "activation",
-    "divergence",
-    "settle2-area",
+FIRST_ROUND = ("settle", "delta", "mask", "advantage-weight", "staleness", "activation", "divergence")
+SECOND_ROUND = (
     "settle2-tuned",
+    "settle2-area",
+    "settle2-matched",
     "settle2-models",
-    "rivals",
-    "truncated-sampling",
+    "settle2-pretrained",
+    "settle2-small-vocabulary",
 )
+FURTHER = ("rivals", "truncated-sampling")
+ORDER = (*SECOND_ROUND, *FIRST_ROUND, *FURTHER)
 #: Those that are finished.
 STUDIES = [name for name in ORDER if (RESULTS / name / "verdicts.json").is_file()]
 FIGURES = ("rare_share", "beyond_delta")
-PHASES = {"shared": "At the shared learning rate", "best": "Each arm at its best of the tuning"}
-#: How to read :func:`claims_table`.
-LEGEND = (
-    "Each cell is the first objective − the second in final accuracy, or in what the claim names: the mean over seeds, "
-    "paired by seed, with its 95 % confidence interval. × is a ratio of variances; below 1 the first varies less. "
-    "**better** and **worse** mark differences that are significant after Holm's correction over all comparisons of "
-    "the study, each claim in each setting and over all of them. Every other cell is undecided and ends with the "
-    "minimum detectable difference: the smallest effect that these seeds find with 80 % power at the level that the "
-    "comparison faces after the correction (for a ratio: it or its inverse). † Student's test alone would say better "
-    "or worse; five seeds of one setting give no verdict, as a sign-flip test, which assumes no distribution, cannot "
-    "go below 0.0625."
-)
+#: Of the remark of a verdict on a choice that the tuning's grid ends at.
+EDGE = "at the edge of the tuning's grid"
 
 
 @cache
 def load(name: str) -> tuple[Study, tuple[Row, ...], tuple[Verdict, ...]]:
-    """A study with its rows, and its verdicts judged again from them."""
+    """A study with its rows, and its verdicts judged again from them, with the studies of its family beside it."""
     study = check_study(read_yaml(RESULTS / name / "study.yaml"), name)
-    rows = read_csv(RESULTS / name / "results.csv")
-    choices = read_choices(StudyDirectory(RESULTS / name))
-    return study, tuple(rows), tuple(judge(study, rows, choices))
+    found = kept_results(study, RESULTS / name)
+    return study, tuple(found.rows), tuple(found.verdicts)
 
 
 def record(name: str, file: str) -> Any:
@@ -103,35 +85,44 @@ def about(name: str) -> str:
     )
 
 
-def studies_block() -> str:
-    """docs/studies.md: every study, its verdicts and its arms."""
+def second_round_block() -> str:
+    """docs/studies.md: the studies of the second round that have ended, and which have not."""
+    left = [f"`{name}`" for name in SECOND_ROUND if name not in STUDIES]
+    waiting = f"Not finished: {', '.join(left)}." if left else ""
+    return "\n\n".join(filter(None, (_studies(SECOND_ROUND), waiting)))
+
+
+def first_round_block() -> str:
+    """The same of the first round."""
+    return _studies(FIRST_ROUND)
+
+
+def further_block() -> str:
+    """The same of the studies of neither."""
+    return _studies(FURTHER)
+
+
+def _studies(names: Sequence[str]) -> str:
+    """Each study: its question, how it ran, its claims and its arms."""
     parts = []
-    for name in STUDIES:
-        study, rows, verdicts = load(name)
+    for name in (name for name in names if name in STUDIES):
+        study, rows, _ = load(name)
         where = ran(study, rows)
         missing = [setting for setting in study.settings if setting not in where]
         links = (
-            f"[study](../src/drpo/recipes/studies/{name}.yaml), [runs](../results/{name}/results.csv), "
-            f"[curves](../results/{name}/curves.csv)"
+            f"[study](../src/drpo/recipes/studies/{name}.yaml), [verdicts](../results/{name}/verdicts.json), "
+            f"[runs](../results/{name}/results.csv), [curves](../results/{name}/curves.csv)"
         )
-        parts += [f"## {study.title}", f"*{study.question}* ({links})", about(name)]
+        parts += [f"### {study.title}", f"*{study.question}* ({links})", about(name)]
         if missing:
             parts.append(f"Not run yet: {', '.join(missing)}.")
-        told = [verdict for verdict in verdicts if verdict.setting in where]
-        parts.append(listed(told))
-        for phase, heading in PHASES.items():
+        parts.append(claims_table(name, [*where, "all"]))
+        for phase, heading in headings(study).items():
             if settings := ran(study, rows, phase):
                 parts += [f"**{heading}**", arms_table(study, rows, phase, settings)]
         if name == "activation":
             parts += activation_parts()
     return "\n\n".join(parts)
-
-
-def listed(verdicts: Sequence[Verdict]) -> str:
-    """A line a verdict: the claim, the answer, the sentence with its interval."""
-    return "\n".join(
-        f"- {verdict.hypothesis.claim} **{verdict.answer.capitalize()}.** {verdict.sentence}" for verdict in verdicts
-    )
 
 
 def arms_table(study: Study, rows: Sequence[Row], phase: str, settings: Sequence[str]) -> str:
@@ -212,28 +203,6 @@ def activation_parts() -> list[str]:
     return parts
 
 
-def best_parts() -> list[str]:
-    """Every objective at its best in every setting that ran."""
-    study, rows, _ = load("settle")
-    where = ran(study, rows, "best")
-    cells = {(row["setting"], row["arm"]): row for row in summary_rows(study, rows, "best")}
-    lines = [
-        [
-            f"`{arm}`",
-            *(
-                f"{row['final_accuracy']:.3f} ({row['least']:.3f} to {row['most']:.3f})"
-                for row in (cells[setting, arm] for setting in where)
-            ),
-        ]
-        for arm in study.arms
-    ]
-    lines.append(["before training", *(f"{untrained(rows, setting):.3f}" for setting in where)])
-    return [
-        "**Final accuracy, each objective at its best: mean over seeds, and range**",
-        table(("objective", *where), lines),
-    ]
-
-
 def untrained(rows: Sequence[Row], setting: str) -> float:
     """What the base reached in the evaluation before the first step, over seeds."""
     return fmean(
@@ -241,15 +210,6 @@ def untrained(rows: Sequence[Row], setting: str) -> float:
             row["seed"]: row["accuracy_before"] for row in rows if (row["setting"], row["phase"]) == (setting, "shared")
         }.values()
     )
-
-
-def which_block() -> str:
-    """docs/which-objective.md: every claim with its answers."""
-    parts = [*best_parts(), LEGEND]
-    for name in STUDIES:
-        study, rows, _ = load(name)
-        parts += [f"**[{study.title}](studies.md)** (`{name}`)", claims_table(name, [*ran(study, rows), "all"])]
-    return "\n\n".join(parts)
 
 
 def claims_table(name: str, settings: Sequence[str]) -> str:
@@ -268,7 +228,7 @@ def claims_table(name: str, settings: Sequence[str]) -> str:
 
 
 def answer(verdict: Verdict) -> str | None:
-    """What was found in one setting, as :data:`LEGEND` explains it."""
+    """What was found in one setting, as docs/studies.md explains it."""
     if (found := verdict.found) is None:
         return None
     power = verdict.detectable
@@ -277,9 +237,12 @@ def answer(verdict: Verdict) -> str | None:
         text, least = f"× {found.value:.2g} ({found.low:.2g} to {found.high:.2g})", f"× {power.value:.2g}"
     else:
         text, least = f"{signed(found.value)} ({signed(found.low)} to {signed(found.high)})", f"{power.value:.3f}"
+    edge = " ‡" if EDGE in verdict.remark else ""
+    if verdict.answer == "equivalent":
+        return f"**equivalent within ±{verdict.hypothesis.margin:g}** {text}{edge}"
     if verdict.answer != "undecided":
-        return f"**{verdict.answer}** {text}"
-    return f"{text}; {least}{' †' if verdict.adjusted_p <= ALPHA else ''}"
+        return f"**{verdict.answer}** {text}{edge}"
+    return f"{text}; {least}{' †' if verdict.adjusted_p <= ALPHA else ''}{edge}"
 
 
 def figure() -> Figure:

@@ -1,4 +1,4 @@
-"""Final accuracy against δ: the picture of docs/which-objective.md. Pure data in, a matplotlib figure out."""
+"""Final accuracy against δ: the picture of docs/studies.md. Pure data in, a matplotlib figure out."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from matplotlib.text import Text
 
@@ -66,12 +67,12 @@ def test_the_figure_has_a_line_an_arm_and_a_row_a_claim() -> None:
     ]
     figure = area_figure({"DRPO": Arm("drpo", blocks[:2], blocks)}, 0.42, claims, margin=0.02)
     left, right = figure.axes
-    lines = {str(line.get_label()): list(line.get_ydata()) for line in left.lines}
+    lines = {str(line.get_label()): np.asarray(line.get_ydata()).tolist() for line in left.lines}
     assert lines["DRPO"] == [0.5, 0.6] and [0.42, 0.42] in lines.values()
     said = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
     assert {"A − B", "E − F", "better", "undecided", "not run yet", "gray: within ±0.02"} <= set(said)
     assert left.xaxis.get_major_formatter()(1e-4) == "1e−4"
     marks = [line for line in right.lines if line.get_marker() == "o"]
-    assert [line.get_xdata()[0] for line in marks] == [0.03, 0.0]
+    assert [np.asarray(line.get_xdata()).item() for line in marks] == [0.03, 0.0]
     assert [line.get_markerfacecolor() == line.get_color() for line in marks] == [True, False]  # undecided: a ring
     assert right.get_ylim()[0] > right.get_ylim()[1]  # the first claim on top

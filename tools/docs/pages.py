@@ -92,7 +92,7 @@ PAGES: dict[str, Maker | dict[str, Maker]] = {
         "wrong-temperature": tutorial_page.block("wrong-temperature"),
         "collapsed": tutorial_page.block("collapsed"),
     },
-    "docs/which-objective.md": {"family": second_round.family_block},
+    "docs/which-objective.md": {"family": second_round.family_block, "area": second_round.area_block},
 }
 #: Figure in docs/figures → what draws it.
 FIGURES = {
@@ -101,6 +101,7 @@ FIGURES = {
     "heatmap": Drawing(heatmap_figure.figure, 160),
     "long_tail": Drawing(long_tail_page.figure, 110),
     "mismatch": Drawing(mismatch_page.figure, 130),
+    "settle2": Drawing(second_round.figure, 150),
 }
 
 

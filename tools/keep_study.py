@@ -40,7 +40,7 @@ def about(directory: StudyDirectory, rows: Sequence[Row], before: Mapping[str, A
     registered = registration(directory.path)
     sources = {entry["run"]: study_of(entry["source"]) for entry in journal if entry["event"] == "reused"}
     elsewhere = {run for run, source in sources.items() if source != name}
-    # An arm's best may be a run that stands in the rows already: one command, one run.
+    # A run at the shared rate that is also its arm's best has two rows and one command: it counts once.
     own = {row["command"]: row for row in rows if str(row_path(row)) not in elsewhere and row.get("seconds")}
     days = [before.get("began"), *([day(min(times)), day(max(times))] if times else []), before.get("ended")]
     return {
@@ -54,7 +54,7 @@ def about(directory: StudyDirectory, rows: Sequence[Row], before: Mapping[str, A
             | set(before.get("threads_a_run", []))
         ),
         "started": len(own),
-        "reused": sorted({*sources.values()} - {name} | {*before.get("reused", [])} - {name}),
+        "reused": sorted({*sources.values(), *before.get("reused", [])} - {name}),
         "seconds": round(sum(row["seconds"] for row in own.values())),
     }
 

@@ -17,7 +17,7 @@ from drpo.cli.lab import write_page
 from drpo.files import read_json
 from drpo.lab.results import Row, summary_rows
 from drpo.lab.run import kept_results, write_verdicts
-from drpo.lab.statistics import ALPHA
+from drpo.lab.statistics import ALPHA, Estimate
 from drpo.lab.study import Study, check_study
 from drpo.lab.tables import headings, table
 from drpo.lab.verdict import Verdict, signed
@@ -227,6 +227,16 @@ def claims_table(name: str, settings: Sequence[str]) -> str:
     return table(grid[0], grid[1:])
 
 
+def interval(found: Estimate) -> str:
+    """A difference with its confidence interval."""
+    return f"{signed(found.value)} ({signed(found.low)} to {signed(found.high)})"
+
+
+def in_words(verdict: Verdict) -> str:
+    """The answer; an equivalence with its margin."""
+    return f"equivalent within ±{verdict.hypothesis.margin:g}" if verdict.answer == "equivalent" else verdict.answer
+
+
 def answer(verdict: Verdict) -> str | None:
     """What was found in one setting, as docs/studies.md explains it."""
     if (found := verdict.found) is None:
@@ -236,12 +246,10 @@ def answer(verdict: Verdict) -> str | None:
     if verdict.hypothesis.compare == "variance":
         text, least = f"× {found.value:.2g} ({found.low:.2g} to {found.high:.2g})", f"× {power.value:.2g}"
     else:
-        text, least = f"{signed(found.value)} ({signed(found.low)} to {signed(found.high)})", f"{power.value:.3f}"
+        text, least = interval(found), f"{power.value:.3f}"
     edge = " ‡" if EDGE in verdict.remark else ""
-    if verdict.answer == "equivalent":
-        return f"**equivalent within ±{verdict.hypothesis.margin:g}** {text}{edge}"
     if verdict.answer != "undecided":
-        return f"**{verdict.answer}** {text}{edge}"
+        return f"**{in_words(verdict)}** {text}{edge}"
     return f"{text}; {least}{' †' if verdict.adjusted_p <= ALPHA else ''}{edge}"
 
 

@@ -79,3 +79,8 @@ def names(axis_name: str, axis: Axis) -> list[str]:
 def text(keys: Mapping[str, Any]) -> str:
     """Drawn keys as a folder or a table names them: learning_rate=0.0001,delta=0.15."""
     return ",".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in keys.items())
+
+
+def drawn_number(said: str, key: str) -> float:
+    """The number of a key in what :func:`text` makes of drawn keys."""
+    return float(dict(part.split("=", 1) for part in said.split(","))[key])

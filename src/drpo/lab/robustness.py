@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from drpo.lab.draws import LogRange
+from drpo.lab.draws import LogRange, drawn_number
 from drpo.lab.metrics import METRICS
 from drpo.lab.results import Row
 from drpo.lab.statistics import Estimate, basin_width, normal_range, rate, reference_gain, sensitivity
@@ -29,9 +29,9 @@ class Basin(NamedTuple):
     arm: str
     blocks: int
     gain: float
-    #: What a block in the basin gains at least.
+    #: The least gain of a block in the basin.
     kept: float
-    #: The share of blocks in it; None where nothing gains.
+    #: The share of blocks that gain at least that; None if no arm gains anything.
     width: Estimate | None
     collapsed: Estimate
 
@@ -96,18 +96,14 @@ def along_draws(study: Study, rows: Sequence[Row], setting: str) -> dict[str, di
     mine = [row for row in rows if row["setting"] == setting and _ended(row, study.metric)]
     return {
         name: {
-            arm: _course(axis, [(_drawn(row, name), row[study.metric]) for row in mine if row["arm"] == arm])
+            arm: _course(
+                axis, [(drawn_number(row["drawn"], name), row[study.metric]) for row in mine if row["arm"] == arm]
+            )
             for arm in study.arms
         }
         for name, axis in study.draws.items()
         if mine and (isinstance(axis, LogRange) or all(type(value) in (int, float) for value in axis))
     }
-
-
-def _drawn(row: Row, key: str) -> float:
-    """The number that a run's block drew for a key."""
-    pairs = dict(part.split("=", 1) for part in row["drawn"].split(","))
-    return float(pairs[key])
 
 
 def _course(axis: LogRange | Sequence[Any], blocks: list[tuple[float, float]]) -> Course:

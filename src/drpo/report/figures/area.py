@@ -12,11 +12,12 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from drpo.report.figures.weights import GROUND, INK, SOFT, frame, ground, stroke
 from drpo.report.palette import COLORS, paint
+from drpo.report.study.forest import MARKS
 
 #: (value of the axis, metric).
 Places = Sequence[tuple[float, float]]
-#: Answer → marker and color of its interval; one that is not known yet has neither.
-MARKS = {"better": ("o", 1), "worse": ("s", 2), "equivalent": ("D", 3), "undecided": ("o", 4)}
+#: Shape of an answer's mark on a study's page → matplotlib's marker.
+MARKERS = {"dot": "o", "square": "s", "diamond": "D", "ring": "o"}
 
 
 class Arm(NamedTuple):
@@ -78,11 +79,11 @@ def _forest(panel: Axes, claims: Sequence[Claim], margin: float) -> None:
     for row, claim in enumerate(claims):
         if claim.difference is not None:
             value, low, high = claim.difference
-            marker, number = MARKS[claim.answer]
+            shape, number = MARKS[claim.answer]
             color = COLORS[number].light
             panel.hlines(row, low, high, color=color, linewidth=2)
-            face = GROUND if claim.answer == "undecided" else color
-            panel.plot(value, row, marker, color=color, markerfacecolor=face, markersize=7)
+            face = GROUND if shape == "ring" else color
+            panel.plot(value, row, MARKERS[shape], color=color, markerfacecolor=face, markersize=7)
         panel.annotate(
             claim.answer, (1.0, row), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
             va="center", fontsize=9, color=INK,

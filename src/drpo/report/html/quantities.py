@@ -58,6 +58,11 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{plain(value * 100)} %"
 
 
+def percent_interval(value: str, low: float, high: float) -> str:
+    """A share or a count with the interval of the share: 62 % (41–80 %)."""
+    return f"{value} ({100 * low:.0f}–{100 * high:.0f} %)"
+
+
 def signed(difference: float) -> str:
     """A difference to three places with its sign: +0.030, −0.135."""
     return f"{difference:+.3f}".replace("-", "−")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from drpo.report.html.quantities import plain
+from drpo.report.html.quantities import percent_interval, plain
 from drpo.report.study.curves import arm_lines
 from drpo.report.svg.charts import Chart, draw
 from drpo.report.svg.dot_rows import DotChart, DotRow, draw_rows
@@ -46,11 +46,18 @@ def _along(study: Row, axis: str, arms: Mapping[str, tuple[Any, Any]], label: st
 
 
 def _basins(study: Row, basins: Sequence[Any]) -> str:
-    lines, found = arm_lines(study), {one.arm: one for one in basins}
+    lines, widths = arm_lines(study), {one.arm: one.width for one in basins}
     rows = [
-        DotRow(arm, _share(one.width), value=one.width.value, interval=_ends(one.width), color=line.color, bold=True)
+        DotRow(
+            arm,
+            percent_interval(f"{100 * share.value:.0f} %", share.low, share.high),
+            value=share.value,
+            interval=(share.low, share.high),
+            color=line.color,
+            bold=True,
+        )
         for arm, line in lines.items()
-        if (one := found.get(arm)) and one.width
+        if (share := widths.get(arm))
     ]
     kept = plain(basins[0].kept)
     caption = (
@@ -58,14 +65,6 @@ def _basins(study: Row, basins: Sequence[Any]) -> str:
         "The exact 95 % confidence interval."
     )
     return draw_rows(DotChart("Basin width", caption, rows, "share of blocks", text=_percent), Linear(0.0, 1.0))
-
-
-def _share(share: Any) -> str:
-    return f"{share.value:.0%} ({share.low:.0%}–{share.high:.0%})".replace("%–", "–").replace("%", " %")
-
-
-def _ends(share: Any) -> tuple[float, float]:
-    return share.low, share.high
 
 
 def _percent(value: float | None) -> str:

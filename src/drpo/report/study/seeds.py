@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from drpo.report.html.quantities import plain
+from drpo.report.html.quantities import percent_interval, plain
 from drpo.report.svg.dot_rows import DotChart, DotRow, draw_rows
 from drpo.report.svg.scales import Linear, Scale
 
@@ -62,8 +62,7 @@ def _drawdown(rows: Sequence[Row], summary: Sequence[Row], colors: Mapping[str, 
         whole, collapsed = _apart(runs, "drawdown")
         share, said = one["collapse_interval"], "–"
         if share is not None:
-            said = f"{one['collapsed']} of {len(runs)} ({share.low:.0%}–{share.high:.0%})".replace("%", " %")
-            said = said.replace(" %–", "–")
+            said = percent_interval(f"{one['collapsed']} of {len(runs)}", share.low, share.high)
         lines.append(DotRow(one["arm"], said, whole, collapsed, color=colors[one["arm"]]))
         values += [*whole, *collapsed]
     caption = (
